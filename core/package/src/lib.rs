@@ -1,0 +1,3 @@
+//! Sealed packages: pack, open chunk by chunk.
+
+pub mod tensor;

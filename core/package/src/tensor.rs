@@ -1,0 +1,623 @@
+//! Named arrays of numbers: what goes into a model and what comes out.
+//!
+//! ```text
+//! Tensor     { name, element, shape [1, 3, 224, 224], data 602 112 bytes }   a value
+//! TensorSpec { name, element, shape [ ?, 3, 224, 224] }                      a promise
+//! spec.accepts(&tensor) ──▶ Ok | TensorMismatch
+//! ```
+//!
+//! Always true: a [`Tensor`] that exists holds exactly `product(shape) × element size` bytes, in
+//! little-endian order, and its booleans are 0 or 1; decoding checks this like [`Tensor::new`]
+//! does, so that each value has one encoding. `Debug` prints name, type and shape, never contents.
+//!
+//! Not here: conversion to an engine's own types (`enclave/engine`); how much a request may carry
+//! in total (`core/protocol`).
+//!
+//! On paper: building, reading and moving a tensor copies nothing; decoding from CBOR copies the
+//! data once.
+
+use std::fmt;
+
+use minicbor::decode::{self, Decoder};
+use minicbor::{Decode, Encode};
+
+/// Longest name of a tensor, in bytes. Exporters write paths such as
+/// `model/conv2d_17/BiasAdd:0`; real ones stay below 150.
+pub const TENSOR_NAME_BYTES_MAX: usize = 256;
+
+/// Most dimensions of a tensor. Real models use up to 6.
+pub const TENSOR_RANK_MAX: usize = 8;
+
+/// Largest data of one tensor, in bytes (256 MiB): far above one request, and it keeps every
+/// product of dimensions inside 64 bits.
+pub const TENSOR_BYTES_MAX: u64 = 256 << 20;
+
+/// What one number of a tensor is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
+#[cbor(index_only)]
+pub enum ElementType {
+    /// IEEE 754 single precision.
+    #[n(0)]
+    F32,
+    /// Signed, 32 bits.
+    #[n(1)]
+    I32,
+    /// Signed, 64 bits.
+    #[n(2)]
+    I64,
+    /// Signed, 8 bits.
+    #[n(3)]
+    I8,
+    /// Unsigned, 8 bits.
+    #[n(4)]
+    U8,
+    /// One byte, 0 or 1.
+    #[n(5)]
+    Bool,
+}
+
+impl ElementType {
+    /// Bytes that one element takes.
+    pub const fn size_bytes(self) -> usize {
+        match self {
+            Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::I32 => "i32",
+            Self::I64 => "i64",
+            Self::I8 => "i8",
+            Self::U8 => "u8",
+            Self::Bool => "bool",
+        })
+    }
+}
+
+/// A named array whose data length agrees with its shape.
+///
+/// ```
+/// use bield_package::tensor::Tensor;
+/// let scores = Tensor::from_f32("scores", &[1, 3], &[0.1, 0.7, 0.2])?;
+/// assert_eq!(scores.to_f32(), Some(vec![0.1, 0.7, 0.2]));
+/// # Ok::<(), bield_package::tensor::TensorError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Encode)]
+#[cbor(map)]
+pub struct Tensor {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    element: ElementType,
+    #[n(2)]
+    shape: Vec<u64>,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    data: Vec<u8>,
+}
+
+impl Tensor {
+    /// Makes a tensor of little-endian `data`.
+    ///
+    /// # Errors
+    ///
+    /// A name that is empty, too long or has control characters, a rank or size above the limits,
+    /// data of another length than the shape asks for, a boolean that is neither 0 nor 1.
+    pub fn new(
+        name: impl Into<String>,
+        element: ElementType,
+        shape: Vec<u64>,
+        data: Vec<u8>,
+    ) -> Result<Self, TensorError> {
+        let name = name.into();
+        check_name(&name)?;
+        let need = bytes_of(&name, element, &shape)?;
+        if data.len() as u64 != need {
+            return Err(TensorError::Length {
+                name,
+                have: data.len() as u64,
+                need,
+            });
+        }
+        if element == ElementType::Bool && data.iter().any(|byte| *byte > 1) {
+            return Err(TensorError::NotBoolean { name });
+        }
+        Ok(Self {
+            name,
+            element,
+            shape,
+            data,
+        })
+    }
+
+    /// Makes a tensor of single-precision numbers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::new`].
+    pub fn from_f32(
+        name: impl Into<String>,
+        shape: &[u64],
+        values: &[f32],
+    ) -> Result<Self, TensorError> {
+        let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(name, ElementType::F32, shape.to_vec(), data)
+    }
+
+    /// Makes a tensor of signed 32-bit numbers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::new`].
+    pub fn from_i32(
+        name: impl Into<String>,
+        shape: &[u64],
+        values: &[i32],
+    ) -> Result<Self, TensorError> {
+        let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(name, ElementType::I32, shape.to_vec(), data)
+    }
+
+    /// Makes a tensor of signed 64-bit numbers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::new`].
+    pub fn from_i64(
+        name: impl Into<String>,
+        shape: &[u64],
+        values: &[i64],
+    ) -> Result<Self, TensorError> {
+        let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(name, ElementType::I64, shape.to_vec(), data)
+    }
+
+    /// The name by which the model knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What one element is.
+    pub fn element(&self) -> ElementType {
+        self.element
+    }
+
+    /// Length of each dimension, outermost first; empty for a scalar.
+    pub fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+
+    /// The elements, little-endian, last dimension fastest.
+    pub fn data(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// How many elements it holds.
+    pub fn len(&self) -> usize {
+        self.data.len() / self.element.size_bytes()
+    }
+
+    /// Whether it holds no element, because a dimension is 0.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The elements, without copying them.
+    pub fn into_data(self) -> Vec<u8> {
+        self.data
+    }
+
+    /// The same values under another name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::new`], for the name.
+    pub fn renamed(mut self, name: impl Into<String>) -> Result<Self, TensorError> {
+        self.name = name.into();
+        check_name(&self.name)?;
+        Ok(self)
+    }
+
+    /// The elements as single-precision numbers; `None` when they are of another type.
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        (self.element == ElementType::F32).then(|| words(&self.data, f32::from_le_bytes))
+    }
+
+    /// The elements as signed 32-bit numbers; `None` when they are of another type.
+    pub fn to_i32(&self) -> Option<Vec<i32>> {
+        (self.element == ElementType::I32).then(|| words(&self.data, i32::from_le_bytes))
+    }
+
+    /// The elements as signed 64-bit numbers; `None` when they are of another type.
+    pub fn to_i64(&self) -> Option<Vec<i64>> {
+        (self.element == ElementType::I64).then(|| words(&self.data, i64::from_le_bytes))
+    }
+
+    /// What this tensor is, without what it holds.
+    pub fn spec(&self) -> TensorSpec {
+        TensorSpec {
+            name: self.name.clone(),
+            element: self.element,
+            shape: self.shape.iter().copied().map(Some).collect(),
+        }
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({})", self.spec())
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Tensor {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+        let parts = TensorParts::decode(d, ctx)?;
+        Self::new(parts.name, parts.element, parts.shape, parts.data).map_err(decode::Error::custom)
+    }
+}
+
+/// A tensor as read, not checked.
+#[derive(Decode)]
+#[cbor(map)]
+struct TensorParts {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    element: ElementType,
+    #[n(2)]
+    shape: Vec<u64>,
+    #[cbor(n(3), with = "minicbor::bytes")]
+    data: Vec<u8>,
+}
+
+/// What a model takes or gives under a name.
+#[derive(Clone, PartialEq, Eq, Debug, Encode)]
+#[cbor(map)]
+pub struct TensorSpec {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    element: ElementType,
+    #[n(2)]
+    shape: Vec<Option<u64>>,
+}
+
+impl TensorSpec {
+    /// Makes a spec; a dimension of `None` is free.
+    ///
+    /// # Errors
+    ///
+    /// A bad name, too many dimensions, or fixed dimensions whose product is above
+    /// [`TENSOR_BYTES_MAX`].
+    pub fn new(
+        name: impl Into<String>,
+        element: ElementType,
+        shape: Vec<Option<u64>>,
+    ) -> Result<Self, TensorError> {
+        let name = name.into();
+        check_name(&name)?;
+        let fixed: Vec<u64> = shape.iter().map(|d| d.unwrap_or(1)).collect();
+        bytes_of(&name, element, &fixed)?;
+        Ok(Self {
+            name,
+            element,
+            shape,
+        })
+    }
+
+    /// The name by which the model knows it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What one element is.
+    pub fn element(&self) -> ElementType {
+        self.element
+    }
+
+    /// Length of each dimension, `None` where the caller chooses.
+    pub fn shape(&self) -> &[Option<u64>] {
+        &self.shape
+    }
+
+    /// Checks that `tensor` is what this spec asks for.
+    ///
+    /// # Errors
+    ///
+    /// The first difference: name, element type, rank, then dimensions from the outermost.
+    pub fn accepts(&self, tensor: &Tensor) -> Result<(), TensorMismatch> {
+        let name = || self.name.clone();
+        if self.name != tensor.name {
+            return Err(TensorMismatch::Name {
+                have: tensor.name.clone(),
+                need: name(),
+            });
+        }
+        if self.element != tensor.element {
+            return Err(TensorMismatch::Element {
+                name: name(),
+                have: tensor.element,
+                need: self.element,
+            });
+        }
+        if self.shape.len() != tensor.shape.len() {
+            return Err(TensorMismatch::Rank {
+                name: name(),
+                have: tensor.shape.len(),
+                need: self.shape.len(),
+            });
+        }
+        for (axis, (need, have)) in self.shape.iter().zip(&tensor.shape).enumerate() {
+            match need {
+                Some(need) if need != have => {
+                    return Err(TensorMismatch::Dimension {
+                        name: name(),
+                        axis,
+                        have: *have,
+                        need: *need,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for TensorSpec {
+    /// Writes `name: f32[?, 3, 224, 224]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}[", self.name, self.element)?;
+        for (axis, length) in self.shape.iter().enumerate() {
+            let comma = if axis == 0 { "" } else { ", " };
+            match length {
+                Some(length) => write!(f, "{comma}{length}")?,
+                None => write!(f, "{comma}?")?,
+            }
+        }
+        f.write_str("]")
+    }
+}
+
+impl<'b, C> Decode<'b, C> for TensorSpec {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+        let parts = SpecParts::decode(d, ctx)?;
+        Self::new(parts.name, parts.element, parts.shape).map_err(decode::Error::custom)
+    }
+}
+
+/// A spec as read, not checked.
+#[derive(Decode)]
+#[cbor(map)]
+struct SpecParts {
+    #[n(0)]
+    name: String,
+    #[n(1)]
+    element: ElementType,
+    #[n(2)]
+    shape: Vec<Option<u64>>,
+}
+
+/// A tensor cannot exist like this. The sender corrects it; sending it again does not help.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorError {
+    /// The name is empty, above [`TENSOR_NAME_BYTES_MAX`], or has control characters.
+    #[error(
+        "a tensor's name has 1 to {TENSOR_NAME_BYTES_MAX} bytes and no control characters; \
+         this one has {bytes} bytes"
+    )]
+    Name {
+        /// Length of the refused name.
+        bytes: usize,
+    },
+    /// More dimensions than [`TENSOR_RANK_MAX`].
+    #[error("tensor {name} has {rank} dimensions; the limit is {TENSOR_RANK_MAX}")]
+    Rank {
+        /// The tensor.
+        name: String,
+        /// Its dimensions.
+        rank: usize,
+    },
+    /// More data than [`TENSOR_BYTES_MAX`].
+    #[error("tensor {name} is larger than the limit of {TENSOR_BYTES_MAX} bytes")]
+    Size {
+        /// The tensor.
+        name: String,
+    },
+    /// The data is not as long as type and shape say.
+    #[error("tensor {name} has {have} bytes of data; its type and shape need {need}")]
+    Length {
+        /// The tensor.
+        name: String,
+        /// Bytes of data given.
+        have: u64,
+        /// Bytes that type and shape ask for.
+        need: u64,
+    },
+    /// A boolean is neither 0 nor 1.
+    #[error("tensor {name} is boolean but holds a byte that is neither 0 nor 1")]
+    NotBoolean {
+        /// The tensor.
+        name: String,
+    },
+}
+
+/// A tensor is not what the model takes. The caller sends what the spec says.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorMismatch {
+    /// Another name.
+    #[error("the tensor is named {have}; the model takes {need}")]
+    Name {
+        /// Name given.
+        have: String,
+        /// Name asked for.
+        need: String,
+    },
+    /// Another element type.
+    #[error("tensor {name} holds {have}; the model takes {need}")]
+    Element {
+        /// The tensor.
+        name: String,
+        /// Type given.
+        have: ElementType,
+        /// Type asked for.
+        need: ElementType,
+    },
+    /// Another number of dimensions.
+    #[error("tensor {name} has {have} dimensions; the model takes {need}")]
+    Rank {
+        /// The tensor.
+        name: String,
+        /// Dimensions given.
+        have: usize,
+        /// Dimensions asked for.
+        need: usize,
+    },
+    /// Another length of a fixed dimension.
+    #[error("dimension {axis} of tensor {name} is {have}; the model takes {need}")]
+    Dimension {
+        /// The tensor.
+        name: String,
+        /// Index of the dimension, outermost 0.
+        axis: usize,
+        /// Length given.
+        have: u64,
+        /// Length asked for.
+        need: u64,
+    },
+}
+
+fn check_name(name: &str) -> Result<(), TensorError> {
+    if name.is_empty() || name.len() > TENSOR_NAME_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(TensorError::Name { bytes: name.len() });
+    }
+    Ok(())
+}
+
+/// Bytes of data that `element` and `shape` ask for, within the limits.
+fn bytes_of(name: &str, element: ElementType, shape: &[u64]) -> Result<u64, TensorError> {
+    if shape.len() > TENSOR_RANK_MAX {
+        return Err(TensorError::Rank {
+            name: name.to_owned(),
+            rank: shape.len(),
+        });
+    }
+    shape
+        .iter()
+        .try_fold(element.size_bytes() as u64, |bytes, length| {
+            bytes.checked_mul(*length)
+        })
+        .filter(|bytes| *bytes <= TENSOR_BYTES_MAX)
+        .ok_or_else(|| TensorError::Size {
+            name: name.to_owned(),
+        })
+}
+
+fn words<const N: usize, T>(data: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    data.as_chunks::<N>()
+        .0
+        .iter()
+        .map(|word| read(*word))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_another_length_is_refused() {
+        let refused = Tensor::new("x", ElementType::F32, vec![2, 3], vec![0; 23]);
+        assert_eq!(
+            refused,
+            Err(TensorError::Length {
+                name: "x".into(),
+                have: 23,
+                need: 24
+            })
+        );
+    }
+
+    #[test]
+    fn a_shape_whose_product_overflows_is_refused() {
+        let shape = vec![u64::MAX, u64::MAX, 2];
+        assert!(matches!(
+            Tensor::new("x", ElementType::I64, shape, vec![]),
+            Err(TensorError::Size { .. })
+        ));
+    }
+
+    #[test]
+    fn a_scalar_and_an_empty_tensor_exist() {
+        let scalar = Tensor::from_i64("s", &[], &[-7]).unwrap();
+        assert_eq!(scalar.to_i64(), Some(vec![-7]));
+        assert_eq!(scalar.to_f32(), None);
+        assert!(Tensor::from_f32("e", &[0, 4], &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_boolean_is_zero_or_one() {
+        assert!(Tensor::new("b", ElementType::Bool, vec![2], vec![0, 1]).is_ok());
+        assert!(matches!(
+            Tensor::new("b", ElementType::Bool, vec![2], vec![0, 2]),
+            Err(TensorError::NotBoolean { .. })
+        ));
+    }
+
+    #[test]
+    fn a_name_is_bounded_and_printable() {
+        assert!(Tensor::from_f32("", &[0], &[]).is_err());
+        assert!(Tensor::from_f32("a\nb", &[0], &[]).is_err());
+        let long = "n".repeat(TENSOR_NAME_BYTES_MAX + 1);
+        assert!(Tensor::from_f32(long, &[0], &[]).is_err());
+    }
+
+    #[test]
+    fn a_spec_names_the_first_difference() {
+        let spec = TensorSpec::new("x", ElementType::F32, vec![None, Some(3)]).unwrap();
+        let fits = |shape: &[u64], n| Tensor::from_f32("x", shape, &vec![0.0; n]).unwrap();
+        assert_eq!(spec.accepts(&fits(&[5, 3], 15)), Ok(()));
+        assert!(matches!(
+            spec.accepts(&fits(&[5, 2], 10)),
+            Err(TensorMismatch::Dimension {
+                axis: 1,
+                have: 2,
+                need: 3,
+                ..
+            })
+        ));
+        assert!(matches!(
+            spec.accepts(&fits(&[3], 3)),
+            Err(TensorMismatch::Rank { .. })
+        ));
+        assert!(matches!(
+            spec.accepts(&Tensor::from_i32("x", &[1, 3], &[0; 3]).unwrap()),
+            Err(TensorMismatch::Element { .. })
+        ));
+        assert_eq!(spec.to_string(), "x: f32[?, 3]");
+    }
+
+    #[test]
+    fn decoding_checks_what_new_checks() {
+        let tensor = Tensor::from_f32("x", &[2], &[1.0, 2.0]).unwrap();
+        let mut bytes = minicbor::to_vec(&tensor).unwrap();
+        assert_eq!(minicbor::decode::<Tensor>(&bytes).unwrap(), tensor);
+        // key 2, array of one, length 2
+        let shape_at = bytes.windows(3).position(|w| w == [2, 0x81, 2]).unwrap() + 2;
+        bytes[shape_at] = 3;
+        assert!(minicbor::decode::<Tensor>(&bytes).is_err());
+    }
+
+    #[test]
+    fn debug_shows_no_contents() {
+        let tensor = Tensor::from_i32("x", &[1], &[424_242]).unwrap();
+        assert_eq!(format!("{tensor:?}"), "Tensor(x: i32[1])");
+    }
+}
