@@ -1,0 +1,63 @@
+//! What a runtime tells the untrusted packer beside every sealed answer: no contents, no principals.
+
+use bield_envelope::Digest;
+use minicbor::{Decode, Encode};
+use serde::Serialize;
+
+/// How much was already there when the request arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StartKind {
+    /// Keys, model and an engine session.
+    #[n(0)]
+    Hot,
+    /// Keys and model; the engine session was made.
+    #[n(1)]
+    WarmRuntime,
+    /// The model but no keys; the lease was fetched.
+    #[n(2)]
+    WarmModel,
+    /// Keys but no model; the package was opened.
+    #[n(3)]
+    WarmKey,
+    /// Neither: this is an instance's first use of the package.
+    #[n(4)]
+    Cold,
+}
+
+/// One call's feedback. Durations are whole microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize)]
+#[cbor(map)]
+pub struct Feedback {
+    /// How warm the start was.
+    #[n(0)]
+    pub start: StartKind,
+    /// Fetching the lease.
+    #[n(1)]
+    pub lease_us: u64,
+    /// Opening the package.
+    #[n(2)]
+    pub open_us: u64,
+    /// Loading the model into the engine and checking its golden pairs.
+    #[n(3)]
+    pub load_us: u64,
+    /// Running the model.
+    #[n(4)]
+    pub run_us: u64,
+    /// From the request's last byte to the answer's first.
+    #[n(5)]
+    pub total_us: u64,
+    /// Packages resident now; at most 64.
+    #[n(6)]
+    #[serde(serialize_with = "digests")]
+    pub resident: Vec<Digest>,
+    /// Requests in this runtime now.
+    #[n(7)]
+    pub in_flight: u32,
+}
+
+fn digests<S: serde::Serializer>(digests: &[Digest], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_seq(digests.iter().map(Digest::to_string))
+}

@@ -1,0 +1,24 @@
+//! Typed messages between zones, and the configuration that is measured.
+//!
+//! ```text
+//! client ──service::Request──▶ key service ◀──service::Request── runtime
+//! client ──inference::Request (sealed)──▶ runtime ──inference::Reply (sealed)──▶ client
+//! host   ──visit::Visit──▶ any enclave program ──status, call::Reply──▶ host
+//! ```
+//!
+//! Always true: every message is strict CBOR with a stated maximum; an unknown variant is refused;
+//! what may hold a key is only ever encoded into a buffer that is wiped.
+//!
+//! Not here: how messages travel (`bield-session`, `bield-envelope`, the door) and what is done with
+//! them. Layouts: the tables in `spec/`.
+
+pub mod call;
+pub mod configuration;
+pub mod feedback;
+pub mod inference;
+pub mod refusal;
+pub mod service;
+pub mod status;
+pub mod visit;
+
+pub use bield_package::tensor;

@@ -1,0 +1,59 @@
+//! "No", in a form that a program can act on and a person can read.
+
+use core::fmt;
+
+use minicbor::{Decode, Encode};
+
+/// Whether the same message may succeed later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub enum Retry {
+    /// Not with this message.
+    #[n(0)]
+    Never,
+    /// As it is, after about this many milliseconds.
+    #[n(1)]
+    After(#[n(0)] u64),
+    /// After somebody changed something; the message says who and what.
+    #[n(2)]
+    AfterChange,
+}
+
+/// A typed refusal. Travels sealed or inside an attested session, so it may say why in full.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Refusal {
+    /// Stable short name, for programs: `not-granted`, `other-code`, …
+    #[n(0)]
+    pub code: String,
+    /// One sentence: what happened, whose move it is.
+    #[n(1)]
+    pub message: String,
+    /// Whether to try again.
+    #[n(2)]
+    pub retry: Retry,
+}
+
+impl Refusal {
+    /// Makes a refusal; text beyond [`REFUSAL_TEXT_BYTES_MAX`] is cut at a character boundary.
+    #[must_use]
+    pub fn new(code: &str, message: impl fmt::Display, retry: Retry) -> Self {
+        let mut message = message.to_string();
+        if message.len() > REFUSAL_TEXT_BYTES_MAX {
+            let end = (0..=REFUSAL_TEXT_BYTES_MAX).rev().find(|at| message.is_char_boundary(*at));
+            message.truncate(end.unwrap_or(0));
+        }
+        Self { code: code.to_owned(), message, retry }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "refused ({}): {}", self.code, self.message)
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+/// The most bytes of a refusal's sentence: long lists of grants are cut.
+pub const REFUSAL_TEXT_BYTES_MAX: usize = 4096;
