@@ -1,0 +1,409 @@
+//! What an ONNX file takes and gives, read without an engine.
+//!
+//! ```text
+//! bytes ──▶ Signature::read ──▶ inputs   (graph inputs minus initializers)
+//!                               outputs
+//!                               padded integer convolutions, by node name
+//! ```
+//!
+//! A model owner's tool fills the manifest from it, and the runtime's engine checks the manifest
+//! against it. Both zones may use it because it links no engine.
+//!
+//! Always true: any bytes end in a [`Signature`] or an [`OnnxError`]; memory is bounded by the
+//! number of names (16 bytes each), depth by [`GRAPH_DEPTH_MAX`]; weights are stepped over, never
+//! read. Field numbers are those of `onnx.proto3` (ONNX IR version 3 to 13).
+//!
+//! Not here: whether the graph is valid, whether its operators exist, what it computes.
+//!
+//! On paper: one pass over the message headers; a 178 MB file of 279 nodes touches about 60 KB.
+
+mod protobuf;
+
+use std::collections::HashSet;
+
+use crate::tensor::{ElementType, TensorError, TensorSpec};
+use protobuf::{Fields, Malformed, Value};
+
+/// Most inputs, and most outputs, of a model. Real ones have up to about 100 (cached decoder
+/// states).
+pub const SIGNATURE_TENSORS_MAX: usize = 512;
+
+/// Most nodes or initializers that are looked at, each. Large exported models have about 50 000.
+pub const GRAPH_ENTRIES_MAX: usize = 1 << 20;
+
+/// Deepest nesting of graphs inside graphs (`If`, `Loop`). Exporters write up to 3.
+pub const GRAPH_DEPTH_MAX: usize = 16;
+
+/// Inputs, outputs and known trouble of an ONNX model.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Signature {
+    /// What the caller supplies, in the graph's order.
+    pub inputs: Vec<TensorSpec>,
+    /// What the model gives, in the graph's order.
+    pub outputs: Vec<TensorSpec>,
+    /// Version of the default operator set, 0 when the file names none.
+    pub opset: i64,
+    /// Nodes, those of nested graphs included.
+    pub nodes: usize,
+    /// Nodes that convolve integers with padding (`ConvInteger`, `QLinearConv`), which some
+    /// engines compute wrongly at the borders. Names, or the first output of a nameless node.
+    pub padded_integer_convolutions: Vec<String>,
+}
+
+impl Signature {
+    /// Reads the signature of the ONNX file `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// Bytes that are no ONNX model, weights kept in other files, inputs or outputs that are no
+    /// tensors of a supported type with a known rank, numbers above the limits.
+    pub fn read(bytes: &[u8]) -> Result<Self, OnnxError> {
+        let mut graph = None;
+        let mut opset = 0;
+        let mut nodes = NodeScan::default();
+        for field in Fields::of(bytes) {
+            match field? {
+                // ModelProto: 7 graph, 8 opset_import, 25 functions
+                (7, Value::Bytes(bytes)) if graph.is_none() => graph = Some(bytes),
+                (7, _) => return Err(OnnxError::NotOnnx),
+                (8, Value::Bytes(bytes)) => opset = default_opset(bytes)?.unwrap_or(opset),
+                (25, Value::Bytes(bytes)) => nodes.function(bytes)?,
+                _ => {}
+            }
+        }
+        let graph = Graph::read(graph.ok_or(OnnxError::NotOnnx)?)?;
+        nodes.graph(&graph, 0)?;
+        if graph.outputs.is_empty() {
+            return Err(OnnxError::NotOnnx);
+        }
+        let supplied = graph
+            .inputs
+            .iter()
+            .filter(|info| !graph.initializers.contains(info.name));
+        Ok(Self {
+            inputs: supplied.map(ValueInfo::spec).collect::<Result<_, _>>()?,
+            outputs: graph
+                .outputs
+                .iter()
+                .map(ValueInfo::spec)
+                .collect::<Result<_, _>>()?,
+            opset,
+            nodes: nodes.seen,
+            padded_integer_convolutions: nodes.padded,
+        })
+    }
+}
+
+/// The file cannot be packed or served as it is. The model owner exports it again; the same bytes
+/// fail again.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OnnxError {
+    /// Not one ONNX graph with outputs.
+    #[error("this is not an ONNX model: it holds no graph with outputs")]
+    NotOnnx,
+    /// The protobuf structure is broken, usually because the file is cut short.
+    #[error("the ONNX file is malformed or cut short near byte {offset} of a message")]
+    Malformed {
+        /// Where reading stopped, counted from the start of the innermost message.
+        offset: usize,
+    },
+    /// Some weights live in another file.
+    #[error(
+        "weights of {initializer} are stored outside the ONNX file; \
+         save the model as one file (save_as_external_data=False)"
+    )]
+    ExternalData {
+        /// First initializer found without its data.
+        initializer: String,
+    },
+    /// An input or output of a type that bield does not carry, such as f16 or strings.
+    #[error(
+        "{name} has ONNX element type {code}, which is not supported; export it as f32, i32, i64, i8, u8 or bool"
+    )]
+    Element {
+        /// The input or output.
+        name: String,
+        /// `TensorProto.DataType` of it.
+        code: u64,
+    },
+    /// An input or output that is a sequence, map or optional value.
+    #[error("{name} is not a tensor; only tensors can enter and leave a model")]
+    NotTensor {
+        /// The input or output.
+        name: String,
+    },
+    /// An input or output whose number of dimensions is not in the file.
+    #[error(
+        "the shape of {name} is not in the ONNX file; run shape inference on it and pack again"
+    )]
+    NoShape {
+        /// The input or output.
+        name: String,
+    },
+    /// An input or output with an impossible name or shape.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// More of something than a model can reasonably have.
+    #[error("the model has more than {limit} {what}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl From<Malformed> for OnnxError {
+    fn from(Malformed { offset }: Malformed) -> Self {
+        Self::Malformed { offset }
+    }
+}
+
+/// `OperatorSetIdProto`: 1 domain, 2 version. The version when the domain is the default one.
+fn default_opset(bytes: &[u8]) -> Result<Option<i64>, OnnxError> {
+    let (mut default, mut version) = (true, 0);
+    for field in Fields::of(bytes) {
+        match field? {
+            (1, Value::Bytes(domain)) => default = domain.is_empty() || domain == b"ai.onnx",
+            (2, Value::Varint(number)) => version = number.cast_signed(),
+            _ => {}
+        }
+    }
+    Ok(default.then_some(version))
+}
+
+/// `GraphProto`: 1 node, 5 initializer, 11 input, 12 output.
+struct Graph<'a> {
+    nodes: Vec<&'a [u8]>,
+    initializers: HashSet<&'a str>,
+    inputs: Vec<ValueInfo<'a>>,
+    outputs: Vec<ValueInfo<'a>>,
+}
+
+impl<'a> Graph<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, OnnxError> {
+        let mut graph = Self {
+            nodes: Vec::new(),
+            initializers: HashSet::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+        };
+        for field in Fields::of(bytes) {
+            match field? {
+                (1, Value::Bytes(node)) => {
+                    below(graph.nodes.len(), "nodes", GRAPH_ENTRIES_MAX)?;
+                    graph.nodes.push(node);
+                }
+                (5, Value::Bytes(tensor)) => {
+                    below(graph.initializers.len(), "initializers", GRAPH_ENTRIES_MAX)?;
+                    graph.initializers.insert(initializer_name(tensor)?);
+                }
+                (11, Value::Bytes(info)) => {
+                    // Old files list every initializer among the inputs.
+                    below(graph.inputs.len(), "inputs", GRAPH_ENTRIES_MAX)?;
+                    graph.inputs.push(ValueInfo::read(info)?);
+                }
+                (12, Value::Bytes(info)) => {
+                    below(graph.outputs.len(), "outputs", SIGNATURE_TENSORS_MAX)?;
+                    graph.outputs.push(ValueInfo::read(info)?);
+                }
+                _ => {}
+            }
+        }
+        let supplied = graph
+            .inputs
+            .iter()
+            .filter(|info| !graph.initializers.contains(info.name));
+        match supplied.count() {
+            0..=SIGNATURE_TENSORS_MAX => Ok(graph),
+            _ => Err(OnnxError::TooMany {
+                what: "inputs",
+                limit: SIGNATURE_TENSORS_MAX,
+            }),
+        }
+    }
+}
+
+/// `TensorProto`: 8 name, 14 data_location (1 = external).
+fn initializer_name(bytes: &[u8]) -> Result<&str, OnnxError> {
+    let (mut name, mut external) = ("", false);
+    for field in Fields::of(bytes) {
+        match field? {
+            (8, Value::Bytes(bytes)) => name = text(bytes)?,
+            (14, Value::Varint(location)) => external = location == 1,
+            _ => {}
+        }
+    }
+    if external {
+        return Err(OnnxError::ExternalData {
+            initializer: name.chars().take(64).collect(),
+        });
+    }
+    Ok(name)
+}
+
+/// `ValueInfoProto`: 1 name, 2 type.
+struct ValueInfo<'a> {
+    name: &'a str,
+    kind: &'a [u8],
+}
+
+impl<'a> ValueInfo<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, OnnxError> {
+        let mut info = Self {
+            name: "",
+            kind: &[],
+        };
+        for field in Fields::of(bytes) {
+            match field? {
+                (1, Value::Bytes(bytes)) => info.name = text(bytes)?,
+                (2, Value::Bytes(bytes)) => info.kind = bytes,
+                _ => {}
+            }
+        }
+        Ok(info)
+    }
+
+    /// `TypeProto`: 1 tensor_type { 1 elem_type, 2 shape { 1 dim { 1 dim_value, 2 dim_param } } }.
+    fn spec(&self) -> Result<TensorSpec, OnnxError> {
+        let name = || self.name.chars().take(64).collect::<String>();
+        let mut tensor = None;
+        for field in Fields::of(self.kind) {
+            if let (1, Value::Bytes(bytes)) = field? {
+                tensor = Some(bytes);
+            }
+        }
+        let tensor = tensor.ok_or_else(|| OnnxError::NotTensor { name: name() })?;
+        let (mut code, mut shape) = (0, None);
+        for field in Fields::of(tensor) {
+            match field? {
+                (1, Value::Varint(number)) => code = number,
+                (2, Value::Bytes(bytes)) => shape = Some(dimensions(bytes)?),
+                _ => {}
+            }
+        }
+        let element = element(code).ok_or_else(|| OnnxError::Element { name: name(), code })?;
+        let shape = shape.ok_or_else(|| OnnxError::NoShape { name: name() })?;
+        Ok(TensorSpec::new(self.name, element, shape)?)
+    }
+}
+
+fn dimensions(shape: &[u8]) -> Result<Vec<Option<u64>>, OnnxError> {
+    let mut dimensions = Vec::new();
+    for field in Fields::of(shape) {
+        if let (1, Value::Bytes(dimension)) = field? {
+            below(
+                dimensions.len(),
+                "dimensions",
+                crate::tensor::TENSOR_RANK_MAX,
+            )?;
+            let mut length = None;
+            for field in Fields::of(dimension) {
+                if let (1, Value::Varint(value)) = field? {
+                    // Some exporters write -1 for a free dimension.
+                    length = u64::try_from(value.cast_signed()).ok();
+                }
+            }
+            dimensions.push(length);
+        }
+    }
+    Ok(dimensions)
+}
+
+/// `TensorProto.DataType`.
+fn element(code: u64) -> Option<ElementType> {
+    Some(match code {
+        1 => ElementType::F32,
+        2 => ElementType::U8,
+        3 => ElementType::I8,
+        6 => ElementType::I32,
+        7 => ElementType::I64,
+        9 => ElementType::Bool,
+        _ => return None,
+    })
+}
+
+/// Walks nodes of a model and of the graphs inside its nodes.
+#[derive(Default)]
+struct NodeScan {
+    seen: usize,
+    padded: Vec<String>,
+}
+
+impl NodeScan {
+    fn graph(&mut self, graph: &Graph<'_>, depth: usize) -> Result<(), OnnxError> {
+        below(depth, "levels of nested graphs", GRAPH_DEPTH_MAX)?;
+        graph
+            .nodes
+            .iter()
+            .try_for_each(|node| self.node(node, depth))
+    }
+
+    /// `FunctionProto`: 7 node.
+    fn function(&mut self, bytes: &[u8]) -> Result<(), OnnxError> {
+        for field in Fields::of(bytes) {
+            if let (7, Value::Bytes(node)) = field? {
+                self.node(node, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `NodeProto`: 2 output, 3 name, 4 op_type, 5 attribute.
+    fn node(&mut self, bytes: &[u8], depth: usize) -> Result<(), OnnxError> {
+        below(self.seen, "nodes", GRAPH_ENTRIES_MAX)?;
+        self.seen += 1;
+        let (mut name, mut output, mut operator) = ("", "", "");
+        let mut padded = false;
+        for field in Fields::of(bytes) {
+            match field? {
+                (2, Value::Bytes(bytes)) if output.is_empty() => output = text(bytes)?,
+                (3, Value::Bytes(bytes)) => name = text(bytes)?,
+                (4, Value::Bytes(bytes)) => operator = text(bytes)?,
+                (5, Value::Bytes(bytes)) => padded |= self.attribute(bytes, depth)?,
+                _ => {}
+            }
+        }
+        if padded && matches!(operator, "ConvInteger" | "QLinearConv") {
+            let name = if name.is_empty() { output } else { name };
+            self.padded.push(name.chars().take(64).collect());
+        }
+        Ok(())
+    }
+
+    /// `AttributeProto`: 1 name, 4 s, 6 g, 8 ints, 11 graphs. Whether it asks for padding.
+    fn attribute(&mut self, bytes: &[u8], depth: usize) -> Result<bool, OnnxError> {
+        let (mut name, mut string, mut nonzero) = ("", &b""[..], false);
+        for field in Fields::of(bytes) {
+            match field? {
+                (1, Value::Bytes(bytes)) => name = text(bytes)?,
+                (4, Value::Bytes(bytes)) => string = bytes,
+                (6 | 11, Value::Bytes(bytes)) => self.graph(&Graph::read(bytes)?, depth + 1)?,
+                (8, Value::Varint(int)) => nonzero |= int != 0,
+                // Packed: a sum of varints is zero only when every byte is zero.
+                (8, Value::Bytes(bytes)) => nonzero |= bytes.iter().any(|byte| byte & 0x7f != 0),
+                _ => {}
+            }
+        }
+        Ok(match name {
+            "pads" => nonzero,
+            "auto_pad" => string == b"SAME_UPPER" || string == b"SAME_LOWER",
+            _ => false,
+        })
+    }
+}
+
+fn text(bytes: &[u8]) -> Result<&str, OnnxError> {
+    std::str::from_utf8(bytes).map_err(|error| OnnxError::Malformed {
+        offset: error.valid_up_to(),
+    })
+}
+
+fn below(have: usize, what: &'static str, limit: usize) -> Result<(), OnnxError> {
+    if have < limit {
+        return Ok(());
+    }
+    Err(OnnxError::TooMany { what, limit })
+}
