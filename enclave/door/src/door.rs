@@ -2,16 +2,19 @@
 //!
 //! One thread of the program runs the accept loop; serving happens elsewhere. The loop waits for a kind
 //! byte at most [`KIND_WAIT`], so a silent visit delays the next one and no more than that.
+//!
+//! The launcher keeps one watch visit open for as long as it lives. When that closes, [`Door::accept`]
+//! ends with [`DoorError::HostGone`] and so does the program: no orphan keeps keys in memory.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::os::fd::AsFd;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bield_protocol::visit::Visit;
+use bield_protocol::visit::{CONFIGURATION_BYTES_MAX, Visit};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, sockopt};
-use rustix::process::Signal;
 
 use crate::{DoorError, Stream};
 
@@ -19,8 +22,6 @@ use crate::{DoorError, Stream};
 pub const KIND_WAIT: Duration = Duration::from_secs(1);
 /// How long a started program waits for its configuration. A program nobody configures is an orphan.
 pub const CONFIGURATION_WAIT: Duration = Duration::from_secs(30);
-/// Longest configuration in bytes: a page of TOML with allow lists of a few hundred measurements.
-pub const CONFIGURATION_BYTES_MAX: usize = 256 * 1024;
 /// Longest refusal sent back to the launcher, in bytes.
 const REFUSAL_BYTES_MAX: usize = 1024;
 /// Pause when the process has no file descriptor or memory left for another visit.
@@ -29,11 +30,11 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(20);
 /// The listening end of an enclave program.
 pub struct Door {
     listener: UnixListener,
+    watch: Mutex<Option<Stream>>,
 }
 
 impl Door {
-    /// Takes the listener passed as standard input, and ties the program's life to its launcher's:
-    /// the kernel kills the program when the launcher's thread that started it is gone.
+    /// Takes the listener passed as standard input.
     ///
     /// # Errors
     /// [`DoorError::NotADoor`] when standard input is anything but a listening Unix socket.
@@ -44,9 +45,6 @@ impl Door {
         if !(listening && unix) {
             return Err(DoorError::NotADoor);
         }
-        // A launcher that died before this line never configures us: CONFIGURATION_WAIT covers it.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-            .map_err(io::Error::from)?;
         Ok(Door::new(UnixListener::from(
             stdin.as_fd().try_clone_to_owned()?,
         )))
@@ -55,19 +53,22 @@ impl Door {
     /// Makes a door of a listener.
     #[must_use]
     pub fn new(listener: UnixListener) -> Door {
-        Door { listener }
+        Door {
+            listener,
+            watch: Mutex::new(None),
+        }
     }
 
-    /// Waits for the configuration: the first thing a program does. Every other visit before it is closed.
+    /// Waits for the configuration: the first thing a program does. Until then only a watch is let in.
     ///
     /// # Errors
     /// [`DoorError::NotConfigured`] after [`CONFIGURATION_WAIT`], [`DoorError::TooLong`] above
-    /// [`CONFIGURATION_BYTES_MAX`], [`DoorError::Socket`] when the door itself fails.
+    /// [`CONFIGURATION_BYTES_MAX`], [`DoorError::HostGone`] and [`DoorError::Socket`] as in
+    /// [`accept`](Self::accept).
     pub fn configuration(&self) -> Result<(Vec<u8>, Configuring), DoorError> {
         let deadline = Instant::now() + CONFIGURATION_WAIT;
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !readable_within(&self.listener, left)? {
+            if !self.has_visitor(Some(deadline))? {
                 return Err(DoorError::NotConfigured);
             }
             if let Some((Visit::Configure, mut stream)) = self.accept_one()? {
@@ -77,17 +78,54 @@ impl Door {
         }
     }
 
-    /// Waits for the next visit. Visits of unknown kind, of no kind, and second configurations are closed.
+    /// Waits for the next visit. Visits of unknown kind, of no kind, and second configurations are closed;
+    /// a watch is kept by the door itself.
     ///
     /// # Errors
-    /// [`DoorError::Socket`] when the listener itself fails: the program should end.
+    /// [`DoorError::HostGone`] when the watch closed, [`DoorError::Socket`] when the listener itself
+    /// fails: either way the program should end.
     pub fn accept(&self) -> Result<(Visit, Stream), DoorError> {
         loop {
+            self.has_visitor(None)?;
             match self.accept_one()? {
                 None | Some((Visit::Configure, _)) => {}
                 Some(visit) => return Ok(visit),
             }
         }
+    }
+
+    /// Waits until someone connects; `false` when the deadline passed first.
+    fn has_visitor(&self, deadline: Option<Instant>) -> Result<bool, DoorError> {
+        let watch = self.lock_watch();
+        let mut sockets = vec![PollFd::new(&self.listener, PollFlags::IN)];
+        if let Some(stream) = &*watch {
+            sockets.push(PollFd::new(stream.socket(), PollFlags::IN));
+        }
+        loop {
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = left
+                .map(Timespec::try_from)
+                .transpose()
+                .map_err(io::Error::other)?;
+            match rustix::event::poll(&mut sockets, timeout.as_ref()) {
+                Ok(0) => return Ok(false),
+                // The host never writes on a watch: bytes there are as good as a goodbye.
+                Ok(_)
+                    if sockets
+                        .get(1)
+                        .is_some_and(|watch| !watch.revents().is_empty()) =>
+                {
+                    return Err(DoorError::HostGone);
+                }
+                Ok(_) => return Ok(true),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
+        }
+    }
+
+    fn lock_watch(&self) -> MutexGuard<'_, Option<Stream>> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Accepts one connection; `None` when it was closed for not naming a known kind.
@@ -111,7 +149,13 @@ impl Door {
         if named.is_err() || stream.limit_waits(crate::STREAM_WAIT).is_err() {
             return Ok(None);
         }
-        Ok(Visit::from_byte(kind[0]).map(|visit| (visit, stream)))
+        match Visit::from_byte(kind[0]) {
+            Some(Visit::Watch) => {
+                self.lock_watch().get_or_insert(stream);
+                Ok(None)
+            }
+            visit => Ok(visit.map(|visit| (visit, stream))),
+        }
     }
 }
 
@@ -126,7 +170,7 @@ impl Configuring {
     /// # Errors
     /// [`DoorError::Socket`] when the launcher is gone.
     pub fn ready(mut self) -> Result<(), DoorError> {
-        Ok(self.stream.write_all(b"ready\n")?)
+        Ok(self.stream.write_all(b"ok\n")?)
     }
 
     /// Tells the launcher in one sentence why the program will not serve. The sentence names things, never contents.
@@ -141,17 +185,6 @@ impl Configuring {
         line.truncate(line.floor_char_boundary(REFUSAL_BYTES_MAX));
         line.push('\n');
         Ok(self.stream.write_all(line.as_bytes())?)
-    }
-}
-
-/// Waits until the listener has a visitor; `false` when `wait` passed first.
-fn readable_within(listener: &UnixListener, wait: Duration) -> Result<bool, DoorError> {
-    let timeout = Timespec::try_from(wait).map_err(io::Error::other)?;
-    let mut watched = [PollFd::new(listener, PollFlags::IN)];
-    match rustix::event::poll(&mut watched, Some(&timeout)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(!wait.is_zero()),
-        Err(error) => Err(io::Error::from(error).into()),
     }
 }
 

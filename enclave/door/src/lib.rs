@@ -14,7 +14,8 @@
 //! visits, each a byte stream. The host always connects; the program opens no socket of its own.
 //!
 //! Always true: nothing is served before the configuration was read; a visit of an unknown kind, of no
-//! kind within [`KIND_WAIT`], or beyond a full pool is closed; every read and write has a time limit.
+//! kind within [`KIND_WAIT`], or beyond a full pool is closed; every read and write has a time limit;
+//! when the launcher dies, so does the accept loop ([`DoorError::HostGone`]).
 //! The host is the adversary here: it may stay silent, drop, delay or speak out of turn, and gets at
 //! most a closed visit for it. What flows through a visit is sealed or attested by other crates.
 //!
@@ -26,7 +27,7 @@ mod offers;
 mod stream;
 
 pub use bield_protocol::visit::Visit;
-pub use door::{CONFIGURATION_BYTES_MAX, CONFIGURATION_WAIT, Configuring, Door, KIND_WAIT};
+pub use door::{CONFIGURATION_WAIT, Configuring, Door, KIND_WAIT};
 pub use offers::{OFFERS_MAX, Offers};
 pub use stream::{STREAM_WAIT, Stream};
 
@@ -42,6 +43,9 @@ pub enum DoorError {
     /// The host sent no configuration in time.
     #[error("the host sent no configuration within {} s; the launcher is gone or stuck: start the program again", CONFIGURATION_WAIT.as_secs())]
     NotConfigured,
+    /// The launcher closed its watch.
+    #[error("the launcher is gone; the program ends")]
+    HostGone,
     /// The host sent more than the program takes.
     #[error("the host sent more than {max} bytes; send less")]
     TooLong {

@@ -67,6 +67,10 @@ impl Stream {
         })
     }
 
+    pub(crate) fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
     /// Tells whether an offered visit is still of use: open, and the host kept silent as it must.
     pub(crate) fn is_fresh(&self) -> bool {
         let mut byte = [0u8; 1];

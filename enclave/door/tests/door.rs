@@ -6,7 +6,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bield_door::{CONFIGURATION_BYTES_MAX, Door, DoorError, OFFERS_MAX, Offers, Stream, Visit};
+use bield_door::{Door, DoorError, OFFERS_MAX, Offers, Stream, Visit};
+use bield_protocol::visit::CONFIGURATION_BYTES_MAX;
 
 struct Host {
     _directory: tempfile::TempDir,
@@ -77,7 +78,7 @@ fn the_configuration_comes_first_and_only_once() {
     configuring.ready().unwrap();
     let mut answer = String::new();
     configure.read_to_string(&mut answer).unwrap();
-    assert_eq!(answer, "ready\n");
+    assert_eq!(answer, "ok\n");
 
     let second = host.visit(&[Visit::Configure.byte()]);
     let _status = host.visit(&[Visit::Status.byte()]);
@@ -125,7 +126,7 @@ fn an_oversized_configuration_is_refused() {
 #[test]
 fn unknown_kinds_are_closed_and_the_next_visit_works() {
     let (host, door) = Host::with_door();
-    let strangers: Vec<UnixStream> = (7..=255u8)
+    let strangers: Vec<UnixStream> = (8..=255u8)
         .step_by(31)
         .map(|kind| host.visit(&[kind]))
         .collect();
@@ -236,4 +237,23 @@ fn a_call_is_never_kept_as_an_offer() {
     let (socket, stream) = offered(&host, &door, Visit::Call);
     offers.keep(Visit::Call, stream);
     assert_eq!((&socket).read(&mut [0]).unwrap(), 0);
+}
+
+#[test]
+fn a_closed_watch_ends_the_program() {
+    let (host, door) = Host::with_door();
+    let watch = host.visit(&[Visit::Watch.byte()]);
+    let _status = host.visit(&[Visit::Status.byte()]);
+    assert!(door.accept().unwrap().0 == Visit::Status);
+    drop(watch);
+    assert!(matches!(door.accept(), Err(DoorError::HostGone)));
+}
+
+#[test]
+fn a_watch_may_come_before_the_configuration() {
+    let (host, door) = Host::with_door();
+    let _watch = host.visit(&[Visit::Watch.byte()]);
+    let configure = host.visit(&[Visit::Configure.byte()]);
+    configure.shutdown(std::net::Shutdown::Write).unwrap();
+    assert!(door.configuration().unwrap().0.is_empty());
 }
