@@ -45,7 +45,7 @@ const CT_0: &str =
 const EXPORT_EMPTY: &str = "3853fe2b4035195a573ffc53856e77058e15d9ea064de3e59f4961d0095250ee";
 
 fn bytes(text: &str) -> Vec<u8> {
-    hex::decode(text).unwrap()
+    hex::decode(text).expect("hexadecimal digits")
 }
 
 #[test]
