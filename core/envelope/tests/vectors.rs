@@ -6,6 +6,7 @@
     clippy::disallowed_methods,
     reason = "tests read and freeze the vectors"
 )]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
 
 use bield_envelope::{
     AudienceKey, Digest, RequestHeader, SealedRequest, Secret, Seeded, Signed, SigningKey,

@@ -68,7 +68,10 @@ impl Reply {
         let feedback = wire::decode(feedback, FEEDBACK_BYTES_MAX)?;
         match kind {
             0 => Ok(Self::Sealed(feedback, body.to_vec())),
-            1 => Ok(Self::Unsealed(feedback, wire::decode(body, UNSEALED_BYTES_MAX)?)),
+            1 => Ok(Self::Unsealed(
+                feedback,
+                wire::decode(body, UNSEALED_BYTES_MAX)?,
+            )),
             _ => Err(refuse()),
         }
     }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyServiceConfiguration {
-    /// What a runtime's evidence must satisfy. Measurements are compared against grants, so
-    /// `measurements` stays empty here.
+    /// What a runtime's evidence must satisfy. Its code is compared with the grants of each package,
+    /// so `measurements` must be empty here: anything else is refused as a misunderstanding.
     pub runtimes: PolicyConfig,
     /// Lifetime of a lease, seconds. Revocation takes effect at the latest after it.
     #[serde(default = "default_lease_secs")]

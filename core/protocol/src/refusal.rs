@@ -40,10 +40,16 @@ impl Refusal {
     pub fn new(code: &str, message: impl fmt::Display, retry: Retry) -> Self {
         let mut message = message.to_string();
         if message.len() > REFUSAL_TEXT_BYTES_MAX {
-            let end = (0..=REFUSAL_TEXT_BYTES_MAX).rev().find(|at| message.is_char_boundary(*at));
+            let end = (0..=REFUSAL_TEXT_BYTES_MAX)
+                .rev()
+                .find(|at| message.is_char_boundary(*at));
             message.truncate(end.unwrap_or(0));
         }
-        Self { code: code.to_owned(), message, retry }
+        Self {
+            code: code.to_owned(),
+            message,
+            retry,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use bield_envelope::{
     AudiencePublicKey, Digest, Principal, Secret, Signed, Statement, Time, transport, wire,
 };
 use bield_evidence::Measurement;
-use bield_grant::Grant;
+use bield_grant::{Grant, Lease};
 use bield_package::PackageHeader;
 use bield_package::tensor::TensorSpec;
 use bield_receipt::WorkerCertificate;
@@ -26,7 +26,10 @@ pub enum Request {
     Command(#[n(0)] Signed<Command>),
     /// The command [`Operation::PutPackage`] and the key it commits to.
     #[n(1)]
-    PutPackage(#[n(0)] Signed<Command>, #[cbor(n(1), with = "transport")] Secret),
+    PutPackage(
+        #[n(0)] Signed<Command>,
+        #[cbor(n(1), with = "transport")] Secret,
+    ),
     /// Anyone: the key to seal requests to.
     #[n(2)]
     KeyConfiguration(#[n(0)] PackageReference, #[n(1)] Measurement),
@@ -125,7 +128,7 @@ pub enum Reply {
     KeyConfiguration(#[n(0)] KeyConfiguration),
     /// Keys for a runtime.
     #[n(2)]
-    Lease(#[n(0)] Lease),
+    Lease(#[n(0)] LeasedKeys),
     /// A certificate for a runtime's signing key.
     #[n(3)]
     Certificate(#[n(0)] Signed<WorkerCertificate>),
@@ -176,35 +179,26 @@ pub struct KeyConfiguration {
     pub service: Principal,
 }
 
-/// The keys of one package for one runtime, until they expire. Holds secrets: encode with
+/// The keys of one package for one runtime, until the lease ends. Holds secrets: encode with
 /// [`Reply::encode`] only.
 #[derive(Encode, Decode)]
 #[cbor(map)]
-pub struct Lease {
-    /// The package.
+pub struct LeasedKeys {
+    /// What was admitted: package, owner, the runtime's own code, the end.
     #[n(0)]
-    pub package: Digest,
-    /// Its owner.
-    #[n(1)]
-    pub owner: Principal,
-    /// The code this lease is for: the runtime's own.
-    #[n(2)]
-    pub code: Measurement,
+    pub lease: Lease,
     /// Opens the package.
-    #[cbor(n(3), with = "transport")]
+    #[cbor(n(1), with = "transport")]
     pub package_key: Secret,
     /// Opens requests ([`AudienceKey`](bield_envelope::AudienceKey) seed).
-    #[cbor(n(4), with = "transport")]
+    #[cbor(n(2), with = "transport")]
     pub audience_key: Secret,
-    /// The owner's grants for this package and code.
-    #[n(5)]
+    /// The owner's grants that can matter during the lease.
+    #[n(3)]
     pub grants: Vec<Signed<Grant>>,
     /// When the service issued it, by the service's clock.
-    #[n(6)]
+    #[n(4)]
     pub issued: Time,
-    /// Forget everything then.
-    #[n(7)]
-    pub not_after: Time,
 }
 
 /// How the key service is; counts only.
