@@ -1,0 +1,297 @@
+//! One started enclave program.
+
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bield_protocol::status::STATUS_BYTES_MAX;
+use bield_protocol::visit::Visit;
+
+use crate::address::DoorAddress;
+use crate::process::Process;
+use crate::record::{Pipe, Recorder};
+use crate::{Launch, LaunchError, VisitError, offers, output, pump};
+
+/// How long a program may take from start to configured: it reads its configuration and asks its TEE for a
+/// quote, which takes a second or two on real hardware.
+pub const CONFIGURATION_WAIT: Duration = Duration::from_secs(30);
+/// Longest answer in bytes: the largest sealed answer with its feedback.
+pub const ANSWER_BYTES_MAX: usize = 80 << 20;
+/// Longest answer to a configuration in bytes: one sentence.
+const SENTENCE_BYTES_MAX: usize = 4096;
+/// How long a killed process may take to disappear before its remains are left to the system.
+const KILL_WAIT: Duration = Duration::from_secs(5);
+
+/// A configured, running program. Dropping it kills it.
+pub struct Enclave {
+    name: String,
+    door: Arc<DoorAddress>,
+    process: Arc<Process>,
+    _watch: Pipe,
+}
+
+impl Enclave {
+    /// Starts a program, configures it and opens its offers. Blocks up to [`CONFIGURATION_WAIT`].
+    ///
+    /// # Errors
+    /// See [`LaunchError`]; a program that was started is killed again.
+    pub fn start(launch: &Launch) -> Result<Enclave, LaunchError> {
+        let name = launch.name();
+        for path in launch.packages.iter().chain(&launch.storage) {
+            std::fs::create_dir_all(path).map_err(|error| LaunchError::Directory {
+                path: path.clone(),
+                error,
+            })?;
+        }
+        let recorder = Recorder::new(launch.record.clone(), &name).map_err(|error| {
+            LaunchError::Directory {
+                path: launch.record.clone().unwrap_or_default(),
+                error,
+            }
+        })?;
+        let parent = launch
+            .run_directory
+            .clone()
+            .unwrap_or_else(std::env::temp_dir);
+        let (door, listener) = DoorAddress::bind(&parent, recorder)?;
+        let door = Arc::new(door);
+
+        // The listener must live in the program alone, so that visits fail once the program is gone.
+        let mut child = Command::new(&launch.program)
+            .args(&launch.arguments)
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(listener)))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| LaunchError::Program {
+                program: launch.program.clone(),
+                error,
+            })?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let out_of = |error| LaunchError::Program {
+            program: launch.program.clone(),
+            error,
+        };
+        let process = Process::watch(child).map_err(out_of)?;
+        let guard = KillUnlessKept {
+            process: Some(Arc::clone(&process)),
+        };
+        if let Some(stdout) = stdout {
+            output::follow(name.clone(), process.pid(), stdout).map_err(out_of)?;
+        }
+        if let Some(stderr) = stderr {
+            output::follow(name.clone(), process.pid(), stderr).map_err(out_of)?;
+        }
+
+        let watch =
+            configure(&door, &launch.configuration).map_err(|failure| failure.named(&name))?;
+        offers::open(launch, &door, &process).map_err(out_of)?;
+        guard.keep();
+        tracing::info!(
+            program = name,
+            pid = process.pid(),
+            "enclave program started"
+        );
+        Ok(Enclave {
+            name,
+            door,
+            process,
+            _watch: watch,
+        })
+    }
+
+    /// Hands a sealed request over and returns the program's answer. Blocks at most `wait`.
+    ///
+    /// # Errors
+    /// See [`VisitError`].
+    pub fn call(&self, sealed: &[u8], wait: Duration) -> Result<Vec<u8>, VisitError> {
+        ask(&self.door, Visit::Call, sealed, ANSWER_BYTES_MAX, wait)
+    }
+
+    /// Asks for the program's status: strict CBOR of `bield_protocol::status::Status`. Blocks at most `wait`.
+    ///
+    /// # Errors
+    /// See [`VisitError`].
+    pub fn status(&self, wait: Duration) -> Result<Vec<u8>, VisitError> {
+        ask(&self.door, Visit::Status, &[], STATUS_BYTES_MAX, wait)
+    }
+
+    /// Carries an attested session between a connection and the program. Blocks until it ends.
+    ///
+    /// # Errors
+    /// [`VisitError::Lost`] when the program takes no visits.
+    pub fn carry_session(&self, network: TcpStream) -> Result<(), VisitError> {
+        let door = self
+            .door
+            .visit(Visit::Session, KILL_WAIT)
+            .map_err(VisitError::Lost)?;
+        pump::carry(door, network).map_err(VisitError::Lost)
+    }
+
+    /// The program's file name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The program's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether the process still runs.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_running()
+    }
+
+    /// Kills the program. Its memory, keys included, goes back to the kernel, which clears it.
+    pub fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// Waits for the program's end, at most `wait` if given; `None` while it runs on.
+    #[must_use]
+    pub fn wait(&self, wait: Option<Duration>) -> Option<ExitStatus> {
+        self.process.wait(wait)
+    }
+}
+
+impl Drop for Enclave {
+    fn drop(&mut self) {
+        self.process.kill();
+        let _ = self.process.wait(Some(KILL_WAIT));
+    }
+}
+
+/// Sends the configuration and waits for "ok". Returns the open watch.
+fn configure(door: &DoorAddress, configuration: &[u8]) -> Result<Pipe, NotConfigured> {
+    let lost = |error: io::Error| NotConfigured::Lost(error.to_string());
+    let deadline = Instant::now() + CONFIGURATION_WAIT;
+    let mut visit = door
+        .visit(Visit::Configure, CONFIGURATION_WAIT)
+        .map_err(lost)?;
+    // Open before the answer is awaited: from here on the program notices when this process dies.
+    let watch = door.visit(Visit::Watch, CONFIGURATION_WAIT).map_err(lost)?;
+    let answer = exchange(
+        &mut visit,
+        configuration,
+        SENTENCE_BYTES_MAX,
+        deadline,
+        CONFIGURATION_WAIT,
+    )
+    .map_err(|error| NotConfigured::Lost(error.to_string()))?;
+    match output::printable(&answer).as_str() {
+        "ok" => Ok(watch),
+        "" => Err(NotConfigured::Lost("it closed the door".to_owned())),
+        why => Err(NotConfigured::Refused(why.to_owned())),
+    }
+}
+
+enum NotConfigured {
+    Lost(String),
+    Refused(String),
+}
+
+impl NotConfigured {
+    fn named(self, program: &str) -> LaunchError {
+        let program = program.to_owned();
+        match self {
+            NotConfigured::Lost(error) => LaunchError::NotConfigured { program, error },
+            NotConfigured::Refused(why) => LaunchError::Refused { program, why },
+        }
+    }
+}
+
+/// One visit that sends, half-closes and reads the whole answer.
+fn ask(
+    door: &DoorAddress,
+    visit: Visit,
+    bytes: &[u8],
+    answer_max: usize,
+    wait: Duration,
+) -> Result<Vec<u8>, VisitError> {
+    let deadline = Instant::now() + wait;
+    let mut pipe = door
+        .visit(visit, wait)
+        .map_err(|error| failed(error, wait))?;
+    exchange(&mut pipe, bytes, answer_max, deadline, wait)
+}
+
+fn exchange(
+    pipe: &mut Pipe,
+    bytes: &[u8],
+    answer_max: usize,
+    deadline: Instant,
+    wait: Duration,
+) -> Result<Vec<u8>, VisitError> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        limit(pipe, deadline, wait)?;
+        match pipe.write(rest) {
+            Ok(count) => rest = &rest[count..],
+            // It refused early and may have said why: read on.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error, wait)),
+        }
+    }
+    let _ = pipe.shutdown(Shutdown::Write);
+    let mut answer = Vec::new();
+    let mut buffer = vec![0; ANSWER_BUFFER_BYTES];
+    loop {
+        limit(pipe, deadline, wait)?;
+        match pipe.read(&mut buffer) {
+            Ok(0) => return Ok(answer),
+            Ok(count) if answer.len() + count > answer_max => {
+                return Err(VisitError::TooLong { max: answer_max });
+            }
+            Ok(count) => answer.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error, wait)),
+        }
+    }
+}
+
+/// Bytes read at once: what a Unix socket holds by default.
+const ANSWER_BUFFER_BYTES: usize = 208 * 1024;
+
+fn limit(pipe: &Pipe, deadline: Instant, wait: Duration) -> Result<(), VisitError> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(VisitError::TimedOut { wait });
+    }
+    pipe.limit_waits(Some(left)).map_err(VisitError::Lost)
+}
+
+fn failed(error: io::Error, wait: Duration) -> VisitError {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => VisitError::TimedOut { wait },
+        _ => VisitError::Lost(error),
+    }
+}
+
+/// Kills a half-started program when starting fails on the way.
+struct KillUnlessKept {
+    process: Option<Arc<Process>>,
+}
+
+impl KillUnlessKept {
+    fn keep(mut self) {
+        self.process = None;
+    }
+}
+
+impl Drop for KillUnlessKept {
+    fn drop(&mut self) {
+        if let Some(process) = &self.process {
+            process.kill();
+            let _ = process.wait(Some(KILL_WAIT));
+        }
+    }
+}

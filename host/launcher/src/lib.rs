@@ -1,0 +1,146 @@
+//! Starts enclave programs and carries their bytes.
+//!
+//! ```text
+//!  gateway ── call, session, status ──▶ Enclave ──connect──▶ listener = program's standard input
+//!                                          │
+//!        Supervisor restarts it ◀── exit ──┤   kept open, used when the program wants:
+//!                                          ├── KeyService ──dial──▶ key service (TCP)
+//!                                          ├── Package ────read──▶ DIR/<digest>.bield
+//!                                          └── Storage ────write─▶ DIR/state.sealed
+//! ```
+//!
+//! Goes in: a program, its measured configuration, and where the things it may ask for are. Comes out:
+//! an [`Enclave`] that answers sealed bytes with sealed bytes.
+//!
+//! Always true: the program's only socket lies in a directory of mode 0700; it gets no environment and no
+//! argument beyond those named; whatever it asks for is bounded ([`OFFERS_OPEN`] at once of a kind), a
+//! package is found by its hexadecimal digest and nothing else; a stored blob is durable before the program
+//! hears so; every wait has a limit; when this process dies, the watch visit closes and the program ends.
+//!
+//! Not here: what the bytes mean. This crate is on the untrusted side and cannot read them; a launcher that
+//! lies can only delay or refuse. With a recording directory it writes down all it carries, which is what
+//! an attacker in its place would see.
+//!
+//! On paper: one call costs a connect, the request and the answer copied once each through the kernel
+//! (a 64 MiB request: about 30 ms), and two to four wake-ups; packages go from the page cache to the socket
+//! by `sendfile`, without a copy in this process.
+
+mod address;
+mod enclave;
+mod offers;
+mod output;
+mod packages;
+mod process;
+mod pump;
+mod record;
+mod storage;
+mod supervisor;
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use enclave::{ANSWER_BYTES_MAX, CONFIGURATION_WAIT, Enclave};
+pub use offers::OFFERS_OPEN;
+pub use pump::SESSION_IDLE_MAX;
+pub use supervisor::{State, Supervisor};
+
+/// What to start and what to offer it.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// The program's file.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// The measured configuration, handed over byte for byte.
+    pub configuration: Vec<u8>,
+    /// `host:port` of the key service, when the program may reach it.
+    pub key_service: Option<String>,
+    /// Directory of `<digest>.bield` files, when the program may read packages.
+    pub packages: Option<PathBuf>,
+    /// Directory for the program's one durable blob, when it may keep one.
+    pub storage: Option<PathBuf>,
+    /// Where the private directory of the door is made; the system's temporary directory when absent.
+    pub run_directory: Option<PathBuf>,
+    /// Directory to which every byte carried through the door is also written.
+    pub record: Option<PathBuf>,
+}
+
+impl Launch {
+    /// The program's name for logs.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.program
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+}
+
+/// Why a program did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// A directory the launcher needs cannot be used.
+    #[error("directory {} cannot be used: {error}; create it or give this user access, then start again", path.display())]
+    Directory {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The door's path does not fit a socket address.
+    #[error("the path {} is too long for a Unix socket; use a run directory with a shorter path (TMPDIR)", path.display())]
+    PathTooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The program's file did not start.
+    #[error("program {} does not start: {error}; name an executable file", program.display())]
+    Program {
+        /// The program.
+        program: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The program ended or went silent before it was configured.
+    #[error(
+        "{program} ended or stayed silent before it was configured ({error}); its log lines above say why"
+    )]
+    NotConfigured {
+        /// The program.
+        program: String,
+        /// What was seen of it.
+        error: String,
+    },
+    /// The program refused its configuration.
+    #[error("{program} refuses to start: {why}")]
+    Refused {
+        /// The program.
+        program: String,
+        /// Its own sentence.
+        why: String,
+    },
+}
+
+/// Why a visit brought no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VisitError {
+    /// The program is gone or hung up; it is being restarted.
+    #[error("the enclave program went away before it answered ({0}); try again")]
+    Lost(io::Error),
+    /// The program took too long.
+    #[error("the enclave program did not answer within {} ms; try again later", wait.as_millis())]
+    TimedOut {
+        /// The limit that passed.
+        wait: Duration,
+    },
+    /// The answer is longer than any sealed answer.
+    #[error("the enclave program answered more than {max} bytes; report it to the operator")]
+    TooLong {
+        /// The limit in bytes.
+        max: usize,
+    },
+}

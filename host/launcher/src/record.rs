@@ -1,0 +1,121 @@
+//! The host's end of a visit, written down byte for byte when asked.
+//!
+//! Recording shows what the host sees: a test searches the files for planted plaintext. Two files a visit,
+//! so that no two visits mix: `<program>-<pid>-<number>-<visit>.in` (towards the program) and `.out`.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bield_protocol::visit::Visit;
+
+/// Makes pipes; knows whether to record them.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    prefix: Option<PathBuf>,
+}
+
+impl Recorder {
+    /// Records below `directory`, if one is given, under the program's name.
+    pub(crate) fn new(directory: Option<PathBuf>, program: &str) -> io::Result<Recorder> {
+        if let Some(directory) = &directory {
+            std::fs::create_dir_all(directory)?;
+        }
+        let name = format!("{program}-{}", std::process::id());
+        Ok(Recorder {
+            prefix: directory.map(|directory| directory.join(name)),
+        })
+    }
+
+    /// Announces the visit on a fresh connection and makes a pipe of it.
+    pub(crate) fn pipe(&self, socket: UnixStream, visit: Visit) -> io::Result<Pipe> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let tape = match &self.prefix {
+            None => None,
+            Some(prefix) => {
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let open = |direction: &str| {
+                    let name = format!("{}-{number}-{visit:?}.{direction}", prefix.display());
+                    File::options().create(true).append(true).open(name)
+                };
+                Some(Arc::new(Tape {
+                    to_program: open("in")?,
+                    from_program: open("out")?,
+                }))
+            }
+        };
+        let mut pipe = Pipe { socket, tape };
+        pipe.write_all(&[visit.byte()])?;
+        Ok(pipe)
+    }
+}
+
+struct Tape {
+    to_program: File,
+    from_program: File,
+}
+
+/// One visit, host side.
+pub(crate) struct Pipe {
+    socket: UnixStream,
+    tape: Option<Arc<Tape>>,
+}
+
+impl Pipe {
+    /// A second handle of the same visit.
+    pub(crate) fn second(&self) -> io::Result<Pipe> {
+        Ok(Pipe {
+            socket: self.socket.try_clone()?,
+            tape: self.tape.clone(),
+        })
+    }
+
+    /// Limits each later read and write; `None` waits for ever.
+    pub(crate) fn limit_waits(&self, wait: Option<Duration>) -> io::Result<()> {
+        self.socket.set_read_timeout(wait)?;
+        self.socket.set_write_timeout(wait)
+    }
+
+    /// Ends one or both directions.
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket.shutdown(how)
+    }
+
+    /// Sends the rest of a file, without copying it through this process unless it is recorded.
+    pub(crate) fn send_file(&mut self, file: &mut File) -> io::Result<()> {
+        match &self.tape {
+            None => io::copy(file, &mut &self.socket)?,
+            Some(_) => io::copy(&mut io::BufReader::with_capacity(1 << 20, file), self)?,
+        };
+        Ok(())
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.socket.read(buffer)?;
+        if let Some(tape) = &self.tape {
+            (&tape.from_program).write_all(&buffer[..count])?;
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.socket.write(bytes)?;
+        if let Some(tape) = &self.tape {
+            (&tape.to_program).write_all(&bytes[..count])?;
+        }
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! Keeps one enclave program running.
+//!
+//! ```text
+//! start ──▶ Running ──exit──▶ Restarting ──pause──▶ start …      pause: 50 ms, doubling to 10 s,
+//!              └──── stop ────────┴──▶ Stopped                   50 ms again after 30 s of running
+//! ```
+//!
+//! Always true: at most one instance runs; the first start fails loudly, later ones are tried again.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::{Enclave, Launch, LaunchError};
+
+/// First pause before a restart; a killed program is back in well under a second.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause: a program that keeps failing costs one start every ten seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A program that ran this long was healthy: its next end starts again from the shortest pause.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+
+/// Where a supervised program is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// It serves.
+    Running,
+    /// It ended and is being started again.
+    Restarting,
+    /// It was stopped for good.
+    Stopped,
+}
+
+/// Starts a program and starts it again when it ends. Dropping it stops the program.
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+struct Shared {
+    name: String,
+    life: Mutex<Life>,
+    stopping: Condvar,
+}
+
+struct Life {
+    state: State,
+    enclave: Option<Arc<Enclave>>,
+    starts: u64,
+}
+
+impl Supervisor {
+    /// Starts the program for the first time. Blocks until it is configured.
+    ///
+    /// # Errors
+    /// The first start failed; there is nothing to supervise.
+    pub fn start(launch: Launch) -> Result<Supervisor, LaunchError> {
+        let enclave = Arc::new(Enclave::start(&launch)?);
+        let life = Life {
+            state: State::Running,
+            enclave: Some(enclave),
+            starts: 1,
+        };
+        let shared = Arc::new(Shared {
+            name: launch.name(),
+            life: Mutex::new(life),
+            stopping: Condvar::new(),
+        });
+        let supervised = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("supervisor".to_owned())
+            .spawn({
+                let launch = launch.clone();
+                move || supervised.run(&launch)
+            })
+            .map_err(|error| LaunchError::Program {
+                program: launch.program,
+                error,
+            })?;
+        Ok(Supervisor {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// The running instance, if there is one.
+    #[must_use]
+    pub fn enclave(&self) -> Option<Arc<Enclave>> {
+        self.shared
+            .lock()
+            .enclave
+            .clone()
+            .filter(|enclave| enclave.is_running())
+    }
+
+    /// The program's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Where it is in its life.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let life = self.shared.lock();
+        let ended = life
+            .enclave
+            .as_ref()
+            .is_none_or(|enclave| !enclave.is_running());
+        if life.state == State::Running && ended {
+            State::Restarting
+        } else {
+            life.state
+        }
+    }
+
+    /// How often it was started.
+    #[must_use]
+    pub fn starts(&self) -> u64 {
+        self.shared.lock().starts
+    }
+
+    /// Kills the program for good. Blocks until it is gone.
+    pub fn stop(&mut self) {
+        self.shared.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn run(&self, launch: &Launch) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let Some(enclave) = self.lock().enclave.clone() else {
+                return;
+            };
+            let began = Instant::now();
+            let exit = enclave.wait(None);
+            drop(enclave);
+            self.lock().enclave = None;
+            if began.elapsed() > HEALTHY_AFTER {
+                pause = PAUSE_MIN;
+            }
+            let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
+            loop {
+                if !self.pause_to_restart(pause) {
+                    return;
+                }
+                tracing::warn!(program = self.name, %status, pause_ms = pause.as_millis(), "restarting");
+                pause = (pause * 2).min(PAUSE_MAX);
+                match Enclave::start(launch) {
+                    Ok(enclave) => {
+                        let mut life = self.lock();
+                        if life.state == State::Stopped {
+                            return;
+                        }
+                        life.starts += 1;
+                        life.state = State::Running;
+                        life.enclave = Some(Arc::new(enclave));
+                        break;
+                    }
+                    Err(error) => tracing::error!(program = self.name, "{error}"),
+                }
+            }
+        }
+    }
+
+    /// Waits before a restart; `false` when the program is to stay down.
+    fn pause_to_restart(&self, pause: Duration) -> bool {
+        let mut life = self.lock();
+        if life.state != State::Stopped {
+            life.state = State::Restarting;
+        }
+        let deadline = Instant::now() + pause;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if life.state == State::Stopped || left.is_zero() {
+                return life.state != State::Stopped;
+            }
+            life = self
+                .stopping
+                .wait_timeout(life, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn stop(&self) {
+        let mut life = self.lock();
+        life.state = State::Stopped;
+        if let Some(enclave) = &life.enclave {
+            enclave.kill();
+        }
+        self.stopping.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
