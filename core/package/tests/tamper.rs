@@ -1,5 +1,7 @@
 //! What a host can do to a package, and what the package says then.
 
+#![expect(clippy::unwrap_used, reason = "tests may stop where they stand")]
+
 #[path = "support/open.rs"]
 mod opening;
 mod support;

@@ -1,5 +1,7 @@
 //! What the tests of packages share: how one is made.
 
+#![expect(clippy::unwrap_used, reason = "tests may stop where they stand")]
+
 use std::io::Cursor;
 
 use bield_envelope::{Seeded, SigningKey};
