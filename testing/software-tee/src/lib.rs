@@ -39,5 +39,5 @@ pub use platform::{Options, Platform, QE_SVN};
 pub use quote::{Kind, SgxReport, TdxReport};
 pub use server::{Running, Server};
 
-/// Occurs in every program that links this crate, and must not occur in a release program.
+/// Occurs in every program that can make a [`Platform`], and must not occur in a release program.
 pub const MARKER: &str = "BIELD-SOFTWARE-TEE-SIMULATOR";

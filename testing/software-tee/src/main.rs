@@ -55,7 +55,10 @@ fn run(arguments: &Arguments) -> Result<(), SoftwareTeeError> {
     // Held by this process alone even on a development machine: no core file with the secret.
     let _ = bield_platform::harden();
     let server = Server::bind(socket, Arc::new(platform))?;
-    eprintln!("{BANNER}\n  marker: {MARKER}\n  socket: {}", socket.display());
+    eprintln!(
+        "{BANNER}\n  marker: {MARKER}\n  socket: {}",
+        socket.display()
+    );
     server.run()
 }
 

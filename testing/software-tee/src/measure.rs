@@ -39,7 +39,11 @@ impl Digests {
         let mut file = File::open(&path).map_err(fail)?;
         let identity = FileIdentity::of(&file.metadata().map_err(fail)?);
 
-        let known = self.entries().iter().find(|(of, _)| *of == identity).copied();
+        let known = self
+            .entries()
+            .iter()
+            .find(|(of, _)| *of == identity)
+            .copied();
         if let Some((_, digest)) = known {
             return Ok(digest);
         }

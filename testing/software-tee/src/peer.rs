@@ -94,7 +94,8 @@ mod tests {
     const MACHINE: Secret = Secret::from_bytes([1; 32]);
 
     fn ticket_accepted(by: &Peer, ticket: &Ticket) -> bool {
-        by.program(&MACHINE, &Digests::default(), Some(ticket)).is_ok()
+        by.program(&MACHINE, &Digests::default(), Some(ticket))
+            .is_ok()
     }
 
     #[test]

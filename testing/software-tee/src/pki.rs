@@ -125,8 +125,7 @@ impl Pki {
         let root = root_params.self_signed(&root_key)?;
         let root_issuer = Issuer::from_params(&root_params, &root_key);
 
-        let pck_ca_params =
-            authority("Simulated SGX PCK Platform CA", &pck_ca_key, 0, created)?;
+        let pck_ca_params = authority("Simulated SGX PCK Platform CA", &pck_ca_key, 0, created)?;
         let pck_ca = pck_ca_params.signed_by(&pck_ca_key, &root_issuer)?;
         let pck_ca_issuer = Issuer::from_params(&pck_ca_params, &pck_ca_key);
 

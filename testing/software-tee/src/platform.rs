@@ -11,11 +11,11 @@
 use bield_envelope::{Secret, Time};
 use bield_evidence::Measurement;
 
-use crate::SoftwareTeeError;
 use crate::collateral::{self, CollateralOptions};
 use crate::extension::Identity;
 use crate::pki::{Key, Pki};
 use crate::quote::{Kind, Quoter, SgxReport, TdxReport};
+use crate::{MARKER, SoftwareTeeError};
 
 /// What kind of machine to make. The default is an ordinary, fully patched one.
 #[derive(Clone, Debug)]
@@ -84,7 +84,8 @@ impl Platform {
 
     /// Makes the machine of `secret`; `options.seed` is not looked at.
     pub(crate) fn from_secret(secret: Secret, options: &Options) -> Result<Self, SoftwareTeeError> {
-        let name = secret.derive("bield software tee ppid v1", &[]);
+        // The marker ends up in every program that can make a machine.
+        let name = secret.derive(MARKER, &[b"ppid v1"]);
         let mut ppid = [0; 16];
         ppid.copy_from_slice(&name.expose()[..16]);
         let identity = Identity {

@@ -95,9 +95,7 @@ fn answer(shared: &Shared, measurement: &Measurement, question: Question) -> Ans
         Question::SealKey(context) if context.len() > CONTEXT_BYTES_MAX => {
             Answer::Refused(Refusal::ContextTooLong)
         }
-        Question::SealKey(context) => {
-            Answer::Key(shared.platform.seal_key(measurement, &context))
-        }
+        Question::SealKey(context) => Answer::Key(shared.platform.seal_key(measurement, &context)),
         _ => Answer::Refused(Refusal::OutOfOrder),
     }
 }

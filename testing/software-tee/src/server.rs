@@ -182,7 +182,9 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted
-    ) || exhausted.iter().any(|errno| code == Some(errno.raw_os_error()))
+    ) || exhausted
+        .iter()
+        .any(|errno| code == Some(errno.raw_os_error()))
 }
 
 /// `sun_path` has 108 bytes with its terminating zero (unix(7)).

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use bield_envelope::{Secret, Time, wire};
 use minicbor::{Decode, Encode};
+use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
 use crate::{Options, Platform, SoftwareTeeError};
@@ -84,7 +85,8 @@ fn create(dir: &Path, path: &Path) -> Result<(), SoftwareTeeError> {
         created: bield_platform::now(),
         secret: Secret::generate(&mut bield_platform::Randomness),
     };
-    let draft = dir.join(format!("{FILE_NAME}.{}", std::process::id()));
+    let name = bield_platform::Randomness.next_u64();
+    let draft = dir.join(format!("{FILE_NAME}.{name:016x}"));
     let written = write(&draft, &wire::encode_secret(&state)).map_err(|error| at(&draft, error));
     let linked = written.and_then(|()| match fs::hard_link(&draft, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(at(path, error)),

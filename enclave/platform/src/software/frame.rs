@@ -141,7 +141,10 @@ mod tests {
         let (near, far) = UnixStream::pair().unwrap();
         write(&near, b"hello!").unwrap();
         let refused = read(&far, 5, FRAME);
-        assert!(matches!(refused, Err(FrameError::TooLong { bytes: 6, max: 5 })));
+        assert!(matches!(
+            refused,
+            Err(FrameError::TooLong { bytes: 6, max: 5 })
+        ));
     }
 
     #[test]

@@ -28,6 +28,6 @@ mod protocol;
 pub use client::{SoftwareTee, connect};
 pub use frame::{FrameError, read, write};
 pub use protocol::{
-    ANSWER_BYTES_MAX, Answer, CONTEXT_BYTES_MAX, Hello, Question, QUESTION_BYTES_MAX, Refusal,
+    ANSWER_BYTES_MAX, Answer, CONTEXT_BYTES_MAX, Hello, QUESTION_BYTES_MAX, Question, Refusal,
     Ticket, Welcome,
 };
