@@ -1,0 +1,1 @@
+//! Holds the manifest beside it; see there.
