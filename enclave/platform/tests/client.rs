@@ -1,5 +1,10 @@
 //! The client against a software TEE that misbehaves.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 use std::io::Write as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;

@@ -18,7 +18,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::extension::Identity;
 use crate::pki::{Pki, date};
-use crate::quote::{Kind, QE_SIGNER, TDX_MODULE_SVN, qe_product};
+use crate::quote::{QE_SIGNER, TDX_MODULE_SVN, qe_product};
+use crate::report::Kind;
 use crate::{QE_SVN, SoftwareTeeError};
 
 /// What the collateral says about the platform.

@@ -27,6 +27,7 @@ mod peer;
 mod pki;
 mod platform;
 mod quote;
+mod report;
 mod serve;
 mod server;
 mod state;
@@ -36,7 +37,7 @@ pub use dcap_qvl::TcbStatus;
 pub use error::SoftwareTeeError;
 pub use measure::measure;
 pub use platform::{Options, Platform, QE_SVN};
-pub use quote::{Kind, SgxReport, TdxReport};
+pub use report::{Kind, SgxReport, TdxReport};
 pub use server::{Running, Server};
 
 /// Occurs in every program that can make a [`Platform`], and must not occur in a release program.

@@ -14,7 +14,8 @@ use bield_evidence::Measurement;
 use crate::collateral::{self, CollateralOptions};
 use crate::extension::Identity;
 use crate::pki::{Key, Pki};
-use crate::quote::{Kind, Quoter, SgxReport, TdxReport};
+use crate::quote::Quoter;
+use crate::report::{Kind, SgxReport, TdxReport};
 use crate::{MARKER, SoftwareTeeError};
 
 /// What kind of machine to make. The default is an ordinary, fully patched one.

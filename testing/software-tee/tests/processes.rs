@@ -2,6 +2,11 @@
 //!
 //! The enclave program is this test binary, started again in a role (see `enclave_program`).
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 mod support;
 
 use std::fs::{self, OpenOptions};

@@ -1,5 +1,10 @@
 //! Quotes and collateral against an unmodified verifier, `dcap-qvl`, with only the root swapped.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 use std::time::Duration;
 
 use bield_envelope::Time;
