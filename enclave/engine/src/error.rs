@@ -1,0 +1,95 @@
+//! Why a model does not load or run. Names appear; numbers from tensors never.
+
+use bield_package::onnx::OnnxError;
+use bield_package::tensor::{ElementType, TensorError, TensorMismatch};
+
+/// An engine refused or failed. Trying the same again gives the same result.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The bytes are no usable ONNX model. The model owner's move.
+    #[error("the model cannot be read: {0}")]
+    Onnx(#[from] OnnxError),
+    /// The engine computes the borders of such convolutions wrongly. The model owner exports the
+    /// model without quantised padded convolutions.
+    #[error(
+        "node {node} convolves integers with padding, which {engine} computes wrongly; \
+         export the model in f32"
+    )]
+    PaddedIntegerConvolution {
+        /// The node.
+        node: String,
+        /// The engine.
+        engine: &'static str,
+    },
+    /// The engine does not know an operator or a form of it. The model owner's move.
+    #[error("{engine} cannot load the model: {reason}")]
+    Load {
+        /// The engine.
+        engine: &'static str,
+        /// What kind of trouble, and at which node.
+        reason: String,
+    },
+    /// Manifest and model disagree. The model owner packs again.
+    #[error("the manifest promises {promised}, but the model has no such thing")]
+    Specs {
+        /// What was promised.
+        promised: String,
+    },
+    /// An input is not given. The caller's move, as are the next four.
+    #[error("input {name} is missing")]
+    MissingInput {
+        /// The input.
+        name: String,
+    },
+    /// An input is given that the model does not take, or twice.
+    #[error("the model takes no further input {name}")]
+    UnknownInput {
+        /// The input.
+        name: String,
+    },
+    /// An input has another type or shape.
+    #[error(transparent)]
+    Input(#[from] TensorMismatch),
+    /// An output is asked for that the model does not give.
+    #[error("the model has no output {name}")]
+    UnknownOutput {
+        /// The output.
+        name: String,
+    },
+    /// A 64-bit number is outside the 32 bits with which the engine computes.
+    #[error("{engine} computes i64 with 32 bits; a number in {name} is outside of them")]
+    Range {
+        /// The input.
+        name: String,
+        /// The engine.
+        engine: &'static str,
+    },
+    /// The engine failed while running, for instance because input shapes do not fit together.
+    #[error("{engine} failed: {reason}")]
+    Run {
+        /// The engine.
+        engine: &'static str,
+        /// What kind of trouble, and at which node.
+        reason: String,
+    },
+    /// The model gave an output of another type than its file says.
+    #[error("output {name} is not of type {need}")]
+    OutputType {
+        /// The output.
+        name: String,
+        /// What the file says.
+        need: ElementType,
+    },
+    /// An output exceeds the limits of a tensor.
+    #[error("an output cannot be returned: {0}")]
+    Output(#[from] TensorError),
+    /// A golden pair gives other numbers. The model must not serve on this engine and processor.
+    #[error("golden pair {pair}: output {output} differs from what the model owner recorded")]
+    Golden {
+        /// Index of the pair.
+        pair: usize,
+        /// The output.
+        output: String,
+    },
+}
