@@ -1,7 +1,7 @@
 //! No altered byte of real evidence verifies: quote, endorsements and encoding alike.
 //!
-//! SNP and the encodings around quotes are tried exhaustively; DCAP with one flip per byte, which
-//! takes about a minute of one core for the three samples.
+//! Every bit of the SNP report, every byte of its certificates and of the SGX evidence, every seventh of
+//! the TDX evidence: about 40 s of one core.
 
 mod common;
 
@@ -80,10 +80,12 @@ fn no_flipped_byte_of_the_real_snp_certificates_verifies() {
 
 #[test]
 fn no_flipped_byte_of_real_dcap_evidence_verifies() {
-    for sample in [SGX, TDX, TDX_15EX] {
+    // The three have the same structure: all of one, a sample of the others.
+    for (sample, stride) in [(SGX, 1), (TDX, 7), (TDX_15EX, 7)] {
         let encoded = sample.evidence().encode();
-        let found = survivors(encoded.len(), sample.now, |at| {
-            Evidence::decode(&flipped(&encoded, at)).ok()
+        let count = encoded.len().div_ceil(stride);
+        let found = survivors(count, sample.now, |step| {
+            Evidence::decode(&flipped(&encoded, (step * stride).min(encoded.len() - 1))).ok()
         });
         assert_eq!(found, [0; 0], "{}", sample.name);
     }

@@ -26,20 +26,20 @@ use bield_evidence::{Endorsements, Evidence, TeeKind, canonical_dcap};
 use cargo_metadata::{CargoOpt, MetadataCommand};
 
 /// 2025-11-22, a day on which the Milan sample's certificates hold.
-pub const SNP_NOW: Time = Time::from_secs(1_763_769_600);
+pub(crate) const SNP_NOW: Time = Time::from_secs(1_763_769_600);
 
 /// One DCAP sample: name, kind, judging time.
-pub struct Dcap {
-    pub name: &'static str,
-    pub kind: TeeKind,
-    pub now: Time,
+pub(crate) struct Dcap {
+    pub(crate) name: &'static str,
+    pub(crate) kind: TeeKind,
+    pub(crate) now: Time,
 }
 
 /// The samples with collateral, in the order of the table above.
-pub const SGX: Dcap = dcap("sgx_quote", TeeKind::Sgx, MIDSUMMER_2025);
-pub const TDX: Dcap = dcap("tdx_quote", TeeKind::Tdx, MIDSUMMER_2025);
-pub const TDX_OUTDATED: Dcap = dcap("tdx_quote_outdated", TeeKind::Tdx, 1_772_323_200);
-pub const TDX_15EX: Dcap = dcap("tdx_quote_td15ex", TeeKind::Tdx, 1_792_022_400);
+pub(crate) const SGX: Dcap = dcap("sgx_quote", TeeKind::Sgx, MIDSUMMER_2025);
+pub(crate) const TDX: Dcap = dcap("tdx_quote", TeeKind::Tdx, MIDSUMMER_2025);
+pub(crate) const TDX_OUTDATED: Dcap = dcap("tdx_quote_outdated", TeeKind::Tdx, 1_772_323_200);
+pub(crate) const TDX_15EX: Dcap = dcap("tdx_quote_td15ex", TeeKind::Tdx, 1_792_022_400);
 
 /// 2025-06-20, within the collateral of the two oldest samples.
 const MIDSUMMER_2025: u64 = 1_750_377_600;
@@ -54,7 +54,7 @@ const fn dcap(name: &'static str, kind: TeeKind, now: u64) -> Dcap {
 
 impl Dcap {
     /// The quote and collateral as shipped.
-    pub fn raw(&self) -> (Vec<u8>, Vec<u8>) {
+    pub(crate) fn raw(&self) -> (Vec<u8>, Vec<u8>) {
         let folder = package("dcap-qvl").join("sample");
         (
             std::fs::read(folder.join(self.name)).unwrap(),
@@ -63,20 +63,20 @@ impl Dcap {
     }
 
     /// Canonical evidence.
-    pub fn evidence(&self) -> Evidence {
+    pub(crate) fn evidence(&self) -> Evidence {
         let (quote, collateral) = self.raw();
         canonical_dcap(&quote, &collateral).unwrap()
     }
 }
 
 /// A hexadecimal sample of `dcap-qvl` without collateral.
-pub fn dcap_hex(name: &str) -> Vec<u8> {
+pub(crate) fn dcap_hex(name: &str) -> Vec<u8> {
     let text = std::fs::read_to_string(package("dcap-qvl").join("sample").join(name)).unwrap();
     hex::decode(text.trim().trim_start_matches("0x")).unwrap()
 }
 
 /// The Milan report with its VCEK and ASK.
-pub fn milan() -> Evidence {
+pub(crate) fn milan() -> Evidence {
     let sev = package("sev");
     let report = std::fs::read_to_string(sev.join("tests/certs_data/report_milan.hex")).unwrap();
     Evidence {
@@ -91,12 +91,12 @@ pub fn milan() -> Evidence {
 }
 
 /// A Turin VCEK, for mixing chains.
-pub fn turin_vcek() -> Vec<u8> {
+pub(crate) fn turin_vcek() -> Vec<u8> {
     std::fs::read(package("sev").join("tests/certs_data/vcek_turin.der")).unwrap()
 }
 
 /// A built-in AMD certificate of the `sev` package, DER.
-pub fn builtin(product: &str, name: &str) -> Vec<u8> {
+pub(crate) fn builtin(product: &str, name: &str) -> Vec<u8> {
     let path = format!("src/certs/snp/builtin/{product}/{name}.pem");
     let pem = std::fs::read(package("sev").join(path)).unwrap();
     sev::certs::snp::Certificate::from_pem(&pem)
@@ -106,13 +106,13 @@ pub fn builtin(product: &str, name: &str) -> Vec<u8> {
 }
 
 /// The SNP report inside an Azure paravisor report: after a 32-byte header.
-pub fn azure_report() -> Vec<u8> {
+pub(crate) fn azure_report() -> Vec<u8> {
     let path = package("az-cvm-vtpm").join("test/hcl-report-snp.bin");
     std::fs::read(path).unwrap()[32..32 + 1184].to_vec()
 }
 
 /// The source folder of a package: one of ours, or one named by `testing/samples`.
-pub fn package(name: &str) -> PathBuf {
+pub(crate) fn package(name: &str) -> PathBuf {
     static FOLDERS: LazyLock<Vec<(String, PathBuf)>> = LazyLock::new(|| {
         let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
         let samples = here.join("../../testing/samples/Cargo.toml");
