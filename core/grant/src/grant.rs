@@ -1,0 +1,110 @@
+//! The grant: one sentence an owner signs.
+//!
+//! "This *user* may use this *package* inside this *code*, kept apart like *so*, from then until
+//! then." The statement is CBOR with integer keys inside a COSE_Sign1 (`spec/04 §3`); the signer
+//! is not repeated inside, because whether the signer owns the package is for the verifier to say.
+
+use core::fmt;
+
+use bield_envelope::{Digest, Principal, Statement, Time};
+use bield_evidence::Measurement;
+use minicbor::{Decode, Encode};
+
+/// Longest encoded statement in bytes, before signing: under 200 with today's longest
+/// measurement (48 bytes), with room for a longer one.
+pub const GRANT_BYTES_MAX: usize = 256;
+
+/// What an owner allows (`spec/04 §3`).
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Grant {
+    /// Random name chosen by the owner; a revocation names the grant by it.
+    #[cbor(n(0), with = "minicbor::bytes")]
+    pub id: [u8; 16],
+    /// The package that may be used.
+    #[n(1)]
+    pub package: Digest,
+    /// The user who may use it.
+    #[n(2)]
+    pub user: Principal,
+    /// The only code that may hold it in the clear.
+    #[n(3)]
+    pub code: Measurement,
+    /// How this user is kept apart from others inside that code.
+    #[n(4)]
+    pub isolation: Isolation,
+    /// First moment at which the grant holds.
+    #[n(5)]
+    pub not_before: Time,
+    /// First moment at which the grant no longer holds.
+    #[n(6)]
+    pub not_after: Time,
+}
+
+impl Statement for Grant {
+    const DOMAIN: &'static str = "bield grant v1";
+    const BYTES_MAX: usize = GRANT_BYTES_MAX;
+}
+
+impl Grant {
+    /// Names the audience that this grant lets its user seal requests for.
+    pub fn audience(&self) -> Digest {
+        audience(self.package, &self.code)
+    }
+}
+
+/// How one user's requests are kept apart from another's, from weakest to strictest.
+///
+/// A value this version does not know fails to decode, so it is never served as a weaker one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Isolation {
+    /// Engine sessions and buffers are shared between users, one request at a time.
+    #[n(0)]
+    Shared,
+    /// Engine state and buffers are cleared between requests of different users.
+    #[n(1)]
+    Wiped,
+    /// One user per instance; keys are fetched for every request.
+    #[n(2)]
+    Dedicated,
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Shared => "shared",
+            Self::Wiped => "wiped",
+            Self::Dedicated => "dedicated",
+        })
+    }
+}
+
+impl core::str::FromStr for Isolation {
+    type Err = UnknownIsolation;
+
+    fn from_str(text: &str) -> Result<Self, UnknownIsolation> {
+        match text {
+            "shared" => Ok(Self::Shared),
+            "wiped" => Ok(Self::Wiped),
+            "dedicated" => Ok(Self::Dedicated),
+            _ => Err(UnknownIsolation),
+        }
+    }
+}
+
+/// The word names no isolation that this version can provide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown isolation; write one of: shared, wiped, dedicated")]
+pub struct UnknownIsolation;
+
+/// Names the audience "this package inside this code": requests are sealed to it, and only code
+/// with this measurement is leased its key (`spec/04 §2`).
+pub fn audience(package: Digest, code: &Measurement) -> Digest {
+    Digest::of(
+        AUDIENCE_DOMAIN,
+        &[package.as_bytes(), code.to_string().as_bytes()],
+    )
+}
+
+const AUDIENCE_DOMAIN: &str = "bield audience v1";

@@ -1,0 +1,218 @@
+//! The key service's admission: may this appraised runtime hold these keys?
+//!
+//! The code is taken from the evidence and from nowhere else, so a runtime cannot name a
+//! measurement that it does not have. This is also the place where an appraisal whose reference
+//! was [`Deferred`](bield_evidence::Reference) is completed: the reference values are the owner's
+//! grants.
+
+use core::time::Duration;
+
+use bield_envelope::{Digest, Principal, Time, Verified};
+use bield_evidence::{Appraised, Measurement};
+use minicbor::{Decode, Encode};
+
+use crate::admission::Wanted;
+use crate::{Admitted, Grant, Refused, Revocations, audience};
+
+/// Longest life of a lease: the time until a revocation is certain to have effect, against one
+/// attested round trip to the key service per lease.
+pub const LEASE_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+
+/// What a runtime is trusted with, for a while: the keys of one package inside one code.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Lease {
+    /// The package whose keys are leased.
+    #[n(0)]
+    pub package: Digest,
+    /// Who owns the package: only grants by this principal count.
+    #[n(1)]
+    pub owner: Principal,
+    /// The code that was measured, from the runtime's evidence.
+    #[n(2)]
+    pub code: Measurement,
+    /// The evidence came from a software TEE: there is no hardware protection.
+    #[n(3)]
+    pub simulated: bool,
+    /// First moment at which the lease no longer holds.
+    #[n(4)]
+    pub not_after: Time,
+}
+
+impl Lease {
+    /// Names the audience whose private key is leased.
+    pub fn audience(&self) -> Digest {
+        audience(self.package, &self.code)
+    }
+
+    /// Selects the grants that can matter during this lease: by the owner, for this package and
+    /// code, not revoked, not ended. Those that begin later in the lease are among them.
+    pub fn relevant<'g>(
+        &'g self,
+        grants: &'g [Verified<Grant>],
+        revoked: &'g Revocations,
+        now: Time,
+    ) -> impl Iterator<Item = &'g Verified<Grant>> {
+        grants.iter().filter(move |grant| {
+            grant.signer() == self.owner
+                && grant.package == self.package
+                && grant.code == self.code
+                && grant.not_before < self.not_after
+                && now < grant.not_after
+                && !revoked.contains(grant)
+        })
+    }
+}
+
+/// Admits an appraised runtime to the keys of a package, for at most [`LEASE_TIME_MAX`] and not
+/// beyond the last grant (`spec/04 §6`).
+///
+/// # Errors
+/// [`Refused`] says which code would have been granted, whose move it is and whether to try again.
+pub fn admit_lease(
+    appraised: &Appraised,
+    package: Digest,
+    owner: Principal,
+    grants: &[Verified<Grant>],
+    revoked: &Revocations,
+    now: Time,
+) -> Result<Admitted<Lease>, Refused> {
+    let wanted = Wanted {
+        package,
+        owner,
+        code: appraised.measurement(),
+        user: None,
+        now,
+    };
+    lease(&wanted, appraised.simulated(), grants, revoked).map(Admitted::new)
+}
+
+fn lease(
+    wanted: &Wanted<'_>,
+    simulated: bool,
+    grants: &[Verified<Grant>],
+    revoked: &Revocations,
+) -> Result<Lease, Refused> {
+    let deciding = wanted.find(grants, revoked)?;
+    let last_grant_ends = grants
+        .iter()
+        .filter(|grant| wanted.allowed_by(grant, revoked))
+        .map(|grant| grant.not_after)
+        .fold(deciding.not_after, Time::max);
+    Ok(Lease {
+        package: wanted.package,
+        owner: wanted.owner,
+        code: wanted.code.clone(),
+        simulated,
+        not_after: last_grant_ends.min(wanted.now.plus(LEASE_TIME_MAX)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use bield_envelope::Signed;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cast::{HOUR, MINUTE, NOON, code, granted, owner, package, user};
+
+    fn lease_at_noon(grants: &[Verified<Grant>], revoked: &Revocations) -> Result<Lease, Refused> {
+        let code = code(1);
+        let owner = owner(1).principal();
+        let wanted = Wanted {
+            package: package(1),
+            owner,
+            code: &code,
+            user: None,
+            now: NOON,
+        };
+        lease(&wanted, true, grants, revoked)
+    }
+
+    #[test]
+    fn any_valid_grant_for_this_package_and_code_is_enough() {
+        let lease = lease_at_noon(
+            &[granted(|grant| grant.user = user(9))],
+            &Revocations::new(),
+        );
+        let lease = lease.unwrap();
+        assert_eq!(lease.code, code(1));
+        assert_eq!(lease.audience(), audience(package(1), &code(1)));
+        assert!(lease.simulated);
+    }
+
+    #[test]
+    fn a_lease_ends_with_its_last_grant_and_never_later_than_the_limit() {
+        let none = Revocations::new();
+        let until = |minutes| granted(move |grant| grant.not_after = NOON.plus(MINUTE * minutes));
+        let short = lease_at_noon(&[until(2), until(3), until(1)], &none).unwrap();
+        assert_eq!(short.not_after, NOON.plus(MINUTE * 3));
+        let long = lease_at_noon(&[until(2), until(300)], &none).unwrap();
+        assert_eq!(long.not_after, NOON.plus(LEASE_TIME_MAX));
+    }
+
+    #[test]
+    fn code_that_is_not_granted_is_refused_and_told_what_is() {
+        let grants = [
+            granted(|grant| grant.code = code(2)),
+            granted(|grant| grant.code = code(3)),
+        ];
+        let refused = lease_at_noon(&grants, &Revocations::new()).unwrap_err();
+        assert_eq!(refused.code(), "code-not-granted");
+        for granted in [code(2), code(3)] {
+            assert!(
+                refused.to_string().contains(&granted.to_string()),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_grants_that_can_matter_travel_with_the_lease() {
+        let grants = [
+            granted(|_| ()),
+            granted(|grant| grant.not_before = NOON.plus(MINUTE)),
+            granted(|grant| grant.not_before = NOON.plus(LEASE_TIME_MAX)),
+            granted(|grant| grant.not_after = NOON),
+            granted(|grant| grant.code = code(2)),
+            granted(|grant| grant.package = package(2)),
+            granted(|grant| grant.id = [8; 16]),
+            Signed::sign(&owner(2), crate::cast::grant()),
+        ];
+        let mut revoked = Revocations::new();
+        revoked.revoke(owner(1).principal(), [8; 16]).unwrap();
+        let lease = lease_at_noon(&grants, &revoked).unwrap();
+        let relevant: Vec<_> = lease
+            .relevant(&grants, &revoked, NOON)
+            .map(Verified::digest)
+            .collect();
+        assert_eq!(relevant, [grants[0].digest(), grants[1].digest()]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_lease_is_given_exactly_when_one_grant_allows_it(
+            words in prop::collection::vec(
+                (1..3u8, 1..3u8, 1..3u8, 1..3u8, 0..3u32, 2..4u32), 0..5),
+            revoked_id in 1..4u8,
+        ) {
+            let grants: Vec<_> = words.iter().map(|&(by, id, of, inside, from, until)| {
+                Signed::sign(&owner(by), Grant {
+                    id: [id; 16],
+                    package: package(of),
+                    code: code(inside),
+                    not_before: NOON.minus(HOUR).plus(HOUR * from),
+                    not_after: NOON.minus(HOUR * 2).plus(HOUR * until),
+                    ..crate::cast::grant()
+                })
+            }).collect();
+            let mut revoked = Revocations::new();
+            revoked.revoke(owner(1).principal(), [revoked_id; 16]).unwrap();
+            let expected = words.iter().any(|&(by, id, of, inside, from, until)| {
+                // Noon is one hour after the first beginning and two after the first end.
+                (by, of, inside) == (1, 1, 1) && id != revoked_id && from <= 1 && until > 2
+            });
+            prop_assert_eq!(lease_at_noon(&grants, &revoked).is_ok(), expected);
+        }
+    }
+}

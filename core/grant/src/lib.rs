@@ -1,0 +1,46 @@
+//! Owner-signed grants, and admission as a value.
+//!
+//! ```text
+//!   owner ── signs ──▶ Grant { package, user, code, isolation, from … until }
+//!                        │
+//!          ┌─────────────┴──────────────────────────────┐
+//!   key service                                      runtime
+//!   Appraised evidence ─┐                            Opened<Request> ─┐
+//!   package, owner ─────┼─ admit_lease ─▶ Admitted   Lease, key ──────┼─ admit ─▶ Admitted
+//!   grants, now ────────┘   or Refused    <Lease>    grants, now ─────┘  or Refused <GrantedRequest>
+//! ```
+//!
+//! In: values that earlier crates have already proven (a verified signature, appraised evidence,
+//! an opened request) and the time. Out: [`Admitted`], which nothing but the two functions here
+//! can make, or [`Refused`], which says why, whose move it is and whether to try again.
+//!
+//! Always true: no key is leased and no request is served without a grant that the package's
+//! owner signed for exactly this package, this code and (for a request) this user, that has
+//! begun, has not ended and was not revoked. A request is admitted at most once by one
+//! [`ReplayGuard`]. A clock that is set back reopens nothing.
+//!
+//! Not here: who owns a package (the key service registers it), verification of evidence
+//! (`bield-evidence`), opening of requests (`bield-envelope`), the transport of leases
+//! (`bield-protocol`). Written for second implementations in `spec/04-grant.md`.
+//!
+//! Cost per request: no signature check, no copy of the body, one BLAKE3 of under 200 bytes (the
+//! audience), one pass over the lease's grants (seven comparisons each at most) and two searches
+//! in trees of at most [`REPLAY_ENTRIES_MAX`] entries.
+
+mod admission;
+#[cfg(test)]
+mod cast;
+mod grant;
+mod lease;
+mod refused;
+mod replay;
+mod request;
+mod revocations;
+
+pub use admission::Admitted;
+pub use grant::{GRANT_BYTES_MAX, Grant, Isolation, audience};
+pub use lease::{LEASE_TIME_MAX, Lease, admit_lease};
+pub use refused::{LISTED_MAX, Listing, Outside, Refused, Retry};
+pub use replay::{REPLAY_ENTRIES_MAX, ReplayGuard};
+pub use request::{CLOCK_SKEW_MAX, GrantedRequest, Leased, REQUEST_AGE_MAX, admit};
+pub use revocations::{REVOCATIONS_MAX, Revocations, RevocationsFull};

@@ -1,0 +1,179 @@
+//! At most once: a bounded memory of the requests already admitted.
+//!
+//! ```text
+//!   created ──────────────┬───────────────────────────────▶ time
+//!        refused (stale)  │  remembered, each id once
+//!                      horizon = the latest `now` seen − REQUEST_AGE_MAX; it only moves forward
+//! ```
+//!
+//! Always true: a request is forgotten only when its creation lies before the horizon, and
+//! everything before the horizon is refused, so nothing is ever admitted twice by one guard, even
+//! when the host sets the clock back. A full guard refuses; it never forgets early.
+//!
+//! Left to others: one guard protects one runtime process. A request replayed to a second
+//! runtime, or to the same one after a restart, runs again; its answer is sealed to the same
+//! caller, and both receipts name the same request (`spec/04 §5`, `SECURITY.md`).
+//!
+//! Cost: two tree searches per request; about 200 bytes per remembered request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bield_envelope::{Principal, Time};
+
+use crate::Refused;
+use crate::request::REQUEST_AGE_MAX;
+
+/// Most requests one guard remembers: 873 admitted requests per second kept up for the whole
+/// window of 5 minutes, at about 50 MB. A runtime with less memory chooses less.
+pub const REPLAY_ENTRIES_MAX: usize = 262_144;
+
+/// Remembers admitted requests until their creation is too old to be admitted anyway.
+pub struct ReplayGuard {
+    maximum: usize,
+    horizon: Time,
+    seen: BTreeMap<Caller, Time>,
+    by_age: BTreeSet<(Time, Caller)>,
+}
+
+/// Two callers may choose the same id; only a caller's own ids are used up.
+type Caller = (Principal, [u8; 16]);
+
+impl ReplayGuard {
+    /// Makes a guard for at most `maximum` requests per window, bounded by
+    /// [`REPLAY_ENTRIES_MAX`].
+    pub fn new(maximum: usize) -> Self {
+        Self {
+            maximum: maximum.min(REPLAY_ENTRIES_MAX),
+            horizon: Time::from_millis(0),
+            seen: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+        }
+    }
+
+    /// Counts the requests remembered now.
+    pub fn len(&self) -> usize {
+        self.seen.len()
+    }
+
+    /// Tells whether no request is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
+    /// Takes note of a request, once.
+    ///
+    /// Called last of all checks, so that refused requests cannot fill the guard.
+    pub(crate) fn note(
+        &mut self,
+        sender: Principal,
+        id: [u8; 16],
+        created: Time,
+        now: Time,
+    ) -> Result<(), Refused> {
+        self.forget(now);
+        if created < self.horizon {
+            // The clock went back since: this may have been admitted and forgotten.
+            return Err(Refused::Stale {
+                created,
+                now: self.horizon.plus(REQUEST_AGE_MAX),
+            });
+        }
+        if self.seen.contains_key(&(sender, id)) {
+            return Err(Refused::Replayed { id });
+        }
+        if self.seen.len() >= self.maximum {
+            return Err(Refused::Busy {
+                maximum: self.maximum,
+            });
+        }
+        self.seen.insert((sender, id), created);
+        self.by_age.insert((created, (sender, id)));
+        debug_assert_eq!(self.seen.len(), self.by_age.len());
+        Ok(())
+    }
+
+    /// Moves the horizon forward and forgets what lies before it.
+    fn forget(&mut self, now: Time) {
+        self.horizon = self.horizon.max(now.minus(REQUEST_AGE_MAX));
+        while let Some((created, caller)) = self.by_age.first().copied()
+            && created < self.horizon
+        {
+            self.by_age.pop_first();
+            self.seen.remove(&caller);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::cast::{NOON, user};
+
+    const ID: [u8; 16] = [1; 16];
+
+    fn other_id(number: usize) -> [u8; 16] {
+        (number as u128).to_be_bytes()
+    }
+
+    #[test]
+    fn the_same_request_is_noted_once() {
+        let mut guard = ReplayGuard::new(10);
+        guard.note(user(1), ID, NOON, NOON).unwrap();
+        let again = guard.note(user(1), ID, NOON, NOON.plus(REQUEST_AGE_MAX));
+        assert_eq!(again, Err(Refused::Replayed { id: ID }));
+    }
+
+    #[test]
+    fn one_callers_ids_do_not_use_up_anothers() {
+        let mut guard = ReplayGuard::new(10);
+        guard.note(user(1), ID, NOON, NOON).unwrap();
+        guard.note(user(2), ID, NOON, NOON).unwrap();
+        assert_eq!(guard.len(), 2);
+    }
+
+    #[test]
+    fn a_full_guard_refuses_and_forgets_nothing() {
+        let mut guard = ReplayGuard::new(3);
+        for number in 0..3 {
+            guard.note(user(1), other_id(number), NOON, NOON).unwrap();
+        }
+        let fourth = guard.note(user(1), other_id(3), NOON, NOON);
+        assert_eq!(fourth, Err(Refused::Busy { maximum: 3 }));
+        for number in 0..3 {
+            let again = guard.note(user(1), other_id(number), NOON, NOON);
+            assert!(matches!(again, Err(Refused::Replayed { .. })));
+        }
+    }
+
+    #[test]
+    fn room_appears_when_the_window_has_moved_on() {
+        let mut guard = ReplayGuard::new(1);
+        guard.note(user(1), ID, NOON, NOON).unwrap();
+        let later = NOON.plus(REQUEST_AGE_MAX);
+        assert!(guard.note(user(1), other_id(7), later, later).is_err());
+        let later = later.plus(Duration::from_millis(1));
+        guard.note(user(1), other_id(7), later, later).unwrap();
+        assert_eq!(guard.len(), 1);
+    }
+
+    #[test]
+    fn a_clock_set_back_does_not_reopen_the_window() {
+        let mut guard = ReplayGuard::new(10);
+        guard.note(user(1), ID, NOON, NOON).unwrap();
+        let later = NOON.plus(REQUEST_AGE_MAX * 2);
+        guard.note(user(1), other_id(7), later, later).unwrap();
+        assert_eq!(guard.len(), 1, "the first is forgotten");
+        let replayed = guard.note(user(1), ID, NOON, NOON);
+        assert!(matches!(replayed, Err(Refused::Stale { .. })));
+    }
+
+    #[test]
+    fn a_guard_never_holds_more_than_the_limit_of_the_crate() {
+        assert_eq!(ReplayGuard::new(usize::MAX).maximum, REPLAY_ENTRIES_MAX);
+        assert!(ReplayGuard::new(0).is_empty());
+        let refused = ReplayGuard::new(0).note(user(1), ID, NOON, NOON);
+        assert_eq!(refused, Err(Refused::Busy { maximum: 0 }));
+    }
+}

@@ -1,0 +1,144 @@
+//! The runtime's admission: may this opened request be served, here, now?
+//!
+//! ```text
+//!   Opened<Request> ─▶ lease still running? ─▶ sealed for this lease? ─▶ fresh?
+//!                                                                          │
+//!   Admitted<GrantedRequest> ◀── seen before? ◀── a grant by the owner? ◀──┘
+//! ```
+//!
+//! The envelope has already proven who sent the request and that header and body are what was
+//! sealed. The replay guard comes last: only requests that would be served take room in it.
+
+use core::fmt;
+use core::time::Duration;
+
+use bield_envelope::{Digest, Opened, Principal, Request, RequestHeader, Time, Verified};
+use bield_evidence::Measurement;
+
+use crate::admission::Wanted;
+use crate::{Admitted, Grant, Isolation, Lease, Refused, ReplayGuard, Revocations};
+
+/// Longest time from the creation of a request to its admission: long enough for a cold start
+/// and a queue, short enough that the replay guard stays small.
+pub const REQUEST_AGE_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// How far a caller's clock may be ahead of the runtime's.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
+
+/// What a runtime holds for one package: its lease, and the owner's word.
+#[derive(Clone, Copy)]
+pub struct Leased<'a> {
+    /// What the key service leased to this runtime.
+    pub lease: &'a Lease,
+    /// Names the audience key that came with the lease.
+    pub key: Digest,
+    /// The owner's grants that came with the lease.
+    pub grants: &'a [Verified<Grant>],
+    /// Revocations that reached this runtime during the lease.
+    pub revoked: &'a Revocations,
+}
+
+/// A request together with the grant that allows it.
+pub struct GrantedRequest {
+    /// The request, opened and now allowed to run.
+    pub request: Opened<Request>,
+    /// The grant that allows it: digest of its signed bytes.
+    pub grant: Digest,
+    /// How the request must be kept apart from other users'.
+    pub isolation: Isolation,
+    /// The code that the grant names, which is the code that serves.
+    pub code: Measurement,
+    /// Who owns the package.
+    pub owner: Principal,
+}
+
+/// Admits a request to be served under a lease, once (`spec/04 §5`).
+///
+/// # Errors
+/// [`Refused`] names the first check that failed, whose move it is and whether to try again.
+pub fn admit(
+    request: Opened<Request>,
+    leased: Leased<'_>,
+    guard: &mut ReplayGuard,
+    now: Time,
+) -> Result<Admitted<GrantedRequest>, Refused> {
+    let grant = check(request.header(), request.sender(), leased, guard, now)?;
+    Ok(Admitted::new(GrantedRequest {
+        grant: grant.digest(),
+        isolation: grant.isolation,
+        code: leased.lease.code.clone(),
+        owner: leased.lease.owner,
+        request,
+    }))
+}
+
+/// Shows who asks for what under which grant; the body stays silent.
+impl fmt::Debug for GrantedRequest {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("GrantedRequest")
+            .field("sender", &self.request.sender())
+            .field("grant", &self.grant)
+            .field("isolation", &self.isolation)
+            .field("code", &self.code)
+            .finish_non_exhaustive()
+    }
+}
+
+fn check<'a>(
+    header: &RequestHeader,
+    sender: Principal,
+    leased: Leased<'a>,
+    guard: &mut ReplayGuard,
+    now: Time,
+) -> Result<&'a Verified<Grant>, Refused> {
+    let lease = leased.lease;
+    if now >= lease.not_after {
+        return Err(Refused::LeaseEnded {
+            until: lease.not_after,
+            now,
+        });
+    }
+    if header.package != lease.package {
+        return Err(Refused::OtherPackage {
+            found: header.package,
+            leased: lease.package,
+        });
+    }
+    if header.audience != lease.audience() {
+        return Err(Refused::OtherAudience {
+            found: header.audience,
+            leased: lease.audience(),
+        });
+    }
+    if header.key != leased.key {
+        return Err(Refused::OtherKey {
+            found: header.key,
+            leased: leased.key,
+        });
+    }
+    if header.created > now.plus(CLOCK_SKEW_MAX) {
+        return Err(Refused::Early {
+            created: header.created,
+            now,
+        });
+    }
+    if now > header.created.plus(REQUEST_AGE_MAX) {
+        return Err(Refused::Stale {
+            created: header.created,
+            now,
+        });
+    }
+    let grant = Wanted {
+        package: lease.package,
+        owner: lease.owner,
+        code: &lease.code,
+        user: Some(sender),
+        now,
+    }
+    .find(leased.grants, leased.revoked)?;
+    guard.note(sender, header.id, header.created, now)?;
+    Ok(grant)
+}
+
+#[cfg(test)]
+mod tests;

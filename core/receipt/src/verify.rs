@@ -1,0 +1,370 @@
+//! The checks, in the order of the chain: key service → certificate → receipt → this answer.
+//!
+//! `spec/08 §6` numbers them; the numbers are repeated beside the code.
+
+use bield_envelope::{Digest, Principal, Time, Verified};
+use bield_evidence::{Check, Mover, Outcome, Reference};
+use bield_grant::{CLOCK_SKEW_MAX, Listing};
+
+use crate::{
+    CERTIFICATE_TIME_MAX, Receipt, ReceiptBundle, ReceiptError, Report, VerifiedReceipt,
+    WorkerCertificate, output_commitment, service_evidence_digest,
+};
+
+/// What the reader trusts before reading the receipt.
+#[derive(Clone, Debug)]
+pub struct Anchor {
+    /// The key service, known from its verified evidence or from the owner.
+    pub service: Principal,
+    /// The code that the reader accepts as a runtime; `Deferred` lists it as not checked.
+    pub code: Reference,
+    /// Whether an answer from a software TEE is acceptable. Off unless asked for.
+    pub allow_simulated: bool,
+}
+
+impl Anchor {
+    /// Trusts `service` and its choice of code, on hardware only.
+    pub fn new(service: Principal) -> Self {
+        Self {
+            service,
+            code: Reference::Deferred,
+            allow_simulated: false,
+        }
+    }
+}
+
+/// What the reader knows of the request and its answer; each `None` is a check not made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expected<'a> {
+    /// The sealed request that was sent: digest of all its bytes.
+    pub request: Option<Digest>,
+    /// The package that was asked.
+    pub package: Option<Digest>,
+    /// The answer that was received.
+    pub output: Option<ExpectedOutput<'a>>,
+}
+
+/// An answer, and the salt that came with it.
+#[derive(Clone, Copy)]
+pub struct ExpectedOutput<'a> {
+    /// The salt of the commitment, from inside the sealed answer.
+    pub salt: &'a [u8; 32],
+    /// The answer's bytes.
+    pub output: &'a [u8],
+}
+
+impl core::fmt::Debug for ExpectedOutput<'_> {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        out.write_str("ExpectedOutput(silent)")
+    }
+}
+
+/// Verifies a receipt: [`examine`], then [`Report::accept`].
+///
+/// # Errors
+/// [`ReceiptError`] with every failed check.
+pub fn verify(
+    bundle: &ReceiptBundle,
+    anchor: &Anchor,
+    expected: Expected<'_>,
+    now: Time,
+) -> Result<VerifiedReceipt, ReceiptError> {
+    examine(bundle, anchor, expected, now).accept()
+}
+
+/// Makes every check that can be made and lists all of them (`spec/08 §6`).
+pub fn examine(
+    bundle: &ReceiptBundle,
+    anchor: &Anchor,
+    expected: Expected<'_>,
+    now: Time,
+) -> Report {
+    let mut checks = Checks(Vec::with_capacity(CHECKS));
+    let certificate = checks.certificate(bundle, anchor);
+    let receipt = checks.receipt(bundle, certificate.as_ref());
+    checks.evidence(bundle, certificate.as_ref());
+    checks.chain(certificate.as_ref(), receipt.as_ref(), now);
+    checks.protection(receipt.as_ref(), anchor);
+    checks.answer(receipt.as_ref(), expected);
+    debug_assert_eq!(checks.0.len(), CHECKS);
+    Report {
+        checks: checks.0,
+        certificate,
+        receipt,
+    }
+}
+
+/// The list under construction.
+struct Checks(Vec<Check>);
+
+impl Checks {
+    /// 1 to 3: the key service of the anchor signed, names itself, and not for too long.
+    fn certificate(
+        &mut self,
+        bundle: &ReceiptBundle,
+        anchor: &Anchor,
+    ) -> Option<Verified<WorkerCertificate>> {
+        let need = format!("signed by key service {}", anchor.service);
+        let verified = match bundle.certificate.clone().verify(&anchor.service) {
+            Ok(certificate) => {
+                self.passed("certificate-signature", &need, &need);
+                certificate
+            }
+            Err(error) => {
+                self.failed("certificate-signature", &error, &need, Mover::Operator);
+                self.skipped("certificate-service", UNSIGNED, "the key service named");
+                self.skipped("certificate-lifetime", UNSIGNED, "a bounded lifetime");
+                return None;
+            }
+        };
+        self.equal(
+            "certificate-service",
+            &verified.service,
+            &anchor.service,
+            Mover::Operator,
+        );
+        let lifetime = verified.not_after.since(verified.not_before);
+        self.judge(
+            "certificate-lifetime",
+            lifetime <= CERTIFICATE_TIME_MAX,
+            format_args!("{} s", lifetime.as_secs()),
+            format_args!("at most {} s", CERTIFICATE_TIME_MAX.as_secs()),
+            Mover::Operator,
+        );
+        Some(verified)
+    }
+
+    /// 4: the certified key signed.
+    fn receipt(
+        &mut self,
+        bundle: &ReceiptBundle,
+        certificate: Option<&Verified<WorkerCertificate>>,
+    ) -> Option<Verified<Receipt>> {
+        let Some(certificate) = certificate else {
+            self.skipped(
+                "receipt-signature",
+                UNSIGNED,
+                "signed by a certified worker",
+            );
+            return None;
+        };
+        let need = format!("signed by worker {}", certificate.worker);
+        match bundle.receipt.clone().verify(&certificate.worker) {
+            Ok(receipt) => {
+                self.passed("receipt-signature", &need, &need);
+                Some(receipt)
+            }
+            Err(error) => {
+                self.failed("receipt-signature", &error, &need, Mover::Operator);
+                None
+            }
+        }
+    }
+
+    /// 5 and 6: the evidence that came along is the one the key service vouched for.
+    fn evidence(
+        &mut self,
+        bundle: &ReceiptBundle,
+        certificate: Option<&Verified<WorkerCertificate>>,
+    ) {
+        const NAME: &str = "service-evidence-digest";
+        let named = certificate.and_then(|certificate| certificate.service_evidence);
+        match (&bundle.service_evidence, named, certificate) {
+            (_, _, None) => self.skipped(NAME, UNSIGNED, "the evidence that the certificate names"),
+            (None, None, _) => self.skipped(NAME, "no evidence in the bundle", "evidence"),
+            (None, Some(named), _) => self.skipped(NAME, "no evidence in the bundle", named),
+            (Some(bytes), Some(named), _) => self.equal(
+                NAME,
+                &service_evidence_digest(bytes),
+                &named,
+                Mover::Operator,
+            ),
+            // Bytes that nobody signed must not travel under a verified receipt.
+            (Some(bytes), None, _) => self.failed(
+                NAME,
+                service_evidence_digest(bytes),
+                "no evidence, since the certificate names none",
+                Mover::Operator,
+            ),
+        }
+        // Said aloud, because a reader may take the presence of evidence for its verification.
+        self.skipped(
+            "service-evidence",
+            "the anchor's word",
+            "evidence of the key service, verified (`bield verify`)",
+        );
+    }
+
+    /// 7 to 10: the receipt says what its certificate allows it to say, when it allows it.
+    fn chain(
+        &mut self,
+        certificate: Option<&Verified<WorkerCertificate>>,
+        receipt: Option<&Verified<Receipt>>,
+        now: Time,
+    ) {
+        let (Some(certificate), Some(receipt)) = (certificate, receipt) else {
+            self.skipped("code", UNSIGNED, "the code that was certified");
+            self.skipped("simulated", UNSIGNED, "what was certified");
+            self.skipped("time", UNSIGNED, "a time within the certificate's life");
+            self.skipped("not-in-the-future", UNSIGNED, "a time that has come");
+            return;
+        };
+        self.equal("code", &receipt.code, &certificate.code, Mover::Operator);
+        self.equal(
+            "simulated",
+            &receipt.simulated,
+            &certificate.simulated,
+            Mover::Operator,
+        );
+        self.judge(
+            "time",
+            certificate.not_before <= receipt.at && receipt.at < certificate.not_after,
+            receipt.at,
+            format_args!(
+                "from {} until {}",
+                certificate.not_before, certificate.not_after
+            ),
+            Mover::Operator,
+        );
+        self.judge(
+            "not-in-the-future",
+            receipt.at <= now.plus(CLOCK_SKEW_MAX),
+            receipt.at,
+            format_args!("at most a minute after {now}"),
+            Mover::Operator,
+        );
+    }
+
+    /// 11 and 12: the reader accepts the code and what protected it.
+    fn protection(&mut self, receipt: Option<&Verified<Receipt>>, anchor: &Anchor) {
+        let Some(receipt) = receipt else {
+            self.skipped("accepted-code", UNSIGNED, "code that the reader accepts");
+            self.skipped("hardware", UNSIGNED, "hardware protection");
+            return;
+        };
+        match &anchor.code {
+            Reference::Listed(codes) => self.judge(
+                "accepted-code",
+                codes.contains(&receipt.code),
+                &receipt.code,
+                format_args!("one of: {}", codes.iter().collect::<Listing<_>>()),
+                Mover::User,
+            ),
+            // A kind of reference that this version does not know is no comparison either.
+            _ => self.skipped(
+                "accepted-code",
+                &receipt.code,
+                "code that the reader accepts",
+            ),
+        }
+        let have = if receipt.simulated {
+            "software TEE: no hardware protection"
+        } else {
+            "hardware TEE"
+        };
+        let need = if anchor.allow_simulated {
+            "hardware TEE, or a software TEE as allowed by the reader"
+        } else {
+            "hardware TEE"
+        };
+        self.judge(
+            "hardware",
+            !receipt.simulated || anchor.allow_simulated,
+            have,
+            need,
+            Mover::User,
+        );
+    }
+
+    /// 13 to 16: the receipt is about this request and this answer.
+    fn answer(&mut self, receipt: Option<&Verified<Receipt>>, expected: Expected<'_>) {
+        self.matches("request", receipt.map(|r| r.request), expected.request);
+        self.matches("package", receipt.map(|r| r.package), expected.package);
+        self.matches(
+            "output",
+            receipt.map(|r| r.output),
+            expected
+                .output
+                .map(|answer| output_commitment(answer.salt, answer.output)),
+        );
+        match receipt.map(|receipt| receipt.head) {
+            None => self.skipped("log-head", UNSIGNED, "a head found in the log"),
+            Some(None) => self.passed("log-head", "nothing written", "nothing to look up"),
+            Some(Some(head)) => self.skipped("log-head", head, "a head found in the log"),
+        }
+    }
+
+    fn matches(&mut self, name: &'static str, found: Option<Digest>, expected: Option<Digest>) {
+        match (found, expected) {
+            (Some(found), Some(expected)) => self.equal(name, &found, &expected, Mover::User),
+            (Some(found), None) => self.skipped(name, found, "nothing to compare with was given"),
+            (None, _) => self.skipped(name, UNSIGNED, "what the reader knows"),
+        }
+    }
+
+    fn equal<T: PartialEq + core::fmt::Display>(
+        &mut self,
+        name: &'static str,
+        have: &T,
+        need: &T,
+        mover: Mover,
+    ) {
+        self.judge(name, have == need, have, need, mover);
+    }
+
+    fn judge(
+        &mut self,
+        name: &'static str,
+        holds: bool,
+        have: impl ToString,
+        need: impl ToString,
+        mover: Mover,
+    ) {
+        let outcome = if holds {
+            Outcome::Passed
+        } else {
+            Outcome::Failed
+        };
+        self.add(name, outcome, have, need, mover);
+    }
+
+    fn passed(&mut self, name: &'static str, have: impl ToString, need: impl ToString) {
+        self.add(name, Outcome::Passed, have, need, Mover::User);
+    }
+
+    fn failed(
+        &mut self,
+        name: &'static str,
+        have: impl ToString,
+        need: impl ToString,
+        mover: Mover,
+    ) {
+        self.add(name, Outcome::Failed, have, need, mover);
+    }
+
+    fn skipped(&mut self, name: &'static str, have: impl ToString, need: impl ToString) {
+        self.add(name, Outcome::NotChecked, have, need, Mover::User);
+    }
+
+    fn add(
+        &mut self,
+        name: &'static str,
+        outcome: Outcome,
+        have: impl ToString,
+        need: impl ToString,
+        mover: Mover,
+    ) {
+        self.0.push(Check {
+            name,
+            outcome,
+            have: have.to_string(),
+            need: need.to_string(),
+            mover,
+        });
+    }
+}
+
+/// How many checks every report has, so that none can be left out silently.
+const CHECKS: usize = 16;
+
+const UNSIGNED: &str = "nothing: an earlier signature does not hold";
