@@ -12,13 +12,7 @@ pub struct KeyServiceConfiguration {
     /// What a runtime's evidence must satisfy. Its code is compared with the grants of each package,
     /// so `measurements` must be empty here: anything else is refused as a misunderstanding.
     pub runtimes: PolicyConfig,
-    /// Lifetime of a lease, seconds. Revocation takes effect at the latest after it.
-    #[serde(default = "default_lease_secs")]
-    pub lease_secs: u64,
-    /// Lifetime of a worker's certificate, seconds.
-    #[serde(default = "default_certificate_secs")]
-    pub certificate_secs: u64,
-    /// Sessions served at once; more wait.
+    /// Sessions served at once; more are closed at once, to be tried again.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
 }
@@ -66,14 +60,6 @@ impl RuntimeConfiguration {
     pub fn parse(text: &str) -> Result<Self, ConfigurationError> {
         Ok(toml::from_str(text)?)
     }
-}
-
-const fn default_lease_secs() -> u64 {
-    600
-}
-
-const fn default_certificate_secs() -> u64 {
-    3600
 }
 
 const fn default_sessions_max() -> usize {

@@ -17,6 +17,9 @@ pub enum Retry {
     /// After somebody changed something; the message says who and what.
     #[n(2)]
     AfterChange,
+    /// Now, but made anew: sealed again with the current key configuration, clock and a new id.
+    #[n(3)]
+    Anew,
 }
 
 /// A typed refusal. Travels sealed or inside an attested session, so it may say why in full.
@@ -60,6 +63,20 @@ impl fmt::Display for Refusal {
 }
 
 impl core::error::Error for Refusal {}
+
+/// The long form of an admission's refusal.
+impl From<bield_grant::Refused> for Refusal {
+    fn from(refused: bield_grant::Refused) -> Self {
+        let retry = match refused.retry() {
+            bield_grant::Retry::No => Retry::AfterChange,
+            bield_grant::Retry::After(wait) => {
+                Retry::After(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+            }
+            bield_grant::Retry::Anew => Retry::Anew,
+        };
+        Self::new(refused.code(), &refused, retry)
+    }
+}
 
 /// The most bytes of a refusal's sentence: long lists of grants are cut.
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 4096;
