@@ -34,7 +34,7 @@ pub enum State {
 /// Starts a program and starts it again when it ends. Dropping it stops the program.
 pub struct Supervisor {
     shared: Arc<Shared>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -79,7 +79,7 @@ impl Supervisor {
             })?;
         Ok(Supervisor {
             shared,
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -121,9 +121,14 @@ impl Supervisor {
     }
 
     /// Kills the program for good. Blocks until it is gone.
-    pub fn stop(&mut self) {
+    pub fn stop(&self) {
         self.shared.stop();
-        if let Some(thread) = self.thread.take() {
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
             let _ = thread.join();
         }
     }

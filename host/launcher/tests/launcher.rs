@@ -163,7 +163,7 @@ fn a_program_that_dies_in_a_call_is_lost_and_restarted() {
 
 #[test]
 fn a_stopped_program_stays_down() {
-    let mut supervisor = Supervisor::start(launch()).unwrap();
+    let supervisor = Supervisor::start(launch()).unwrap();
     let enclave = supervisor.enclave().unwrap();
     supervisor.stop();
     assert!(!enclave.is_running());

@@ -1,0 +1,151 @@
+//! `POST /v1/call`: a sealed request in, a sealed answer out.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bield_envelope::SealedRequest;
+use bield_protocol::call::Reply;
+use bield_protocol::feedback::Feedback;
+use futures_util::StreamExt as _;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::http::Face;
+use crate::refusal::{Refusal, refuse};
+
+/// Media type of sealed requests and answers.
+const SEALED: HeaderValue = HeaderValue::from_static("application/vnd.bield.sealed");
+/// Carries the runtime's unsealed feedback for the packer, as JSON.
+const FEEDBACK: HeaderName = HeaderName::from_static("bield-feedback");
+/// Longest time a client may take to send a body; a 64 MiB body needs 18 Mbit/s.
+const BODY_WAIT: Duration = Duration::from_secs(30);
+/// Bytes of a refused body that are read and dropped before the refusal is sent.
+const DISCARD_BYTES_MAX: usize = 256 << 20;
+
+pub(crate) async fn call(State(face): State<Face>, body: Body) -> Result<Response, Refusal> {
+    if face.is_draining() {
+        return Err(Refusal::unavailable(
+            "draining",
+            "this gateway is stopping; try another one or come back",
+        ));
+    }
+    let (sealed, _memory) = read(&face, body).await?;
+    let package = match SealedRequest::parse(&sealed) {
+        Ok(request) => request.header().package,
+        Err(error) => return Err(unsealed(&error)),
+    };
+    let reply = face.fleet.call(&package, sealed).await?;
+    match Reply::decode(&reply) {
+        Ok(Reply::Sealed(feedback, answer)) => Ok((
+            [
+                (header::CONTENT_TYPE, SEALED),
+                (FEEDBACK, as_json(&feedback)),
+            ],
+            answer,
+        )
+            .into_response()),
+        Ok(Reply::Unsealed(feedback, refusal)) => {
+            // It could not open the request, so it cannot seal either: come back, or seal it anew.
+            let status = match refusal.retry_after_ms {
+                Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+                None => StatusCode::BAD_REQUEST,
+            };
+            let mut response = refuse(
+                status,
+                &refusal.code,
+                &refusal.message,
+                refusal.retry_after_ms,
+            );
+            response.headers_mut().insert(FEEDBACK, as_json(&feedback));
+            Ok(response)
+        }
+        Ok(_) | Err(_) => Err(Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            "other-version",
+            "the runtime's answer is not one this gateway knows; the operator should run both from one release",
+        )),
+    }
+}
+
+/// Reads the body within the limits on one body, on all bodies together, and on time.
+async fn read(face: &Face, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+    let max = face.arguments.body_bytes_max();
+    let announced = body
+        .size_hint()
+        .exact()
+        .map_or(max, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let kib = u32::try_from(announced.min(max).div_ceil(1024).max(1)).unwrap_or(u32::MAX);
+    let memory = face.bodies.clone().try_acquire_many_owned(kib);
+    let room = if memory.is_ok() && announced <= max {
+        announced
+    } else {
+        0
+    };
+    let received = tokio::time::timeout(BODY_WAIT, receive(body, room)).await;
+    let memory = memory.map_err(|_| {
+        Refusal::unavailable(
+            "memory",
+            "all memory for request bodies is in use; come back shortly",
+        )
+    })?;
+    match received {
+        Ok(Some(bytes)) => Ok((bytes, memory)),
+        Ok(None) => Err(too_long(max)),
+        Err(_) => Err(Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "slow-body",
+            format!(
+                "the request did not arrive within {} s; send it again",
+                BODY_WAIT.as_secs()
+            ),
+        )
+        .retry_after(Duration::from_secs(1))),
+    }
+}
+
+/// Reads a body of at most `room` bytes; `None` for a longer one. That one is still taken in, up to
+/// [`DISCARD_BYTES_MAX`], because a client reads a refusal only once it has sent its request.
+async fn receive(body: Body, room: usize) -> Option<Bytes> {
+    let mut frames = body.into_data_stream();
+    let mut bytes = Vec::with_capacity(room);
+    let mut total = 0usize;
+    // A broken connection ends the body early; then it does not parse, and nobody is left to hear it.
+    while let Some(Ok(frame)) = frames.next().await {
+        total = total.saturating_add(frame.len());
+        if total <= room {
+            bytes.extend_from_slice(&frame);
+        } else if total > DISCARD_BYTES_MAX {
+            break;
+        }
+    }
+    (total <= room).then(|| bytes.into())
+}
+
+fn too_long(max: usize) -> Refusal {
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "too-long",
+        format!(
+            "the body is longer than the {} MiB this gateway takes; send less",
+            max >> 20
+        ),
+    )
+}
+
+fn unsealed(error: &bield_envelope::EnvelopeError) -> Refusal {
+    Refusal::new(
+        StatusCode::BAD_REQUEST,
+        "unsealed",
+        format!(
+            "this endpoint takes sealed requests only ({error}); use `bield call` or the SDK, which verify the \
+             key service and seal the request before it leaves your machine"
+        ),
+    )
+}
+
+fn as_json(feedback: &Feedback) -> HeaderValue {
+    let json = serde_json::to_string(feedback).unwrap_or_default();
+    HeaderValue::try_from(json).unwrap_or(HeaderValue::from_static("{}"))
+}

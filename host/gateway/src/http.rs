@@ -1,0 +1,79 @@
+//! Paths and what they share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post, put};
+use tokio::sync::Semaphore;
+
+use crate::fleet::Fleet;
+use crate::refusal::Refusal;
+use crate::{Arguments, calls, packages, status};
+
+/// Package uploads at once: two fill a disk's queue.
+const UPLOADS_MAX: usize = 4;
+
+/// What every handler sees.
+#[derive(Clone)]
+pub(crate) struct Face {
+    pub(crate) arguments: Arc<Arguments>,
+    pub(crate) fleet: Arc<Fleet>,
+    /// Memory for request bodies, in KiB.
+    pub(crate) bodies: Arc<Semaphore>,
+    pub(crate) uploads: Arc<Semaphore>,
+    pub(crate) upload_number: Arc<AtomicU64>,
+    pub(crate) started: Instant,
+    draining: Arc<AtomicBool>,
+}
+
+impl Face {
+    pub(crate) fn new(
+        arguments: Arc<Arguments>,
+        fleet: Arc<Fleet>,
+        draining: Arc<AtomicBool>,
+    ) -> Face {
+        let kib = usize::try_from(arguments.bodies_mib)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(1024);
+        Face {
+            bodies: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            upload_number: Arc::default(),
+            started: Instant::now(),
+            arguments,
+            fleet,
+            draining,
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+}
+
+pub(crate) fn router(face: Face) -> Router {
+    Router::new()
+        .route("/v1/call", post(calls::call))
+        .route("/v1/packages/{digest}", put(packages::upload).get(packages::download))
+        .route("/v1/status", get(status::status))
+        .route("/healthz", get(status::alive))
+        .route("/readyz", get(status::ready))
+        .fallback(async || {
+            Refusal::new(
+                StatusCode::NOT_FOUND,
+                "no-such-path",
+                "nothing is here; the paths are /v1/call, /v1/packages/<digest>, /v1/status, /healthz and /readyz",
+            )
+        })
+        .method_not_allowed_fallback(async || {
+            Refusal::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "other-method",
+                "this path takes another method: POST /v1/call, PUT or GET /v1/packages/<digest>, GET the others",
+            )
+        })
+        .with_state(face)
+}

@@ -1,0 +1,167 @@
+//! Untrusted HTTP face: routes sealed requests to workers.
+//!
+//! ```text
+//!  POST /v1/call ─▶ sealed? ─▶ route by package ─▶ queue ─▶ Worker 0 … N (bield-runtime) ─▶ sealed answer
+//!  /v1/packages/<digest> ─▶ PACKAGES/<digest>.bield ──────────┘ served through the door
+//!  TCP keys port ─▶ attested session bytes ─▶ bield-keys
+//! ```
+//!
+//! Goes in: sealed requests, sealed packages, session bytes. Comes out: the same, sealed for their sender.
+//!
+//! Always true: nothing unsealed is accepted; a request is routed by its visible header only; bodies,
+//! queues, sessions and uploads are bounded, and beyond a bound the caller hears when to come back; a
+//! program that dies is started again while callers get 503 with `Retry-After`; a package file appears
+//! under a digest only when its head has that digest and its length is complete.
+//!
+//! Not here: whether a request is allowed (the runtime decides, under seal), TLS (what travels is sealed;
+//! the network sees package digests and sizes, as the host does), who may upload.
+//!
+//! On paper, per call: body read once into memory, handed to the door by one copy, answer the same; three
+//! thread hand-overs (about 30 µs together) and no hash but one BLAKE3 of 40 bytes per worker.
+
+mod arguments;
+mod calls;
+mod fleet;
+mod http;
+mod keys_port;
+mod packages;
+mod refusal;
+mod status;
+mod worker;
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bield_launcher::LaunchError;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use arguments::Arguments;
+
+/// Why the gateway ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GatewayError {
+    /// Somebody else listens there.
+    #[error("port {} is in use ({flag} {address}); stop the program that holds it or choose another port with {flag}", address.port())]
+    PortInUse {
+        /// The flag that named it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} ({flag}): {error}; choose an address of this machine")]
+    Listen {
+        /// The flag that named it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A file or directory cannot be used.
+    #[error("{} cannot be used: {error}; correct the path or its permissions and start again", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// An enclave program did not start.
+    #[error(transparent)]
+    Launch(#[from] LaunchError),
+    /// The operating system refused something basic.
+    #[error("the system refused: {0}; free resources and start again")]
+    System(#[from] io::Error),
+}
+
+impl GatewayError {
+    /// 2: change an argument, port or file. 3: an enclave program did not start. 1: anything else.
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            GatewayError::PortInUse { .. }
+            | GatewayError::Listen { .. }
+            | GatewayError::File { .. } => 2,
+            GatewayError::Launch(_) => 3,
+            GatewayError::System(_) => 1,
+        })
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, then finishes what is in flight and stops the programs.
+///
+/// Once ready, prints `listening http://ADDRESS` and, when it starts a key service, `keys ADDRESS` to
+/// standard output.
+///
+/// # Errors
+/// See [`GatewayError`].
+pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
+    let arguments = Arc::new(arguments);
+    packages::prepare(&arguments.packages)?;
+    // Ports first: a second gateway ends here, before it starts anything.
+    let http = listen("--listen", arguments.listen).await?;
+    let keys = match &arguments.key_service {
+        Some(_) => None,
+        None => Some(listen("--keys-listen", arguments.keys_listen).await?),
+    };
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+
+    let fleet = Arc::new(fleet::Fleet::start(&arguments, keys.as_ref()).await?);
+    if let Some(keys) = keys {
+        println!("keys {}", keys.local_addr()?);
+        keys_port::serve(keys, Arc::clone(&fleet));
+    }
+    println!("listening http://{}", http.local_addr()?);
+    tracing::info!(address = %http.local_addr()?, workers = arguments.workers, "gateway ready");
+
+    let draining = Arc::new(AtomicBool::new(false));
+    let face = http::Face::new(
+        Arc::clone(&arguments),
+        Arc::clone(&fleet),
+        Arc::clone(&draining),
+    );
+    let (told, mut heard) = tokio::sync::watch::channel(false);
+    let server = axum::serve(http, http::router(face)).with_graceful_shutdown(async move {
+        let _ = heard.wait_for(|told| *told).await;
+    });
+    let told_to_stop = async {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("draining: no new work, finishing what is in flight");
+        draining.store(true, Ordering::SeqCst);
+        let _ = told.send(true);
+        tokio::time::sleep(Duration::from_secs(arguments.drain_secs)).await;
+        tracing::warn!("drain time is over; what is still in flight is cut");
+    };
+    tokio::select! {
+        end = server.into_future() => end?,
+        () = told_to_stop => {}
+    }
+    tokio::task::spawn_blocking(move || fleet.stop())
+        .await
+        .map_err(io::Error::other)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, GatewayError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => GatewayError::PortInUse { flag, address },
+            _ => GatewayError::Listen {
+                flag,
+                address,
+                error,
+            },
+        })
+}

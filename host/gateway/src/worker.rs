@@ -1,0 +1,151 @@
+//! One runtime with its bounded queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use bield_launcher::{Supervisor, VisitError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::Arguments;
+use crate::refusal::Refusal;
+
+/// A supervised runtime.
+pub(crate) struct Worker {
+    supervisor: Supervisor,
+    slots: Arc<Semaphore>,
+    slots_total: usize,
+    waiting: AtomicUsize,
+    waiting_max: usize,
+    queue_wait: Duration,
+    call_wait: Duration,
+}
+
+impl Worker {
+    pub(crate) fn new(supervisor: Supervisor, arguments: &Arguments) -> Worker {
+        let slots_total = usize::from(arguments.concurrency);
+        Worker {
+            supervisor,
+            slots: Arc::new(Semaphore::new(slots_total)),
+            slots_total,
+            waiting: AtomicUsize::new(0),
+            waiting_max: arguments.queue,
+            queue_wait: Duration::from_millis(arguments.queue_ms),
+            call_wait: Duration::from_millis(arguments.call_ms),
+        }
+    }
+
+    pub(crate) fn supervisor(&self) -> &Supervisor {
+        &self.supervisor
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.slots_total - self.slots.available_permits().min(self.slots_total)
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Whether a call would start at once.
+    pub(crate) fn has_room(&self) -> bool {
+        self.slots.available_permits() > 0
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.supervisor.enclave().is_some()
+    }
+
+    /// Waits for a slot, then hands the request over and waits for the answer.
+    pub(crate) async fn call(&self, sealed: Bytes) -> Result<Vec<u8>, Refusal> {
+        let slot = self.slot().await?;
+        let enclave = self.supervisor.enclave().ok_or_else(restarting)?;
+        let wait = self.call_wait;
+        // The slot travels along: a client that hangs up does not free it before the runtime is done.
+        let answer = tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            enclave.call(&sealed, wait)
+        });
+        match answer.await {
+            Ok(Ok(answer)) if answer.is_empty() => Err(restarting()),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(VisitError::Lost(_))) => Err(restarting()),
+            Ok(Err(VisitError::TimedOut { .. })) => Err(Refusal::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timed-out",
+                format!(
+                    "the runtime did not answer within {} ms; come back when it is less busy",
+                    wait.as_millis()
+                ),
+            )
+            .retry_after(Duration::from_secs(1))),
+            Ok(Err(error)) => Err(Refusal::new(
+                StatusCode::BAD_GATEWAY,
+                "bad-answer",
+                error.to_string(),
+            )),
+            Err(_) => Err(Refusal::unavailable(
+                "stopping",
+                "this gateway is stopping; try another one",
+            )),
+        }
+    }
+
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        let _place = Place::take(&self.waiting, self.waiting_max).ok_or_else(|| {
+            Refusal::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "queue-full",
+                format!(
+                    "{} requests wait already; come back shortly",
+                    self.waiting_max
+                ),
+            )
+            .retry_after(Duration::from_secs(1))
+        })?;
+        match tokio::time::timeout(self.queue_wait, Arc::clone(&self.slots).acquire_owned()).await {
+            Ok(Ok(slot)) => Ok(slot),
+            Ok(Err(_)) => Err(restarting()),
+            Err(_) => Err(Refusal::unavailable(
+                "queue-timeout",
+                format!(
+                    "no runtime was free within {} ms; come back shortly",
+                    self.queue_wait.as_millis()
+                ),
+            )),
+        }
+    }
+}
+
+fn restarting() -> Refusal {
+    Refusal::unavailable(
+        "runtime-lost",
+        "the runtime ended and is being restarted; send the request again",
+    )
+}
+
+/// One place in the queue, given back when the caller stops waiting for whatever reason.
+struct Place<'a> {
+    waiting: &'a AtomicUsize,
+}
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize, max: usize) -> Option<Place<'a>> {
+        let more = |count| (count < max).then_some(count + 1);
+        waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
+        Some(Place { waiting })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

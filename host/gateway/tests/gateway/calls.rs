@@ -1,0 +1,152 @@
+//! Sealed requests, good and bad, and what bounds say.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+
+use crate::support::{Gateway, sealed_request, until};
+
+#[test]
+fn a_sealed_request_comes_back_with_feedback() {
+    let gateway = Gateway::start("", &[]);
+    let request = sealed_request(1, b"what is this?");
+    let answer = gateway.post("/v1/call", &request);
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.body, request,
+        "the stand-in answers with the request's own bytes"
+    );
+    assert_eq!(
+        answer.headers["content-type"],
+        "application/vnd.bield.sealed"
+    );
+    let feedback: serde_json::Value =
+        serde_json::from_slice(answer.headers["bield-feedback"].as_bytes()).unwrap();
+    assert_eq!(feedback["start"], "hot");
+}
+
+#[test]
+fn anything_unsealed_is_refused_with_a_sentence_and_the_next_request_works() {
+    let gateway = Gateway::start("", &[]);
+    let request = sealed_request(1, b"secret");
+    for unsealed in [
+        &b"{\"inputs\": [1, 2, 3]}"[..],
+        b"",
+        &request[..200],
+        &request[1..],
+    ] {
+        let answer = gateway.post("/v1/call", unsealed);
+        assert_eq!(
+            (answer.status, answer.error_code().as_str()),
+            (400, "unsealed")
+        );
+        let message = answer.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            message.contains("sealed requests only") && message.contains("bield call"),
+            "{message}"
+        );
+        assert_eq!(answer.retry_after(), None);
+    }
+    assert_eq!(gateway.post("/v1/call", &request).status, 200);
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_refused() {
+    let gateway = Gateway::start("", &["--body-mib", "1"]);
+    let answer = gateway.post("/v1/call", &sealed_request(1, &vec![0; 2 << 20]));
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (413, "too-long")
+    );
+    assert_eq!(
+        gateway
+            .post("/v1/call", &sealed_request(1, &vec![0; 1 << 19]))
+            .status,
+        200
+    );
+}
+
+#[test]
+fn a_full_queue_says_come_back() {
+    let more = ["--concurrency", "1", "--queue", "1", "--queue-ms", "200"];
+    let gateway = Gateway::start("delay=2000", &more);
+    let request = sealed_request(1, b"slow");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.post("/v1/call", &request));
+        until(|| gateway.status()["workers"][0]["in_flight"] == 1);
+        let second = scope.spawn(|| gateway.post("/v1/call", &request));
+        let second = second.join().unwrap();
+        assert_eq!(
+            (second.status, second.error_code().as_str()),
+            (503, "queue-timeout")
+        );
+        assert_eq!(second.retry_after(), Some("1"));
+        assert_eq!(first.join().unwrap().status, 200);
+    });
+    let gateway = Gateway::start("delay=1000", &["--concurrency", "1", "--queue", "0"]);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.post("/v1/call", &request));
+        until(|| gateway.status()["workers"][0]["in_flight"] == 1);
+        let second = gateway.post("/v1/call", &request);
+        assert_eq!(
+            (second.status, second.error_code().as_str()),
+            (429, "queue-full")
+        );
+        assert_eq!(second.retry_after(), Some("1"));
+        assert_eq!(first.join().unwrap().status, 200);
+    });
+}
+
+#[test]
+fn a_slow_runtime_costs_one_deadline() {
+    let gateway = Gateway::start("delay=1500", &["--call-ms", "100"]);
+    let answer = gateway.post("/v1/call", &sealed_request(1, b"slow"));
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (504, "timed-out")
+    );
+    assert_eq!(answer.retry_after(), Some("1"));
+}
+
+#[test]
+fn a_busy_worker_lets_the_next_one_answer() {
+    let gateway = Gateway::start(
+        "delay=1000",
+        &["--workers", "2", "--concurrency", "1", "--queue", "0"],
+    );
+    let request = sealed_request(1, b"same package");
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..2)
+            .map(|_| scope.spawn(|| gateway.post("/v1/call", &request).status))
+            .collect();
+        assert!(calls.into_iter().all(|call| call.join().unwrap() == 200));
+    });
+}
+
+#[test]
+fn other_paths_and_methods_are_refused_as_json() {
+    let gateway = Gateway::start("", &[]);
+    let answer = gateway.get("/v2/models");
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (404, "no-such-path")
+    );
+    let answer = gateway.get("/v1/call");
+    assert_eq!(
+        (answer.status, answer.error_code().as_str()),
+        (405, "other-method")
+    );
+}
+
+#[test]
+fn the_keys_port_carries_sessions() {
+    let gateway = Gateway::start("", &[]);
+    let mut session = TcpStream::connect(&gateway.keys).unwrap();
+    session.write_all(b"client hello").unwrap();
+    session.shutdown(Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    session.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"client hello");
+}

@@ -1,0 +1,7 @@
+//! The gateway as a process, with a stand-in for the enclave programs, over real sockets.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
+
+mod calls;
+mod operation;
+mod packages;
+mod support;
