@@ -108,3 +108,26 @@ pub fn audience(package: Digest, code: &Measurement) -> Digest {
 }
 
 const AUDIENCE_DOMAIN: &str = "bield audience v1";
+
+#[cfg(test)]
+mod tests {
+    use bield_envelope::wire;
+
+    use super::*;
+
+    #[test]
+    fn every_isolation_survives_its_text_and_its_cbor() {
+        for isolation in [Isolation::Shared, Isolation::Wiped, Isolation::Dedicated] {
+            assert_eq!(isolation.to_string().parse(), Ok(isolation));
+            assert_eq!(wire::decode(&wire::encode(&isolation), 1), Ok(isolation));
+        }
+    }
+
+    #[test]
+    fn an_unknown_isolation_is_refused_and_not_weakened() {
+        assert_eq!("Shared".parse::<Isolation>(), Err(UnknownIsolation));
+        for unknown in 3..24u8 {
+            assert!(wire::decode::<Isolation>(&[unknown], 1).is_err());
+        }
+    }
+}

@@ -38,7 +38,7 @@ mod request;
 mod revocations;
 
 pub use admission::Admitted;
-pub use grant::{GRANT_BYTES_MAX, Grant, Isolation, audience};
+pub use grant::{GRANT_BYTES_MAX, Grant, Isolation, UnknownIsolation, audience};
 pub use lease::{LEASE_TIME_MAX, Lease, admit_lease};
 pub use refused::{LISTED_MAX, Listing, Outside, Refused, Retry};
 pub use replay::{REPLAY_ENTRIES_MAX, ReplayGuard};
