@@ -257,3 +257,11 @@ fn a_watch_may_come_before_the_configuration() {
     configure.shutdown(std::net::Shutdown::Write).unwrap();
     assert!(door.configuration().unwrap().0.is_empty());
 }
+
+#[test]
+fn a_program_started_by_hand_is_told_so() {
+    let Err(error) = Door::from_stdin() else {
+        panic!("a test's standard input is no door")
+    };
+    assert!(error.to_string().contains("bield-gateway"), "{error}");
+}
