@@ -211,32 +211,27 @@ fn tcb_date(found: &QuoteClaims) -> Result<Time, EvidenceError> {
 
 /// Sorts the library's reasons into ours. The texts are those of the pinned version and tests hold
 /// one of each group; an unknown text is still a refusal, only of the last group.
-fn refusal(reason: &str, now: Time) -> EvidenceError {
-    const GROUPS: [(&[&str], fn(String, Time) -> EvidenceError); 3] = [
-        (&["Revoked", "revoked"], |reason, _| {
-            EvidenceError::Revoked { reason }
-        }),
-        (&["xpired", "future", "NotValidYet"], |reason, now| {
-            EvidenceError::OutsideValidity { now, reason }
-        }),
-        (
-            &[
-                "Debug mode",
-                "TD profiling",
-                "Reserved bits",
-                "TD migration",
-                "SERVTD_EXT",
-                "SEPT_VE_DISABLE",
-                "MR service TD",
-            ],
-            |reason, _| EvidenceError::Open { reason },
-        ),
-    ];
-    let reason = reason.to_owned();
-    for (needles, error) in GROUPS {
-        if needles.iter().any(|needle| reason.contains(needle)) {
-            return error(reason, now);
-        }
+fn refusal(error: &str, now: Time) -> EvidenceError {
+    let says = |texts: &[&str]| texts.iter().any(|text| error.contains(text));
+    let reason = error.to_owned();
+    if says(&["Revoked", "revoked"]) {
+        EvidenceError::Revoked { reason }
+    } else if says(&["xpired", "future", "NotValidYet"]) {
+        EvidenceError::OutsideValidity { now, reason }
+    } else if says(OPEN) {
+        EvidenceError::Open { reason }
+    } else {
+        EvidenceError::NotGenuine { reason }
     }
-    EvidenceError::NotGenuine { reason }
 }
+
+/// Words of the library's refusals of attributes that open a TEE to its host.
+const OPEN: &[&str] = &[
+    "Debug mode",
+    "TD profiling",
+    "Reserved bits",
+    "TD migration",
+    "SERVTD_EXT",
+    "SEPT_VE_DISABLE",
+    "MR service TD",
+];

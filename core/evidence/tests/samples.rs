@@ -1,5 +1,8 @@
 //! Evidence from real hardware gets the verdict it deserves, offline.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
+#![expect(clippy::disallowed_methods, reason = "tests read files")]
+
 mod common;
 
 use bield_envelope::Time;

@@ -1,5 +1,7 @@
 //! Evidence of a made-up machine: the same verifier, another root, and every way to be refused.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
+
 use core::time::Duration;
 
 use bield_envelope::Time;

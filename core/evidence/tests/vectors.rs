@@ -4,6 +4,7 @@
 //! decode, verify and yield the frozen claims, and no altered byte of it may.
 //! `BIELD_FREEZE_VECTORS=1` makes new evidence and writes the file.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
 #![expect(
     clippy::disallowed_methods,
     reason = "tests read and freeze the vectors"
