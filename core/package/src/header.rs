@@ -9,7 +9,7 @@
 //! it without overflow. Integers outside CBOR are big-endian.
 
 use bield_envelope::stream::TAG_BYTES;
-use bield_envelope::{Digest, Principal, Statement};
+use bield_envelope::{Digest, Principal, Statement, Verified};
 use minicbor::{Decode, Encode};
 
 use crate::{PackageName, PackageVersion};
@@ -94,6 +94,12 @@ impl Statement for PackageHeader {
 }
 
 impl PackageHeader {
+    /// Identifies the package whose owner signed this: what grants, requests and receipts name.
+    #[must_use]
+    pub fn package(signed: &Verified<Self>) -> Digest {
+        package_digest(signed.as_bytes())
+    }
+
     /// Checks that the lengths agree and lie within the limits; `Err` names the first that does
     /// not.
     pub(crate) fn check(&self) -> Result<(), &'static str> {

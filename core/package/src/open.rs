@@ -92,6 +92,11 @@ impl PackageHead {
         &self.header
     }
 
+    /// The public header with its owner's signature, to pass on.
+    pub fn signed_header(&self) -> &Signed<PackageHeader> {
+        self.header.as_signed()
+    }
+
     /// Bytes before the first chunk.
     pub fn head_bytes(&self) -> u64 {
         (PREAMBLE_BYTES + self.header.as_bytes().len() + self.sealed_manifest.len()) as u64

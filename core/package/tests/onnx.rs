@@ -1,0 +1,131 @@
+//! The ONNX reader on real layouts and on rubbish.
+
+use bield_package::ManifestDraft;
+use bield_package::onnx::{OnnxError, Signature};
+use proptest::prelude::*;
+
+#[test]
+fn inputs_and_outputs_come_without_the_weights() {
+    let signature = Signature::read(&bield_fixtures::tiny_model()).unwrap();
+    let printed = |specs: &[bield_package::tensor::TensorSpec]| {
+        specs.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(printed(&signature.inputs), ["input: f32[?, 4]"]);
+    assert_eq!(printed(&signature.outputs), ["probs: f32[?, 3]"]);
+    assert_eq!((signature.opset, signature.nodes), (13, 4));
+
+    let integers = Signature::read(&bield_fixtures::integer_model()).unwrap();
+    assert_eq!(
+        printed(&integers.inputs),
+        ["numbers: i64[?]", "mask: bool[?]"]
+    );
+
+    let draft = ManifestDraft::onnx(
+        "tiny".parse().unwrap(),
+        "1".parse().unwrap(),
+        signature.clone(),
+    );
+    assert_eq!(draft.inputs, signature.inputs);
+}
+
+#[test]
+fn the_networks_have_the_nodes_of_the_real_ones() {
+    let mobilenet = Signature::read(&bield_fixtures::mobilenet_v1()).unwrap();
+    assert_eq!(mobilenet.nodes, 58);
+    assert_eq!(
+        mobilenet.inputs[0].to_string(),
+        "input: f32[1, 3, 224, 224]"
+    );
+}
+
+#[test]
+fn padded_integer_convolutions_are_named() {
+    let named = |pad| {
+        let bytes = bield_fixtures::integer_convolution(pad);
+        Signature::read(&bytes).unwrap().padded_integer_convolutions
+    };
+    assert_eq!(named(0), Vec::<String>::new());
+    assert_eq!(named(1), ["sums"]);
+}
+
+#[test]
+fn an_initializer_listed_among_the_inputs_is_not_an_input() {
+    // graph { input: x, input: w, initializer: w, output: y }, all f32[2], as files of IR version 3
+    // list them.
+    let info = |name: &[u8]| {
+        let kind = field(1, &[&[8, 1][..], &field(2, &field(1, &[8, 2]))].concat());
+        [field(1, name), field(2, &kind)].concat()
+    };
+    let initializer = field(8, b"w");
+    let graph = [
+        field(11, &info(b"x")),
+        field(11, &info(b"w")),
+        field(5, &initializer),
+        field(12, &info(b"y")),
+    ]
+    .concat();
+    let signature = Signature::read(&field(7, &graph)).unwrap();
+    assert_eq!(signature.inputs.len(), 1);
+    assert_eq!(signature.inputs[0].to_string(), "x: f32[2]");
+
+    let external = [initializer, vec![14 << 3, 1]].concat();
+    let graph = [field(5, &external), field(12, &info(b"y"))].concat();
+    assert_eq!(
+        Signature::read(&field(7, &graph)),
+        Err(OnnxError::ExternalData {
+            initializer: "w".into()
+        })
+    );
+}
+
+#[test]
+fn graphs_nested_without_end_are_refused() {
+    let mut graph = Vec::new();
+    for _ in 0..40 {
+        // graph { node { attribute { g: graph } } }
+        graph = field(1, &field(5, &field(6, &graph)));
+    }
+    assert!(matches!(
+        Signature::read(&field(7, &graph)),
+        Err(OnnxError::TooMany { .. })
+    ));
+}
+
+#[test]
+fn every_truncation_and_flip_ends_in_an_answer() {
+    let bytes = bield_fixtures::integer_convolution(1);
+    for length in 0..bytes.len() {
+        let _ = Signature::read(&bytes[..length]);
+    }
+    for at in 0..bytes.len() {
+        for flip in 1..=255 {
+            let mut bad = bytes.clone();
+            bad[at] ^= flip;
+            let _ = Signature::read(&bad);
+        }
+    }
+    assert_eq!(Signature::read(&[]), Err(OnnxError::NotOnnx));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_end_in_an_answer(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        let _ = Signature::read(&bytes);
+        let _ = Signature::read(&field(7, &bytes));
+        let _ = Signature::read(&field(7, &field(1, &bytes)));
+        let _ = Signature::read(&field(7, &field(12, &bytes)));
+    }
+}
+
+/// A protobuf field of wire type 2.
+fn field(number: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut length = payload.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend(payload);
+    out
+}
