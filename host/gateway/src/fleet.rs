@@ -13,50 +13,35 @@ use bield_envelope::Digest;
 use bield_launcher::{Launch, State, Supervisor};
 use tokio::net::TcpListener;
 
+use crate::keys_port;
 use crate::refusal::Refusal;
 use crate::worker::Worker;
 use crate::{Arguments, GatewayError};
 
 /// Key service (if ours) and runtimes. Dropping it stops them.
 pub(crate) struct Fleet {
-    keys: Option<Supervisor>,
+    keys: Option<Arc<Supervisor>>,
     workers: Vec<Worker>,
 }
 
 impl Fleet {
-    /// Starts everything. The key service comes first: runtimes may ask for it from their first moment.
+    /// Starts everything. The key service serves its port before the first runtime starts, because a
+    /// runtime may ask for it from its first moment.
     pub(crate) async fn start(
         arguments: &Arc<Arguments>,
-        keys_port: Option<&TcpListener>,
-    ) -> Result<Fleet, GatewayError> {
-        let keys_address = keys_port.map(TcpListener::local_addr).transpose()?;
-        let arguments = Arc::clone(arguments);
-        let start =
-            tokio::task::spawn_blocking(move || Fleet::start_blocking(&arguments, keys_address));
-        start.await.map_err(std::io::Error::other)?
-    }
-
-    fn start_blocking(
-        arguments: &Arguments,
-        keys_port: Option<SocketAddr>,
+        keys_port: Option<TcpListener>,
     ) -> Result<Fleet, GatewayError> {
         let (keys, key_service) = match keys_port {
             None => (None, arguments.key_service.clone()),
-            Some(address) => {
-                let keys = Supervisor::start(keys_launch(arguments)?)?;
-                (Some(keys), Some(reachable(address).to_string()))
+            Some(port) => {
+                let address = reachable(port.local_addr()?).to_string();
+                let keys = Arc::new(blocking(arguments, start_keys).await?);
+                keys_port::serve(port, Arc::clone(&keys));
+                (Some(keys), Some(address))
             }
         };
-        let launch = Launch {
-            program: program(arguments.runtime_program.as_deref(), "bield-runtime")?,
-            configuration: read(&arguments.runtime_config)?,
-            key_service,
-            packages: Some(arguments.packages.clone()),
-            ..common(arguments)
-        };
-        let workers = (0..arguments.workers)
-            .map(|_| Ok(Worker::new(Supervisor::start(launch.clone())?, arguments)))
-            .collect::<Result<_, GatewayError>>()?;
+        let start = |arguments: &Arguments| start_workers(arguments, key_service);
+        let workers = blocking(arguments, start).await?;
         Ok(Fleet { keys, workers })
     }
 
@@ -99,7 +84,7 @@ impl Fleet {
     }
 
     pub(crate) fn keys(&self) -> Option<&Supervisor> {
-        self.keys.as_ref()
+        self.keys.as_deref()
     }
 
     /// Whether a request can be served now.
@@ -116,25 +101,47 @@ impl Fleet {
         self.workers
             .iter()
             .map(Worker::supervisor)
-            .chain(self.keys.as_ref())
+            .chain(self.keys())
             .for_each(Supervisor::stop);
     }
 }
 
-fn keys_launch(arguments: &Arguments) -> Result<Launch, GatewayError> {
+/// Runs a start on a thread that may wait.
+async fn blocking<T: Send + 'static>(
+    arguments: &Arc<Arguments>,
+    start: impl FnOnce(&Arguments) -> Result<T, GatewayError> + Send + 'static,
+) -> Result<T, GatewayError> {
+    let arguments = Arc::clone(arguments);
+    let started = tokio::task::spawn_blocking(move || start(&arguments));
+    started.await.map_err(std::io::Error::other)?
+}
+
+fn start_keys(arguments: &Arguments) -> Result<Supervisor, GatewayError> {
     // Both are required on the command line when this gateway starts the key service.
-    let configuration = arguments
-        .keys_config
-        .as_deref()
-        .map(read)
-        .transpose()?
-        .unwrap_or_default();
-    Ok(Launch {
+    let configuration = arguments.keys_config.as_deref().map(read).transpose()?;
+    let launch = Launch {
         program: program(arguments.keys_program.as_deref(), "bield-keys")?,
-        configuration,
+        configuration: configuration.unwrap_or_default(),
         storage: arguments.storage.clone(),
         ..common(arguments)
-    })
+    };
+    Ok(Supervisor::start(launch)?)
+}
+
+fn start_workers(
+    arguments: &Arguments,
+    key_service: Option<String>,
+) -> Result<Vec<Worker>, GatewayError> {
+    let launch = Launch {
+        program: program(arguments.runtime_program.as_deref(), "bield-runtime")?,
+        configuration: read(&arguments.runtime_config)?,
+        key_service,
+        packages: Some(arguments.packages.clone()),
+        ..common(arguments)
+    };
+    (0..arguments.workers)
+        .map(|_| Ok(Worker::new(Supervisor::start(launch.clone())?, arguments)))
+        .collect()
 }
 
 fn common(arguments: &Arguments) -> Launch {

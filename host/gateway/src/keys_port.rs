@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bield_launcher::Supervisor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-
-use crate::fleet::Fleet;
 
 /// Sessions at once, as many as the key service serves by default; more are closed and may dial again.
 const SESSIONS_MAX: usize = 64;
@@ -14,7 +13,7 @@ const SESSIONS_MAX: usize = 64;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts sessions for as long as the gateway runs.
-pub(crate) fn serve(listener: TcpListener, fleet: Arc<Fleet>) {
+pub(crate) fn serve(listener: TcpListener, keys: Arc<Supervisor>) {
     tokio::spawn(async move {
         let sessions = Arc::new(Semaphore::new(SESSIONS_MAX));
         loop {
@@ -30,10 +29,10 @@ pub(crate) fn serve(listener: TcpListener, fleet: Arc<Fleet>) {
                 tracing::warn!(max = SESSIONS_MAX, "session closed: all places are taken");
                 continue;
             };
-            let fleet = Arc::clone(&fleet);
+            let keys = Arc::clone(&keys);
             tokio::task::spawn_blocking(move || {
                 let _place = place;
-                if let Err(error) = carry(stream, &fleet) {
+                if let Err(error) = carry(stream, &keys) {
                     tracing::warn!(%error, "session ended early");
                 }
             });
@@ -41,10 +40,10 @@ pub(crate) fn serve(listener: TcpListener, fleet: Arc<Fleet>) {
     });
 }
 
-fn carry(stream: TcpStream, fleet: &Fleet) -> std::io::Result<()> {
+fn carry(stream: TcpStream, keys: &Supervisor) -> std::io::Result<()> {
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
-    let enclave = fleet.keys().and_then(|keys| keys.enclave());
+    let enclave = keys.enclave();
     let enclave =
         enclave.ok_or_else(|| std::io::Error::other("the key service is being restarted"))?;
     enclave.carry_session(stream).map_err(std::io::Error::other)

@@ -116,10 +116,10 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
         signal(SignalKind::interrupt())?,
     );
 
-    let fleet = Arc::new(fleet::Fleet::start(&arguments, keys.as_ref()).await?);
-    if let Some(keys) = keys {
-        println!("keys {}", keys.local_addr()?);
-        keys_port::serve(keys, Arc::clone(&fleet));
+    let keys_address = keys.as_ref().map(TcpListener::local_addr).transpose()?;
+    let fleet = Arc::new(fleet::Fleet::start(&arguments, keys).await?);
+    if let Some(address) = keys_address {
+        println!("keys {address}");
     }
     println!("listening http://{}", http.local_addr()?);
     tracing::info!(address = %http.local_addr()?, workers = arguments.workers, "gateway ready");

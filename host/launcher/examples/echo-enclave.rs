@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
         let mut kind = [0];
         visit.read_exact(&mut kind)?;
         match Visit::from_byte(kind[0]) {
-            Some(Visit::Configure) => delay = configure(visit)?,
+            Some(Visit::Configure) => delay = configure(visit, &offers)?,
             Some(Visit::Watch) => drop(std::thread::spawn(move || {
                 let _ = visit.read(&mut [0]);
                 std::process::exit(0);
@@ -52,8 +52,8 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// `delay=MS` slows calls down; `refuse:WHY` refuses; `silent` ends without a word.
-fn configure(mut visit: UnixStream) -> io::Result<Duration> {
+/// `delay=MS` slows calls down; `load` reads the blob before it says ok; `refuse:WHY` refuses; `silent` ends without a word.
+fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<Duration> {
     let mut text = String::new();
     visit.read_to_string(&mut text)?;
     if text.starts_with("silent") {
@@ -64,7 +64,19 @@ fn configure(mut visit: UnixStream) -> io::Result<Duration> {
         std::process::exit(2);
     }
     println!("configured with {} bytes", text.len());
-    visit.write_all(b"ok\n")?;
+    if text.lines().any(|line| line == "load") {
+        let blobs = Arc::clone(&offers[&Visit::Storage.byte()].1);
+        std::thread::spawn(move || {
+            let blobs = blobs.lock().unwrap_or_else(PoisonError::into_inner);
+            let offer = blobs
+                .recv_timeout(Duration::from_secs(20))
+                .map_err(io::Error::other)?;
+            converse(offer, &[&[storage::LOAD]], false)?;
+            visit.write_all(b"ok\n")
+        });
+    } else {
+        visit.write_all(b"ok\n")?;
+    }
     let delay = text
         .lines()
         .find_map(|line| line.strip_prefix("delay=")?.parse().ok());

@@ -87,9 +87,17 @@ impl Enclave {
             output::follow(name.clone(), process.pid(), stderr).map_err(out_of)?;
         }
 
-        let watch =
-            configure(&door, &launch.configuration).map_err(|failure| failure.named(&name))?;
+        let named = |failure: NotConfigured| failure.named(&name);
+        let mut visit = door
+            .visit(Visit::Configure, CONFIGURATION_WAIT)
+            .map_err(|error| named(error.into()))?;
+        // Both open before the answer is awaited: from here on the program notices when this process
+        // dies, and it may load its state before it says that it is ready.
+        let watch = door
+            .visit(Visit::Watch, CONFIGURATION_WAIT)
+            .map_err(|error| named(error.into()))?;
         offers::open(launch, &door, &process).map_err(out_of)?;
+        configure(&mut visit, &launch.configuration).map_err(named)?;
         guard.keep();
         tracing::info!(
             program = name,
@@ -169,25 +177,19 @@ impl Drop for Enclave {
     }
 }
 
-/// Sends the configuration and waits for "ok". Returns the open watch.
-fn configure(door: &DoorAddress, configuration: &[u8]) -> Result<Pipe, NotConfigured> {
-    let lost = |error: io::Error| NotConfigured::Lost(error.to_string());
-    let deadline = Instant::now() + CONFIGURATION_WAIT;
-    let mut visit = door
-        .visit(Visit::Configure, CONFIGURATION_WAIT)
-        .map_err(lost)?;
-    // Open before the answer is awaited: from here on the program notices when this process dies.
-    let watch = door.visit(Visit::Watch, CONFIGURATION_WAIT).map_err(lost)?;
+/// Sends the configuration and waits for "ok".
+fn configure(visit: &mut Pipe, configuration: &[u8]) -> Result<(), NotConfigured> {
+    let wait = CONFIGURATION_WAIT;
     let answer = exchange(
-        &mut visit,
+        visit,
         configuration,
         SENTENCE_BYTES_MAX,
-        deadline,
-        CONFIGURATION_WAIT,
+        Instant::now() + wait,
+        wait,
     )
     .map_err(|error| NotConfigured::Lost(error.to_string()))?;
     match output::printable(&answer).as_str() {
-        "ok" => Ok(watch),
+        "ok" => Ok(()),
         "" => Err(NotConfigured::Lost("it closed the door".to_owned())),
         why => Err(NotConfigured::Refused(why.to_owned())),
     }
@@ -196,6 +198,12 @@ fn configure(door: &DoorAddress, configuration: &[u8]) -> Result<Pipe, NotConfig
 enum NotConfigured {
     Lost(String),
     Refused(String),
+}
+
+impl From<io::Error> for NotConfigured {
+    fn from(error: io::Error) -> NotConfigured {
+        NotConfigured::Lost(error.to_string())
+    }
 }
 
 impl NotConfigured {

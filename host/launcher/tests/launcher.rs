@@ -284,6 +284,18 @@ fn a_stored_blob_survives_the_program() {
 }
 
 #[test]
+fn a_program_may_load_its_state_before_it_is_ready() {
+    let directory = tempfile::tempdir().unwrap();
+    let launch = Launch {
+        configuration: b"load".to_vec(),
+        storage: Some(directory.path().join("keys")),
+        ..launch()
+    };
+    let enclave = Enclave::start(&launch).unwrap();
+    assert_eq!(answer(&enclave, b"next"), b"next");
+}
+
+#[test]
 fn a_blob_that_cannot_be_stored_leaves_the_previous_one() {
     let directory = tempfile::tempdir().unwrap();
     let storage_directory = directory.path().join("keys");
