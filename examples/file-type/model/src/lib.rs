@@ -1,0 +1,1 @@
+//! Holds a dependency, no code: see `Cargo.toml`.
