@@ -1,0 +1,250 @@
+//! One call: seal, send, open, verify the receipt; only then is there an answer.
+//!
+//! ```text
+//! tensors ─check against specs─▶ body ─seal─▶ POST ─▶ sealed answer ─open─▶ receipt verified ─▶ Answered
+//!                                 ▲ └─────── 429, 503: wait as told, bounded ┘
+//!                                 └ every attempt is sealed anew: a runtime that saw the first bytes
+//!                                   would refuse them as replayed
+//! ```
+
+use std::thread;
+use std::time::Duration;
+
+use bield_envelope::{RequestHeader, SigningKey, Time, seal_request};
+use bield_protocol::inference::{Answer, BODY_BYTES_MAX, Reply, Request};
+use bield_protocol::tensor::Tensor;
+use bield_receipt::{Expected, ExpectedOutput, ReceiptBundle, VerifiedReceipt};
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use crate::gateway::Sealed;
+use crate::{CallError, GatewayError, Target, now};
+
+/// Longest single wait that a gateway can ask for; beyond it the call is given up.
+pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// An answer whose receipt was verified.
+#[derive(Debug)]
+pub struct Answered {
+    /// The outputs.
+    pub tensors: Vec<Tensor>,
+    /// What the answer came from, with every check.
+    pub receipt: VerifiedReceipt,
+    /// The receipt as it can be kept and shown.
+    pub bundle: ReceiptBundle,
+    /// The runtime's unsealed feedback, as the gateway passed it on: nobody vouches for it.
+    pub feedback: Option<serde_json::Value>,
+    /// How often the request was sent.
+    pub attempts: u32,
+}
+
+/// A pause between two attempts.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// Attempts made.
+    pub attempts: u32,
+    /// Attempts allowed.
+    pub attempts_max: u32,
+    /// How long the pause is.
+    pub wait: Duration,
+    /// What the gateway said.
+    pub reason: String,
+}
+
+/// How patient a call is.
+pub struct CallOptions<'a> {
+    /// Times the request is sent at most, when told to come back.
+    pub attempts_max: u32,
+    /// Told before each pause.
+    pub waiting: &'a mut dyn FnMut(&Waiting),
+    /// Where the time comes from.
+    pub clock: fn() -> Time,
+}
+
+impl Target {
+    /// Calls the package as `user`: all outputs when `outputs` is empty. Up to four attempts.
+    ///
+    /// # Errors
+    /// See [`CallError`]; an answer whose receipt does not hold is withheld.
+    pub fn call(
+        &self,
+        user: &SigningKey,
+        inputs: Vec<Tensor>,
+        outputs: Vec<String>,
+        entropy: &mut impl CryptoRng,
+    ) -> Result<Answered, CallError> {
+        let options = CallOptions {
+            attempts_max: 4,
+            waiting: &mut |_| {},
+            clock: now,
+        };
+        self.call_with(user, inputs, outputs, options, entropy)
+    }
+
+    /// As [`call`](Self::call), as patient as `options` say.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn call_with(
+        &self,
+        user: &SigningKey,
+        inputs: Vec<Tensor>,
+        outputs: Vec<String>,
+        options: CallOptions<'_>,
+        entropy: &mut impl CryptoRng,
+    ) -> Result<Answered, CallError> {
+        self.check(&inputs, &outputs)?;
+        let body = Zeroizing::new(Request { inputs, outputs }.encode());
+        let mut attempts = 1;
+        loop {
+            let error = match self.attempt(user, &body, options.clock, entropy) {
+                Ok(answered) => {
+                    return Ok(Answered {
+                        attempts,
+                        ..answered
+                    });
+                }
+                Err(error) => error,
+            };
+            let Some(wait) = pause(&error).filter(|_| attempts < options.attempts_max) else {
+                return Err(error);
+            };
+            let reason = error.to_string();
+            let attempts_max = options.attempts_max;
+            (options.waiting)(&Waiting {
+                attempts,
+                attempts_max,
+                wait,
+                reason,
+            });
+            thread::sleep(wait);
+            attempts += 1;
+        }
+    }
+
+    fn attempt(
+        &self,
+        user: &SigningKey,
+        body: &[u8],
+        clock: fn() -> Time,
+        entropy: &mut impl CryptoRng,
+    ) -> Result<Answered, CallError> {
+        let now = clock();
+        self.check_end(now)?;
+        let mut id = [0; 16];
+        entropy.fill_bytes(&mut id);
+        let header = RequestHeader {
+            audience: self.named.audience,
+            key: self.named.key.id(),
+            package: self.named.package,
+            id,
+            created: now,
+        };
+        let (sealed, opener) =
+            seal_request(&self.named.key, &header, user, body, entropy).map_err(CallError::Seal)?;
+        let request = opener.request();
+        let Sealed { answer, feedback } = self.gateway.call(&sealed)?;
+        let plain = opener.open(&answer).map_err(CallError::Open)?;
+        let answer = match Reply::decode(&plain).map_err(CallError::Malformed)? {
+            Reply::Answered(answer) => answer,
+            Reply::Refused(refusal) => return Err(CallError::Refused(refusal)),
+            _ => return Err(CallError::Open(unknown())),
+        };
+        let expected = Expected {
+            request: Some(request),
+            package: Some(self.named.package),
+            output: Some(ExpectedOutput {
+                salt: &answer.salt,
+                output: &answer.output,
+            }),
+        };
+        let bundle = bundle(&answer);
+        let receipt = bield_receipt::verify(&bundle, &self.anchor, expected, clock())?;
+        let tensors = answer.output().map_err(CallError::Malformed)?.tensors;
+        Ok(Answered {
+            tensors,
+            receipt,
+            bundle,
+            feedback,
+            attempts: 1,
+        })
+    }
+
+    /// Says what is wrong with the inputs before anything is sealed; the runtime checks again.
+    fn check(&self, inputs: &[Tensor], outputs: &[String]) -> Result<(), CallError> {
+        let takes = || listing(self.inputs().iter().map(ToString::to_string));
+        for spec in self.inputs() {
+            let mut of_this_name = inputs.iter().filter(|input| input.name() == spec.name());
+            let input = of_this_name.next().ok_or_else(|| {
+                let name = spec.name();
+                CallError::Input(format!(
+                    "input {name} is missing; the package takes {}",
+                    takes()
+                ))
+            })?;
+            spec.accepts(input)
+                .map_err(|error| CallError::Input(error.to_string()))?;
+            if of_this_name.next().is_some() {
+                return Err(CallError::Input(format!(
+                    "input {} is given twice",
+                    spec.name()
+                )));
+            }
+        }
+        let known = |input: &&Tensor| self.inputs().iter().any(|spec| spec.name() == input.name());
+        if let Some(input) = inputs.iter().find(|input| !known(input)) {
+            let name = input.name();
+            return Err(CallError::Input(format!(
+                "no input {name}; the package takes {}",
+                takes()
+            )));
+        }
+        let gives = |name: &&String| self.outputs().iter().any(|spec| spec.name() == **name);
+        if let Some(name) = outputs.iter().find(|name| !gives(name)) {
+            let outputs = listing(self.outputs().iter().map(ToString::to_string));
+            return Err(CallError::Input(format!(
+                "no output {name}; the package gives {outputs}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How long to wait before another attempt; `None` when it would not help.
+fn pause(error: &CallError) -> Option<Duration> {
+    match error {
+        CallError::Gateway(GatewayError::Refused {
+            status: 429 | 503,
+            retry_after_ms: Some(millis),
+            ..
+        }) => Some(Duration::from_millis(*millis)).filter(|wait| *wait <= RETRY_WAIT_MAX),
+        _ => None,
+    }
+}
+
+fn bundle(answer: &Answer) -> ReceiptBundle {
+    ReceiptBundle {
+        receipt: answer.receipt.clone(),
+        certificate: answer.certificate.clone(),
+        service_evidence: None,
+    }
+}
+
+fn unknown() -> bield_envelope::EnvelopeError {
+    bield_envelope::EnvelopeError::Malformed {
+        what: "sealed response",
+        why: "an answer of a kind that this version does not know",
+    }
+}
+
+fn listing(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<_> = items.collect();
+    if items.is_empty() {
+        "nothing".to_owned()
+    } else {
+        items.join(", ")
+    }
+}
+
+// A request that fits the protocol fits the envelope.
+const _: () = assert!(BODY_BYTES_MAX <= bield_envelope::SEALED_REQUEST_BYTES_MAX);

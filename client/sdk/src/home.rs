@@ -1,0 +1,445 @@
+//! The directory where one person's keys, trust and receipts live.
+//!
+//! ```text
+//! $BIELD_HOME or ./.bield (0700)
+//!   identity.key              signing seed, hex, 0600, never replaced
+//!   trust.toml                what is trusted (see Trust)
+//!   packages/<digest>.key     package seeds, hex, 0600, never replaced
+//!   packages/<digest>.head    sealed heads of packages, so that a grant needs no model at hand
+//!   receipts/<request>.receipt
+//!   services                  key services whose evidence was verified, one a line
+//! ```
+//!
+//! Always true: a key file is written before what it opens is used, is never replaced by another
+//! key, and is refused when others can read it.
+
+use std::path::{Path, PathBuf};
+
+use bield_envelope::{Digest, Principal, Secret, SigningKey};
+use bield_package::PackageKey;
+use bield_receipt::ReceiptBundle;
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use crate::files::{self, FileError, Write};
+use crate::{Trust, TrustError};
+
+/// A home directory; nothing is read or written until asked.
+#[derive(Debug, Clone)]
+pub struct Home {
+    path: PathBuf,
+}
+
+/// Something in the home directory is missing or not usable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// A file could not be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no identity yet.
+    #[error("no identity at {path}: make one with `bield init`", path = .path.display())]
+    NoIdentity {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There is an identity already; it is not replaced, because grants name it.
+    #[error("{path} exists and is not replaced: grants name this identity", path = .path.display())]
+    IdentityExists {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// There is no trust file yet.
+    #[error(
+        "nothing is trusted yet: {path} is missing; write it, or copy one with \
+         `bield init --trust FILE`", path = .path.display()
+    )]
+    NoTrust {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There is another trust file already.
+    #[error(
+        "{path} exists and says something else; remove it first to trust another deployment",
+        path = .path.display()
+    )]
+    TrustExists {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// The trust file is not usable.
+    #[error("{path}: {error}", path = .path.display())]
+    Trust {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        error: TrustError,
+    },
+    /// The key of a package is not here.
+    #[error(
+        "no key for package {package}: {path} is missing; only the home that packed it can do this",
+        path = .path.display()
+    )]
+    NoPackageKey {
+        /// The package.
+        package: Digest,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A key file does not hold a key.
+    #[error("{path} does not hold 64 hexadecimal digits: restore it from a backup", path = .path.display())]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// A key service whose evidence this home has verified before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownService {
+    /// Who it is: the anchor of receipts.
+    pub principal: Principal,
+    /// What ran there, as text.
+    pub measurement: String,
+}
+
+impl Home {
+    /// The home at `path`, which need not exist yet.
+    #[must_use]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// `$BIELD_HOME`, or `.bield` in the current directory.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let set = std::env::var_os("BIELD_HOME").filter(|path| !path.is_empty());
+        Self::at(set.map_or_else(|| PathBuf::from(".bield"), PathBuf::from))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Makes an identity. One that is there stays.
+    ///
+    /// # Errors
+    /// [`HomeError::IdentityExists`], or the directory cannot be written.
+    pub fn create_identity(&self, entropy: &mut impl CryptoRng) -> Result<SigningKey, HomeError> {
+        files::make_private_directory(&self.path)?;
+        let (key, path) = (SigningKey::generate(entropy), self.path.join(IDENTITY));
+        match files::write(&path, &to_hex(key.seed()), Write::SecretOnce) {
+            Err(error) if error.is_existing() => Err(HomeError::IdentityExists { path }),
+            written => Ok(written.map(|()| key)?),
+        }
+    }
+
+    /// The identity.
+    ///
+    /// # Errors
+    /// [`HomeError::NoIdentity`], or a file that is no key or that others can read.
+    pub fn identity(&self) -> Result<SigningKey, HomeError> {
+        let path = self.path.join(IDENTITY);
+        match read_key(&path) {
+            Err(HomeError::File(error)) if error.is_missing() => {
+                Err(HomeError::NoIdentity { path })
+            }
+            seed => Ok(SigningKey::from_seed(seed?)),
+        }
+    }
+
+    /// Replaces the trust file, after checking the new one.
+    ///
+    /// # Errors
+    /// A text that is no trust, or the file cannot be written.
+    pub fn replace_trust(&self, text: &str) -> Result<Trust, HomeError> {
+        files::make_private_directory(&self.path)?;
+        let path = self.path.join(TRUST);
+        let trust = Trust::parse(text).map_err(|error| HomeError::Trust {
+            path: path.clone(),
+            error,
+        })?;
+        files::write(&path, text.as_bytes(), Write::Public)?;
+        Ok(trust)
+    }
+
+    /// Keeps a trust file after checking it. Another one that is there stays.
+    ///
+    /// # Errors
+    /// A text that is no trust, or [`HomeError::TrustExists`].
+    pub fn create_trust(&self, text: &str) -> Result<Trust, HomeError> {
+        files::make_private_directory(&self.path)?;
+        let path = self.path.join(TRUST);
+        let trust = Trust::parse(text).map_err(|error| HomeError::Trust {
+            path: path.clone(),
+            error,
+        })?;
+        match files::write(&path, text.as_bytes(), Write::PublicOnce) {
+            Err(error) if error.is_existing() => {
+                let same = files::read(&path, TRUST_BYTES_MAX)? == text.as_bytes();
+                if same {
+                    Ok(trust)
+                } else {
+                    Err(HomeError::TrustExists { path })
+                }
+            }
+            written => Ok(written.map(|()| trust)?),
+        }
+    }
+
+    /// What is trusted.
+    ///
+    /// # Errors
+    /// [`HomeError::NoTrust`], or a file that is not usable.
+    pub fn trust(&self) -> Result<Trust, HomeError> {
+        let path = self.path.join(TRUST);
+        let bytes = match files::read(&path, TRUST_BYTES_MAX) {
+            Err(error) if error.is_missing() => return Err(HomeError::NoTrust { path }),
+            bytes => bytes?,
+        };
+        Trust::parse(&String::from_utf8_lossy(&bytes))
+            .map_err(|error| HomeError::Trust { path, error })
+    }
+
+    /// Keeps the key of a package, durably, before the package is used. Never replaces another key.
+    ///
+    /// # Errors
+    /// The file cannot be written, or is there.
+    pub fn keep_package_key(&self, package: Digest, key: &PackageKey) -> Result<(), HomeError> {
+        let path = self.package_key_path(package);
+        files::make_private_directory(&self.path.join(PACKAGES))?;
+        Ok(files::write(&path, &to_hex(key.seed()), Write::SecretOnce)?)
+    }
+
+    /// The key of a package.
+    ///
+    /// # Errors
+    /// [`HomeError::NoPackageKey`], or a file that is no key or that others can read.
+    pub fn package_key(&self, package: Digest) -> Result<PackageKey, HomeError> {
+        let path = self.package_key_path(package);
+        match read_key(&path) {
+            Err(HomeError::File(error)) if error.is_missing() => {
+                Err(HomeError::NoPackageKey { package, path })
+            }
+            seed => Ok(PackageKey::from_seed(seed?)),
+        }
+    }
+
+    /// Where the key of a package is kept.
+    #[must_use]
+    pub fn package_key_path(&self, package: Digest) -> PathBuf {
+        self.path.join(PACKAGES).join(format!("{package}.key"))
+    }
+
+    /// Keeps a package's sealed head: its file's bytes up to the first chunk.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_package_head(&self, package: Digest, head: &[u8]) -> Result<(), HomeError> {
+        let directory = self.path.join(PACKAGES);
+        files::make_private_directory(&directory)?;
+        Ok(files::write(
+            &directory.join(format!("{package}.head")),
+            head,
+            Write::Public,
+        )?)
+    }
+
+    /// Where a package's head is kept, if it is.
+    #[must_use]
+    pub fn package_head_path(&self, package: Digest) -> PathBuf {
+        self.path.join(PACKAGES).join(format!("{package}.head"))
+    }
+
+    /// Keeps a receipt under the digest of its request; returns where.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep_receipt(
+        &self,
+        request: Digest,
+        bundle: &ReceiptBundle,
+    ) -> Result<PathBuf, HomeError> {
+        let directory = self.path.join(RECEIPTS);
+        files::make_private_directory(&directory)?;
+        let path = directory.join(format!("{request}.receipt"));
+        files::write(&path, &bundle.encode(), Write::Public)?;
+        Ok(path)
+    }
+
+    /// Remembers a key service whose evidence was verified, so that receipts can be checked offline.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn remember_service(&self, service: &KnownService) -> Result<(), HomeError> {
+        let mut known = self.known_services()?;
+        if known.last() == Some(service) {
+            return Ok(());
+        }
+        known.retain(|other| other != service);
+        known.push(service.clone());
+        let newest = known.len().saturating_sub(KNOWN_SERVICES_MAX);
+        let lines = known[newest..].iter();
+        let text: String = lines
+            .map(|known| format!("{} {}\n", known.principal, known.measurement))
+            .collect();
+        files::make_private_directory(&self.path)?;
+        Ok(files::write(
+            &self.path.join(SERVICES),
+            text.as_bytes(),
+            Write::Secret,
+        )?)
+    }
+
+    /// Key services whose evidence was verified from here, the latest last.
+    ///
+    /// # Errors
+    /// The file is there but cannot be used, or others can read (hence perhaps write) it.
+    pub fn known_services(&self) -> Result<Vec<KnownService>, HomeError> {
+        let path = self.path.join(SERVICES);
+        let bytes = match files::read_secret(&path, SERVICES_BYTES_MAX) {
+            Err(error) if error.is_missing() => return Ok(Vec::new()),
+            bytes => bytes?,
+        };
+        let known = |line: &str| {
+            let (principal, measurement) = line.split_once(' ')?;
+            let principal = principal.parse().ok()?;
+            Some(KnownService {
+                principal,
+                measurement: measurement.to_owned(),
+            })
+        };
+        Ok(String::from_utf8_lossy(&bytes)
+            .lines()
+            .filter_map(known)
+            .collect())
+    }
+}
+
+fn to_hex(seed: &Secret) -> Zeroizing<Vec<u8>> {
+    let mut text = Zeroizing::new(vec![b'\n'; KEY_DIGITS + 1]);
+    // Encoding 32 bytes into 64 places cannot fail.
+    let _ = hex::encode_to_slice(seed.expose(), &mut text[..KEY_DIGITS]);
+    text
+}
+
+fn read_key(path: &Path) -> Result<Secret, HomeError> {
+    let text = files::read_secret(path, KEY_DIGITS as u64 + 2)?;
+    let mut seed = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim_ascii_end(), &mut *seed).map_err(|_| HomeError::NotAKey {
+        path: path.to_owned(),
+    })?;
+    Ok(Secret::from_bytes(*seed))
+}
+
+const IDENTITY: &str = "identity.key";
+const TRUST: &str = "trust.toml";
+const PACKAGES: &str = "packages";
+const RECEIPTS: &str = "receipts";
+const SERVICES: &str = "services";
+const KEY_DIGITS: usize = 64;
+/// A list of a thousand measurements takes 70 KiB.
+const TRUST_BYTES_MAX: u64 = 1 << 20;
+/// Services remembered: a developer starts a new one often, a user hardly ever.
+const KNOWN_SERVICES_MAX: usize = 64;
+const SERVICES_BYTES_MAX: u64 = 256 * KNOWN_SERVICES_MAX as u64;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+    use crate::Randomness;
+
+    fn home() -> (tempfile::TempDir, Home) {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path().join("home"));
+        (directory, home)
+    }
+
+    #[test]
+    fn an_identity_is_made_once_and_read_back() {
+        let (_directory, home) = home();
+        assert!(matches!(home.identity(), Err(HomeError::NoIdentity { .. })));
+        let made = home.create_identity(&mut Randomness).unwrap().principal();
+        assert_eq!(home.identity().unwrap().principal(), made);
+        let again = home.create_identity(&mut Randomness);
+        assert!(matches!(again, Err(HomeError::IdentityExists { .. })));
+        assert_eq!(home.identity().unwrap().principal(), made);
+    }
+
+    #[test]
+    fn home_and_identity_are_private_and_loosened_ones_are_refused() {
+        let (_directory, home) = home();
+        home.create_identity(&mut Randomness).unwrap();
+        assert_eq!(home.path().metadata().unwrap().mode() & 0o777, 0o700);
+        let path = home.path().join(IDENTITY);
+        assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        let refused = home.identity().err().unwrap();
+        assert!(matches!(
+            refused,
+            HomeError::File(FileError::ReadableByOthers { .. })
+        ));
+    }
+
+    #[test]
+    fn a_damaged_key_is_refused_without_quoting_it() {
+        let (_directory, home) = home();
+        home.create_identity(&mut Randomness).unwrap();
+        let path = home.path().join(IDENTITY);
+        files::write(&path, b"not a key", Write::Secret).unwrap();
+        let refused = home.identity().err().unwrap();
+        assert!(matches!(refused, HomeError::NotAKey { .. }));
+        assert!(!refused.to_string().contains("not a key"), "{refused}");
+    }
+
+    #[test]
+    fn a_package_key_is_kept_once() {
+        let (_directory, home) = home();
+        let package = Digest::of("test", &[]);
+        let missing = home.package_key(package).err().unwrap();
+        assert!(missing.to_string().contains(&package.to_string()));
+        let key = PackageKey::generate(&mut Randomness);
+        home.keep_package_key(package, &key).unwrap();
+        let other = PackageKey::generate(&mut Randomness);
+        assert!(home.keep_package_key(package, &other).is_err());
+        assert_eq!(
+            home.package_key(package).unwrap().seed().expose(),
+            key.seed().expose()
+        );
+    }
+
+    #[test]
+    fn another_trust_file_is_not_replaced() {
+        let (_directory, home) = home();
+        let text =
+            "gateway = \"http://h\"\nkey_service = \"h:1\"\n[service]\nprofile = \"cloud\"\n";
+        assert!(matches!(home.trust(), Err(HomeError::NoTrust { .. })));
+        home.create_trust(text).unwrap();
+        home.create_trust(text).unwrap();
+        let other = text.replace("h:1", "h:2");
+        assert!(matches!(
+            home.create_trust(&other),
+            Err(HomeError::TrustExists { .. })
+        ));
+        assert_eq!(home.trust().unwrap().key_service(), "h:1");
+    }
+
+    #[test]
+    fn services_are_remembered_in_order_without_repeats() {
+        let (_directory, home) = home();
+        let service = |number| KnownService {
+            principal: Principal::from_bytes([number; 32]),
+            measurement: "sgx:00".to_owned(),
+        };
+        for number in [1, 2, 1] {
+            home.remember_service(&service(number)).unwrap();
+        }
+        assert_eq!(home.known_services().unwrap(), vec![service(2), service(1)]);
+    }
+}
