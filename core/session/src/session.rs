@@ -31,6 +31,29 @@ pub enum Local<'a> {
 
 /// Opens a session over `stream` to a peer that meets `expect`.
 ///
+/// ```
+/// use std::{io::{Read, Write}, time::Duration};
+/// use bield_envelope::{Principal, Time};
+/// use bield_evidence::{Measurement, Policy, Reference, Roots};
+/// use bield_session::{Expect, Freshness, Local, Role, SessionError, connect, provider};
+///
+/// fn ask<S: Read + Write>(
+///     stream: S,
+///     code: Measurement,
+///     service: Principal,
+///     now: Time,
+///     entropy: &mut impl rand_core::CryptoRng,
+/// ) -> Result<Vec<u8>, SessionError> {
+///     let policy = Policy::cloud(Reference::Listed(vec![code]));
+///     let freshness = Freshness::Cached { age_max: Duration::from_secs(600) };
+///     let expect =
+///         Expect::attested(Role::KeyService, Roots::vendor(), policy, Some(service), freshness);
+///     let mut session = connect(stream, Local::Client(&provider()), &expect, now, entropy)?;
+///     session.send(b"question")?; // only a key service that met `expect` reads this
+///     Ok(session.receive()?.to_vec())
+/// }
+/// ```
+///
 /// # Errors
 /// Whatever keeps the two ends from accepting each other.
 pub fn connect<S: Read + Write>(

@@ -1,5 +1,10 @@
 //! Attackers on the wire: with own TLS on both sides, with copied evidence, with garbage.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 mod support;
 
 use std::io::{self, Read, Write};
@@ -575,6 +580,54 @@ fn a_stream_cut_anywhere_never_yields_a_session() {
         bytes > 10_000,
         "certificate, proof and endorsements take more than {bytes} bytes"
     );
+}
+
+/// A stream on which long writes fail once the peer is gone, as on a full socket.
+struct Congested(End);
+
+impl Read for Congested {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Congested {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > 8000 {
+            self.0.wait_until_closed();
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_refusal_is_heard_even_when_it_cuts_off_what_is_being_sent() {
+    let machine = Machine::new(1);
+    let keys = machine.identity(Role::KeyService, OTHER_SERVICE, 1, NOW);
+    let provider = provider();
+    let expect = machine.expect(Role::KeyService, TEN_MINUTES);
+    let (near, far) = wire();
+    scope(|scope| {
+        let service = scope.spawn(|| {
+            accept(
+                Congested(far),
+                &keys,
+                &[Expect::Client],
+                NOW,
+                &mut Seeded::new(2),
+            )
+        });
+        let local = Local::Client(&provider);
+        let client = connect(near, local, &expect, NOW, &mut Seeded::new(1));
+        assert!(matches!(refused(client), SessionError::OtherService { .. }));
+        let told = refused(service.join().unwrap());
+        assert!(matches!(told, SessionError::RefusedByPeer(_)), "{told}");
+    });
 }
 
 #[test]

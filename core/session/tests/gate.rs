@@ -1,5 +1,10 @@
 //! Attacks on the gate itself, with TLS replaced by the one thing it contributes: the exporter.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 mod support;
 
 use bield_envelope::Seeded;

@@ -1,5 +1,10 @@
 //! Sessions that come about, and what both ends know then.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
 mod support;
 
 use bield_evidence::{Policy, Reference, Roots};

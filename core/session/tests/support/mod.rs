@@ -165,6 +165,15 @@ pub(crate) fn wire() -> (End, End) {
     )
 }
 
+impl End {
+    pub(crate) fn wait_until_closed(&self) {
+        let mut state = self.write.state.lock().unwrap();
+        while !state.1 {
+            state = self.write.changed.wait(state).unwrap();
+        }
+    }
+}
+
 impl Read for End {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.read.state.lock().unwrap();
@@ -215,8 +224,9 @@ impl<S: Read + Write> Raw<S> {
     }
 
     pub(crate) fn send(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
-        self.send_header(kind, payload.len() as u32)?;
-        self.write(payload)
+        // In one write: a peer that refuses the header closes before a second one.
+        let length = (payload.len() as u32).to_be_bytes();
+        self.write(&[&[kind][..], &length, payload].concat())
     }
 
     pub(crate) fn send_header(&mut self, kind: u8, length: u32) -> io::Result<()> {
