@@ -61,6 +61,11 @@ impl DoorAddress {
         }
     }
 
+    /// Removes the private directory: nobody can visit any more.
+    pub(crate) fn remove(&self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+
     /// Opens a visit, waiting at most `wait` for room in the program's accept queue.
     pub(crate) fn visit(&self, visit: Visit, wait: Duration) -> io::Result<Pipe> {
         let socket = rustix::net::socket_with(
@@ -78,7 +83,7 @@ impl DoorAddress {
 
 impl Drop for DoorAddress {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
+        self.remove();
     }
 }
 

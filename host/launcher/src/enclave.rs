@@ -28,8 +28,7 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 /// A configured, running program. Dropping it kills it.
 pub struct Enclave {
     name: String,
-    door: Arc<DoorAddress>,
-    process: Arc<Process>,
+    started: Started,
     _watch: Pipe,
 }
 
@@ -77,9 +76,8 @@ impl Enclave {
             error,
         };
         let process = Process::watch(child).map_err(out_of)?;
-        let guard = KillUnlessKept {
-            process: Some(Arc::clone(&process)),
-        };
+        let started = Started { door, process };
+        let (door, process) = (&started.door, &started.process);
         if let Some(stdout) = stdout {
             output::follow(name.clone(), process.pid(), stdout).map_err(out_of)?;
         }
@@ -96,9 +94,8 @@ impl Enclave {
         let watch = door
             .visit(Visit::Watch, CONFIGURATION_WAIT)
             .map_err(|error| named(error.into()))?;
-        offers::open(launch, &door, &process).map_err(out_of)?;
+        offers::open(launch, door, process).map_err(out_of)?;
         configure(&mut visit, &launch.configuration).map_err(named)?;
-        guard.keep();
         tracing::info!(
             program = name,
             pid = process.pid(),
@@ -106,8 +103,7 @@ impl Enclave {
         );
         Ok(Enclave {
             name,
-            door,
-            process,
+            started,
             _watch: watch,
         })
     }
@@ -117,7 +113,13 @@ impl Enclave {
     /// # Errors
     /// See [`VisitError`].
     pub fn call(&self, sealed: &[u8], wait: Duration) -> Result<Vec<u8>, VisitError> {
-        ask(&self.door, Visit::Call, sealed, ANSWER_BYTES_MAX, wait)
+        ask(
+            &self.started.door,
+            Visit::Call,
+            sealed,
+            ANSWER_BYTES_MAX,
+            wait,
+        )
     }
 
     /// Asks for the program's status: strict CBOR of `bield_protocol::status::Status`. Blocks at most `wait`.
@@ -125,7 +127,13 @@ impl Enclave {
     /// # Errors
     /// See [`VisitError`].
     pub fn status(&self, wait: Duration) -> Result<Vec<u8>, VisitError> {
-        ask(&self.door, Visit::Status, &[], STATUS_BYTES_MAX, wait)
+        ask(
+            &self.started.door,
+            Visit::Status,
+            &[],
+            STATUS_BYTES_MAX,
+            wait,
+        )
     }
 
     /// Carries an attested session between a connection and the program. Blocks until it ends.
@@ -134,6 +142,7 @@ impl Enclave {
     /// [`VisitError::Lost`] when the program takes no visits.
     pub fn carry_session(&self, network: TcpStream) -> Result<(), VisitError> {
         let door = self
+            .started
             .door
             .visit(Visit::Session, KILL_WAIT)
             .map_err(VisitError::Lost)?;
@@ -149,31 +158,24 @@ impl Enclave {
     /// The program's process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.process.pid()
+        self.started.process.pid()
     }
 
     /// Whether the process still runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.process.is_running()
+        self.started.process.is_running()
     }
 
     /// Kills the program. Its memory, keys included, goes back to the kernel, which clears it.
     pub fn kill(&self) {
-        self.process.kill();
+        self.started.process.kill();
     }
 
     /// Waits for the program's end, at most `wait` if given; `None` while it runs on.
     #[must_use]
     pub fn wait(&self, wait: Option<Duration>) -> Option<ExitStatus> {
-        self.process.wait(wait)
-    }
-}
-
-impl Drop for Enclave {
-    fn drop(&mut self) {
-        self.process.kill();
-        let _ = self.process.wait(Some(KILL_WAIT));
+        self.started.process.wait(wait)
     }
 }
 
@@ -284,22 +286,17 @@ fn failed(error: io::Error, wait: Duration) -> VisitError {
     }
 }
 
-/// Kills a half-started program when starting fails on the way.
-struct KillUnlessKept {
-    process: Option<Arc<Process>>,
+/// A started process and its door; both go away with this value, however far the start came.
+struct Started {
+    door: Arc<DoorAddress>,
+    process: Arc<Process>,
 }
 
-impl KillUnlessKept {
-    fn keep(mut self) {
-        self.process = None;
-    }
-}
-
-impl Drop for KillUnlessKept {
+impl Drop for Started {
     fn drop(&mut self) {
-        if let Some(process) = &self.process {
-            process.kill();
-            let _ = process.wait(Some(KILL_WAIT));
-        }
+        self.process.kill();
+        let _ = self.process.wait(Some(KILL_WAIT));
+        // Now, not when the last offer's thread lets go of it: this process may be about to end.
+        self.door.remove();
     }
 }

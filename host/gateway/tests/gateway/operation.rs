@@ -62,7 +62,9 @@ fn status_shows_programs_and_their_reports() {
 #[test]
 fn told_to_stop_it_finishes_what_is_in_flight() {
     for signal in [Signal::TERM, Signal::INT] {
-        let mut gateway = Gateway::start("delay=1000", &[]);
+        let doors = tempfile::tempdir().unwrap();
+        let run_directory = ["--run-directory", doors.path().to_str().unwrap()];
+        let mut gateway = Gateway::start("delay=1000", &run_directory);
         let request = sealed_request(1, b"in flight");
         let pid = runtime_pid(&gateway).unwrap();
         std::thread::scope(|scope| {
@@ -72,7 +74,12 @@ fn told_to_stop_it_finishes_what_is_in_flight() {
             assert_eq!(in_flight.join().unwrap().status, 200);
         });
         assert_eq!(gateway.process.wait().unwrap().code(), Some(0));
-        until(|| !is_alive(pid));
+        assert!(!is_alive(pid));
+        assert_eq!(
+            doors.path().read_dir().unwrap().count(),
+            0,
+            "no door is left behind"
+        );
     }
 }
 

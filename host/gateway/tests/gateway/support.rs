@@ -127,6 +127,7 @@ pub(crate) fn command(directory: &Path, runtime_configuration: &str, more: &[&st
     std::fs::write(directory.join("keys.toml"), "").unwrap();
     std::fs::write(directory.join("runtime.toml"), runtime_configuration).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_bield-gateway"));
+    command.env("TMPDIR", directory);
     command.args([
         "--keys-program".as_ref(),
         echo.as_os_str(),
