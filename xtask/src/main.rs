@@ -1,0 +1,64 @@
+//! Project chores, run as `cargo xtask NAME`.
+//!
+//! `quickstart` shows the product, `test` runs every test, `layers` checks the trust zones, `bench`
+//! measures promises. Nothing here is part of the product.
+
+mod layers;
+mod programs;
+mod quickstart;
+mod tests;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of the bield repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build everything, then seal a real model, grant it, call it, and watch three refusals.
+    Quickstart {
+        /// The file whose kind is asked for.
+        #[arg(default_value = "README.md")]
+        file: PathBuf,
+    },
+    /// Build the programs and run every test.
+    Test {
+        /// Arguments for the test runner, such as a part of a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Check that dependencies between trust zones go one way.
+    Layers,
+    /// Run a benchmark; prints a table and writes target/bench/NAME.json.
+    Bench {
+        /// Its name: `inference`.
+        name: String,
+        /// Arguments for the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Quickstart { file } => quickstart::run(&file),
+        Chore::Test { rest } => tests::run(&rest),
+        Chore::Layers => layers::run(),
+        Chore::Bench { name, rest } => programs::bench(&name, &rest),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Building the programs and finding them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Every program that a running system has, with the package that builds it.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("bield-cli", "bield"),
+    ("bield-gateway", "bield-gateway"),
+    ("bield-keys", "bield-keys"),
+    ("bield-runtime", "bield-runtime"),
+    ("bield-software-tee", "bield-software-tee"),
+    ("file-type", "file-type"),
+];
+
+/// Builds all programs and returns the folder they are in.
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.arg("build");
+    for (package, _) in PROGRAMS {
+        build.args(["--package", package]);
+    }
+    build.arg("--bins");
+    if release {
+        build.arg("--release");
+    }
+    succeed(&mut build)?;
+    Ok(target_directory()?.join(if release { "release" } else { "debug" }))
+}
+
+/// Runs `bench NAME` in an optimised build.
+pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
+    let programs = build(true)?;
+    let mut run = cargo();
+    run.args([
+        "run",
+        "--release",
+        "--quiet",
+        "--package",
+        "bield-bench",
+        "--",
+        name,
+    ]);
+    run.arg("--programs").arg(programs).args(rest);
+    succeed(&mut run)
+}
+
+/// The cargo that runs this, in the repository's root.
+pub(crate) fn cargo() -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root());
+    // Set for this process by the outer cargo; a nested one must see its own.
+    cargo
+        .env_remove("CARGO_MANIFEST_DIR")
+        .env_remove("CARGO_PKG_NAME");
+    cargo
+}
+
+/// The repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."))
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let mut metadata = cargo_metadata::MetadataCommand::new();
+    metadata.manifest_path(root().join("Cargo.toml")).no_deps();
+    Ok(metadata
+        .exec()
+        .context("reading cargo metadata")?
+        .target_directory
+        .into())
+}
+
+/// Runs a command and fails when it does.
+pub(crate) fn succeed(command: &mut Command) -> Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("starting {command:?}"))?;
+    ensure!(status.success(), "{command:?} ended with {status}");
+    Ok(())
+}
