@@ -1,0 +1,315 @@
+//! The path of one call, from sealed bytes to a sealed answer.
+//!
+//! ```text
+//! &[u8] ─parse─▶ SealedRequest ─audience ours?─▶ Keys ─open─▶ Opened ─admit─▶ Admitted ─▶ Reply::Answered ─┐
+//!    └────────── Unsealed ◀────────┴──────────────┴─────┘        └─▶ Reply::Refused ─────────── seal ◀─────┘
+//! ```
+//!
+//! Always true: before a request is open, refusals are public and short; afterwards everything is sealed for
+//! its sender, answer and refusal alike. Only an `Admitted` request reaches a model. A panic is a refusal of
+//! this one request. Not here: reading and writing bytes, and the bound on calls (`program`).
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bield_engine::Model;
+use bield_envelope::{Digest, EnvelopeError, ResponseSealer, SealedRequest, Signed, SigningKey};
+use bield_evidence::Measurement;
+use bield_grant::{Admitted, GrantedRequest, Isolation, Refused, ReplayGuard, admit, audience};
+use bield_platform::Randomness;
+use bield_protocol::call::{Reply, Unsealed};
+use bield_protocol::feedback::{Feedback, StartKind};
+use bield_protocol::inference::{self, Answer, Output};
+use bield_protocol::refusal::{Refusal, Retry};
+use bield_receipt::{Receipt, output_commitment};
+use rand_core::Rng as _;
+use zeroize::Zeroizing;
+
+use crate::flights::lock;
+use crate::leases::{Keys, Leases};
+use crate::loading::{LoadTimes, Loader};
+use crate::models::Models;
+use crate::refusals;
+use crate::turns::{Gate, Turns};
+
+/// Longest encoded output in bytes; the host carries answers of up to 80 MiB.
+pub(crate) const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Most packages named in one feedback.
+const RESIDENT_NAMED_MAX: usize = 64;
+
+/// What answers calls; shared by all threads.
+pub(crate) struct Runtime {
+    /// Own measurement.
+    pub(crate) code: Measurement,
+    pub(crate) leases: Leases,
+    pub(crate) models: Arc<Models>,
+    pub(crate) loader: Loader,
+    pub(crate) guard: Mutex<ReplayGuard>,
+    pub(crate) turns: Turns,
+    /// Signs receipts; the key service certified it.
+    pub(crate) signer: SigningKey,
+    pub(crate) gate: Arc<Gate>,
+}
+
+impl Runtime {
+    /// Answers the bytes of one call. Never panics.
+    pub(crate) fn answer(&self, sealed: &[u8]) -> Reply {
+        let started = Instant::now();
+        let mut phases = Phases::default();
+        let answered = quietly(|| self.try_answer(sealed, &mut phases)).unwrap_or_else(|| {
+            Err(refusals::unsealed(
+                "internal",
+                refusals::internal().message,
+                None,
+            ))
+        });
+        let feedback = self.feedback(&phases, started);
+        match answered {
+            Ok(answer) => Reply::Sealed(feedback, answer),
+            Err(unsealed) => Reply::Unsealed(feedback, unsealed),
+        }
+    }
+
+    /// Turns a call away whose bytes were not even read.
+    pub(crate) fn turn_away(&self, unsealed: Unsealed) -> Reply {
+        Reply::Unsealed(self.feedback(&Phases::default(), Instant::now()), unsealed)
+    }
+
+    fn try_answer(&self, sealed: &[u8], phases: &mut Phases) -> Result<Vec<u8>, Unsealed> {
+        let request = SealedRequest::parse(sealed)
+            .map_err(|error| refusals::unsealed("malformed", error, None))?;
+        let package = request.header().package;
+        if request.header().audience != audience(package, &self.code) {
+            return Err(other_audience(&self.code));
+        }
+        let Decided {
+            keys,
+            sealer,
+            verdict,
+        } = self.decide(&request, package, phases)?;
+        let reply = match verdict {
+            Ok(admitted) => quietly(|| self.serve(&admitted, &keys, phases))
+                .unwrap_or_else(|| Err(refusals::internal())),
+            Err(refused) => Err(refusals::not_admitted(&refused)),
+        };
+        let reply = match reply {
+            Ok(answer) => inference::Reply::Answered(answer),
+            Err(refusal) => inference::Reply::Refused(refusal),
+        };
+        let body = Zeroizing::new(reply.encode());
+        Ok(sealer.seal(&body, &mut Randomness))
+    }
+
+    /// Opens the request and decides about it, a second time with a younger lease when that may matter: grants
+    /// and keys may be younger than the lease at hand.
+    fn decide(
+        &self,
+        request: &SealedRequest<'_>,
+        package: Digest,
+        phases: &mut Phases,
+    ) -> Result<Decided, Unsealed> {
+        let keys = match self.leases.cached(package) {
+            Some(keys) => keys,
+            None => phases
+                .lease(|| self.leases.get(package))
+                .map_err(|error| error.unsealed())?,
+        };
+        let first = self.decide_with(request, keys.clone());
+        if !may_change_with_the_lease(&first) {
+            return first.map_err(not_opened);
+        }
+        match phases.lease(|| self.leases.renew(package, &keys)) {
+            Ok(newer) => self.decide_with(request, newer).map_err(not_opened),
+            Err(_) => first.map_err(not_opened),
+        }
+    }
+
+    fn decide_with(
+        &self,
+        request: &SealedRequest<'_>,
+        keys: Arc<Keys>,
+    ) -> Result<Decided, EnvelopeError> {
+        let (opened, sealer) = keys.audience.open(request)?;
+        let verdict = admit(opened, keys.leased(), &mut lock(&self.guard), keys.now());
+        Ok(Decided {
+            keys,
+            sealer,
+            verdict,
+        })
+    }
+
+    fn serve(
+        &self,
+        admitted: &Admitted<GrantedRequest>,
+        keys: &Keys,
+        phases: &mut Phases,
+    ) -> Result<Answer, Refusal> {
+        match admitted.isolation {
+            Isolation::Shared => {}
+            wanted => return Err(refusals::isolation_unsupported(wanted)),
+        }
+        let request = inference::Request::decode(admitted.request.body())
+            .map_err(|error| Refusal::new("malformed-body", error, Retry::Never))?;
+        let model = self.model(keys, phases)?;
+        let output = self.run(&*model, &request, phases)?;
+        Ok(self.receipted(admitted, keys, output))
+    }
+
+    fn model(&self, keys: &Keys, phases: &mut Phases) -> Result<Arc<dyn Model>, Refusal> {
+        let package = keys.lease.package;
+        if let Some(model) = self.models.resident(package) {
+            return Ok(model);
+        }
+        let started = Instant::now();
+        let mut times = None;
+        let model = self.models.get(package, || {
+            let times = times.insert(LoadTimes::default());
+            self.loader.load(keys, &self.models, &self.turns, times)
+        });
+        // Whoever waited for another thread's load waited that long for the opening and more.
+        phases.load = Some(times.unwrap_or(LoadTimes {
+            open: started.elapsed(),
+            load: Duration::ZERO,
+        }));
+        model
+    }
+
+    fn run(
+        &self,
+        model: &dyn Model,
+        request: &inference::Request,
+        phases: &mut Phases,
+    ) -> Result<Vec<u8>, Refusal> {
+        let names: Vec<&str> = request.outputs.iter().map(String::as_str).collect();
+        let turn = self.turns.take();
+        let started = Instant::now();
+        let ran = model.run(&request.inputs, &names);
+        phases.run = started.elapsed();
+        drop(turn);
+        let tensors = ran.map_err(|error| refusals::run(&error))?;
+        let bytes: usize = tensors.iter().map(|tensor| tensor.data().len()).sum();
+        if bytes > OUTPUT_BYTES_MAX {
+            return Err(too_long(bytes));
+        }
+        Ok(Output { tensors }.encode())
+    }
+
+    fn receipted(
+        &self,
+        admitted: &Admitted<GrantedRequest>,
+        keys: &Keys,
+        output: Vec<u8>,
+    ) -> Answer {
+        let mut salt = [0; 32];
+        Randomness.fill_bytes(&mut salt);
+        let commitment = output_commitment(&salt, &output);
+        let receipt = Receipt::bind(admitted, commitment, None, keys.lease.simulated, keys.now());
+        Answer {
+            output,
+            salt,
+            receipt: Signed::sign(&self.signer, receipt).into_signed(),
+            certificate: keys.certificate.as_signed().clone(),
+        }
+    }
+
+    fn feedback(&self, phases: &Phases, started: Instant) -> Feedback {
+        let load = phases.load.unwrap_or_default();
+        Feedback {
+            start: phases.start(),
+            lease_us: micros(phases.lease.unwrap_or_default()),
+            open_us: micros(load.open),
+            load_us: micros(load.load),
+            run_us: micros(phases.run),
+            total_us: micros(started.elapsed()),
+            resident: self.models.names(RESIDENT_NAMED_MAX),
+            in_flight: u32::try_from(self.gate.inside()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// An opened request and the verdict on it.
+struct Decided {
+    keys: Arc<Keys>,
+    sealer: ResponseSealer,
+    verdict: Result<Admitted<GrantedRequest>, Refused>,
+}
+
+/// What a call had to wait for; what is absent was there already.
+#[derive(Default)]
+struct Phases {
+    lease: Option<Duration>,
+    load: Option<LoadTimes>,
+    run: Duration,
+}
+
+impl Phases {
+    fn lease<T>(&mut self, act: impl FnOnce() -> T) -> T {
+        let started = Instant::now();
+        let done = act();
+        *self.lease.get_or_insert_default() += started.elapsed();
+        done
+    }
+
+    /// rten keeps no session beside the model, so a model that is there is ready: never `WarmRuntime`.
+    const fn start(&self) -> StartKind {
+        match (&self.lease, &self.load) {
+            (None, None) => StartKind::Hot,
+            (Some(_), None) => StartKind::WarmModel,
+            (None, Some(_)) => StartKind::WarmKey,
+            (Some(_), Some(_)) => StartKind::Cold,
+        }
+    }
+}
+
+fn may_change_with_the_lease(decided: &Result<Decided, EnvelopeError>) -> bool {
+    match decided {
+        Ok(Decided { verdict, .. }) => verdict
+            .as_ref()
+            .is_err_and(refusals::may_change_with_the_lease),
+        Err(error) => matches!(error, EnvelopeError::OtherKey { .. }),
+    }
+}
+
+fn not_opened(error: EnvelopeError) -> Unsealed {
+    refusals::unsealed("not-opened", error, None)
+}
+
+fn other_audience(code: &Measurement) -> Unsealed {
+    refusals::unsealed(
+        "not-opened",
+        format_args!(
+            "the request is sealed for other code than this runtime's, which is {code}; \
+             fetch the key configuration for that code, if its owner granted it"
+        ),
+        None,
+    )
+}
+
+fn too_long(bytes: usize) -> Refusal {
+    Refusal::new(
+        "answer-too-long",
+        format_args!(
+            "the outputs have {} MiB, an answer at most {}; ask for fewer outputs or a smaller batch",
+            bytes >> 20,
+            OUTPUT_BYTES_MAX >> 20,
+        ),
+        Retry::Never,
+    )
+}
+
+/// Runs one request's work; `None` when it panicked. What it may have left half-done is its own: the shared
+/// tables are changed under locks by code that does not panic in between.
+fn quietly<T>(act: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(act)).ok()
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+const _: () = assert!(OUTPUT_BYTES_MAX < inference::BODY_BYTES_MAX);
+const _: () = assert!(RESIDENT_NAMED_MAX * 40 < 64 << 10);
+
+#[cfg(test)]
+mod tests;

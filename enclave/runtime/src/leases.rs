@@ -1,0 +1,403 @@
+//! Leased keys: what they are, and the cache of them.
+//!
+//! ```text
+//! get(package) ──▶ cached and current? ──▶ Keys
+//!                      └ no ──▶ single flight ──▶ KeySource (key service) ──▶ Keys
+//! renew(package, seen) ── as get, but anything newer than `seen` ──▶ Keys
+//! ```
+//!
+//! Always true: keys are for the package that was asked and for this program's own code; every grant beside
+//! them carries the package owner's signature; keys whose lease or certificate has ended are never handed
+//! out; a lease that the key service refuses to renew is forgotten at once. Renewals ahead of time are rationed per
+//! package ([`RENEWAL_EVERY`], [`RENEWAL_SAVED_MAX`]), so that users without a grant cannot turn this runtime
+//! against the key service. Not here: the session (`key_service`), admission (`bield-grant`).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bield_envelope::{AudienceKey, Digest, Time, Verified};
+use bield_evidence::Measurement;
+use bield_grant::{Grant, Lease, Leased, Revocations};
+use bield_package::PackageKey;
+use bield_protocol::call::Unsealed;
+use bield_protocol::service::LeasedKeys;
+use bield_receipt::WorkerCertificate;
+
+use crate::flights::{Flights, lock};
+
+/// Most packages whose keys are kept; the one that ends first makes room.
+pub(crate) const LEASES_MAX: usize = 1024;
+/// One renewal ahead of time per package and this long, on average.
+pub(crate) const RENEWAL_EVERY: Duration = Duration::from_secs(1);
+/// Renewals that may follow each other at once: a few grants made in a row work at once.
+pub(crate) const RENEWAL_SAVED_MAX: Duration = Duration::from_secs(3);
+
+/// Where keys come from.
+pub(crate) trait KeySource: Send + Sync {
+    /// Asks for the keys of `package`.
+    ///
+    /// # Errors
+    /// See [`KeysError`].
+    fn fetch(&self, package: Digest) -> Result<Keys, KeysError>;
+}
+
+/// The keys of one package, with all that their lease says. Silent.
+pub(crate) struct Keys {
+    pub(crate) lease: Lease,
+    pub(crate) package: PackageKey,
+    pub(crate) audience: AudienceKey,
+    /// Vouches for the signing key of this start; fetched not later than the lease.
+    pub(crate) certificate: Arc<Verified<WorkerCertificate>>,
+    audience_id: Digest,
+    grants: Vec<Verified<Grant>>,
+    revoked: Revocations,
+    issued: Time,
+    received: Instant,
+    /// Time not spent on renewals; one costs [`RENEWAL_EVERY`].
+    saved: Duration,
+}
+
+impl Keys {
+    /// Takes keys off the wire.
+    ///
+    /// # Errors
+    /// [`KeysError::Contradiction`] when they are not for `package` and `code`, or a grant is not the owner's.
+    pub(crate) fn new(
+        leased: LeasedKeys,
+        certificate: Arc<Verified<WorkerCertificate>>,
+        package: Digest,
+        code: &Measurement,
+    ) -> Result<Self, KeysError> {
+        let lease = leased.lease;
+        if lease.package != package {
+            return Err(KeysError::Contradiction("a lease for another package"));
+        }
+        if lease.code != *code || lease.simulated != certificate.simulated {
+            return Err(KeysError::Contradiction("a lease for other code"));
+        }
+        let grants = leased
+            .grants
+            .into_iter()
+            .map(|grant| grant.verify(&lease.owner))
+            .collect::<Result<_, _>>()
+            .map_err(|_| KeysError::Contradiction("a grant that is not its owner's"))?;
+        let audience = AudienceKey::from_seed(leased.audience_key);
+        Ok(Self {
+            package: PackageKey::from_seed(leased.package_key),
+            audience_id: audience.public().id(),
+            audience,
+            certificate,
+            lease,
+            grants,
+            revoked: Revocations::new(),
+            issued: leased.issued,
+            received: Instant::now(),
+            saved: RENEWAL_SAVED_MAX,
+        })
+    }
+
+    /// The host's clock, but never behind what the key service's showed when it issued the lease and the time
+    /// passed since: a host that sets its clock back does not lengthen a lease.
+    pub(crate) fn now(&self) -> Time {
+        bield_platform::now().max(self.issued.plus(self.received.elapsed()))
+    }
+
+    /// What admission asks of a lease.
+    pub(crate) fn leased(&self) -> Leased<'_> {
+        Leased {
+            lease: &self.lease,
+            key: self.audience_id,
+            grants: &self.grants,
+            revoked: &self.revoked,
+        }
+    }
+
+    fn is_current(&self) -> bool {
+        self.now() < self.ends()
+    }
+
+    fn ends(&self) -> Time {
+        self.lease.not_after.min(self.certificate.not_after)
+    }
+
+    /// What is saved by now towards renewals.
+    fn savings(&self) -> Duration {
+        (self.saved + self.received.elapsed()).min(RENEWAL_SAVED_MAX)
+    }
+}
+
+/// The keys of many packages.
+pub(crate) struct Leases {
+    source: Box<dyn KeySource>,
+    cached: Mutex<HashMap<Digest, Arc<Keys>>>,
+    flights: Flights<Result<Arc<Keys>, KeysError>>,
+}
+
+impl Leases {
+    pub(crate) fn new(source: Box<dyn KeySource>) -> Self {
+        Self {
+            source,
+            cached: Mutex::default(),
+            flights: Flights::new(),
+        }
+    }
+
+    /// Returns current keys that are already here.
+    pub(crate) fn cached(&self, package: Digest) -> Option<Arc<Keys>> {
+        let keys = lock(&self.cached).get(&package).cloned();
+        keys.filter(|keys| keys.is_current())
+    }
+
+    /// Returns current keys, fetched if need be.
+    ///
+    /// # Errors
+    /// See [`KeysError`]; shared by all who waited for the same fetch.
+    pub(crate) fn get(&self, package: Digest) -> Result<Arc<Keys>, KeysError> {
+        self.flights.join(package, || match self.cached(package) {
+            Some(keys) => Ok(keys),
+            None => self.fetch(package, RENEWAL_SAVED_MAX),
+        })
+    }
+
+    /// Returns keys newer than `seen`, for a request that those refuse: a grant may be younger than its lease.
+    ///
+    /// # Errors
+    /// [`KeysError::TooSoon`] when the ration is used up, else as [`get`](Self::get).
+    pub(crate) fn renew(&self, package: Digest, seen: &Arc<Keys>) -> Result<Arc<Keys>, KeysError> {
+        self.flights.join(package, || {
+            if let Some(newer) = self.cached(package).filter(|keys| !Arc::ptr_eq(keys, seen)) {
+                return Ok(newer);
+            }
+            let saved = seen
+                .savings()
+                .checked_sub(RENEWAL_EVERY)
+                .ok_or(KeysError::TooSoon)?;
+            self.fetch(package, saved)
+        })
+    }
+
+    fn fetch(&self, package: Digest, saved: Duration) -> Result<Arc<Keys>, KeysError> {
+        let fetched = self.source.fetch(package);
+        let mut cached = lock(&self.cached);
+        match fetched {
+            Ok(mut keys) => {
+                keys.saved = saved;
+                let keys = Arc::new(keys);
+                make_room(&mut cached);
+                cached.insert(package, Arc::clone(&keys));
+                Ok(keys)
+            }
+            Err(error) => {
+                if matches!(error, KeysError::Refused { .. }) {
+                    cached.remove(&package);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn make_room(cached: &mut HashMap<Digest, Arc<Keys>>) {
+    if cached.len() < LEASES_MAX {
+        return;
+    }
+    cached.retain(|_, keys| keys.is_current());
+    while cached.len() >= LEASES_MAX {
+        let ends_first = cached.iter().min_by_key(|(_, keys)| keys.ends());
+        let Some(package) = ends_first.map(|(package, _)| *package) else {
+            return;
+        };
+        cached.remove(&package);
+    }
+}
+
+/// Why there are no keys. The sentences are public: they reach callers that proved nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum KeysError {
+    /// No exchange with the key service took place, or it broke off.
+    #[error(
+        "this runtime does not reach its key service: {why}; try again, and tell the operator if it lasts"
+    )]
+    Unreachable { why: String },
+    /// One end does not accept the other's evidence, or cannot show its own.
+    #[error(
+        "this runtime and its key service do not accept each other: {why}; the operator must look"
+    )]
+    NotAccepted { why: String },
+    /// The key service said no; only its code is public.
+    #[error(
+        "the key service gives this runtime no keys for the package: {code}; its owner must have registered it and granted this code"
+    )]
+    Refused { code: String },
+    /// The key service's answer contradicts the question.
+    #[error("the key service answered with {0}; the operator must look")]
+    Contradiction(&'static str),
+    /// A renewal ahead of time was asked for too soon after the last.
+    #[error("the lease was renewed moments ago; try again in a second")]
+    TooSoon,
+}
+
+impl KeysError {
+    /// The refusal that the host and the caller see.
+    pub(crate) fn unsealed(&self) -> Unsealed {
+        let (code, retry_after_ms) = match self {
+            Self::Unreachable { .. } => ("key-service-unreachable", Some(RETRY_MS)),
+            Self::TooSoon => ("no-lease", Some(RETRY_MS)),
+            _ => ("no-lease", None),
+        };
+        crate::refusals::unsealed(code, self, retry_after_ms)
+    }
+}
+
+/// A key service restarts within a second or two.
+const RETRY_MS: u64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::testing::{Cast, code, package};
+
+    /// Counts fetches; refuses when told to.
+    #[derive(Default)]
+    struct Source {
+        fetches: AtomicU32,
+        fails: Mutex<Option<KeysError>>,
+        lasts: Option<Duration>,
+    }
+
+    impl KeySource for Arc<Source> {
+        fn fetch(&self, package: Digest) -> Result<Keys, KeysError> {
+            self.fetches.fetch_add(1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(20));
+            if let Some(error) = lock(&self.fails).clone() {
+                return Err(error);
+            }
+            let lasts = self.lasts.unwrap_or(Duration::from_secs(60));
+            Ok(Cast::new().keys(package, lasts))
+        }
+    }
+
+    fn leases(source: Source) -> (Arc<Source>, Leases) {
+        let source = Arc::new(source);
+        let leases = Leases::new(Box::new(Arc::clone(&source)));
+        (source, leases)
+    }
+
+    #[test]
+    fn one_fetch_serves_all_who_ask_at_once_and_after() {
+        let (source, leases) = leases(Source::default());
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| leases.get(package(1)).unwrap());
+            }
+        });
+        leases.get(package(1)).unwrap();
+        assert_eq!(source.fetches.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn an_ended_lease_is_fetched_again() {
+        let (source, leases) = leases(Source {
+            lasts: Some(Duration::ZERO),
+            ..Source::default()
+        });
+        leases.get(package(1)).unwrap();
+        assert!(leases.cached(package(1)).is_none());
+        leases.get(package(1)).unwrap();
+        assert_eq!(source.fetches.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_lengthen_a_lease() {
+        let mut keys = Cast::new().keys(package(1), Duration::from_secs(60));
+        let ahead = bield_platform::now().plus(Duration::from_secs(3600));
+        keys.issued = ahead;
+        keys.lease.not_after = ahead;
+        assert!(keys.now() >= ahead);
+        assert!(!keys.is_current());
+    }
+
+    #[test]
+    fn renewals_ahead_of_time_are_rationed() {
+        let (source, leases) = leases(Source::default());
+        let mut keys = leases.get(package(1)).unwrap();
+        for _ in 0..RENEWAL_SAVED_MAX.as_secs() {
+            keys = leases.renew(package(1), &keys).unwrap();
+        }
+        let refused = leases.renew(package(1), &keys).err();
+        assert_eq!(refused, Some(KeysError::TooSoon));
+        assert_eq!(source.fetches.load(Ordering::SeqCst), 4);
+    }
+
+    #[test]
+    fn whoever_asks_with_old_keys_gets_the_newer_ones_without_a_fetch() {
+        let (source, leases) = leases(Source::default());
+        let old = leases.get(package(1)).unwrap();
+        let newer = leases.renew(package(1), &old).unwrap();
+        assert!(Arc::ptr_eq(
+            &newer,
+            &leases.renew(package(1), &old).unwrap()
+        ));
+        assert_eq!(source.fetches.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn a_refused_renewal_forgets_the_lease_and_an_outage_does_not() {
+        let (source, leases) = leases(Source::default());
+        let keys = leases.get(package(1)).unwrap();
+        let why = "test".to_owned();
+        *lock(&source.fails) = Some(KeysError::Unreachable { why });
+        assert!(leases.renew(package(1), &keys).is_err());
+        assert!(leases.cached(package(1)).is_some());
+        let code = "code-not-granted".to_owned();
+        *lock(&source.fails) = Some(KeysError::Refused { code });
+        assert!(leases.renew(package(1), &keys).is_err());
+        assert!(leases.cached(package(1)).is_none());
+    }
+
+    #[test]
+    fn a_failed_fetch_leaves_nothing_behind() {
+        let (source, leases) = leases(Source::default());
+        let why = "test".to_owned();
+        *lock(&source.fails) = Some(KeysError::Unreachable { why });
+        let refused = leases.get(package(1)).err().unwrap().unsealed();
+        assert_eq!(refused.code, "key-service-unreachable");
+        assert!(refused.retry_after_ms.is_some());
+        *lock(&source.fails) = None;
+        assert!(leases.get(package(1)).is_ok());
+    }
+
+    #[test]
+    fn keys_for_another_package_or_other_code_are_refused() {
+        let cast = Cast::new();
+        let leased = |package| cast.leased(package, Duration::from_secs(60));
+        let refused =
+            |asked, code| Keys::new(leased(package(1)), cast.certificate(), asked, &code).err();
+        assert_eq!(refused(package(1), code(1)), None);
+        assert!(matches!(
+            refused(package(2), code(1)),
+            Some(KeysError::Contradiction(_))
+        ));
+        assert!(matches!(
+            refused(package(1), code(2)),
+            Some(KeysError::Contradiction(_))
+        ));
+    }
+
+    #[test]
+    fn the_cache_is_bounded() {
+        let mut cached = HashMap::new();
+        let keys = Arc::new(Cast::new().keys(package(1), Duration::from_secs(60)));
+        for number in 0..LEASES_MAX as u64 + 10 {
+            make_room(&mut cached);
+            cached.insert(
+                Digest::of("test", &[&number.to_be_bytes()]),
+                Arc::clone(&keys),
+            );
+        }
+        assert_eq!(cached.len(), LEASES_MAX);
+    }
+}

@@ -1,0 +1,42 @@
+//! The program that answers sealed requests.
+//!
+//! ```text
+//!  call visit ──▶ Gate ──▶ read ──▶ SealedRequest ──▶ Keys (lease, single flight) ──▶ Opened<Request>
+//!             busy ◀┘                malformed,         │ key service, over an           │
+//!                                    other code         │ attested session               ▼
+//!                                                                            Admitted<GrantedRequest>
+//!  sealed answer ◀── receipt ◀── run ◀── turn ◀── model (cache, single flight) ◀─────────┘
+//!                                                   │ package visit, chunk by chunk
+//! ```
+//!
+//! In: visits through the door. Out: sealed answers and sealed refusals; short public refusals where a
+//! request cannot be opened. Always true: nothing is opened for another audience than this program's own
+//! measurement; no model runs without an [`Admitted`](bield_grant::Admitted) request; what the host sees of an
+//! opened request is one sealed blob, answer or refusal; threads, requests, leases and model memory are
+//! bounded; a request that fails or panics takes nothing from the next one. The program logs that it starts
+//! and stops.
+//!
+//! Left to others: HTTP and routing (`host/gateway`), who may use what (the key service, `bield-grant`),
+//! engines (`enclave/engine`). Isolation is `shared`; a grant that asks for more is refused, never served as
+//! less. Evicted models are given back to the allocator, not wiped: the engine owns their memory.
+//!
+//! On paper, a hot call: one copy of the request through the door, one X-Wing decapsulation (0.4 ms), two
+//! Ed25519 operations, one copy of inputs and of outputs, no round trip. A lease: one attested session, three
+//! round trips, every ten minutes and package. A cold model: each byte is read once and decrypted once, on
+//! all configured threads, into one region; then the engine copies it once.
+
+mod call;
+mod flights;
+mod key_service;
+mod leases;
+mod loading;
+mod models;
+mod program;
+mod refusals;
+mod start;
+#[cfg(test)]
+mod testing;
+mod turns;
+
+pub use program::run;
+pub use start::{TeeAddress, TeeAddressError};

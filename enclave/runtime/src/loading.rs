@@ -1,0 +1,296 @@
+//! From a package that the host offers to a model that may serve.
+//!
+//! ```text
+//! PackageSource ──▶ head: owner's signature ─▶ the package asked for? its owner's? ─▶ memory reserved
+//!               ──▶ manifest: key ─▶ region: chunk by chunk on all threads ─▶ engine ─▶ golden pairs ─▶ Loaded
+//! ```
+//!
+//! Always true: no memory for the model is taken before its head was verified and the budget agreed; a region
+//! with a bad chunk is zeroed and the refusal names the chunk; a model whose golden pairs differ never serves.
+//! Not here: the cache (`models`). On paper: bytes leave the source one thread at a time and are decrypted
+//! while the next are read; memory is the model, 1 MiB per thread, and then the engine's copy.
+
+use std::io::{self, Read, Write as _};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bield_door::{Offers, Visit};
+use bield_engine::{Engine, load_checked};
+use bield_envelope::Digest;
+use bield_package::{OpenPackage, PackageError, PackageHead};
+use bield_protocol::refusal::{Refusal, Retry};
+
+use crate::flights::lock;
+use crate::leases::Keys;
+use crate::models::{Loaded, Models};
+use crate::refusals;
+use crate::turns::Turns;
+
+/// How long to wait for the host to offer to serve a package.
+const OFFER_WAIT: Duration = Duration::from_secs(10);
+
+/// Where sealed packages come from.
+pub(crate) trait PackageSource: Send + Sync {
+    /// Starts reading a package; `None` when the source does not have it. The reader ends where the source
+    /// says that the package ends.
+    ///
+    /// # Errors
+    /// The source does not answer.
+    fn fetch(&self, package: Digest) -> io::Result<Option<Box<dyn Read + Send>>>;
+}
+
+/// Packages that the host serves through offered visits.
+pub(crate) struct HostPackages(pub(crate) Arc<Offers>);
+
+impl PackageSource for HostPackages {
+    fn fetch(&self, package: Digest) -> io::Result<Option<Box<dyn Read + Send>>> {
+        let taken = self.0.take(Visit::Package, OFFER_WAIT);
+        let mut stream = taken.map_err(io::Error::other)?;
+        stream.write_all(package.as_bytes())?;
+        let mut length = [0; 8];
+        stream.read_exact(&mut length)?;
+        let length = u64::from_be_bytes(length);
+        Ok((length > 0).then(|| Box::new(stream.take(length)) as Box<dyn Read + Send>))
+    }
+}
+
+/// What loading takes.
+pub(crate) struct Loader {
+    pub(crate) packages: Box<dyn PackageSource>,
+    pub(crate) engine: Box<dyn Engine>,
+    /// Threads that open chunks.
+    pub(crate) threads: usize,
+}
+
+/// How long the two halves of a load took.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct LoadTimes {
+    pub(crate) open: Duration,
+    pub(crate) load: Duration,
+}
+
+impl Loader {
+    /// Opens the package that `keys` are for and loads its model.
+    ///
+    /// # Errors
+    /// The codes of `refusals` for packages, memory and engines.
+    pub(crate) fn load(
+        &self,
+        keys: &Keys,
+        models: &Arc<Models>,
+        turns: &Turns,
+        times: &mut LoadTimes,
+    ) -> Result<Loaded, Refusal> {
+        let started = Instant::now();
+        let mut source = self.fetch(keys.lease.package)?;
+        let head = PackageHead::read(&mut source).map_err(|error| refusals::package(&error))?;
+        if head.digest() != keys.lease.package || head.header().owner != keys.lease.owner {
+            return Err(foreign());
+        }
+        let bytes = head.header().model_bytes;
+        let space = models.reserve(bytes)?;
+        let opened = head.open_manifest(&keys.package);
+        let package = opened.map_err(|error| refusals::package(&error))?;
+        let region = self
+            .open(&package, source)
+            .map_err(|error| refusals::package(&error))?;
+        times.open = started.elapsed();
+
+        let started = Instant::now();
+        let turn = turns.take();
+        let model = load_checked(&*self.engine, region, package.manifest())
+            .map_err(|error| refusals::load(&error))?;
+        drop(turn);
+        times.load = started.elapsed();
+        Ok(Loaded {
+            model: Arc::from(model),
+            bytes,
+            space,
+        })
+    }
+
+    fn fetch(&self, package: Digest) -> Result<Box<dyn Read + Send>, Refusal> {
+        match self.packages.fetch(package) {
+            Ok(Some(source)) => Ok(source),
+            Ok(None) => Err(missing(package)),
+            Err(error) => Err(refusals::package(&PackageError::Io(error))),
+        }
+    }
+
+    fn open(
+        &self,
+        package: &OpenPackage,
+        source: Box<dyn Read + Send>,
+    ) -> Result<Vec<u8>, PackageError> {
+        let need = package.model_bytes();
+        let bytes = usize::try_from(need).map_err(|_| PackageError::Region { have: 0, need })?;
+        let mut region = vec![0; bytes];
+        match open_model(package, source, &mut region, self.threads) {
+            Ok(()) => Ok(region),
+            Err(error) => {
+                region.fill(0);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Opens all chunks on `threads` threads; the first bad chunk decides.
+fn open_model(
+    package: &OpenPackage,
+    source: Box<dyn Read + Send>,
+    region: &mut [u8],
+    threads: usize,
+) -> Result<(), PackageError> {
+    let chunk_bytes = package.header().chunk_bytes as usize;
+    let belt = Mutex::new(Belt {
+        package,
+        source,
+        due: (0..package.chunk_count()).zip(region.chunks_mut(chunk_bytes)),
+        failed: None,
+    });
+    let work = || {
+        let mut sealed = Vec::new();
+        loop {
+            let Some((index, out)) = lock(&belt).next(&mut sealed) else {
+                return;
+            };
+            if let Err(error) = package.open_chunk(index, &sealed, out) {
+                lock(&belt).fail(index, error);
+                return;
+            }
+        }
+    };
+    let helpers = threads
+        .min(package.chunk_count() as usize)
+        .saturating_sub(1);
+    thread::scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let Belt {
+        mut source, failed, ..
+    } = belt
+        .into_inner()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some((_, error)) = failed {
+        return Err(error);
+    }
+    match source.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(PackageError::Trailing),
+        Err(error) => Err(PackageError::Io(error)),
+    }
+}
+
+/// Hands out chunks in order: sealed bytes from the source, and their place in the region.
+struct Belt<'p, D> {
+    package: &'p OpenPackage,
+    source: Box<dyn Read + Send>,
+    due: D,
+    failed: Option<(u32, PackageError)>,
+}
+
+impl<'r, D: Iterator<Item = (u32, &'r mut [u8])>> Belt<'_, D> {
+    /// Reads the next chunk into `sealed`; `None` at the end or after a failure.
+    fn next(&mut self, sealed: &mut Vec<u8>) -> Option<(u32, &'r mut [u8])> {
+        if self.failed.is_some() {
+            return None;
+        }
+        let (index, out) = self.due.next()?;
+        let place = self.package.chunk(index)?.sealed;
+        sealed.resize(usize::try_from(place.end - place.start).ok()?, 0);
+        if let Err(error) = self.source.read_exact(sealed) {
+            let count = self.package.chunk_count();
+            let error = match error.kind() {
+                io::ErrorKind::UnexpectedEof => PackageError::Truncated { index, count },
+                _ => PackageError::Io(error),
+            };
+            self.fail(index, error);
+            return None;
+        }
+        Some((index, out))
+    }
+}
+
+impl<D> Belt<'_, D> {
+    /// Notes a failure; the one of the lowest chunk is told, whichever thread was first.
+    fn fail(&mut self, index: u32, error: PackageError) {
+        if self.failed.as_ref().is_none_or(|(at, _)| index < *at) {
+            self.failed = Some((index, error));
+        }
+    }
+}
+
+fn missing(package: Digest) -> Refusal {
+    Refusal::new(
+        "package-missing",
+        format_args!(
+            "the host does not have package {package}; its operator must put the package there"
+        ),
+        Retry::AfterChange,
+    )
+}
+
+fn foreign() -> Refusal {
+    Refusal::new(
+        "package-foreign",
+        "the host served another package than was asked for; its operator must look",
+        Retry::AfterChange,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Cast, Shelf};
+
+    fn opened(bytes: Vec<u8>, threads: usize) -> Result<Vec<u8>, PackageError> {
+        let cast = Cast::new();
+        let mut source = io::Cursor::new(bytes);
+        let package = PackageHead::read(&mut source)?.open_manifest(&cast.package_key())?;
+        let mut region = vec![0; package.model_bytes() as usize];
+        let done = open_model(&package, Box::new(source), &mut region, threads);
+        done.map(|()| region)
+    }
+
+    #[test]
+    fn every_number_of_threads_opens_the_same_model() {
+        let shelf = Shelf::stocked();
+        for threads in [1, 2, 7] {
+            let model = opened(shelf.bytes.clone(), threads).unwrap();
+            assert!(model == bield_fixtures::tiny_model());
+        }
+    }
+
+    #[test]
+    fn the_first_bad_chunk_is_named_whoever_opens_it() {
+        let shelf = Shelf::stocked();
+        let (count, at) = (shelf.chunks(), shelf.offset_of_chunk(1));
+        for threads in [1, 2, 7] {
+            let mut bytes = shelf.bytes.clone();
+            bytes[at + 20] ^= 1;
+            *bytes.last_mut().unwrap() ^= 1;
+            let error = opened(bytes, threads).unwrap_err();
+            let want = PackageError::ChunkAltered { index: 1, count };
+            assert_eq!(error.to_string(), want.to_string());
+        }
+    }
+
+    #[test]
+    fn a_package_that_ends_early_or_goes_on_is_refused() {
+        let shelf = Shelf::stocked();
+        let mut short = shelf.bytes.clone();
+        short.pop();
+        assert!(matches!(
+            opened(short, 3),
+            Err(PackageError::Truncated { .. })
+        ));
+        let mut long = shelf.bytes.clone();
+        long.push(0);
+        assert!(matches!(opened(long, 3), Err(PackageError::Trailing)));
+    }
+}

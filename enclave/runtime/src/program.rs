@@ -1,0 +1,240 @@
+//! The accept loop and the threads behind it.
+//!
+//! ```text
+//! accept ─▶ Call ───▶ gate ─▶ queue of unread visits ─▶ threads: read, answer, write, drain
+//!        │              └ full ─▶ one thread says `busy`
+//!        ├▶ Status ──▶ answered at once
+//!        └▶ KeyService, Package ─▶ Offers::keep
+//! ```
+//!
+//! Always true: at most `concurrency + queue_max` calls are inside, and only those that a thread has taken
+//! hold memory for a request; a visit that sends too much, too slowly or nonsense costs its own answer and no
+//! more; when the launcher is gone the loop ends, and with it the process. Not here: what a call means (`call`).
+
+use std::convert::Infallible;
+use std::io::{self, Read, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use bield_door::{Door, DoorError, Offers, Stream, Visit};
+use bield_envelope::SEALED_REQUEST_BYTES_MAX;
+use bield_protocol::call::{Reply, Unsealed};
+use bield_protocol::status::Status;
+
+use crate::call::Runtime;
+use crate::flights::lock;
+use crate::refusals::unsealed;
+use crate::start::{self, TeeAddress};
+use crate::turns::Entry;
+
+/// How long a call may pause while it sends its request.
+const CALL_WAIT: Duration = Duration::from_secs(10);
+/// How long a host may take to stop sending what nobody wants.
+const DRAIN_WAIT: Duration = Duration::from_secs(2);
+/// Threads beyond those that compute: calls that wait for keys or a package, or are being read, while others run.
+/// Each may hold one request of up to 256 MiB.
+const THREADS_AHEAD: usize = 4;
+/// Calls that wait to be told `busy`; more are closed without a word.
+const TURNED_AWAY_MAX: usize = 64;
+/// When to come back to a full runtime.
+const BUSY_RETRY_MS: u64 = 250;
+
+/// Runs the program until its launcher is gone. Standard input is the door.
+///
+/// # Errors
+/// What kept it from starting, or the door failed.
+pub fn run(tee: &TeeAddress) -> anyhow::Result<()> {
+    start::refuse_engine_variables()?;
+    let door = Door::from_stdin()?;
+    let (configuration, configuring) = door.configuration()?;
+    let program = match start::start(tee, &configuration) {
+        Ok(program) => program,
+        Err(error) => {
+            let _ = configuring.refuse(&format!("{error:#}"));
+            return Err(error);
+        }
+    };
+    configuring.ready()?;
+    eprintln!(
+        "bield-runtime {}: serving as {}",
+        env!("CARGO_PKG_VERSION"),
+        program.facts.measurement
+    );
+    match program.serve(&door) {
+        Err(DoorError::HostGone) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A program whose threads wait for calls.
+pub(crate) struct Program {
+    runtime: Arc<Runtime>,
+    offers: Arc<Offers>,
+    facts: Facts,
+    counts: Arc<Counts>,
+    calls: Sender<(Stream, Entry)>,
+    turned_away: SyncSender<Stream>,
+}
+
+/// What the status says that never changes.
+pub(crate) struct Facts {
+    pub(crate) measurement: String,
+    pub(crate) simulated: bool,
+    pub(crate) hardening: Vec<String>,
+    pub(crate) missing: Vec<String>,
+}
+
+/// What happened since start. A sealed refusal counts as served: the host must not learn which it was.
+#[derive(Default)]
+struct Counts {
+    served: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Program {
+    /// Starts the threads that serve calls.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub(crate) fn new(
+        runtime: Runtime,
+        offers: Arc<Offers>,
+        concurrency: usize,
+        facts: Facts,
+    ) -> io::Result<Self> {
+        let (runtime, counts) = (Arc::new(runtime), Arc::<Counts>::default());
+        let (calls, queue) = channel();
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..concurrency + THREADS_AHEAD {
+            let (runtime, counts, queue) = (runtime.clone(), counts.clone(), queue.clone());
+            spawn("call", move || serve_calls(&runtime, &counts, &queue))?;
+        }
+        let (turned_away, full) = sync_channel(TURNED_AWAY_MAX);
+        let (turner, count) = (runtime.clone(), counts.clone());
+        spawn("busy", move || turn_away(&turner, &count, &full))?;
+        Ok(Self {
+            runtime,
+            offers,
+            facts,
+            counts,
+            calls,
+            turned_away,
+        })
+    }
+
+    /// Accepts visits until the door closes.
+    pub(crate) fn serve(&self, door: &Door) -> Result<Infallible, DoorError> {
+        loop {
+            let (visit, stream) = door.accept()?;
+            match visit {
+                Visit::Call => self.take_call(stream),
+                Visit::Status => self.tell_status(stream),
+                Visit::KeyService | Visit::Package => self.offers.keep(visit, stream),
+                // Not served here: closed.
+                _ => {}
+            }
+        }
+    }
+
+    fn take_call(&self, stream: Stream) {
+        match self.runtime.gate.enter() {
+            Some(entry) => {
+                // Fails only when every thread is gone; then the visit closes, and the host starts anew.
+                let _ = self.calls.send((stream, entry));
+            }
+            None => {
+                let _ = self.turned_away.try_send(stream);
+            }
+        }
+    }
+
+    /// Small enough for the socket's buffer, so that a host that does not read delays nobody.
+    fn tell_status(&self, mut stream: Stream) {
+        let status = Status {
+            program: "bield-runtime".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            measurement: self.facts.measurement.clone(),
+            simulated: self.facts.simulated,
+            hardening: self.facts.hardening.clone(),
+            missing: self.facts.missing.clone(),
+            in_flight: self.runtime.gate.inside() as u64,
+            served: self.counts.served.load(Ordering::Relaxed),
+            refused: self.counts.refused.load(Ordering::Relaxed),
+            resident: self.runtime.models.count() as u64,
+        };
+        let _ = stream.write_all(&status.encode());
+    }
+}
+
+fn serve_calls(runtime: &Runtime, counts: &Counts, queue: &Mutex<Receiver<(Stream, Entry)>>) {
+    loop {
+        let Ok((mut stream, entry)) = lock(queue).recv() else {
+            return;
+        };
+        let reply = match read(&mut stream) {
+            Ok(sealed) => runtime.answer(&sealed),
+            Err(refusal) => runtime.turn_away(refusal),
+        };
+        // Before the host can know, so that it never finds a full gate after the last answer.
+        drop(entry);
+        counts.note(&reply);
+        send(stream, &reply);
+    }
+}
+
+fn turn_away(runtime: &Runtime, counts: &Counts, full: &Receiver<Stream>) {
+    while let Ok(stream) = full.recv() {
+        let message = "this runtime has as many requests as it takes; come back shortly";
+        let reply = runtime.turn_away(unsealed("busy", message, Some(BUSY_RETRY_MS)));
+        counts.note(&reply);
+        send(stream, &reply);
+    }
+}
+
+impl Counts {
+    fn note(&self, reply: &Reply) {
+        let count = match reply {
+            Reply::Sealed(..) => &self.served,
+            _ => &self.refused,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn read(stream: &mut Stream) -> Result<Vec<u8>, Unsealed> {
+    let read = stream
+        .limit_waits(CALL_WAIT)
+        .map_err(DoorError::from)
+        .and_then(|()| stream.read_all(SEALED_REQUEST_BYTES_MAX));
+    read.map_err(|error| match error {
+        DoorError::TooLong { .. } => unsealed("malformed", error, None),
+        _ => unsealed(
+            "malformed",
+            "the request broke off on its way; send it again",
+            Some(BUSY_RETRY_MS),
+        ),
+    })
+}
+
+/// Writes the answer, then reads what is still coming: a socket closed on unread bytes loses what it sent.
+fn send(mut stream: Stream, reply: &Reply) {
+    let sent = stream
+        .write_all(&reply.encode())
+        .and_then(|()| stream.finish())
+        .and_then(|()| stream.limit_waits(DRAIN_WAIT));
+    if sent.is_ok() {
+        let rest = &mut stream.take(SEALED_REQUEST_BYTES_MAX as u64);
+        let _ = io::copy(rest, &mut io::sink());
+    }
+}
+
+fn spawn(name: &str, act: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(act)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! From configuration bytes to a program that may serve.
+//!
+//! ```text
+//! bytes ─digest─▶ TEE ─▶ own measurement ─▶ own evidence ─▶ harden ─▶ Program
+//! ```
+//!
+//! Always true: the configuration is measured as it came, before it is read; the process is hardened before
+//! it can hold a key; a configuration that could never serve is refused with a sentence.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context as _, bail, ensure};
+use bield_door::Offers;
+use bield_engine::Rten;
+use bield_envelope::{Digest, SigningKey};
+use bield_evidence::{Roots, claims_report_data, configuration_digest, verify};
+use bield_grant::{REPLAY_ENTRIES_MAX, ReplayGuard};
+use bield_platform::{Hardening, Randomness, Tee, TeeError, harden, software};
+use bield_protocol::configuration::RuntimeConfiguration;
+use bield_session::{Expect, Freshness, Role};
+
+use crate::call::Runtime;
+use crate::key_service::KeyService;
+use crate::leases::Leases;
+use crate::loading::{HostPackages, Loader};
+use crate::models::Models;
+use crate::program::{Facts, Program};
+use crate::turns::{Gate, Turns};
+
+/// Most threads of one run or one opening: the cores of a large machine.
+const THREADS_MAX: usize = 256;
+/// Most requests computed at once.
+const CONCURRENCY_MAX: usize = 64;
+/// Most requests that may wait; each waits as an open visit.
+const QUEUE_MAX: usize = 4096;
+/// Most memory for models, MiB (1 TiB).
+const MODELS_MIB_MAX: u64 = 1 << 20;
+
+/// Which TEE the program runs in, as its launcher says; what is true the evidence shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TeeAddress(PathBuf);
+
+/// The text names no TEE that this version knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a TEE is written software:/path/of/its/socket")]
+pub struct TeeAddressError;
+
+impl FromStr for TeeAddress {
+    type Err = TeeAddressError;
+
+    fn from_str(text: &str) -> Result<Self, TeeAddressError> {
+        let path = text.strip_prefix("software:").map(Path::new);
+        path.filter(|path| path.is_absolute())
+            .map(|path| Self(path.to_path_buf()))
+            .ok_or(TeeAddressError)
+    }
+}
+
+impl TeeAddress {
+    fn connect(&self, configuration: Digest) -> Result<Arc<dyn Tee>, TeeError> {
+        Ok(Arc::new(software::connect(&self.0, configuration)?))
+    }
+}
+
+/// Makes the program that the configuration describes.
+///
+/// # Errors
+/// One sentence for the launcher's operator.
+pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Result<Program> {
+    let tee = address.connect(configuration_digest(configuration))?;
+    let configuration = parse(configuration)?;
+    let roots = configuration.key_service.roots()?;
+    let policy = configuration.key_service.clone().into_policy()?;
+    let simulated = is_simulated(&*tee, &roots)?;
+
+    let offers = Arc::new(Offers::new());
+    let signer = SigningKey::generate(&mut Randomness);
+    // Fresh: a lease is fetched every ten minutes, so a new quote costs little and leaves nothing to clocks.
+    let expect = Expect::attested(Role::KeyService, roots, policy, None, Freshness::Fresh);
+    let code = tee.measurement().clone();
+    let worker = signer.principal();
+    let key_service = KeyService::new(Arc::clone(&offers), tee, expect, worker)?;
+    let engine = Rten::new(configuration.threads);
+    let hardening = harden();
+
+    let runtime = Runtime {
+        leases: Leases::new(Box::new(key_service)),
+        models: Arc::new(Models::new(configuration.models_mib_max << 20)),
+        loader: Loader {
+            packages: Box::new(HostPackages(Arc::clone(&offers))),
+            engine: Box::new(engine),
+            threads: configuration.threads,
+        },
+        guard: Mutex::new(ReplayGuard::new(REPLAY_ENTRIES_MAX)),
+        turns: Turns::new(configuration.concurrency),
+        gate: Gate::new(configuration.concurrency + configuration.queue_max),
+        signer,
+        code,
+    };
+    let facts = facts(&runtime, simulated, &hardening);
+    Ok(Program::new(
+        runtime,
+        offers,
+        configuration.concurrency,
+        facts,
+    )?)
+}
+
+/// Refuses an environment that makes the engine print its timing or change its threads: it is not measured.
+///
+/// # Errors
+/// Names the variable.
+pub(crate) fn refuse_engine_variables() -> anyhow::Result<()> {
+    let engines = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("RTEN_");
+    match std::env::vars_os().map(|(name, _)| name).find(engines) {
+        Some(name) => bail!(
+            "the environment sets {}; the launcher must not pass it",
+            name.to_string_lossy()
+        ),
+        None => Ok(()),
+    }
+}
+
+fn parse(bytes: &[u8]) -> anyhow::Result<RuntimeConfiguration> {
+    let text = std::str::from_utf8(bytes).context("the configuration is not UTF-8")?;
+    let configuration = RuntimeConfiguration::parse(text)?;
+    let RuntimeConfiguration {
+        threads,
+        concurrency,
+        queue_max,
+        models_mib_max,
+        ..
+    } = &configuration;
+    let within = |name: &str, value: usize, least: usize, most: usize| {
+        ensure!(
+            (least..=most).contains(&value),
+            "{name} is {value}; choose {least} to {most}"
+        );
+        Ok(())
+    };
+    within("threads", *threads, 1, THREADS_MAX)?;
+    within("concurrency", *concurrency, 1, CONCURRENCY_MAX)?;
+    within("queue_max", *queue_max, 0, QUEUE_MAX)?;
+    ensure!(
+        (1..=MODELS_MIB_MAX).contains(models_mib_max),
+        "models_mib_max is {models_mib_max}; choose 1 to {MODELS_MIB_MAX}"
+    );
+    ensure!(
+        !configuration.key_service.measurements.is_empty(),
+        "key_service.measurements is empty, so no key service would ever be accepted; name one"
+    );
+    Ok(configuration)
+}
+
+/// Whether own evidence shows real hardware. Evidence that does not verify here shows nothing.
+fn is_simulated(tee: &dyn Tee, roots: &Roots) -> anyhow::Result<bool> {
+    let evidence = tee.evidence(&claims_report_data(b"bield-runtime: who am I"))?;
+    match verify(&evidence, roots, bield_platform::now()) {
+        Ok(claims) if claims.measurement == *tee.measurement() => Ok(claims.simulated),
+        Ok(claims) => bail!(
+            "the TEE said that this program is {} and attests {}; it is broken",
+            tee.measurement(),
+            claims.measurement
+        ),
+        Err(_) => Ok(true),
+    }
+}
+
+fn facts(runtime: &Runtime, simulated: bool, hardening: &Hardening) -> Facts {
+    let failed = |failure: &bield_platform::Failure| {
+        format!("{} (error {})", failure.protection, failure.os_error)
+    };
+    Facts {
+        measurement: runtime.code.to_string(),
+        simulated,
+        hardening: hardening.applied.iter().map(ToString::to_string).collect(),
+        missing: hardening.failed.iter().map(failed).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        parse(text.as_bytes()).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_tee_is_named_by_an_absolute_path() {
+        assert!("software:/run/tee.sock".parse::<TeeAddress>().is_ok());
+        for text in [
+            "",
+            "software:",
+            "software:tee.sock",
+            "sgx:",
+            "/run/tee.sock",
+        ] {
+            assert_eq!(text.parse::<TeeAddress>(), Err(TeeAddressError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_could_never_serve_is_refused_with_a_sentence() {
+        let good = "[key_service]\nprofile = \"dev\"\nmeasurements = [\"sgx:00\"]\n";
+        assert!(parse(good.as_bytes()).is_ok());
+        assert!(refused(&format!("threads = 0\n{good}")).contains("threads is 0; choose 1 to 256"));
+        assert!(refused(&format!("concurrency = 65\n{good}")).contains("1 to 64"));
+        assert!(refused(&format!("models_mib_max = 0\n{good}")).contains("models_mib_max"));
+        assert!(refused("[key_service]\nprofile = \"dev\"\n").contains("measurements is empty"));
+        assert!(refused(&format!("thread = 1\n{good}")).contains("does not parse"));
+        assert!(parse(&[0xff]).is_err());
+    }
+}
