@@ -383,7 +383,7 @@ impl Model {
             .into_std_path_buf();
         let model = Self {
             onnx: source.join("model.onnx"),
-            labels: source.join("content.rs"),
+            labels: source,
         };
         ensure!(
             model.onnx.is_file(),

@@ -42,15 +42,16 @@ pub struct Label {
     pub description: String,
 }
 
-/// Reads the label list from the source of the package that ships the model: the `ContentType`
-/// variants in order, and the `TypeInfo` each stands for. `None` when it does not look like that.
+/// Reads the label list from the sources of the package that ships the model: the variants of `Label`
+/// in order (`model.rs`), and the `TypeInfo` each stands for (`content.rs`). `None` when they do not
+/// look like that.
 #[must_use]
-pub fn labels(source: &str) -> Option<Vec<Label>> {
+pub fn labels(model: &str, content: &str) -> Option<Vec<Label>> {
     let field = |body: &str, name: &str| {
         let from = body.find(&format!("{name}: \""))? + name.len() + 3;
         Some(body[from..].split('"').next()?.to_owned())
     };
-    let statics: std::collections::BTreeMap<String, Label> = source
+    let statics: std::collections::BTreeMap<String, Label> = content
         .split("pub(crate) static ")
         .skip(1)
         .filter_map(|item| {
@@ -62,11 +63,7 @@ pub fn labels(source: &str) -> Option<Vec<Label>> {
             Some((identifier.to_owned(), label))
         })
         .collect();
-    let variants = source
-        .split_once("pub enum ContentType {")?
-        .1
-        .split_once('}')?
-        .0;
+    let variants = model.split_once("enum Label {")?.1.split_once('}')?.0;
     variants
         .lines()
         .map(str::trim)
@@ -112,21 +109,17 @@ mod tests {
 
     #[test]
     fn labels_are_read_in_the_order_of_the_variants() {
-        let source = r#"
+        let content = r#"
             pub(crate) static _3GP: TypeInfo = TypeInfo { label: "3gp", description: "3GPP", };
             pub(crate) static ACE: TypeInfo = TypeInfo { label: "ace", description: "ACE archive", };
-            pub enum ContentType {
-                /// ACE archive
-                Ace,
-                /// 3GPP
-                _3gp,
-            }"#;
-        let labels = labels(source).unwrap();
+            "#;
+        let model = "pub(crate) enum Label {\n    Ace,\n    _3gp,\n}";
+        let labels = labels(model, content).unwrap();
         assert_eq!(
             (labels[0].name.as_str(), labels[1].name.as_str()),
             ("ace", "3gp")
         );
         assert_eq!(best(&labels, &[0.1, 0.9]).unwrap().0.description, "3GPP");
-        assert!(super::labels("fn main() {}").is_none());
+        assert!(super::labels("fn main() {}", content).is_none());
     }
 }

@@ -23,7 +23,7 @@ struct Arguments {
     /// The package: its digest, `name` or `name@version`.
     #[arg(long, default_value = "magika")]
     package: Reference,
-    /// The label list: `src/content.rs` of the package that ships the model.
+    /// The label list: the folder `src` of the package that ships the model.
     #[arg(long)]
     labels: PathBuf,
     /// Where to keep the receipt.
@@ -42,9 +42,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    let source = std::fs::read_to_string(&arguments.labels)
-        .with_context(|| format!("reading labels from {}", arguments.labels.display()))?;
-    let labels = labels(&source).context("that file is not the model's label list")?;
+    let source = |name: &str| {
+        let path = arguments.labels.join(name);
+        std::fs::read_to_string(&path)
+            .with_context(|| format!("reading labels from {}", path.display()))
+    };
+    let labels = labels(&source("model.rs")?, &source("content.rs")?)
+        .context("that folder does not hold the model's label list")?;
     let file = std::fs::read(&arguments.file)
         .with_context(|| format!("reading {}", arguments.file.display()))?;
 
