@@ -1,0 +1,287 @@
+//! `bield dev`: the whole system on this machine, in the foreground.
+//!
+//! ```text
+//! bield dev ─▶ keys.toml, runtime.toml ─measure─▶ trust.toml
+//!     ├─▶ bield-software-tee  (quotes; protects nothing)
+//!     └─▶ bield-gateway ─▶ bield-keys, bield-runtime …
+//! ```
+//!
+//! Always true: everything that was started is stopped again, whichever way this ends; a program that
+//! dies is reported with its last lines.
+
+mod deployment;
+mod program;
+mod stop;
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use bield_sdk::{Gateway, Kind};
+use clap::Args;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::progress;
+use deployment::Deployment;
+use program::{Program, Programs, Scratch};
+use stop::{Event, Events};
+
+/// Run everything on this machine, for development: SOFTWARE TEE, no hardware protection
+///
+/// Starts a software TEE, the gateway, the key service and the runtimes from the programs beside this
+/// one (cargo build --release), writes their measured configurations and a trust file for clients, and
+/// runs until Ctrl-C. Evidence is made and verified exactly as with hardware; only its root is a local
+/// one, which is why every verdict says SIMULATED and every default policy refuses it.
+///
+/// State stays in DIR: packages, the key service's sealed state (one per measurement: a rebuilt key
+/// service starts empty, because it cannot open what another program sealed), and logs.
+///
+///   bield dev
+///   bield init --trust .bield-dev/trust.toml     # in another terminal
+///
+/// With --json, one line is printed when everything is ready: gateway, key_service, trust, measurements.
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Dev {
+    /// Where configuration, packages, state and logs are kept
+    #[arg(long, value_name = "DIR", default_value = ".bield-dev")]
+    dir: PathBuf,
+
+    /// Address of the gateway
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8790")]
+    listen: SocketAddr,
+
+    /// Address of the key service
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8791")]
+    keys_listen: SocketAddr,
+
+    /// How many runtimes to run
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+
+    /// A line for the runtimes' measured configuration, such as threads=4; repeat for more
+    #[arg(long, value_name = "KEY=VALUE")]
+    runtime_config_extra: Vec<String>,
+
+    /// Further argument for bield-gateway, such as --gateway-extra=--queue=8; repeat for more
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    gateway_extra: Vec<String>,
+
+    /// Also write every byte the gateway carries to DIR: what an attacker in its place would see
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+
+    /// Show the programs' logs here as well as in DIR/logs
+    #[arg(long)]
+    logs: bool,
+
+    /// Stop when standard input ends, so that a program that starts this one takes it along
+    #[arg(long)]
+    until_stdin_ends: bool,
+}
+
+impl Dev {
+    pub(crate) fn run(self, output: Output) -> Result<(), Failure> {
+        let programs = Programs::beside_this_one()?;
+        check_free(self.listen, "--listen")?;
+        check_free(self.keys_listen, "--keys-listen")?;
+        output.note(BANNER);
+        let scratch = Scratch::make()?;
+        let deployment = Deployment::write(
+            &self.dir,
+            &programs,
+            &self.runtime_config_extra,
+            self.listen,
+            self.keys_listen,
+        )?;
+        if deployment.starts_empty_again {
+            output.note(
+                "note: the key service changed since last time and starts empty: register and grant again",
+            );
+        }
+        let events = Events::listen(self.until_stdin_ends)?;
+        let tee = self.start_tee(&programs, &scratch, &events)?;
+        let Some(tee) = tee else { return Ok(()) };
+        let gateway = self.start_gateway(&programs, &scratch, &deployment)?;
+        let mut running = [gateway, tee];
+        let ready = self.wait_until_ready(&mut running, &events);
+        let ended = match ready {
+            Ok(true) => {
+                self.announce(&deployment, output);
+                wait_for_the_end(&mut running, &events)
+            }
+            Ok(false) => Ok(()),
+            Err(failure) => Err(failure),
+        };
+        // The gateway first: it stops its programs, which still need the software TEE meanwhile.
+        running.iter_mut().for_each(Program::stop);
+        output.note("stopped");
+        ended
+    }
+
+    /// `None` when told to stop meanwhile.
+    fn start_tee(
+        &self,
+        programs: &Programs,
+        scratch: &Scratch,
+        events: &Events,
+    ) -> Result<Option<Program>, Failure> {
+        let arguments = [
+            "--state".into(),
+            self.dir.join("tee").into_os_string(),
+            "--socket".into(),
+            scratch.socket().into_os_string(),
+        ];
+        let mut tee = Program::start(
+            &programs.software_tee,
+            &arguments,
+            &self.logs_dir(),
+            self.logs,
+        )?;
+        let until = Instant::now() + TEE_WAIT;
+        while std::os::unix::net::UnixStream::connect(scratch.socket()).is_err() {
+            tee.check_alive()?;
+            if Instant::now() > until {
+                return Err(tee.failure("does not listen"));
+            }
+            if matches!(events.wait(POLL), Event::Stop) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(tee))
+    }
+
+    fn start_gateway(
+        &self,
+        programs: &Programs,
+        scratch: &Scratch,
+        deployment: &Deployment,
+    ) -> Result<Program, Failure> {
+        let mut tee = std::ffi::OsString::from("software:");
+        tee.push(scratch.socket());
+        let mut arguments = vec![
+            "--listen".into(),
+            self.listen.to_string().into(),
+            "--keys-listen".into(),
+            self.keys_listen.to_string().into(),
+            "--keys-program".into(),
+            programs.keys.clone().into_os_string(),
+            "--runtime-program".into(),
+            programs.runtime.clone().into_os_string(),
+            "--keys-config".into(),
+            deployment.keys_config.clone().into_os_string(),
+            "--runtime-config".into(),
+            deployment.runtime_config.clone().into_os_string(),
+            "--tee".into(),
+            tee,
+            "--packages".into(),
+            self.dir.join("packages").into_os_string(),
+            "--storage".into(),
+            deployment.storage.clone().into_os_string(),
+            "--workers".into(),
+            self.workers.to_string().into(),
+            "--run-directory".into(),
+            scratch.path().as_os_str().to_owned(),
+        ];
+        if let Some(record) = &self.record {
+            arguments.extend(["--record".into(), record.clone().into_os_string()]);
+        }
+        arguments.extend(self.gateway_extra.iter().map(Into::into));
+        Program::start(&programs.gateway, &arguments, &self.logs_dir(), self.logs)
+    }
+
+    /// `false` when told to stop meanwhile.
+    fn wait_until_ready(&self, running: &mut [Program], events: &Events) -> Result<bool, Failure> {
+        let spinner = progress::spinner("starting the key service and the runtimes");
+        let gateway = Gateway::new(&format!("http://{}", self.listen));
+        let until = Instant::now() + READY_WAIT;
+        while !gateway.is_ready() {
+            running.iter_mut().try_for_each(Program::check_alive)?;
+            if Instant::now() > until {
+                let seconds = READY_WAIT.as_secs();
+                return Err(running[0].failure(&format!("is not ready after {seconds} s")));
+            }
+            if matches!(events.wait(POLL), Event::Stop) {
+                return Ok(false);
+            }
+        }
+        spinner.finish_and_clear();
+        Ok(true)
+    }
+
+    fn announce(&self, deployment: &Deployment, output: Output) {
+        let trust = deployment.trust.display();
+        output.show(
+            &json!({
+                "ready": true,
+                "gateway": format!("http://{}", self.listen),
+                "key_service": self.keys_listen.to_string(),
+                "trust": deployment.trust.display().to_string(),
+                "packages": self.dir.join("packages").display().to_string(),
+                "simulated": true,
+                "measurements": {
+                    "keys": deployment.keys,
+                    "runtime": deployment.runtime,
+                },
+            }),
+            format_args!(
+                "ready\n  gateway      http://{}\n  key service  {}  {}\n  runtime      {} × {}\n  logs         \
+                 {}\n\nnext, in another terminal:\n  bield init --trust {trust}\n  bield verify\n  bield pack \
+                 MODEL.onnx --name NAME --version 1 -o MODEL.bield\n  bield push MODEL.bield\n  bield grant \
+                 MODEL.bield --user me --code {}\n  bield call NAME --owner me --input INPUTS.json\n\nCtrl-C \
+                 stops everything",
+                self.listen,
+                self.keys_listen,
+                deployment.keys,
+                self.workers,
+                deployment.runtime,
+                self.logs_dir().display(),
+                deployment.runtime,
+            ),
+        );
+    }
+
+    fn logs_dir(&self) -> PathBuf {
+        self.dir.join("logs")
+    }
+}
+
+/// Waits until told to stop, or until a program dies.
+fn wait_for_the_end(running: &mut [Program], events: &Events) -> Result<(), Failure> {
+    loop {
+        running.iter_mut().try_for_each(Program::check_alive)?;
+        if matches!(events.wait(POLL), Event::Stop) {
+            return Ok(());
+        }
+    }
+}
+
+/// Binds the port for a moment; a sentence now is better than a log line later.
+fn check_free(address: SocketAddr, flag: &str) -> Result<(), Failure> {
+    TcpListener::bind(address).map(drop).map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!(
+                    "port {} is in use: stop what uses it, or choose another",
+                    address.port()
+                )
+            }
+            _ => format!("cannot listen on {address}: {error}; choose another"),
+        };
+        Failure::new(Kind::Local, format_args!("{hint} with {flag}"))
+    })
+}
+
+const POLL: Duration = Duration::from_millis(100);
+/// The software TEE makes a machine in under a second.
+const TEE_WAIT: Duration = Duration::from_secs(20);
+/// A debug build of the key service and runtimes on a loaded machine takes some seconds.
+const READY_WAIT: Duration = Duration::from_secs(120);
+
+const BANNER: &str = "\
+************************************************************************
+*  SOFTWARE TEE: NO HARDWARE PROTECTION. For development only.         *
+*  Whoever can use this account can read every model and request.      *
+************************************************************************";

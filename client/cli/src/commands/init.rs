@@ -1,0 +1,66 @@
+//! `bield init`.
+
+use std::path::PathBuf;
+
+use bield_sdk::{Home, HomeError, Randomness};
+use clap::Args;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Make an identity, and say whom to trust
+///
+/// Makes a signing key in the home directory (identity.key, readable by you alone) and prints its public
+/// half, the principal: that is the name grants are given to. An identity that is there is kept.
+///
+/// With --trust, checks FILE and copies it to trust.toml in the home directory. It says which gateway
+/// and key service to use, what the key service's evidence must satisfy, and which runtime code may open
+/// your requests. Nothing is sent anywhere before that is known.
+///
+///   bield init --trust .bield-dev/trust.toml
+///   bield --home ~/.bield-work init --trust deployment.toml
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Init {
+    /// Trust file to check and copy; another one that is there stays unless --replace-trust
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
+
+    /// Replace another trust file that is there
+    #[arg(long, requires = "trust")]
+    replace_trust: bool,
+}
+
+impl Init {
+    pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
+        // The trust file first: when it is wrong, nothing was made.
+        let trust = self.trust.as_ref().map(|path| {
+            std::fs::read_to_string(path)
+                .map_err(|error| Failure::local(format_args!("{}: {error}", path.display())))
+        });
+        if let Some(text) = trust.transpose()? {
+            if self.replace_trust {
+                home.replace_trust(&text)?;
+            } else {
+                home.create_trust(&text)?;
+            }
+        }
+        let (identity, made) = match home.create_identity(&mut Randomness) {
+            Ok(identity) => (identity, true),
+            Err(HomeError::IdentityExists { .. }) => (home.identity()?, false),
+            Err(error) => return Err(error.into()),
+        };
+        let principal = identity.principal().to_string();
+        let path = home.path().display().to_string();
+        let trusted = home.trust().is_ok();
+        output.show(
+            &json!({ "principal": principal, "home": path, "made": made, "trust": trusted }),
+            &principal,
+        );
+        if !trusted && !output.is_json() {
+            output.note("nothing is trusted yet; next: bield init --trust FILE");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! `bield pack`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Cursor, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use bield_package::onnx::Signature;
+use bield_package::{
+    ManifestDraft, PackageHead, PackageKey, PackageName, PackageSummary, PackageVersion, pack,
+};
+use bield_sdk::{Home, Randomness};
+use clap::Args;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{progress, tensors};
+
+/// Seal an ONNX model into a package
+///
+/// The package holds the model in 1 MiB sealed chunks, and a sealed description: inputs and outputs read
+/// from the model, golden pairs. Anyone may store it; only code you grant it to can open it. You sign it,
+/// so you need an identity (bield init).
+///
+/// The package's key stays in the home directory (packages/DIGEST.key), written before the package
+/// appears. Without it nobody can grant or open the package: back it up.
+///
+/// A golden pair is an input with the output a correct engine computes. Every runtime runs it when it
+/// loads the model and refuses to serve when the result differs by more than tolerance_ppm (parts per
+/// million of the largest value; 1000 unless given):
+///
+///   {"inputs":   {"bytes":  {"element": "i32", "shape": [1, 4], "data": [35, 33, 47, 98]}},
+///    "expected": {"scores": {"element": "f32", "shape": [1, 2], "data": [0.25, 0.75]}},
+///    "tolerance_ppm": 1000}
+///
+/// Examples:
+///
+///   bield pack model.onnx --name magika --version 3.3 -o magika.bield
+///   bield pack model.onnx --name magika --version 3.4 --golden pair.json -o magika.bield --force
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Pack {
+    /// The model: one ONNX file with its weights inside
+    model: PathBuf,
+
+    /// What to call it: a-z 0-9 . _ - (public)
+    #[arg(long)]
+    name: PackageName,
+
+    /// Which edition it is, such as 1.0.3 (public)
+    #[arg(long)]
+    version: PackageVersion,
+
+    /// File with an input and the expected output; up to three
+    #[arg(long, value_name = "PAIR.json")]
+    golden: Vec<PathBuf>,
+
+    /// Where to write the package
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+
+    /// Replace the output file if it is there; keys of older packages are kept in any case
+    #[arg(long)]
+    force: bool,
+}
+
+impl Pack {
+    pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
+        let identity = home.identity()?;
+        if self.output.exists() && !self.force {
+            return Err(Failure::local(format_args!(
+                "{} exists; choose another -o, or replace it with --force",
+                self.output.display()
+            )));
+        }
+        let model = fs::read(&self.model).map_err(|error| at(&self.model, error))?;
+        let signature = Signature::read(&model).map_err(|error| at(&self.model, error))?;
+        let risky = signature.padded_integer_convolutions.len();
+        if risky > 0 {
+            output.note(format_args!(
+                "warning: {risky} padded integer convolutions; the default engine refuses such models"
+            ));
+        }
+        let mut draft = ManifestDraft::onnx(self.name.clone(), self.version.clone(), signature);
+        let golden = self.golden.iter().map(|path| tensors::read_golden(path));
+        draft.golden = golden.collect::<Result<_, _>>()?;
+        let (inputs, outputs) = (draft.inputs.clone(), draft.outputs.clone());
+
+        let key = PackageKey::generate(&mut Randomness);
+        let unfinished = Unfinished::beside(&self.output)?;
+        let bar = progress::bytes("sealing");
+        let mut sink = BufWriter::with_capacity(1 << 20, &unfinished.file);
+        let summary = pack(
+            &mut Cursor::new(&model),
+            draft,
+            &identity,
+            &key,
+            &mut Randomness,
+            &mut sink,
+            &mut progress::advance(&bar),
+        )?;
+        sink.flush().map_err(|error| at(&self.output, error))?;
+        drop(sink);
+        bar.finish_and_clear();
+        // The key must be on disk before the package can be: a package without its key is lost.
+        keep(home, &summary, &key, &unfinished.path)?;
+        unfinished.finish(&self.output)?;
+
+        let text = |specs: &[bield_sdk::TensorSpec]| -> Vec<String> {
+            specs.iter().map(ToString::to_string).collect()
+        };
+        let key_path = home.package_key_path(summary.digest).display().to_string();
+        output.show(
+            &json!({
+                "package": summary.digest.to_string(),
+                "name": self.name.as_str(),
+                "version": self.version.as_str(),
+                "owner": identity.principal().to_string(),
+                "file": self.output.display().to_string(),
+                "key": key_path,
+                "model_bytes": summary.model_bytes,
+                "package_bytes": summary.package_bytes,
+                "chunks": summary.chunk_count,
+                "inputs": text(&inputs),
+                "outputs": text(&outputs),
+                "golden_pairs": self.golden.len(),
+            }),
+            format_args!(
+                "{}\n  sealed   {} ({} bytes, {} chunks)\n  takes    {}\n  gives    {}\n  golden   {} \
+                 pairs\n  key      {key_path} (back it up: without it the package is lost)",
+                summary.digest,
+                self.output.display(),
+                summary.package_bytes,
+                summary.chunk_count,
+                text(&inputs).join(", "),
+                text(&outputs).join(", "),
+                self.golden.len(),
+            ),
+        );
+        Ok(())
+    }
+}
+
+/// Keeps the key, and the head, so that a grant needs no package at hand.
+fn keep(
+    home: &Home,
+    summary: &PackageSummary,
+    key: &PackageKey,
+    package: &Path,
+) -> Result<(), Failure> {
+    home.keep_package_key(summary.digest, key)?;
+    let open = || File::open(package).map_err(|error| at(package, error));
+    let bytes = PackageHead::read(&mut open()?)?.head_bytes();
+    let mut head = Vec::new();
+    open()?
+        .take(bytes)
+        .read_to_end(&mut head)
+        .map_err(|error| at(package, error))?;
+    Ok(home.keep_package_head(summary.digest, &head)?)
+}
+
+/// A package being written: removed unless it is finished.
+struct Unfinished {
+    path: PathBuf,
+    file: File,
+}
+
+impl Unfinished {
+    fn beside(output: &Path) -> Result<Self, Failure> {
+        let mut name = output.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.unfinished", std::process::id()));
+        let path = output.with_file_name(name);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        Ok(Self {
+            file: file.map_err(|error| at(&path, error))?,
+            path,
+        })
+    }
+
+    fn finish(self, output: &Path) -> Result<(), Failure> {
+        let synced = self
+            .file
+            .sync_all()
+            .and_then(|()| fs::rename(&self.path, output));
+        synced.map_err(|error| at(output, error))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // After the rename nothing is left under this name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn at(path: &Path, error: impl std::fmt::Display) -> Failure {
+    Failure::local(format_args!("{}: {error}", path.display()))
+}

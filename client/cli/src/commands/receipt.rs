@@ -1,0 +1,156 @@
+//! `bield receipt`.
+
+use std::path::PathBuf;
+
+use bield_envelope::{Digest, Principal};
+use bield_evidence::Reference;
+use bield_receipt::{Anchor, Expected, ReceiptBundle, Report, examine};
+use bield_sdk::{Home, HomeError, now};
+use clap::Args;
+use serde_json::json;
+
+use super::verify::conclude;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::show::Checks;
+
+/// Check a receipt offline: which answer came from what
+///
+/// A receipt binds a request, a package, the code that ran it, the grant that allowed it, the answer and
+/// the time. It is signed by the runtime, whose key the key service certified. Nothing is sent.
+///
+/// Whom to believe: --service, else `principal` in trust.toml, else a key service whose evidence this
+/// home has verified before (bield verify). The answer itself is not in the receipt; only who has it can
+/// compare it.
+///
+///   bield receipt .bield/receipts/9f....receipt
+///   bield --json receipt answer.receipt --service ed25519:... --package 3a...
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Receipt {
+    /// The receipt
+    file: PathBuf,
+
+    /// The key service to believe
+    #[arg(long, value_name = "PRINCIPAL")]
+    service: Option<Principal>,
+
+    /// The package it must be about
+    #[arg(long, value_name = "DIGEST")]
+    package: Option<Digest>,
+
+    /// Accept an answer from a software TEE, as a trust.toml with allow_simulated does
+    #[arg(long)]
+    allow_simulated: bool,
+}
+
+impl Receipt {
+    pub(crate) const fn of(file: PathBuf) -> Self {
+        Self {
+            file,
+            service: None,
+            package: None,
+            allow_simulated: false,
+        }
+    }
+
+    pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
+        let bytes = std::fs::read(&self.file)
+            .map_err(|error| Failure::local(format_args!("{}: {error}", self.file.display())))?;
+        let bundle = ReceiptBundle::decode(&bytes)
+            .map_err(|error| Failure::refused(format_args!("{}: {error}", self.file.display())))?;
+        let anchor = self.anchor(home, &bundle)?;
+        let expected = Expected {
+            package: self.package,
+            ..Expected::default()
+        };
+        let report = examine(&bundle, &anchor, expected, now());
+        let passed = report.passed();
+        let (value, text) = (to_json(&report, &anchor), to_text(&report));
+        let failure = format!("{} does not verify", self.file.display());
+        conclude(passed, value, &text, failure, output)
+    }
+
+    /// Whom to believe, and what to accept.
+    fn anchor(&self, home: &Home, bundle: &ReceiptBundle) -> Result<Anchor, Failure> {
+        let trust = match home.trust() {
+            Ok(trust) => Some(trust),
+            Err(HomeError::NoTrust { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let pinned = self
+            .service
+            .or(trust.as_ref().and_then(bield_sdk::Trust::principal));
+        let service = match pinned {
+            Some(service) => service,
+            None => known(home, bundle.certificate.claimed_signer())?,
+        };
+        let code = trust
+            .as_ref()
+            .map(|trust| Reference::Listed(trust.code().to_vec()));
+        Ok(Anchor {
+            service,
+            code: code.unwrap_or(Reference::Deferred),
+            allow_simulated: self.allow_simulated
+                || trust.is_some_and(|trust| trust.allows_simulated()),
+        })
+    }
+}
+
+/// The claimed signer when this home has verified it before, else the one verified last, which will
+/// then be the failed check's "need".
+fn known(home: &Home, claimed: Principal) -> Result<Principal, Failure> {
+    let known = home.known_services()?;
+    if known.iter().any(|service| service.principal == claimed) {
+        return Ok(claimed);
+    }
+    known.last().map(|service| service.principal).ok_or_else(|| {
+        Failure::local(format_args!(
+            "whom to believe? this home has verified no key service yet: run `bield verify` first, or \
+             give --service (the receipt names {claimed})"
+        ))
+    })
+}
+
+fn to_json(report: &Report, anchor: &Anchor) -> serde_json::Value {
+    let mut value = Checks(report.checks()).to_json();
+    value["passed"] = report.passed().into();
+    value["subject"] = "receipt".into();
+    value["service"] = anchor.service.to_string().into();
+    if let Some(receipt) = report.receipt() {
+        value["receipt"] = json!({
+            "request": receipt.request.to_string(),
+            "package": receipt.package.to_string(),
+            "code": receipt.code,
+            "grant": receipt.grant.to_string(),
+            "output": receipt.output.to_string(),
+            "at": receipt.at.to_string(),
+            "head": receipt.head.map(|head| head.to_string()),
+            "simulated": receipt.simulated,
+            "worker": receipt.signer().to_string(),
+        });
+    }
+    value
+}
+
+fn to_text(report: &Report) -> String {
+    let checks = Checks(report.checks()).to_string();
+    let Some(receipt) = report.receipt() else {
+        return checks;
+    };
+    let protection = if receipt.simulated {
+        "software TEE: no hardware protection"
+    } else {
+        "hardware TEE"
+    };
+    let verdict = if report.passed() {
+        "verified"
+    } else {
+        "NOT verified"
+    };
+    format!(
+        "{checks}\n\nreceipt {verdict}: at {} the answer {}\n  to request   {}\n  came from    package \
+         {}\n  run by code  {}\n  under grant  {}\n  protected by {protection}",
+        receipt.at, receipt.output, receipt.request, receipt.package, receipt.code, receipt.grant
+    )
+}

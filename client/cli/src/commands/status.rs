@@ -1,0 +1,129 @@
+//! `bield status`.
+
+use bield_sdk::{Gateway, Home};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::key_service;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Show how the gateway and the key service are
+///
+/// The gateway's part is its own word: it is not trusted. The key service's part comes through an
+/// attested session.
+///
+///   bield status
+///   bield --json status
+#[derive(Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Status {}
+
+impl Status {
+    pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
+        let trust = home.trust()?;
+        let gateway = Gateway::new(trust.gateway())
+            .status()
+            .map_err(Failure::from);
+        let inspected = key_service(home, &trust).and_then(|mut service| {
+            let simulated = service.appraised().simulated();
+            let measurement = service.appraised().measurement().clone();
+            let counts = service.inspect()?;
+            Ok(json!({
+                "service": service.principal().to_string(),
+                "measurement": measurement,
+                "simulated": simulated,
+                "principals": counts.principals,
+                "packages": counts.packages,
+                "grants": counts.grants,
+            }))
+        });
+        let value = json!({
+            "gateway": shown(&gateway, trust.gateway()),
+            "key_service": shown(&inspected, trust.key_service()),
+        });
+        let text = format!(
+            "{}\n{}",
+            gateway_text(&value["gateway"]),
+            keys_text(&value["key_service"])
+        );
+        let failed = inspected.err().or(gateway.err());
+        match failed {
+            None => {
+                output.show(&value, text);
+                Ok(())
+            }
+            Some(failure) => {
+                if !output.is_json() {
+                    output.show(&value, text);
+                }
+                Err(failure.with(value))
+            }
+        }
+    }
+}
+
+/// What was found, or why nothing was, beside the address.
+fn shown(found: &Result<Value, Failure>, address: &str) -> Value {
+    let mut value = match found {
+        Ok(found) if found.is_object() => found.clone(),
+        Ok(_) => json!({}),
+        Err(failure) => failure.to_json(),
+    };
+    value["address"] = address.into();
+    value
+}
+
+fn gateway_text(gateway: &Value) -> String {
+    let address = gateway["address"].as_str().unwrap_or_default();
+    if let Some(error) = gateway["error"]["message"].as_str() {
+        return format!("gateway {address}: {error}");
+    }
+    let mut text = format!("gateway {address} (its own word)");
+    let keys = [&gateway["key_service"]];
+    let workers = gateway["workers"].as_array().into_iter().flatten();
+    for program in keys
+        .into_iter()
+        .chain(workers)
+        .filter(|program| program.is_object())
+    {
+        let report = &program["report"];
+        let word = |value: &Value| {
+            let text = value.as_str().unwrap_or("?");
+            text.chars()
+                .filter(|c| !c.is_control())
+                .take(100)
+                .collect::<String>()
+        };
+        text += &format!(
+            "\n  {}: {}, {} served, {} refused, {} resident, {}",
+            word(&program["program"]),
+            word(&program["state"]),
+            report["served"],
+            report["refused"],
+            report["resident"],
+            word(&report["measurement"]),
+        );
+    }
+    text
+}
+
+fn keys_text(keys: &Value) -> String {
+    let address = keys["address"].as_str().unwrap_or_default();
+    if let Some(error) = keys["error"]["message"].as_str() {
+        return format!("key service {address}: {error}");
+    }
+    let tee = if keys["simulated"] == true {
+        "SOFTWARE TEE"
+    } else {
+        "hardware TEE"
+    };
+    format!(
+        "key service {address} (attested, {tee})\n  {} principals, {} packages, {} grants\n  {}\n  {}",
+        keys["principals"],
+        keys["packages"],
+        keys["grants"],
+        keys["service"].as_str().unwrap_or_default(),
+        keys["measurement"].as_str().unwrap_or_default(),
+    )
+}

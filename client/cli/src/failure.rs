@@ -1,0 +1,138 @@
+//! Every way a command can end badly, as one sentence and one exit code.
+
+use std::process::ExitCode;
+
+use bield_package::{PackError, PackageError};
+use bield_receipt::ReceiptError;
+use bield_sdk::{
+    CallError, FileError, GatewayError, HomeError, Kind, NoOwner, ServiceError, TrustError,
+};
+
+/// A sentence for people, and what sort of failure it is for programs.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: Kind,
+    message: String,
+    /// What was found out before it failed; stands in the JSON beside the error.
+    found: Option<serde_json::Value>,
+}
+
+impl Failure {
+    /// Something on this machine has to be put right.
+    pub(crate) fn local(message: impl ToString) -> Self {
+        Self::new(Kind::Local, message)
+    }
+
+    /// Somebody said no, or something did not verify.
+    pub(crate) fn refused(message: impl ToString) -> Self {
+        Self::new(Kind::Refused, message)
+    }
+
+    pub(crate) fn new(kind: Kind, message: impl ToString) -> Self {
+        Self {
+            kind,
+            message: message.to_string(),
+            found: None,
+        }
+    }
+
+    /// Adds what was found out.
+    pub(crate) fn with(mut self, found: serde_json::Value) -> Self {
+        self.found = Some(found);
+        self
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The failure as JSON.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let error = serde_json::json!({ "kind": self.word(), "message": self.message });
+        let mut value = match &self.found {
+            Some(found) if found.is_object() => found.clone(),
+            _ => serde_json::json!({}),
+        };
+        value["error"] = error;
+        value
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self.kind {
+            Kind::Refused => 1,
+            Kind::Local => 2,
+            Kind::Unreachable => 3,
+        })
+    }
+
+    const fn word(&self) -> &'static str {
+        match self.kind {
+            Kind::Refused => "refused",
+            Kind::Local => "local",
+            Kind::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<TrustError> for Failure {
+    fn from(error: TrustError) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<NoOwner> for Failure {
+    fn from(error: NoOwner) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<PackError> for Failure {
+    fn from(error: PackError) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<PackageError> for Failure {
+    fn from(error: PackageError) -> Self {
+        match error {
+            PackageError::Io(_) => Self::local(error),
+            error => Self::refused(error),
+        }
+    }
+}
+
+impl From<ReceiptError> for Failure {
+    fn from(error: ReceiptError) -> Self {
+        Self::refused(error)
+    }
+}
+
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+impl From<GatewayError> for Failure {
+    fn from(error: GatewayError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        Self::new(error.kind(), error)
+    }
+}

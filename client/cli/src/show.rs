@@ -1,0 +1,113 @@
+//! Checks and tensors in words.
+
+use std::fmt::{self, Write as _};
+
+use bield_evidence::{Check, Outcome};
+use bield_sdk::{ElementType, Tensor};
+use serde_json::{Value, json};
+
+/// Every check on two lines: its outcome, then what was found and what was wanted.
+pub(crate) struct Checks<'a>(pub(crate) &'a [Check]);
+
+impl fmt::Display for Checks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self
+            .0
+            .iter()
+            .map(|check| check.name.len())
+            .max()
+            .unwrap_or(0);
+        for check in self.0 {
+            let outcome = match check.outcome {
+                Outcome::Passed => "passed     ",
+                Outcome::Failed => "FAILED     ",
+                _ => "NOT CHECKED",
+            };
+            writeln!(f, "{outcome}  {:width$}  {}", check.name, check.have)?;
+            if check.outcome != Outcome::Passed {
+                let mover = check.mover;
+                writeln!(f, "{:13}{:width$}  need: {} ({mover})", "", "", check.need)?;
+            }
+        }
+        write!(f, "{}", self.summary())
+    }
+}
+
+impl Checks<'_> {
+    fn count(&self, outcome: Outcome) -> usize {
+        self.0
+            .iter()
+            .filter(|check| check.outcome == outcome)
+            .count()
+    }
+
+    fn summary(&self) -> String {
+        format!(
+            "{} passed, {} FAILED, {} NOT CHECKED",
+            self.count(Outcome::Passed),
+            self.count(Outcome::Failed),
+            self.count(Outcome::NotChecked)
+        )
+    }
+
+    /// The checks as JSON, with counts.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "checks": self.0,
+            "counts": {
+                "passed": self.count(Outcome::Passed),
+                "failed": self.count(Outcome::Failed),
+                "not_checked": self.count(Outcome::NotChecked),
+            },
+        })
+    }
+}
+
+/// One line a tensor: what it is, and its first values.
+pub(crate) struct Tensors<'a>(pub(crate) &'a [Tensor]);
+
+impl fmt::Display for Tensors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, tensor) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_char('\n')?;
+            }
+            write!(
+                f,
+                "{} = [{}",
+                tensor.spec(),
+                first_values(tensor).join(", ")
+            )?;
+            let more = tensor.len().saturating_sub(VALUES_SHOWN);
+            if more > 0 {
+                write!(f, ", … {more} more; --json shows all")?;
+            }
+            f.write_char(']')?;
+        }
+        Ok(())
+    }
+}
+
+fn first_values(tensor: &Tensor) -> Vec<String> {
+    let size = tensor.element().size_bytes();
+    let values = tensor.data().chunks_exact(size).take(VALUES_SHOWN);
+    values.map(|bytes| value(tensor.element(), bytes)).collect()
+}
+
+fn value(element: ElementType, bytes: &[u8]) -> String {
+    match (element, bytes) {
+        (ElementType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).to_string(),
+        (ElementType::I32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]).to_string(),
+        (ElementType::I64, bytes) => bytes
+            .try_into()
+            .map(i64::from_le_bytes)
+            .unwrap_or_default()
+            .to_string(),
+        (ElementType::I8, &[byte]) => byte.cast_signed().to_string(),
+        (ElementType::Bool, &[byte]) => (byte == 1).to_string(),
+        (_, bytes) => bytes.iter().map(u8::to_string).collect(),
+    }
+}
+
+/// Values of one tensor in a line for people.
+const VALUES_SHOWN: usize = 8;

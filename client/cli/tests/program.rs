@@ -1,0 +1,411 @@
+//! The program as it is typed: results, sentences, exit codes. Nothing here needs a running system.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// What one run of the program gave.
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|_| panic!("no JSON: {}{}", self.out, self.err))
+    }
+}
+
+/// A home in a directory of its own.
+struct Stage(tempfile::TempDir);
+
+impl Stage {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let output = Command::new(env!("CARGO_BIN_EXE_bield"))
+            .args(arguments)
+            .current_dir(self.0.path())
+            .env("BIELD_HOME", self.path("home"))
+            .output()
+            .unwrap();
+        Run {
+            code: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// An identity, and trust in a gateway and a key service at these ports.
+    fn with_trust(gateway: u16, keys: u16) -> Self {
+        let stage = Self::new();
+        stage.write("trust.toml", trust(gateway, keys));
+        assert_eq!(stage.run(&["init", "--trust", "trust.toml"]).code, 0);
+        stage
+    }
+
+    fn pack(&self, more: &[&str]) -> Run {
+        self.write("tiny.onnx", bield_fixtures::tiny_model());
+        let mut arguments = vec![
+            "--json",
+            "pack",
+            "tiny.onnx",
+            "--name",
+            "tiny",
+            "--version",
+            "1",
+            "-o",
+            "tiny.bield",
+        ];
+        arguments.extend(more);
+        self.run(&arguments)
+    }
+}
+
+fn trust(gateway: u16, keys: u16) -> String {
+    format!(
+        "gateway = \"http://127.0.0.1:{gateway}\"\nkey_service = \"127.0.0.1:{keys}\"\n\
+         code = [\"sgx:{code}\"]\n[service]\nprofile = \"cloud\"\nmeasurements = [\"sgx:{code}\"]\n",
+        code = "ab".repeat(32)
+    )
+}
+
+/// A port on which nobody listens.
+fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+#[test]
+fn init_makes_an_identity_once_and_prints_its_principal() {
+    let stage = Stage::new();
+    let made = stage.run(&["init"]);
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert!(made.out.starts_with("ed25519:"), "{}", made.out);
+    assert!(made.err.contains("bield init --trust"), "{}", made.err);
+    let again = stage.run(&["--json", "init"]).json();
+    assert_eq!(again["principal"], made.out.trim());
+    assert_eq!(again["made"], false);
+    assert_eq!(stage.run(&["id"]).out, made.out);
+    let key = stage.path("home/identity.key");
+    assert_eq!(key.metadata().unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused_with_what_to_do() {
+    let stage = Stage::new();
+    stage.run(&["init"]);
+    let key = stage.path("home/identity.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let refused = stage.run(&["id"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("chmod 600"), "{}", refused.err);
+    assert!(refused.out.is_empty());
+}
+
+#[test]
+fn a_trust_file_is_checked_before_anything_is_made_and_never_replaced_silently() {
+    let stage = Stage::new();
+    stage.write("bad.toml", "gateway = 1");
+    let bad = stage.run(&["init", "--trust", "bad.toml"]);
+    assert_eq!(bad.code, 2);
+    assert!(!stage.path("home/identity.key").exists());
+    stage.write("one.toml", trust(1, 2));
+    stage.write("two.toml", trust(1, 3));
+    assert_eq!(stage.run(&["init", "--trust", "one.toml"]).code, 0);
+    let refused = stage.run(&["init", "--trust", "two.toml"]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("trust.toml exists"), "{}", refused.err);
+    assert_eq!(
+        stage
+            .run(&["init", "--trust", "two.toml", "--replace-trust"])
+            .code,
+        0
+    );
+    assert_eq!(
+        fs::read_to_string(stage.path("home/trust.toml")).unwrap(),
+        trust(1, 3)
+    );
+}
+
+#[test]
+fn failures_are_sentences_or_json_with_the_documented_exit_code() {
+    let stage = Stage::new();
+    let plain = stage.run(&["id"]);
+    assert_eq!(plain.code, 2);
+    assert!(plain.err.contains("bield init"), "{}", plain.err);
+    let json = stage.run(&["--json", "id"]);
+    assert_eq!(json.code, 2);
+    assert_eq!(json.json()["error"]["kind"], "local");
+    assert_eq!(stage.run(&["no-such-command"]).code, 2);
+    assert_eq!(
+        stage
+            .run(&["measure", "missing", "--config", "missing"])
+            .code,
+        2
+    );
+}
+
+#[test]
+fn nobody_there_is_told_apart_from_a_refusal() {
+    let stage = Stage::with_trust(closed_port(), closed_port());
+    for arguments in [&["verify"][..], &["status"], &["--json", "verify"]] {
+        let run = stage.run(arguments);
+        assert_eq!(run.code, 3, "{arguments:?}: {}{}", run.out, run.err);
+    }
+    let status = stage.run(&["--json", "status"]).json();
+    for part in ["gateway", "key_service"] {
+        assert_eq!(status[part]["error"]["kind"], "unreachable", "{status}");
+    }
+}
+
+#[test]
+fn somebody_there_who_is_no_key_service_does_not_verify() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            use std::io::{Read as _, Write as _};
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    let stage = Stage::with_trust(closed_port(), port);
+    let run = stage.run(&["--json", "verify"]);
+    assert_eq!(run.code, 1, "{}{}", run.out, run.err);
+    let found = run.json();
+    assert_eq!(found["passed"], false);
+    assert_eq!(found["counts"]["failed"], 1);
+    assert!(found["counts"]["not_checked"].as_u64().unwrap() >= 4);
+    let text = stage.run(&["verify"]);
+    assert!(
+        text.out.contains("FAILED") && text.out.contains("NOT CHECKED"),
+        "{}",
+        text.out
+    );
+}
+
+#[test]
+fn measure_computes_the_published_digests() {
+    let stage = Stage::new();
+    stage.write("program", b"a program");
+    stage.write("configuration", b"threads = 2\n");
+    let found = stage
+        .run(&["--json", "measure", "program", "--config", "configuration"])
+        .json();
+    // Computed from spec/02's rules with the Python package `blake3`.
+    assert_eq!(found["program_digest"], PROGRAM_DIGEST);
+    assert_eq!(found["configuration_digest"], CONFIGURATION_DIGEST);
+    assert_eq!(found["measurement"], MEASUREMENT);
+    let text = stage.run(&["measure", "program", "--config", "configuration"]);
+    assert_eq!(text.out.trim(), MEASUREMENT);
+}
+
+#[test]
+fn a_model_is_packed_checked_offline_and_its_key_is_kept() {
+    let stage = Stage::with_trust(closed_port(), closed_port());
+    let packed = stage.pack(&[]);
+    assert_eq!(packed.code, 0, "{}{}", packed.out, packed.err);
+    let packed = packed.json();
+    let key = Path::new(packed["key"].as_str().unwrap()).to_owned();
+    assert_eq!(key.metadata().unwrap().mode() & 0o777, 0o600);
+    assert!(!packed["inputs"].as_array().unwrap().is_empty());
+
+    let verified = stage.run(&["--json", "verify", "--package", "tiny.bield"]);
+    assert_eq!(verified.code, 0, "{}", verified.out);
+    assert_eq!(verified.json()["counts"]["passed"], 5);
+    assert_eq!(verified.json()["package"], packed["package"]);
+
+    fs::remove_file(key).unwrap();
+    let without = stage.run(&["--json", "verify", "--package", "tiny.bield"]);
+    assert_eq!(without.code, 0);
+    assert_eq!(without.json()["counts"]["not_checked"], 3);
+    // Nobody is asked before everything that is needed is at hand.
+    let code = format!("sgx:{}", "ab".repeat(32));
+    let grant = stage.run(&["grant", "tiny.bield", "--user", "me", "--code", &code]);
+    assert_eq!(grant.code, 2);
+    assert!(grant.err.contains("no key for package"), "{}", grant.err);
+}
+
+#[test]
+fn a_tampered_package_is_refused_with_the_chunk_named() {
+    let stage = Stage::with_trust(closed_port(), closed_port());
+    assert_eq!(stage.pack(&[]).code, 0);
+    let path = stage.path("tiny.bield");
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let refused = stage.run(&["verify", "--package", "tiny.bield"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.out.contains("chunk 0 of 1"), "{}", refused.out);
+    fs::write(&path, b"bieldpkg").unwrap();
+    assert_eq!(stage.run(&["verify", "--package", "tiny.bield"]).code, 1);
+    assert_eq!(stage.run(&["push", "tiny.bield"]).code, 1);
+}
+
+#[test]
+fn packing_replaces_nothing_unless_told_and_leaves_nothing_unfinished() {
+    let stage = Stage::with_trust(closed_port(), closed_port());
+    assert_eq!(stage.pack(&[]).code, 0);
+    let before = fs::read(stage.path("tiny.bield")).unwrap();
+    let refused = stage.pack(&[]);
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("--force")
+    );
+    assert_eq!(fs::read(stage.path("tiny.bield")).unwrap(), before);
+    assert_eq!(stage.pack(&["--force"]).code, 0);
+    assert_ne!(fs::read(stage.path("tiny.bield")).unwrap(), before);
+    stage.write("golden.json", r#"{"inputs": {}, "expected": {}}"#);
+    assert_eq!(stage.pack(&["--force", "--golden", "golden.json"]).code, 2);
+    let names = fs::read_dir(stage.0.path()).unwrap();
+    let names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(
+        !names.iter().any(|name| name.ends_with("unfinished")),
+        "{names:?}"
+    );
+    // Both keys are there: neither package is lost.
+    assert_eq!(
+        fs::read_dir(stage.path("home/packages")).unwrap().count(),
+        4
+    );
+}
+
+#[test]
+fn what_is_no_model_is_refused_with_its_name() {
+    let stage = Stage::new();
+    stage.run(&["init"]);
+    stage.write("model.onnx", b"not a model");
+    let refused = stage.run(&[
+        "pack",
+        "model.onnx",
+        "--name",
+        "x",
+        "--version",
+        "1",
+        "-o",
+        "x.bield",
+    ]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.err.contains("model.onnx"), "{}", refused.err);
+    assert!(!stage.path("x.bield").exists());
+}
+
+#[test]
+fn inputs_and_names_are_checked_before_anybody_is_asked() {
+    let stage = Stage::with_trust(closed_port(), closed_port());
+    stage.write(
+        "inputs.json",
+        r#"{"inputs": {"x": {"element": "u8", "shape": [1], "data": [999]}}}"#,
+    );
+    let owner = format!("ed25519:{}", "01".repeat(32));
+    let bad = stage.run(&[
+        "call",
+        "magika",
+        "--owner",
+        &owner,
+        "--input",
+        "inputs.json",
+    ]);
+    assert_eq!(bad.code, 2);
+    assert!(bad.err.contains("x: value 0"), "{}", bad.err);
+    assert!(
+        !bad.err.contains("999"),
+        "contents never appear: {}",
+        bad.err
+    );
+    let nameless = stage.run(&["call", "magika", "--input", "inputs.json"]);
+    assert_eq!(nameless.code, 2);
+    assert!(nameless.err.contains("whose package"), "{}", nameless.err);
+    assert_eq!(
+        stage.run(&["call", "../x", "--input", "inputs.json"]).code,
+        2
+    );
+    stage.write(
+        "inputs.json",
+        r#"{"inputs": {"x": {"element": "u8", "shape": [1], "data": [9]}}}"#,
+    );
+    let nobody = stage.run(&[
+        "call",
+        "magika",
+        "--owner",
+        &owner,
+        "--input",
+        "inputs.json",
+    ]);
+    assert_eq!(nobody.code, 3, "{}", nobody.err);
+}
+
+#[test]
+fn a_receipt_needs_somebody_to_believe() {
+    let stage = Stage::new();
+    stage.write("broken.receipt", b"nonsense");
+    assert_eq!(stage.run(&["receipt", "broken.receipt"]).code, 1);
+    assert_eq!(stage.run(&["receipt", "missing.receipt"]).code, 2);
+}
+
+#[test]
+fn a_port_in_use_and_missing_programs_are_sentences() {
+    // Alone in a directory, so that no sibling programs are found; linked, because a copy that another
+    // test's fork still holds open cannot be started.
+    let stage = Stage(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
+    let alone = stage.path("alone");
+    fs::create_dir(&alone).unwrap();
+    let program = alone.join("bield");
+    fs::hard_link(env!("CARGO_BIN_EXE_bield"), &program).unwrap();
+    let output = Command::new(&program).arg("dev").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("cargo build --release"), "{err}");
+
+    for name in [
+        "bield-software-tee",
+        "bield-gateway",
+        "bield-keys",
+        "bield-runtime",
+    ] {
+        fs::write(alone.join(name), b"").unwrap();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let output = Command::new(&program)
+        .args(["dev", "--listen", &address])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        err.contains("is in use") && err.contains("--listen"),
+        "{err}"
+    );
+}
+
+const PROGRAM_DIGEST: &str = "e39e1f28a6212a6f9aa6c9b7ecf4472c64ffe01862ee999e14eb365d40108ec6";
+const CONFIGURATION_DIGEST: &str =
+    "67a2a95337ba4b368c9c85e44d192933017fdfe35bb0eae5d4768bb446d9519c";
+const MEASUREMENT: &str = "sgx:0608a09b86535442e3edabffc7cd19965044106ca1aea64f96233a211eb4d0d1";
