@@ -1,7 +1,7 @@
 //! From configuration bytes to a program that may serve.
 //!
 //! ```text
-//! bytes ─digest─▶ TEE ─▶ own measurement ─▶ own evidence ─▶ harden ─▶ Program
+//! bytes ─digest─▶ TEE: own measurement ─▶ harden ─▶ parse ─▶ own evidence ─▶ Program
 //! ```
 //!
 //! Always true: the configuration is measured as it came, before it is read; the process is hardened before
@@ -70,6 +70,8 @@ impl TeeAddress {
 /// One sentence for the launcher's operator.
 pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Result<Program> {
     let tee = address.connect(configuration_digest(configuration))?;
+    // Before any thread starts: one of the protections is inherited by threads, not shared with them.
+    let hardening = harden();
     let configuration = parse(configuration)?;
     let roots = configuration.key_service.roots()?;
     let policy = configuration.key_service.clone().into_policy()?;
@@ -83,7 +85,6 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
     let worker = signer.principal();
     let key_service = KeyService::new(Arc::clone(&offers), tee, expect, worker)?;
     let engine = Rten::new(configuration.threads);
-    let hardening = harden();
 
     let runtime = Runtime {
         leases: Leases::new(Box::new(key_service)),

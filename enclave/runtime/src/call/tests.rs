@@ -170,7 +170,10 @@ fn keys_that_are_refused_or_out_of_reach_are_told_apart() {
     let (stage, runtime) = stage();
     let (sealed, _) = stage.cast.request(stage.package, 1);
     let code = "code-not-granted".to_owned();
-    stage.service.mind().fails = Some(KeysError::Refused { code });
+    stage.service.mind().fails = Some(KeysError::Refused {
+        code,
+        retry_after_ms: None,
+    });
     let refusal = turned_down(&runtime, &sealed);
     assert_eq!(
         (refusal.code.as_str(), refusal.retry_after_ms),

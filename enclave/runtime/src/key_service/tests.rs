@@ -7,7 +7,7 @@ use bield_door::Door;
 use bield_envelope::{Secret, Seeded, SigningKey, Time};
 use bield_evidence::{Evidence, Policy, Reference, Roots, TeeKind, canonical_dcap};
 use bield_platform::TeeError;
-use bield_protocol::refusal::{Refusal, Retry};
+use bield_protocol::refusal::Refusal;
 use bield_session::{Freshness, accept};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
 use std::io::Write as _;
