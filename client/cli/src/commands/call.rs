@@ -26,18 +26,8 @@ use crate::{progress, tensors};
 ///
 /// REFERENCE is a digest, a name, or name@version. A name means its owner's package of that name: give
 /// --owner, or set `owner` in trust.toml.
-///
-/// Tensors are JSON: name, element type (f32, i32, i64, i8, u8, bool), shape, and all values in one flat
-/// list, last dimension fastest:
-///
-///   {"inputs": {"bytes": {"element": "i32", "shape": [1, 4], "data": [35, 33, 47, 98]}}}
-///
-/// Examples:
-///
-///   bield call magika --owner ed25519:... --input inputs.json
-///   make-inputs | bield --json call magika@3.3 --input - --output scores
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Call {
     /// The package: a digest, a name, or name@version
     reference: Reference,
@@ -194,3 +184,12 @@ fn target(
 
 /// Times a request is sent at most: a restarted runtime is back within the first two pauses.
 const ATTEMPTS_MAX: u32 = 5;
+
+const EXAMPLES: &str = r#"Tensors are JSON: name, element type (f32, i32, i64, i8, u8, bool), shape, and
+all values in one flat list, last dimension fastest:
+
+  {"inputs": {"bytes": {"element": "i32", "shape": [1, 4], "data": [35, 33, 47, 98]}}}
+
+Examples:
+  bield call magika --owner ed25519:... --input inputs.json
+  make-inputs | bield --json call magika@3.3 --input - --output scores"#;

@@ -24,11 +24,8 @@ use crate::output::Output;
 /// the key service gives it only to runtimes whose evidence shows the granted code.
 ///
 /// PACKAGE is the file, or the digest of a package that was packed in this home.
-///
-///   bield grant magika.bield --user ed25519:... --code sgx:...
-///   bield grant magika.bield --user me --user ed25519:... --code sgx:... --expires 12h
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Grant {
     /// The package: its file, or its digest
     package: String,
@@ -184,6 +181,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 const TEN_YEARS_SECS: u64 = 10 * 366 * 86_400;
+
+const EXAMPLES: &str = r#"Examples:
+  bield grant magika.bield --user ed25519:... --code sgx:...
+  bield grant magika.bield --user me --user ed25519:... --code sgx:... --expires 12h"#;
 
 #[cfg(test)]
 mod tests {

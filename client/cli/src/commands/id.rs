@@ -10,11 +10,8 @@ use crate::output::Output;
 /// Print this identity's principal
 ///
 /// The principal is the public half of the signing key: give it to model owners, who grant by it.
-///
-///   bield id
-///   bield grant model.bield --user "$(bield --home ../friend id)" --code sgx:...
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Id {}
 
 impl Id {
@@ -24,3 +21,7 @@ impl Id {
         Ok(())
     }
 }
+
+const EXAMPLES: &str = r#"Examples:
+  bield id
+  bield grant model.bield --user "$(bield --home ../friend id)" --code sgx:..."#;

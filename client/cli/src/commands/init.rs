@@ -17,11 +17,8 @@ use crate::output::Output;
 /// With --trust, checks FILE and copies it to trust.toml in the home directory. It says which gateway
 /// and key service to use, what the key service's evidence must satisfy, and which runtime code may open
 /// your requests. Nothing is sent anywhere before that is known.
-///
-///   bield init --trust .bield-dev/trust.toml
-///   bield --home ~/.bield-work init --trust deployment.toml
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Init {
     /// Trust file to check and copy; another one that is there stays unless --replace-trust
     #[arg(long, value_name = "FILE")]
@@ -64,3 +61,7 @@ impl Init {
         Ok(())
     }
 }
+
+const EXAMPLES: &str = r#"Examples:
+  bield init --trust .bield-dev/trust.toml
+  bield --home ~/.bield-work init --trust deployment.toml"#;

@@ -14,10 +14,8 @@ use crate::output::Output;
 /// A measurement names code: the program's bytes and every byte of its measured configuration. What a
 /// release states, a grant names and evidence shows must be the value you compute here, offline, from
 /// files you trust. This is the measurement in a software TEE.
-///
-///   bield measure target/release/bield-runtime --config .bield-dev/runtime.toml
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Measure {
     /// The program's file
     program: PathBuf,
@@ -59,3 +57,6 @@ pub(crate) fn measure(program: &Path, configuration: &[u8]) -> Result<Measuremen
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| Failure::local(format_args!("{}: {error}", path.display())))
 }
+
+const EXAMPLES: &str = r#"Examples:
+  bield measure target/release/bield-runtime --config .bield-dev/runtime.toml"#;

@@ -24,21 +24,8 @@ use crate::{progress, tensors};
 ///
 /// The package's key stays in the home directory (packages/DIGEST.key), written before the package
 /// appears. Without it nobody can grant or open the package: back it up.
-///
-/// A golden pair is an input with the output a correct engine computes. Every runtime runs it when it
-/// loads the model and refuses to serve when the result differs by more than tolerance_ppm (parts per
-/// million of the largest value; 1000 unless given):
-///
-///   {"inputs":   {"bytes":  {"element": "i32", "shape": [1, 4], "data": [35, 33, 47, 98]}},
-///    "expected": {"scores": {"element": "f32", "shape": [1, 2], "data": [0.25, 0.75]}},
-///    "tolerance_ppm": 1000}
-///
-/// Examples:
-///
-///   bield pack model.onnx --name magika --version 3.3 -o magika.bield
-///   bield pack model.onnx --name magika --version 3.4 --golden pair.json -o magika.bield --force
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Pack {
     /// The model: one ONNX file with its weights inside
     model: PathBuf,
@@ -196,3 +183,16 @@ impl Drop for Unfinished {
 fn at(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure::local(format_args!("{}: {error}", path.display()))
 }
+
+const EXAMPLES: &str = r#"A golden pair is an input with the output a correct engine computes. Every
+runtime runs it when it loads the model, and refuses to serve when the result
+differs by more than tolerance_ppm (parts per million of the largest value;
+1000 unless given):
+
+  {"inputs":   {"bytes":  {"element": "i32", "shape": [1, 4], "data": [35, 33, 47, 98]}},
+   "expected": {"scores": {"element": "f32", "shape": [1, 2], "data": [0.25, 0.75]}},
+   "tolerance_ppm": 1000}
+
+Examples:
+  bield pack model.onnx --name magika --version 3.3 -o magika.bield
+  bield pack model.onnx --name magika --version 3.4 --golden pair.json -o magika.bield --force"#;

@@ -17,10 +17,8 @@ use crate::progress;
 ///
 /// The gateway stores it under its digest and cannot open it. Pushing a package that is there already
 /// sends nothing.
-///
-///   bield push magika.bield
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Push {
     /// The package
     file: PathBuf,
@@ -61,3 +59,6 @@ impl Push {
         Ok(())
     }
 }
+
+const EXAMPLES: &str = r#"Examples:
+  bield push magika.bield"#;

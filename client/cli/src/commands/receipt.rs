@@ -22,11 +22,8 @@ use crate::show::Checks;
 /// Whom to believe: --service, else `principal` in trust.toml, else a key service whose evidence this
 /// home has verified before (bield verify). The answer itself is not in the receipt; only who has it can
 /// compare it.
-///
-///   bield receipt .bield/receipts/9f....receipt
-///   bield --json receipt answer.receipt --service ed25519:... --package 3a...
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Receipt {
     /// The receipt
     file: PathBuf,
@@ -154,3 +151,7 @@ fn to_text(report: &Report) -> String {
         receipt.at, receipt.output, receipt.request, receipt.package, receipt.code, receipt.grant
     )
 }
+
+const EXAMPLES: &str = r#"Examples:
+  bield receipt .bield/receipts/9f....receipt
+  bield --json receipt answer.receipt --service ed25519:... --package 3a..."#;

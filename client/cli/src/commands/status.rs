@@ -12,11 +12,8 @@ use crate::output::Output;
 ///
 /// The gateway's part is its own word: it is not trusted. The key service's part comes through an
 /// attested session.
-///
-///   bield status
-///   bield --json status
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Status {}
 
 impl Status {
@@ -127,3 +124,7 @@ fn keys_text(keys: &Value) -> String {
         keys["measurement"].as_str().unwrap_or_default(),
     )
 }
+
+const EXAMPLES: &str = r#"Examples:
+  bield status
+  bield --json status"#;

@@ -24,13 +24,8 @@ use crate::show::Checks;
 ///
 /// With a receipt: as `bield receipt`. With --package: checks a package's head and, when this home has
 /// its key, its description and every chunk, offline.
-///
-///   bield verify
-///   bield --json verify
-///   bield verify .bield/receipts/9f....receipt
-///   bield verify --package magika.bield
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Verify {
     /// A receipt to check instead of the key service
     #[arg(value_name = "FILE.receipt", conflicts_with = "package")]
@@ -252,3 +247,9 @@ fn check(name: &'static str, outcome: Outcome, have: &str, need: &str) -> Check 
         mover: Mover::Owner,
     }
 }
+
+const EXAMPLES: &str = r#"Examples:
+  bield verify
+  bield --json verify
+  bield verify .bield/receipts/9f....receipt
+  bield verify --package magika.bield"#;

@@ -38,12 +38,9 @@ use stop::{Event, Events};
 /// State stays in DIR: packages, the key service's sealed state (one per measurement: a rebuilt key
 /// service starts empty, because it cannot open what another program sealed), and logs.
 ///
-///   bield dev
-///   bield init --trust .bield-dev/trust.toml     # in another terminal
-///
 /// With --json, one line is printed when everything is ready: gateway, key_service, trust, measurements.
 #[derive(Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct Dev {
     /// Where configuration, packages, state and logs are kept
     #[arg(long, value_name = "DIR", default_value = ".bield-dev")]
@@ -285,3 +282,7 @@ const BANNER: &str = "\
 *  SOFTWARE TEE: NO HARDWARE PROTECTION. For development only.         *
 *  Whoever can use this account can read every model and request.      *
 ************************************************************************";
+
+const EXAMPLES: &str = r#"Examples:
+  bield dev
+  bield init --trust .bield-dev/trust.toml     # in another terminal"#;

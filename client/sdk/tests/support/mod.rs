@@ -1,0 +1,381 @@
+//! The cast: a key service and a gateway with a runtime behind it, on real sockets, honest unless told
+//! to lie in one place.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in a test is a failed test"
+)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use bield_envelope::{
+    AudienceKey, Digest, SealedRequest, Secret, Seeded, Signed, SigningKey, Time,
+};
+use bield_evidence::{Measurement, TeeKind, canonical_dcap};
+use bield_grant::audience;
+use bield_protocol::inference::{Answer, Output, Reply, Request};
+use bield_protocol::refusal::{Refusal, Retry};
+use bield_protocol::service::{self, Inspection, KeyConfiguration, PackageReference};
+use bield_receipt::{Receipt, WorkerCertificate, output_commitment};
+use bield_sdk::{ElementType, Randomness, Tensor, TensorSpec, Trust, now};
+use bield_session::{Expect, Identity, Role, SessionKey, accept, provider};
+use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
+
+pub(crate) const KEYS_CODE: [u8; 32] = [0x11; 32];
+pub(crate) const RUNTIME_CODE: [u8; 32] = [0x22; 32];
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// One untruth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    None,
+    /// The key service names a key of other code.
+    OtherCode,
+    /// … of another package.
+    OtherPackage,
+    /// … of an audience that does not follow from package and code.
+    OtherAudience,
+    /// … under another anchor of receipts.
+    OtherService,
+    /// … that has ended.
+    Ended,
+    /// The key service refuses.
+    RefusesKey,
+    /// The gateway is busy twice before it serves.
+    BusyTwice,
+    /// The gateway is always busy.
+    AlwaysBusy,
+    /// The gateway answers with another request's answer.
+    OtherAnswer,
+    /// The gateway flips a byte of the answer.
+    AlteredAnswer,
+    /// The runtime refuses under seal.
+    RefusesCall,
+    /// The receipt is about other output.
+    OtherOutput,
+    /// The receipt is signed by a key that nobody certified.
+    UncertifiedWorker,
+}
+
+/// What the stand-ins saw.
+#[derive(Default)]
+pub(crate) struct Seen {
+    /// Bodies that reached the gateway.
+    pub(crate) bodies: Vec<Vec<u8>>,
+    /// Commands that reached the key service: signer, binding matches, sequence.
+    pub(crate) commands: Vec<(bield_envelope::Principal, bool, u64)>,
+}
+
+/// A running pair of stand-ins.
+pub(crate) struct World {
+    pub(crate) trust_text: String,
+    pub(crate) seen: Arc<Mutex<Seen>>,
+    pub(crate) package: Digest,
+}
+
+impl World {
+    pub(crate) fn with(lie: Lie) -> Self {
+        let machine =
+            Arc::new(Platform::generate(Options::seeded([7; 32], now().minus(24 * HOUR))).unwrap());
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let package = Digest::of("test package", &[]);
+        let cast = Arc::new(Cast {
+            lie,
+            package,
+            service: SigningKey::from_seed(Secret::from_bytes([1; 32])),
+            worker: SigningKey::from_seed(Secret::from_bytes([2; 32])),
+            audience: AudienceKey::generate(&mut Seeded::new(3)),
+            owner: SigningKey::from_seed(Secret::from_bytes([4; 32])),
+            seen: Arc::clone(&seen),
+        });
+        let keys = key_service(Arc::clone(&cast), Arc::clone(&machine));
+        let gateway = gateway(cast);
+        let trust_text = format!(
+            "gateway = \"http://127.0.0.1:{gateway}\"\nkey_service = \"127.0.0.1:{keys}\"\n\
+             code = [\"{runtime}\"]\n[service]\nprofile = \"dev\"\nallow_simulated = true\n\
+             simulated_roots = [\"{root}\"]\nmeasurements = [\"{code}\"]\n",
+            runtime = runtime_code(),
+            code = measurement(KEYS_CODE),
+            root = hex::encode(machine.root_der()),
+        );
+        Self {
+            trust_text,
+            seen,
+            package,
+        }
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::parse(&self.trust_text).unwrap()
+    }
+
+    pub(crate) fn reference(&self) -> PackageReference {
+        PackageReference::Digest(self.package)
+    }
+
+    pub(crate) fn bodies(&self) -> usize {
+        self.seen.lock().unwrap().bodies.len()
+    }
+}
+
+pub(crate) fn measurement(bytes: [u8; 32]) -> Measurement {
+    Measurement::new(TeeKind::Sgx, &bytes).unwrap()
+}
+
+pub(crate) fn runtime_code() -> Measurement {
+    measurement(RUNTIME_CODE)
+}
+
+pub(crate) fn input(values: &[f32]) -> Tensor {
+    Tensor::from_f32("x", &[values.len() as u64], values).unwrap()
+}
+
+struct Cast {
+    lie: Lie,
+    package: Digest,
+    service: SigningKey,
+    worker: SigningKey,
+    audience: AudienceKey,
+    owner: SigningKey,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// Serves attested sessions; returns its port.
+fn key_service(cast: Arc<Cast>, machine: Arc<Platform>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let attest = Box::new(move |report_data: &[u8; 64]| {
+        let report = SgxReport {
+            measurement: KEYS_CODE,
+            report_data: *report_data,
+            ..SgxReport::default()
+        };
+        let collateral = machine
+            .collateral(Kind::Sgx, &CollateralOptions::at(now()))
+            .unwrap();
+        Ok(canonical_dcap(&machine.sgx_quote(&report), &collateral).unwrap())
+    });
+    let identity = Identity::issue(
+        provider(),
+        SessionKey::generate(&mut Randomness),
+        Role::KeyService,
+        Some(cast.service.principal()),
+        TeeKind::Sgx,
+        now(),
+        HOUR,
+        attest,
+    )
+    .unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let accepted = accept(
+                stream.unwrap(),
+                &identity,
+                &[Expect::Client],
+                now(),
+                &mut Randomness,
+            );
+            let Ok(mut session) = accepted else { continue };
+            while let Ok(message) = session.receive() {
+                let request = service::Request::decode(&message).unwrap();
+                let reply = cast.answer(request, session.binding());
+                session.send(&reply.encode()).unwrap();
+            }
+        }
+    });
+    port
+}
+
+/// Serves HTTP, one request a connection; returns its port.
+fn gateway(cast: Arc<Cast>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let body = body_of(&stream);
+            let (status, head, answer) = cast.serve(&body);
+            let length = answer.len();
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n{head}\r\n"
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&answer).unwrap();
+        }
+    });
+    port
+}
+
+fn body_of(stream: &TcpStream) -> Vec<u8> {
+    let mut reader = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        let line = line.trim().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    body
+}
+
+impl Cast {
+    fn answer(&self, request: service::Request, binding: [u8; 32]) -> service::Reply {
+        match request {
+            service::Request::KeyConfiguration(_, code) => self.key_configuration(code),
+            service::Request::Command(command) | service::Request::PutPackage(command, _) => {
+                let command = command.verify_claimed().unwrap();
+                let seen = (
+                    command.signer(),
+                    command.session == binding,
+                    command.sequence,
+                );
+                self.seen.lock().unwrap().commands.push(seen);
+                service::Reply::Done
+            }
+            _ => service::Reply::Inspection(Inspection {
+                principals: 1,
+                packages: 2,
+                grants: 3,
+                service: self.service.principal(),
+            }),
+        }
+    }
+
+    fn key_configuration(&self, code: Measurement) -> service::Reply {
+        if self.lie == Lie::RefusesKey {
+            let refusal = Refusal::new("code-not-granted", "ask the owner", Retry::AfterChange);
+            return service::Reply::Refused(refusal);
+        }
+        let spec = |name| TensorSpec::new(name, ElementType::F32, vec![None]).unwrap();
+        let mut named = KeyConfiguration {
+            audience: audience(self.package, &code),
+            package: self.package,
+            code,
+            key: self.audience.public().clone(),
+            not_after: now().plus(HOUR),
+            owner: self.owner.principal(),
+            name: "doubler".to_owned(),
+            version: "1".to_owned(),
+            inputs: vec![spec("x")],
+            outputs: vec![spec("y")],
+            service: self.service.principal(),
+        };
+        match self.lie {
+            Lie::OtherCode => named.code = measurement([9; 32]),
+            Lie::OtherPackage => {
+                named.package = Digest::of("other package", &[]);
+                named.audience = audience(named.package, &named.code);
+            }
+            Lie::OtherAudience => named.audience = Digest::of("other audience", &[]),
+            Lie::OtherService => named.service = self.owner.principal(),
+            Lie::Ended => named.not_after = now().minus(Duration::from_secs(1)),
+            _ => {}
+        }
+        service::Reply::KeyConfiguration(named)
+    }
+
+    /// Status line, headers, body.
+    fn serve(&self, body: &[u8]) -> (&'static str, String, Vec<u8>) {
+        let before = {
+            let mut seen = self.seen.lock().unwrap();
+            seen.bodies.push(body.to_vec());
+            seen.bodies.len() - 1
+        };
+        let busy = self.lie == Lie::AlwaysBusy || self.lie == Lie::BusyTwice && before < 2;
+        if busy {
+            let refusal =
+                r#"{"error":{"code":"busy","message":"come back","retry":{"after_ms":5}}}"#;
+            return (
+                "503 Service Unavailable",
+                "retry-after: 1\r\n".to_owned(),
+                refusal.into(),
+            );
+        }
+        let mut sealed = self.run(body);
+        if self.lie == Lie::AlteredAnswer {
+            *sealed.last_mut().unwrap() ^= 1;
+        }
+        let first = self.seen.lock().unwrap().bodies[0].clone();
+        if self.lie == Lie::OtherAnswer && before > 0 {
+            sealed = self.run(&first);
+        }
+        (
+            "200 OK",
+            "bield-feedback: {\"start\":\"hot\"}\r\n".to_owned(),
+            sealed,
+        )
+    }
+
+    /// What a runtime does: open, double every number, bind, seal.
+    fn run(&self, body: &[u8]) -> Vec<u8> {
+        let request = SealedRequest::parse(body).unwrap();
+        let (opened, sealer) = self.audience.open(&request).unwrap();
+        if self.lie == Lie::RefusesCall {
+            let refusal = Refusal::new("user-not-granted", "ask the owner", Retry::AfterChange);
+            return sealer.seal(&Reply::Refused(refusal).encode(), &mut Randomness);
+        }
+        let inputs = Request::decode(opened.body()).unwrap().inputs;
+        let doubled: Vec<f32> = inputs[0]
+            .to_f32()
+            .unwrap()
+            .iter()
+            .map(|x| x * 2.0)
+            .collect();
+        let tensor = Tensor::from_f32("y", inputs[0].shape(), &doubled).unwrap();
+        let output = Output {
+            tensors: vec![tensor],
+        }
+        .encode();
+        let salt = [5; 32];
+        let committed: &[u8] = if self.lie == Lie::OtherOutput {
+            b"other"
+        } else {
+            &output
+        };
+        let receipt = Receipt {
+            request: opened.digest(),
+            package: self.package,
+            code: runtime_code(),
+            grant: Digest::of("test grant", &[]),
+            output: output_commitment(&salt, committed),
+            at: now(),
+            head: None,
+            simulated: true,
+        };
+        let worker = match self.lie {
+            Lie::UncertifiedWorker => &self.owner,
+            _ => &self.worker,
+        };
+        let answer = Answer {
+            output,
+            salt,
+            receipt: Signed::sign(worker, receipt).into_signed(),
+            certificate: Signed::sign(&self.service, self.certificate()).into_signed(),
+        };
+        sealer.seal(&Reply::Answered(answer).encode(), &mut Randomness)
+    }
+
+    fn certificate(&self) -> WorkerCertificate {
+        let from: Time = now().minus(Duration::from_secs(60));
+        WorkerCertificate {
+            worker: self.worker.principal(),
+            code: runtime_code(),
+            simulated: true,
+            not_before: from,
+            not_after: from.plus(HOUR),
+            service: self.service.principal(),
+            service_evidence: None,
+        }
+    }
+}
