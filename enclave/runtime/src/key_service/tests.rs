@@ -1,6 +1,8 @@
 //! Attested sessions with a played key service, on quotes of a made-up machine.
 
+use std::io::Write as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::OnceLock;
 use std::thread;
 
 use bield_door::Door;
@@ -10,7 +12,6 @@ use bield_platform::TeeError;
 use bield_protocol::refusal::Refusal;
 use bield_session::{Freshness, accept};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
-use std::io::Write as _;
 
 use super::*;
 use crate::testing::{Cast, code, package};
@@ -25,8 +26,10 @@ struct Machine {
 
 impl Machine {
     fn running(code: Measurement) -> Arc<Self> {
-        let yesterday = bield_platform::now().minus(MINUTE * 60 * 24);
-        let platform = Platform::generate(Options::seeded([1; 32], yesterday)).unwrap();
+        // One machine for all: its certificates show when it was made.
+        static MADE: OnceLock<Time> = OnceLock::new();
+        let made = MADE.get_or_init(|| bield_platform::now().minus(MINUTE * 60 * 24));
+        let platform = Platform::generate(Options::seeded([1; 32], *made)).unwrap();
         Arc::new(Self { platform, code })
     }
 
