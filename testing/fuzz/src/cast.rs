@@ -1,0 +1,124 @@
+//! The cast: one owner, one user, one key service, one runtime, and what they honestly made.
+//!
+//! Everything follows from fixed seeds, so that a failing input can be replayed.
+
+use core::time::Duration;
+
+use bield_envelope::{
+    Digest, RequestHeader, Secret, Seeded, Signed, SigningKey, Statement, Time, Verified,
+};
+use bield_evidence::{Measurement, software_measurement};
+use bield_grant::{Grant, Isolation, audience};
+use bield_package::PackageKey;
+use bield_receipt::{Receipt, WorkerCertificate, output_commitment, service_evidence_digest};
+
+pub(crate) const NOON: Time = Time::from_secs(1_800_000_000);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const SALT: [u8; 32] = [0x5a; 32];
+pub(crate) const OUTPUT: &[u8] = b"an answer";
+pub(crate) const SERVICE_EVIDENCE: &[u8] = b"evidence of the key service";
+
+pub(crate) fn owner() -> SigningKey {
+    key(1)
+}
+
+pub(crate) fn user() -> SigningKey {
+    key(2)
+}
+
+pub(crate) fn service() -> SigningKey {
+    key(3)
+}
+
+pub(crate) fn worker() -> SigningKey {
+    key(4)
+}
+
+pub(crate) fn package_key() -> PackageKey {
+    PackageKey::generate(&mut Seeded::new(5))
+}
+
+fn key(seed: u64) -> SigningKey {
+    SigningKey::generate(&mut Seeded::new(seed))
+}
+
+pub(crate) fn digest(name: &str) -> Digest {
+    Digest::of("bield fuzz v1", &[name.as_bytes()])
+}
+
+pub(crate) fn secret(byte: u8) -> Secret {
+    Secret::from_bytes([byte; 32])
+}
+
+pub(crate) fn code() -> Measurement {
+    software_measurement(digest("program"), digest("configuration"))
+}
+
+pub(crate) fn header(key: Digest) -> RequestHeader {
+    RequestHeader {
+        audience: audience(digest("package"), &code()),
+        key,
+        package: digest("package"),
+        id: [7; 16],
+        created: NOON,
+    }
+}
+
+pub(crate) fn grant() -> Verified<Grant> {
+    Signed::sign(
+        &owner(),
+        Grant {
+            id: [9; 16],
+            package: digest("package"),
+            user: user().principal(),
+            code: code(),
+            isolation: Isolation::Wiped,
+            not_before: NOON,
+            not_after: NOON.plus(HOUR),
+        },
+    )
+}
+
+pub(crate) fn certificate() -> Verified<WorkerCertificate> {
+    Signed::sign(
+        &service(),
+        WorkerCertificate {
+            worker: worker().principal(),
+            code: code(),
+            simulated: true,
+            not_before: NOON,
+            not_after: NOON.plus(HOUR),
+            service: service().principal(),
+            service_evidence: Some(service_evidence_digest(SERVICE_EVIDENCE)),
+        },
+    )
+}
+
+pub(crate) fn receipt() -> Verified<Receipt> {
+    Signed::sign(
+        &worker(),
+        Receipt {
+            request: digest("request"),
+            package: digest("package"),
+            code: code(),
+            grant: grant().digest(),
+            output: output_commitment(&SALT, OUTPUT),
+            at: NOON,
+            head: None,
+            simulated: true,
+        },
+    )
+}
+
+/// The signed bytes, to compare with.
+pub(crate) fn bytes<T: Statement>(statement: &Verified<T>) -> Vec<u8> {
+    statement.as_bytes().to_vec()
+}
+
+/// Asserts that accepted bytes are an honest object: anything else is a forgery.
+pub(crate) fn assert_honest(accepted: &[u8], honest: &[Vec<u8>], what: &str) {
+    assert!(
+        honest.iter().any(|seed| seed == accepted),
+        "{what} accepted that nobody made"
+    );
+}

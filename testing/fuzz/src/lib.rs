@@ -1,0 +1,112 @@
+//! Every decoder under hostile bytes: one function per decoder, three ways to run it.
+//!
+//! ```text
+//!                       ┌──▶ tests/mutations.rs   seeds, changed deterministically; stable, in CI
+//!  TARGETS: name, run, ─┼──▶ tests/memory.rs      bombs: how much memory a byte of input can cost
+//!  seeds, rounds        └──▶ libfuzzer/           the same functions under libFuzzer (nightly)
+//! ```
+//!
+//! In: any bytes. Out: whether the decoder accepted them; a broken promise is a panic. Each target
+//! promises more than "no panic": what decodes has exactly the bytes it was decoded from; what
+//! verifies or opens is one of the objects that were honestly made (forging another one would break
+//! the cryptography); what fails leaves nothing behind.
+//!
+//! Not here: decoders of the software TEE's socket and of the launcher's files, which only their own
+//! side writes; the door's state machine (`enclave/door/tests`).
+//!
+//! Replay: a failing test prints the command that runs exactly that input again, and its bytes.
+
+mod cast;
+mod envelope;
+mod evidence;
+pub mod mutate;
+mod package;
+mod protocol;
+mod session;
+mod statements;
+mod text;
+mod vectors;
+
+pub use envelope::{sealed_request, sealed_response, stream_chunk};
+pub use evidence::{evidence, evidence_vendor_roots};
+pub use package::{onnx_signature, package_file, package_header_fields, package_manifest};
+pub use protocol::{
+    call_reply, inference_output, inference_reply, inference_request, service_reply,
+    service_request, status,
+};
+pub use session::{session_accept, session_certificate, session_claims, session_gate};
+pub use statements::{
+    certificate_statement, command_statement, grant_statement, header_statement, receipt_bundle,
+    receipt_statement,
+};
+pub use text::{configuration_toml, identifiers, policy_toml};
+
+/// One decoder and what it needs to be exercised.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// Its name, in tests, replay commands and libFuzzer.
+    pub name: &'static str,
+    /// Runs it; returns whether the bytes were accepted and panics when a promise is broken.
+    pub run: fn(&[u8]) -> bool,
+    /// Honest objects, all accepted.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Mutations in one run of the stable test; fewer where one costs milliseconds.
+    pub rounds: u32,
+}
+
+macro_rules! targets {
+    ($($name:ident from $module:ident, $rounds:expr;)*) => {
+        /// Every target.
+        pub const TARGETS: &[Target] = &[$(Target {
+            name: stringify!($name),
+            run: $name,
+            seeds: $module::seeds::$name,
+            rounds: $rounds,
+        }),*];
+    };
+}
+
+/// Rounds of a target that costs microseconds.
+const MANY: u32 = 10_000;
+/// Rounds of a target that costs a signature or two.
+const SOME: u32 = 4_000;
+/// Rounds of a target that costs milliseconds.
+const FEW: u32 = 600;
+
+targets! {
+    sealed_request from envelope, FEW;
+    sealed_response from envelope, FEW;
+    stream_chunk from envelope, MANY;
+    evidence from evidence, FEW;
+    evidence_vendor_roots from evidence, FEW;
+    grant_statement from statements, SOME;
+    certificate_statement from statements, SOME;
+    receipt_statement from statements, SOME;
+    command_statement from statements, SOME;
+    header_statement from statements, SOME;
+    receipt_bundle from statements, SOME;
+    package_file from package, SOME;
+    package_header_fields from package, SOME;
+    package_manifest from package, SOME;
+    onnx_signature from package, MANY;
+    session_certificate from session, SOME;
+    session_claims from session, MANY;
+    session_gate from session, FEW;
+    session_accept from session, FEW;
+    service_request from protocol, MANY;
+    service_reply from protocol, SOME;
+    inference_request from protocol, MANY;
+    inference_output from protocol, MANY;
+    inference_reply from protocol, MANY;
+    call_reply from protocol, MANY;
+    status from protocol, MANY;
+    configuration_toml from text, SOME;
+    policy_toml from text, SOME;
+    identifiers from text, MANY;
+}
+
+/// Finds a target by name.
+#[must_use]
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}

@@ -1,0 +1,242 @@
+//! Messages between zones: one encoding per message, and no message that is not within its bounds.
+
+use bield_envelope::{AudienceKey, wire};
+use bield_grant::{Lease, audience};
+use bield_package::tensor::Tensor;
+use bield_protocol::call::{self, Unsealed};
+use bield_protocol::feedback::{Feedback, StartKind};
+use bield_protocol::inference::{self, Answer, Output};
+use bield_protocol::refusal::{Refusal, Retry};
+use bield_protocol::service::{self, Inspection, KeyConfiguration, LeasedKeys, PackageReference};
+use bield_protocol::status::Status;
+use bield_protocol::visit::Visit;
+
+use crate::{cast, package, statements};
+
+/// What the key service reads.
+pub fn service_request(data: &[u8]) -> bool {
+    let decoded = service::Request::decode(data);
+    decoded.is_ok_and(|message| same(&message.encode(), data))
+}
+
+/// What clients and runtimes read from the key service.
+pub fn service_reply(data: &[u8]) -> bool {
+    let decoded = service::Reply::decode(data);
+    decoded.is_ok_and(|message| same(&message.encode(), data))
+}
+
+/// What a runtime reads from a granted user, after opening it.
+pub fn inference_request(data: &[u8]) -> bool {
+    let Ok(request) = inference::Request::decode(data) else {
+        return false;
+    };
+    request.inputs.iter().for_each(consistent);
+    same(&request.encode(), data)
+}
+
+/// The bytes a receipt's commitment covers.
+pub fn inference_output(data: &[u8]) -> bool {
+    let decoded = wire::decode::<Output>(data, inference::BODY_BYTES_MAX);
+    decoded.is_ok_and(|output| {
+        output.tensors.iter().for_each(consistent);
+        same(&output.encode(), data)
+    })
+}
+
+/// What a user reads from a runtime, after opening it.
+pub fn inference_reply(data: &[u8]) -> bool {
+    let Ok(reply) = inference::Reply::decode(data) else {
+        return false;
+    };
+    if let inference::Reply::Answered(answer) = &reply
+        && let Ok(output) = answer.output()
+    {
+        output.tensors.iter().for_each(consistent);
+        assert_eq!(output.encode(), answer.output);
+    }
+    same(&reply.encode(), data)
+}
+
+/// What the host reads from its own enclave program, which it need not trust either.
+pub fn call_reply(data: &[u8]) -> bool {
+    let decoded = call::Reply::decode(data);
+    decoded.is_ok_and(|reply| same(&reply.encode(), data))
+}
+
+/// What an enclave program says of itself; also the byte that opens a visit.
+pub fn status(data: &[u8]) -> bool {
+    if let Some((byte, _)) = data.split_first()
+        && let Some(visit) = Visit::from_byte(*byte)
+    {
+        assert_eq!(visit.byte(), *byte);
+    }
+    let decoded = Status::decode(data);
+    decoded.is_ok_and(|status| same(&status.encode(), data))
+}
+
+fn same(encoded: &[u8], data: &[u8]) -> bool {
+    assert!(encoded == data, "a second encoding of one message");
+    true
+}
+
+/// A tensor that exists has exactly the data its shape asks for.
+fn consistent(tensor: &Tensor) {
+    let elements: u64 = tensor.shape().iter().product();
+    assert_eq!(tensor.len() as u64, elements);
+    assert_eq!(
+        tensor.data().len() as u64,
+        elements * tensor.element().size_bytes() as u64
+    );
+    let _ = format!("{tensor:?}");
+}
+
+pub(crate) mod seeds {
+    use super::*;
+
+    pub(crate) fn service_request() -> Vec<Vec<u8>> {
+        use service::Request;
+        let [register, put, grant] = statements::seeds::commands();
+        let named = PackageReference::Named(cast::owner().principal(), "small".into(), None);
+        [
+            Request::Command(register),
+            Request::PutPackage(put, cast::secret(1)),
+            Request::Command(grant),
+            Request::KeyConfiguration(
+                PackageReference::Digest(cast::digest("package")),
+                cast::code(),
+            ),
+            Request::KeyConfiguration(named, cast::code()),
+            Request::Lease(cast::digest("package")),
+            Request::Certify(cast::worker().principal()),
+            Request::Inspect,
+        ]
+        .iter()
+        .map(|request| request.encode().to_vec())
+        .collect()
+    }
+
+    pub(crate) fn service_reply() -> Vec<Vec<u8>> {
+        use service::Reply;
+        let configuration = KeyConfiguration {
+            audience: audience(cast::digest("package"), &cast::code()),
+            package: cast::digest("package"),
+            code: cast::code(),
+            key: AudienceKey::from_seed(cast::secret(2)).public().clone(),
+            not_after: cast::NOON,
+            owner: cast::owner().principal(),
+            name: "small".into(),
+            version: "1.0".into(),
+            inputs: package::specs(),
+            outputs: package::specs(),
+            service: cast::service().principal(),
+        };
+        let keys = LeasedKeys {
+            lease: Lease {
+                package: cast::digest("package"),
+                owner: cast::owner().principal(),
+                code: cast::code(),
+                simulated: true,
+                not_after: cast::NOON,
+            },
+            package_key: cast::secret(3),
+            audience_key: cast::secret(4),
+            grants: vec![cast::grant().into_signed()],
+            issued: cast::NOON,
+        };
+        let inspection = Inspection {
+            principals: 1,
+            packages: 2,
+            grants: 300,
+            service: cast::service().principal(),
+        };
+        [
+            Reply::Done,
+            Reply::KeyConfiguration(configuration),
+            Reply::Lease(keys),
+            Reply::Certificate(cast::certificate().into_signed()),
+            Reply::Inspection(inspection),
+            Reply::Refused(refusal()),
+        ]
+        .iter()
+        .map(|reply| reply.encode().to_vec())
+        .collect()
+    }
+
+    pub(crate) fn inference_request() -> Vec<Vec<u8>> {
+        let request = inference::Request {
+            inputs: tensors(),
+            outputs: vec!["probs".into()],
+        };
+        vec![request.encode()]
+    }
+
+    pub(crate) fn inference_output() -> Vec<Vec<u8>> {
+        vec![Output { tensors: tensors() }.encode()]
+    }
+
+    pub(crate) fn inference_reply() -> Vec<Vec<u8>> {
+        let answer = Answer {
+            output: Output { tensors: tensors() }.encode(),
+            salt: cast::SALT,
+            receipt: cast::receipt().into_signed(),
+            certificate: cast::certificate().into_signed(),
+        };
+        vec![
+            inference::Reply::Answered(answer).encode(),
+            inference::Reply::Refused(refusal()).encode(),
+        ]
+    }
+
+    pub(crate) fn call_reply() -> Vec<Vec<u8>> {
+        let feedback = || Feedback {
+            start: StartKind::WarmKey,
+            lease_us: 0,
+            open_us: 5_000,
+            load_us: 70_000,
+            run_us: 900,
+            total_us: u64::from(u32::MAX),
+            resident: vec![cast::digest("package")],
+            in_flight: 1,
+        };
+        let unsealed = Unsealed {
+            code: "busy".into(),
+            message: "try again".into(),
+            retry_after_ms: Some(100),
+        };
+        vec![
+            call::Reply::Sealed(feedback(), b"sealed".to_vec()).encode(),
+            call::Reply::Unsealed(feedback(), unsealed).encode(),
+        ]
+    }
+
+    pub(crate) fn status() -> Vec<Vec<u8>> {
+        let status = Status {
+            program: "bield-runtime".into(),
+            version: "0.1.0".into(),
+            measurement: cast::code().to_string(),
+            simulated: true,
+            hardening: vec!["no core dumps".into()],
+            missing: vec!["locked memory".into()],
+            in_flight: 1,
+            served: 2,
+            refused: 3,
+            resident: 4,
+        };
+        vec![status.encode()]
+    }
+
+    fn tensors() -> Vec<Tensor> {
+        [
+            Tensor::from_f32("image", &[1, 2, 2], &[0.0, 0.5, 1.0, -1.0]),
+            Tensor::from_i64("ids", &[3], &[1, 2, 3]),
+            Tensor::from_i32("empty", &[0, 7], &[]),
+        ]
+        .into_iter()
+        .filter_map(Result::ok)
+        .collect()
+    }
+
+    fn refusal() -> Refusal {
+        Refusal::new("not-granted", "ask the owner", Retry::AfterChange)
+    }
+}

@@ -1,0 +1,172 @@
+//! Signed statements: what verifies was signed, byte for byte, and means one kind of thing.
+
+use bield_envelope::{Principal, Signed, Statement, wire};
+use bield_grant::Grant;
+use bield_package::PackageHeader;
+use bield_protocol::service::Command;
+use bield_receipt::{
+    Anchor, Expected, ExpectedOutput, Receipt, ReceiptBundle, WorkerCertificate, verify,
+};
+
+use crate::{cast, vectors};
+
+/// Grants.
+pub fn grant_statement(data: &[u8]) -> bool {
+    statement::<Grant>(data, &cast::owner().principal(), seeds::grant_statement)
+}
+
+/// Worker certificates.
+pub fn certificate_statement(data: &[u8]) -> bool {
+    statement::<WorkerCertificate>(
+        data,
+        &cast::service().principal(),
+        seeds::certificate_statement,
+    )
+}
+
+/// Receipts.
+pub fn receipt_statement(data: &[u8]) -> bool {
+    statement::<Receipt>(data, &cast::worker().principal(), seeds::receipt_statement)
+}
+
+/// Commands to the key service.
+pub fn command_statement(data: &[u8]) -> bool {
+    statement::<Command>(data, &cast::owner().principal(), seeds::command_statement)
+}
+
+/// Headers of packages.
+pub fn header_statement(data: &[u8]) -> bool {
+    statement::<PackageHeader>(data, &cast::owner().principal(), seeds::header_statement)
+}
+
+/// A receipt with its certificate: what is accepted is one of the bundles that were made.
+pub fn receipt_bundle(data: &[u8]) -> bool {
+    let Ok(bundle) = ReceiptBundle::decode(data) else {
+        return false;
+    };
+    assert_eq!(bundle.encode(), data);
+    let expected = Expected {
+        request: Some(cast::digest("request")),
+        package: Some(cast::digest("package")),
+        output: Some(ExpectedOutput {
+            salt: &cast::SALT,
+            output: cast::OUTPUT,
+        }),
+    };
+    let strict = Anchor::new(cast::service().principal());
+    assert!(
+        verify(&bundle, &strict, expected, cast::NOON).is_err(),
+        "a receipt of a software TEE passed the default"
+    );
+    let anchor = Anchor {
+        allow_simulated: true,
+        ..strict
+    };
+    if verify(&bundle, &anchor, expected, cast::NOON).is_err() {
+        return false;
+    }
+    cast::assert_honest(data, &seeds::receipt_bundle(), "receipt bundle");
+    true
+}
+
+/// Parses `data` as a statement of kind `T`; accepts what `signer` signed.
+fn statement<T: Statement>(data: &[u8], signer: &Principal, honest: fn() -> Vec<Vec<u8>>) -> bool {
+    let Ok(signed) = Signed::<T>::decode(data) else {
+        return false;
+    };
+    assert_eq!(signed.as_bytes(), data);
+    let claimed = signed.claimed_signer();
+    // Whoever signed: what verifies is one of the statements made here or frozen in the vectors.
+    if let Ok(verified) = signed.clone().verify_claimed() {
+        let honest = [honest(), seeds::foreign()].concat();
+        cast::assert_honest(data, &honest, T::DOMAIN);
+        assert_eq!(verified.signer(), claimed);
+        let said = wire::encode(&*verified);
+        assert!(
+            data.windows(said.len()).any(|signed| signed == said),
+            "the statement has other bytes than were signed"
+        );
+    }
+    let by_signer = signed.verify(signer);
+    if by_signer.is_ok() {
+        assert_eq!(claimed, *signer);
+    }
+    by_signer.is_ok()
+}
+
+pub(crate) mod seeds {
+    use bield_protocol::service::{Operation, PackageOffer, key_commitment};
+
+    use super::*;
+
+    pub(crate) fn grant_statement() -> Vec<Vec<u8>> {
+        vec![cast::bytes(&cast::grant())]
+    }
+
+    pub(crate) fn certificate_statement() -> Vec<Vec<u8>> {
+        vec![cast::bytes(&cast::certificate())]
+    }
+
+    pub(crate) fn receipt_statement() -> Vec<Vec<u8>> {
+        vec![cast::bytes(&cast::receipt())]
+    }
+
+    pub(crate) fn header_statement() -> Vec<Vec<u8>> {
+        vec![crate::package::head().signed_header().as_bytes().to_vec()]
+    }
+
+    pub(crate) fn command_statement() -> Vec<Vec<u8>> {
+        commands().map(|command| command.as_bytes().to_vec()).into()
+    }
+
+    /// One command of each kind.
+    pub(crate) fn commands() -> [Signed<Command>; 3] {
+        let head = crate::package::head();
+        let offer = PackageOffer {
+            header: head.signed_header().clone(),
+            inputs: crate::package::specs(),
+            outputs: crate::package::specs(),
+            key: key_commitment(cast::package_key().seed()),
+        };
+        [
+            Operation::Register,
+            Operation::PutPackage(offer),
+            Operation::Grant(cast::grant().into_signed()),
+        ]
+        .map(|operation| {
+            let command = Command {
+                session: [1; 32],
+                sequence: 3,
+                operation,
+            };
+            Signed::sign(&cast::owner(), command).into_signed()
+        })
+    }
+
+    pub(crate) fn receipt_bundle() -> Vec<Vec<u8>> {
+        let bundle = |service_evidence| ReceiptBundle {
+            receipt: cast::receipt().into_signed(),
+            certificate: cast::certificate().into_signed(),
+            service_evidence,
+        };
+        vec![
+            bundle(None).encode(),
+            bundle(Some(cast::SERVICE_EVIDENCE.to_vec())).encode(),
+        ]
+    }
+
+    /// Honest statements of others: they decode, and their signers are not ours.
+    pub(crate) fn foreign() -> Vec<Vec<u8>> {
+        [
+            ("01-envelope", "/statement/cose_sign1"),
+            ("04-grant", "/grant/signed"),
+            ("08-receipt", "/certificate/signed"),
+            ("08-receipt", "/receipt/signed"),
+            ("08-receipt", "/bundle"),
+            ("05-package", "/signed_header"),
+        ]
+        .into_iter()
+        .filter_map(|(file, pointer)| vectors::bytes(file, pointer))
+        .collect()
+    }
+}
