@@ -18,6 +18,10 @@ use crate::{Admitted, Grant, Refused, Revocations, audience};
 /// attested round trip to the key service per lease.
 pub const LEASE_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 
+/// How long a grant that ended still travels with leases, so that its user hears when it ended rather
+/// than that there is none.
+pub const ENDED_TOLD: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// What a runtime is trusted with, for a while: the keys of one package inside one code.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
@@ -45,8 +49,9 @@ impl Lease {
         audience(self.package, &self.code)
     }
 
-    /// Selects the grants that can matter during this lease: by the owner, for this package and
-    /// code, not revoked, not ended. Those that begin later in the lease are among them.
+    /// Selects the grants that decide during this lease, or explain a refusal: by the owner, for this
+    /// package and code, not revoked. Among them are those that have not begun, and those that ended
+    /// at most [`ENDED_TOLD`] ago: they allow nothing, but let admission say so.
     pub fn relevant<'g>(
         &'g self,
         grants: &'g [Verified<Grant>],
@@ -57,8 +62,7 @@ impl Lease {
             grant.signer() == self.owner
                 && grant.package == self.package
                 && grant.code == self.code
-                && grant.not_before < self.not_after
-                && now < grant.not_after
+                && now < grant.not_after.plus(ENDED_TOLD)
                 && !revoked.contains(grant)
         })
     }
@@ -168,12 +172,13 @@ mod tests {
     }
 
     #[test]
-    fn only_grants_that_can_matter_travel_with_the_lease() {
+    fn only_grants_that_decide_or_explain_travel_with_the_lease() {
         let grants = [
             granted(|_| ()),
             granted(|grant| grant.not_before = NOON.plus(MINUTE)),
             granted(|grant| grant.not_before = NOON.plus(LEASE_TIME_MAX)),
             granted(|grant| grant.not_after = NOON),
+            granted(|grant| grant.not_after = NOON.minus(ENDED_TOLD)),
             granted(|grant| grant.code = code(2)),
             granted(|grant| grant.package = package(2)),
             granted(|grant| grant.id = [8; 16]),
@@ -186,7 +191,8 @@ mod tests {
             .relevant(&grants, &revoked, NOON)
             .map(Verified::digest)
             .collect();
-        assert_eq!(relevant, [grants[0].digest(), grants[1].digest()]);
+        let expected: Vec<_> = grants[..4].iter().map(Verified::digest).collect();
+        assert_eq!(relevant, expected);
     }
 
     proptest! {

@@ -39,7 +39,7 @@ mod revocations;
 
 pub use admission::Admitted;
 pub use grant::{GRANT_BYTES_MAX, Grant, Isolation, UnknownIsolation, audience};
-pub use lease::{LEASE_TIME_MAX, Lease, admit_lease};
+pub use lease::{ENDED_TOLD, LEASE_TIME_MAX, Lease, admit_lease};
 pub use refused::{LISTED_MAX, Listing, Outside, Refused, Retry};
 pub use replay::{REPLAY_ENTRIES_MAX, ReplayGuard};
 pub use request::{CLOCK_SKEW_MAX, GrantedRequest, Leased, REQUEST_AGE_MAX, admit};
