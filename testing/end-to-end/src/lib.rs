@@ -1,0 +1,35 @@
+//! The whole system over real processes, as an operator starts it and as an attacker on the host sees it.
+//!
+//! ```text
+//!  people (own directory)          host (scanned directory)
+//!  owner ─┐                ┌─ tap ─▶ bield-gateway ─door─▶ bield-runtime ─┐
+//!  user  ─┼─ bield-sdk ────┤             │ --record                      ├─▶ bield-software-tee
+//!  …     ─┘                └─ tap ─▶ keys port ─────door─▶ bield-keys ───┘
+//! ```
+//!
+//! * [`Stack`]: everything started, on free ports of the loopback, in directories that go away with it.
+//! * [`Person`]: an owner or user with a home of the SDK; packs, grants, calls.
+//! * [`Letter`]: a request sealed by hand, for what the SDK refuses to send.
+//! * [`Canary`], [`scan`]: whether a planted secret stands anywhere in the host's files, in any of its forms.
+//!
+//! Always true: the programs under test are the built ones, unchanged, found beside the tests or in the
+//! directory `BIELD_PROGRAMS`; a stack that is dropped has no processes left; every byte between people and host is
+//! in a file under [`Stack::host`].
+//!
+//! Not here: what single crates promise (their own tests), speed (`testing/bench`).
+
+mod letter;
+mod person;
+mod process;
+mod programs;
+mod scan;
+mod stack;
+mod tap;
+
+pub use letter::{Answer, Letter, post};
+pub use person::{Package, Person, numbers, tiny_model};
+pub use process::{Process, children};
+pub use programs::{SERVERS, gather, program};
+pub use scan::{Canary, Finding, files, scan};
+pub use stack::{Gateway, Shared, Stack, wait_until};
+pub use tap::Tap;

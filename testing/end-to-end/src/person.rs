@@ -1,0 +1,222 @@
+//! Owners, users and strangers: each with a home of the SDK in a directory of their own.
+
+use std::fs::{self, File};
+use std::io::{BufReader, Cursor};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bield_envelope::{Digest, Principal, Signed, SigningKey, Time, Verified};
+use bield_grant::{Grant, Isolation};
+use bield_package::onnx::Signature;
+use bield_package::{ManifestDraft, PackageHead, PackageKey, pack};
+use bield_protocol::service::PackageReference;
+use bield_sdk::{
+    Answered, CallError, Gateway, Home, KeyService, Randomness, ServiceError, Target, Tensor,
+    Trust, now,
+};
+use rand_core::Rng as _;
+
+/// Somebody who uses the system from outside the host.
+pub struct Person {
+    /// Keys, trust, receipts.
+    pub home: Home,
+    /// Who they are.
+    pub key: SigningKey,
+    /// What they trust.
+    pub trust: Trust,
+}
+
+/// A package somebody made.
+pub struct Package {
+    /// Its name everywhere.
+    pub digest: Digest,
+    /// The sealed file, as it left its owner.
+    pub file: PathBuf,
+    /// Opens it.
+    pub key: PackageKey,
+    /// Bytes before its first chunk.
+    pub head_bytes: u64,
+}
+
+impl Person {
+    /// Makes a home in `directory`.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or `trust` does not parse.
+    pub fn settle(directory: PathBuf, trust: &str) -> anyhow::Result<Self> {
+        let home = Home::at(directory);
+        Ok(Self {
+            key: home.create_identity(&mut Randomness)?,
+            trust: home.create_trust(trust)?,
+            home,
+        })
+    }
+
+    /// Who they are to others.
+    pub fn principal(&self) -> Principal {
+        self.key.principal()
+    }
+
+    /// An attested session with the key service.
+    ///
+    /// # Errors
+    /// Nobody there, or it does not pass.
+    pub fn service(&self) -> Result<KeyService<'_>, ServiceError> {
+        KeyService::connect(&self.trust, now(), &mut Randomness)
+    }
+
+    /// Packs `model` in chunks of 256 bytes and keeps the key; tells nobody.
+    ///
+    /// # Errors
+    /// The model does not pack, or the home cannot be written.
+    pub fn pack(&self, name: &str, model: &[u8]) -> anyhow::Result<Package> {
+        let draft = ManifestDraft {
+            chunk_bytes: 256,
+            ..ManifestDraft::onnx(name.parse()?, "1".parse()?, Signature::read(model)?)
+        };
+        let key = PackageKey::generate(&mut Randomness);
+        let file = self.home.path().join(format!("{name}.bield"));
+        let mut sink = File::create(&file)?;
+        let summary = pack(
+            &mut Cursor::new(model),
+            draft,
+            &self.key,
+            &key,
+            &mut Randomness,
+            &mut sink,
+            &mut |_, _| {},
+        )?;
+        self.home.keep_package_key(summary.digest, &key)?;
+        let head = PackageHead::read(&mut BufReader::new(File::open(&file)?))?;
+        Ok(Package {
+            digest: summary.digest,
+            file,
+            key,
+            head_bytes: head.head_bytes(),
+        })
+    }
+
+    /// Gives a package's key to the key service and the package to the gateway.
+    ///
+    /// # Errors
+    /// Either refuses.
+    pub fn register(&self, package: &Package, model: &[u8]) -> anyhow::Result<()> {
+        let head = PackageHead::read(&mut BufReader::new(File::open(&package.file)?))?;
+        let signature = Signature::read(model)?;
+        let mut service = self.service()?;
+        service.register(&self.key)?;
+        let (inputs, outputs) = (signature.inputs, signature.outputs);
+        let header = head.signed_header().clone();
+        service.put_package(&self.key, header, inputs, outputs, &package.key)?;
+        let bytes = fs::metadata(&package.file)?.len();
+        let source = &mut File::open(&package.file)?;
+        Gateway::new(self.trust.gateway()).put_package(
+            package.digest,
+            source,
+            bytes,
+            &mut |_, _| {},
+        )?;
+        Ok(())
+    }
+
+    /// Packs and registers `model`.
+    ///
+    /// # Errors
+    /// See [`pack`](Self::pack) and [`register`](Self::register).
+    pub fn publish(&self, name: &str, model: &[u8]) -> anyhow::Result<Package> {
+        let package = self.pack(name, model)?;
+        self.register(&package, model)?;
+        Ok(package)
+    }
+
+    /// Grants the package to `user` for an hour, in the code they both trust.
+    ///
+    /// # Errors
+    /// The key service is not there, or refuses.
+    pub fn grant(&self, package: &Package, user: &Person) -> Result<Verified<Grant>, ServiceError> {
+        let from = now().minus(Duration::from_secs(60));
+        self.grant_for(package, user, from, now().plus(Duration::from_secs(3600)))
+    }
+
+    /// As [`grant`](Self::grant), from `not_before` until `not_after`.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant).
+    pub fn grant_for(
+        &self,
+        package: &Package,
+        user: &Person,
+        not_before: Time,
+        not_after: Time,
+    ) -> Result<Verified<Grant>, ServiceError> {
+        let mut id = [0; 16];
+        Randomness.fill_bytes(&mut id);
+        let grant = Grant {
+            id,
+            package: package.digest,
+            user: user.principal(),
+            code: self.trust.code()[0].clone(),
+            isolation: Isolation::Shared,
+            not_before,
+            not_after,
+        };
+        let grant = Signed::sign(&self.key, grant);
+        self.service()?.grant(&self.key, &grant)?;
+        Ok(grant)
+    }
+
+    /// The verified way to call a package.
+    ///
+    /// # Errors
+    /// The key service is not there, or refuses.
+    pub fn target(&self, package: &Package) -> Result<Target, ServiceError> {
+        let reference = PackageReference::Digest(package.digest);
+        self.service()?
+            .target(&reference, &self.trust.code()[0], now())
+    }
+
+    /// Calls a package through the SDK, from the first connection on.
+    ///
+    /// # Errors
+    /// The call's; a target that is not to be had is a failure of the test.
+    pub fn call(
+        &self,
+        package: &Package,
+        inputs: Vec<Tensor>,
+    ) -> anyhow::Result<Result<Answered, CallError>> {
+        let target = self.target(package)?;
+        Ok(target.call(&self.key, inputs, Vec::new(), &mut Randomness))
+    }
+
+    /// The key to seal a [`Letter`](crate::Letter) with.
+    ///
+    /// # Errors
+    /// The key service is not there, or refuses.
+    pub fn key_configuration(
+        &self,
+        package: &Package,
+    ) -> anyhow::Result<bield_protocol::service::KeyConfiguration> {
+        crate::letter::key_configuration(&self.trust, package.digest)
+    }
+}
+
+/// The input of the tiny model: `batch` rows of four numbers between -1 and 1.
+///
+/// # Panics
+/// Never: the shape fits.
+pub fn numbers(batch: u64) -> Vec<Tensor> {
+    let number = || f64::from(Randomness.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0;
+    let values: Vec<f32> = (0..4 * batch).map(|_| number() as f32).collect();
+    let input = Tensor::from_f32("input", &[batch, 4], &values);
+    vec![input.expect("four numbers a row")]
+}
+
+/// The tiny model with `note` as its documentation, so that every test has bytes of its own.
+pub fn tiny_model(note: &str) -> Vec<u8> {
+    let mut model = bield_fixtures::tiny_model();
+    // onnx.proto: ModelProto.doc_string is field 6, a string of under 128 bytes has one byte of length.
+    let length = u8::try_from(note.len()).unwrap_or(127).min(127);
+    model.extend([6 << 3 | 2, length]);
+    model.extend(&note.as_bytes()[..usize::from(length)]);
+    model
+}

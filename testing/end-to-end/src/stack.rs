@@ -1,0 +1,336 @@
+//! A whole deployment on the loopback.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use bield_evidence::{
+    Measurement, PolicyConfig, Profile, configuration_digest, program_digest, software_measurement,
+};
+use bield_protocol::configuration::{KeyServiceConfiguration, RuntimeConfiguration};
+use bield_sdk::TrustConfig;
+use tempfile::TempDir;
+
+use crate::{Answer, Package, Person, Process, SERVERS, Tap, gather, post, tiny_model};
+
+/// How long a program may take to start on a machine that also compiles.
+const START_WAIT: Duration = Duration::from_secs(30);
+
+/// Everything started. Dropping it stops everything and removes its files.
+pub struct Stack {
+    /// The gateway with its key service and its runtime.
+    pub gateway: Gateway,
+    /// What runs as the key service.
+    pub keys_code: Measurement,
+    /// What runs as the runtime.
+    pub runtime_code: Measurement,
+    root: String,
+    http_tap: Tap,
+    keys_tap: Tap,
+    _tee: Process,
+    host: TempDir,
+    people: TempDir,
+    programs: TempDir,
+}
+
+/// A gateway process and where it listens.
+pub struct Gateway {
+    /// The process.
+    pub process: Process,
+    /// `http://127.0.0.1:…`
+    pub url: String,
+    /// `127.0.0.1:…` of its key service, if it started one.
+    pub keys: Option<String>,
+}
+
+impl Stack {
+    /// Starts a software TEE, a gateway that records all it carries, a key service and one runtime.
+    ///
+    /// # Errors
+    /// A program is missing or does not start; says what it said.
+    pub fn start() -> anyhow::Result<Self> {
+        let (host, people, programs) = (TempDir::new()?, TempDir::new()?, TempDir::new()?);
+        gather(&SERVERS, programs.path())?;
+        for directory in ["logs", "packages", "storage", "record", "taps", "run"] {
+            fs::create_dir(host.path().join(directory))?;
+        }
+        let (root, tee) = start_tee(programs.path(), host.path())?;
+
+        let keys_config = toml::to_string(&KeyServiceConfiguration {
+            runtimes: dev(&root, None),
+            sessions_max: 64,
+        })?;
+        let keys_code = measure(&programs.path().join("bield-keys"), &keys_config)?;
+        let runtime_config = runtime_configuration(&root, &keys_code, 1)?;
+        let runtime_code = measure(&programs.path().join("bield-runtime"), &runtime_config)?;
+        fs::write(host.path().join("keys.toml"), keys_config)?;
+        fs::write(host.path().join("runtime.toml"), runtime_config)?;
+
+        let gateway = start_gateway(host.path(), programs.path())?;
+        let taps = host.path().join("taps");
+        let stack = Self {
+            gateway,
+            keys_code,
+            runtime_code,
+            root,
+            http_tap: Tap::open(&taps, "http")?,
+            keys_tap: Tap::open(&taps, "keys")?,
+            _tee: tee,
+            host,
+            people,
+            programs,
+        };
+        stack.tap_gateway()?;
+        Ok(stack)
+    }
+
+    /// Everything a host sees: packages, sealed state, logs, what the gateway and the taps recorded.
+    pub fn host(&self) -> &Path {
+        self.host.path()
+    }
+
+    /// Where packages are stored.
+    pub fn stored(&self, package: &Package) -> PathBuf {
+        self.host()
+            .join("packages")
+            .join(format!("{}.bield", package.digest))
+    }
+
+    /// A new person who trusts this deployment.
+    ///
+    /// # Errors
+    /// The home cannot be made.
+    pub fn person(&self, name: &str) -> anyhow::Result<Person> {
+        Person::settle(
+            self.people.path().join(name),
+            &toml::to_string(&self.trust())?,
+        )
+    }
+
+    /// An owner, a user, and a package that the owner granted to the user; `scene` names it and makes it unique.
+    ///
+    /// # Errors
+    /// Any step on the way.
+    pub fn cast(&self, scene: &str) -> anyhow::Result<(Person, Person, Package)> {
+        let owner = self.person(&format!("owner-{scene}"))?;
+        let user = self.person(&format!("user-{scene}"))?;
+        let package = owner.publish(scene, &tiny_model(scene))?;
+        owner.grant(&package, &user)?;
+        Ok((owner, user, package))
+    }
+
+    /// Where the programs are that this deployment runs.
+    pub fn programs(&self) -> &Path {
+        self.programs.path()
+    }
+
+    /// The trust file of somebody who uses this deployment through the taps.
+    pub fn trust(&self) -> TrustConfig {
+        TrustConfig {
+            gateway: self.url(),
+            key_service: self.keys_tap.address().to_string(),
+            code: vec![self.runtime_code.clone()],
+            owner: None,
+            principal: None,
+            service: dev(&self.root, Some(&self.keys_code)),
+        }
+    }
+
+    /// The gateway's URL, through its tap.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http_tap.address())
+    }
+
+    /// Posts to the gateway through its tap.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    pub fn post(&self, body: &[u8]) -> anyhow::Result<Answer> {
+        post(&self.url(), body)
+    }
+
+    /// Waits until the gateway takes calls.
+    ///
+    /// # Errors
+    /// It does not within 30 s.
+    pub fn ready(&self) -> anyhow::Result<()> {
+        let gateway = bield_sdk::Gateway::new(&self.url());
+        let ready = wait_until(START_WAIT, || gateway.is_ready());
+        ensure!(ready, "not ready: {}", self.gateway.process.said());
+        Ok(())
+    }
+
+    /// Starts the gateway again, after it was stopped.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_gateway_again(&mut self) -> anyhow::Result<()> {
+        self.gateway = start_gateway(self.host.path(), self.programs.path())?;
+        self.tap_gateway()
+    }
+
+    /// A second gateway, whose runtime has another configuration and uses this stack's key service.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn gateway_with_other_runtime(&self) -> anyhow::Result<(Gateway, Measurement)> {
+        let config = runtime_configuration(&self.root, &self.keys_code, 2)?;
+        let file = self.host().join("runtime-other.toml");
+        fs::write(&file, &config)?;
+        let code = measure(&self.programs().join("bield-runtime"), &config)?;
+        let keys = self.gateway.keys.as_ref().context("a key service")?;
+        let mut command = gateway_command(self.host(), self.programs(), &file);
+        command.arg("--key-service").arg(keys);
+        let log = self.host().join("logs/gateway-other.log");
+        Ok((Gateway::start(&mut command, &log)?, code))
+    }
+
+    fn tap_gateway(&self) -> anyhow::Result<()> {
+        let keys = self.gateway.keys.as_ref().context("it has a key service")?;
+        self.keys_tap.lead_to(keys.parse()?);
+        let http = self.gateway.url.trim_start_matches("http://");
+        self.http_tap.lead_to(http.parse()?);
+        self.ready()
+    }
+}
+
+impl Gateway {
+    fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        // A log of an earlier start names earlier ports.
+        if log.exists() {
+            fs::rename(log, log.with_extension("earlier.log"))?;
+        }
+        let mut process = Process::start(command, log)?;
+        let url = process.says("listening ", START_WAIT)?;
+        let keys = process.says("keys ", Duration::ZERO).ok();
+        Ok(Self { process, url, keys })
+    }
+}
+
+fn start_tee(programs: &Path, host: &Path) -> anyhow::Result<(String, Process)> {
+    let command = || {
+        let mut command = Command::new(programs.join("bield-software-tee"));
+        command.arg("--state").arg(host.join("machine"));
+        command
+    };
+    let printed = command().arg("--print-root").output()?;
+    ensure!(printed.status.success(), "bield-software-tee: {printed:?}");
+    let root = String::from_utf8(printed.stdout)?.trim().to_owned();
+
+    let socket = host.join("tee.sock");
+    let started = &mut command();
+    let tee = Process::start(
+        started.arg("--socket").arg(&socket),
+        &host.join("logs/software-tee.log"),
+    )?;
+    let answers = wait_until(START_WAIT, || UnixStream::connect(&socket).is_ok());
+    ensure!(answers, "bield-software-tee: {}", tee.said());
+    Ok((root, tee))
+}
+
+fn start_gateway(host: &Path, programs: &Path) -> anyhow::Result<Gateway> {
+    let mut command = gateway_command(host, programs, &host.join("runtime.toml"));
+    command.args(["--keys-listen", "127.0.0.1:0"]);
+    command.arg("--keys-config").arg(host.join("keys.toml"));
+    command.arg("--storage").arg(host.join("storage"));
+    Gateway::start(&mut command, &host.join("logs/gateway.log"))
+}
+
+fn gateway_command(host: &Path, programs: &Path, runtime_config: &Path) -> Command {
+    let mut command = Command::new(programs.join("bield-gateway"));
+    // All that the programs can be made to say, so that a scan of the logs means something.
+    command.env("RUST_LOG", "trace");
+    command.args(["--listen", "127.0.0.1:0", "--drain-secs", "2"]);
+    command.arg("--runtime-config").arg(runtime_config);
+    command
+        .arg("--tee")
+        .arg(format!("software:{}", host.join("tee.sock").display()));
+    for directory in ["packages", "record"] {
+        command
+            .arg(format!("--{directory}"))
+            .arg(host.join(directory));
+    }
+    command.arg("--run-directory").arg(host.join("run"));
+    command
+}
+
+fn runtime_configuration(
+    root: &str,
+    keys_code: &Measurement,
+    threads: usize,
+) -> anyhow::Result<String> {
+    Ok(toml::to_string(&RuntimeConfiguration {
+        key_service: dev(root, Some(keys_code)),
+        threads,
+        concurrency: 1,
+        queue_max: 64,
+        models_mib_max: 256,
+    })?)
+}
+
+/// The policy that accepts this stack's software TEE, and `code` or whatever is compared later.
+fn dev(root: &str, code: Option<&Measurement>) -> PolicyConfig {
+    PolicyConfig {
+        allow_simulated: true,
+        simulated_roots: vec![root.to_owned()],
+        measurements: code.iter().map(ToString::to_string).collect(),
+        ..PolicyConfig::new(Profile::Dev)
+    }
+}
+
+fn measure(program: &Path, configuration: &str) -> anyhow::Result<Measurement> {
+    let program = program_digest(&fs::read(program)?);
+    let configuration = configuration_digest(configuration.as_bytes());
+    Ok(software_measurement(program, configuration))
+}
+
+/// One deployment for all tests of a file that run at a time.
+///
+/// A `static` is never dropped, and its programs would outlive the tests; so the tests hold it together, and whoever
+/// is last stops it.
+pub struct Shared<T> {
+    running: Mutex<Weak<T>>,
+    start: fn() -> anyhow::Result<T>,
+}
+
+impl<T> Shared<T> {
+    /// None yet; the first test that asks starts it.
+    pub const fn new(start: fn() -> anyhow::Result<T>) -> Self {
+        let running = Mutex::new(Weak::new());
+        Self { running, start }
+    }
+
+    /// The one that other tests use now, or a new one.
+    ///
+    /// # Panics
+    /// It does not start: no test can go on.
+    pub fn get(&self) -> Arc<T> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(running) = running.upgrade() {
+            return running;
+        }
+        let started = (self.start)().unwrap_or_else(|error| panic!("{error:#}"));
+        let started = Arc::new(started);
+        *running = Arc::downgrade(&started);
+        started
+    }
+}
+
+/// Tries every 10 ms until `holds` or `wait` has passed; at least once. Returns whether it held.
+pub fn wait_until(wait: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + wait;
+    loop {
+        if holds() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
