@@ -13,8 +13,10 @@ use bield_sdk::{
 pub(crate) struct Failure {
     kind: Kind,
     message: String,
+    /// The refusal's stable short name, when the one who refused gave one.
+    code: Option<String>,
     /// What was found out before it failed; stands in the JSON beside the error.
-    found: Option<serde_json::Value>,
+    found: Option<Box<serde_json::Value>>,
 }
 
 impl Failure {
@@ -32,13 +34,19 @@ impl Failure {
         Self {
             kind,
             message: message.to_string(),
+            code: None,
             found: None,
         }
     }
 
+    fn named(mut self, code: Option<&str>) -> Self {
+        self.code = code.map(ToOwned::to_owned);
+        self
+    }
+
     /// Adds what was found out.
     pub(crate) fn with(mut self, found: serde_json::Value) -> Self {
-        self.found = Some(found);
+        self.found = Some(Box::new(found));
         self
     }
 
@@ -48,8 +56,12 @@ impl Failure {
 
     /// The failure as JSON.
     pub(crate) fn to_json(&self) -> serde_json::Value {
-        let error = serde_json::json!({ "kind": self.word(), "message": self.message });
-        let mut value = match &self.found {
+        let error = serde_json::json!({
+            "kind": self.word(),
+            "code": self.code,
+            "message": self.message,
+        });
+        let mut value = match self.found.as_deref() {
             Some(found) if found.is_object() => found.clone(),
             _ => serde_json::json!({}),
         };
@@ -121,18 +133,18 @@ impl From<ReceiptError> for Failure {
 
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
-        Self::new(error.kind(), error)
+        Self::new(error.kind(), &error).named(error.code())
     }
 }
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        Self::new(error.kind(), error)
+        Self::new(error.kind(), &error).named(error.code())
     }
 }
 
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
-        Self::new(error.kind(), error)
+        Self::new(error.kind(), &error).named(error.code())
     }
 }

@@ -173,6 +173,15 @@ pub enum CallError {
 }
 
 impl ServiceError {
+    /// The stable short name of the refusal, when there is one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(&refusal.code),
+            _ => None,
+        }
+    }
+
     /// What to do next.
     #[must_use]
     pub fn kind(&self) -> Kind {
@@ -192,6 +201,15 @@ impl ServiceError {
 }
 
 impl GatewayError {
+    /// The stable short name of the refusal, when there is one; only the gateway's word.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            _ => None,
+        }
+    }
+
     /// What to do next.
     #[must_use]
     pub const fn kind(&self) -> Kind {
@@ -208,6 +226,16 @@ impl GatewayError {
 }
 
 impl CallError {
+    /// The stable short name of the refusal, when there is one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(&refusal.code),
+            Self::Gateway(error) => error.code(),
+            _ => None,
+        }
+    }
+
     /// What to do next.
     #[must_use]
     pub fn kind(&self) -> Kind {

@@ -30,7 +30,8 @@ const EXCHANGE_WAIT: Duration = Duration::from_secs(30);
 /// An attested session with the key service.
 pub struct KeyService<'a> {
     trust: &'a Trust,
-    session: Session<TcpStream>,
+    /// Taken only on drop.
+    session: Option<Session<TcpStream>>,
     principal: Principal,
     pub(crate) sequence: u64,
 }
@@ -60,7 +61,7 @@ impl<'a> KeyService<'a> {
         }
         Ok(Self {
             trust,
-            session,
+            session: Some(session),
             principal,
             sequence: 0,
         })
@@ -84,7 +85,7 @@ impl<'a> KeyService<'a> {
     /// Never: no value is made without it.
     #[must_use]
     pub fn appraised(&self) -> &Appraised {
-        let appraised = self.session.peer().appraised.as_ref();
+        let appraised = self.session().peer().appraised.as_ref();
         appraised.expect("checked when the session was opened")
     }
 
@@ -139,8 +140,9 @@ impl<'a> KeyService<'a> {
             address: address.to_owned(),
             error: Box::new(error),
         };
-        self.session.send(&request.encode()).map_err(broken)?;
-        let answer = self.session.receive().map_err(broken)?;
+        let session = self.session.as_mut().expect(OPEN);
+        session.send(&request.encode()).map_err(broken)?;
+        let answer = session.receive().map_err(broken)?;
         match Reply::decode(&answer)? {
             Reply::Refused(refusal) => Err(ServiceError::Refused(refusal)),
             reply => Ok(reply),
@@ -148,10 +150,23 @@ impl<'a> KeyService<'a> {
     }
 
     /// What commands in this session are bound to.
-    pub(crate) const fn binding(&self) -> [u8; 32] {
-        self.session.binding()
+    pub(crate) fn binding(&self) -> [u8; 32] {
+        self.session().binding()
+    }
+
+    fn session(&self) -> &Session<TcpStream> {
+        self.session.as_ref().expect(OPEN)
     }
 }
+
+/// Says goodbye, so that the service can tell an end from a broken line.
+impl Drop for KeyService<'_> {
+    fn drop(&mut self) {
+        self.session.take().map(Session::close);
+    }
+}
+
+const OPEN: &str = "a session is taken only on drop";
 
 /// Opens a session with whoever meets `policy` under `roots` at the trust's address.
 pub(crate) fn open(

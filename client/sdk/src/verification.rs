@@ -71,13 +71,15 @@ pub fn verify(
     };
     let claims = appraised.claims();
     let appraisal = appraise(claims, trust.policy(), now);
-    Ok(Verification {
+    let found = Verification {
         address,
         checks: all(trust, appraisal.checks(), Some(principal)),
         principal: Some(principal),
         measurement: Some(claims.measurement.clone()),
         simulated: claims.simulated,
-    })
+    };
+    session.close();
+    Ok(found)
 }
 
 /// The checks of an open session: its own, those of the evidence, and what nobody checked.

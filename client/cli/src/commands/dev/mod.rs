@@ -192,6 +192,12 @@ impl Dev {
     /// `false` when told to stop meanwhile.
     fn wait_until_ready(&self, running: &mut [Program], events: &Events) -> Result<bool, Failure> {
         let spinner = progress::spinner("starting the key service and the runtimes");
+        let ready = self.poll_until_ready(running, events);
+        spinner.finish_and_clear();
+        ready
+    }
+
+    fn poll_until_ready(&self, running: &mut [Program], events: &Events) -> Result<bool, Failure> {
         let gateway = Gateway::new(&format!("http://{}", self.listen));
         let until = Instant::now() + READY_WAIT;
         while !gateway.is_ready() {
@@ -204,7 +210,6 @@ impl Dev {
                 return Ok(false);
             }
         }
-        spinner.finish_and_clear();
         Ok(true)
     }
 

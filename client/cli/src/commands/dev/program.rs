@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::failure::Failure;
 
@@ -106,6 +106,7 @@ pub(super) struct Program {
     child: Child,
     log: PathBuf,
     last: Arc<Mutex<VecDeque<String>>>,
+    /// Copies its lines; ends by itself when nobody can write any more.
     reader: Option<JoinHandle<()>>,
 }
 
@@ -158,13 +159,18 @@ impl Program {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
             Ok(Some(status)) => {
-                // All it said is read before it is quoted.
-                if let Some(reader) = self.reader.take() {
-                    let _ = reader.join();
-                }
+                self.read_the_rest();
                 Err(self.failure(&format!("ended: {status}")))
             }
             Err(error) => Err(self.failure(&format!("cannot be watched: {error}"))),
+        }
+    }
+
+    /// Lets what it said arrive before it is quoted; a child of it may hold the pipe open for longer.
+    fn read_the_rest(&mut self) {
+        let until = Instant::now() + READ_WAIT;
+        while Instant::now() < until && self.reader.as_ref().is_some_and(|r| !r.is_finished()) {
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -196,7 +202,10 @@ impl Program {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        let _ = self.child.kill();
+        // With all it started: they are in its group, whose number is not free before the wait.
+        if let Some(pid) = pid {
+            let _ = kill_process_group(pid, Signal::KILL);
+        }
         let _ = self.child.wait();
     }
 }
@@ -237,6 +246,8 @@ fn keep_lines(from: impl Read, mut log: File, last: &Mutex<VecDeque<String>>, sh
 /// Lines of a dead program that are shown.
 const LINES_KEPT: usize = 12;
 const LINE_BYTES_MAX: u64 = 16 << 10;
+/// Lines of a program that ended arrive within this, or never.
+const READ_WAIT: Duration = Duration::from_millis(500);
 /// The gateway finishes what is in flight before it ends.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 /// A Unix socket's path has at most 107 bytes; programs add about 30 below this directory.
@@ -290,10 +301,21 @@ mod tests {
     #[test]
     fn a_running_program_is_stopped_when_asked() {
         let logs = tempfile::tempdir().unwrap();
-        let mut program = shell("sleep 600", logs.path());
+        let mut program = shell("exec sleep 600", logs.path());
         program.check_alive().unwrap();
         program.stop();
         assert!(program.check_alive().is_err());
+    }
+
+    #[test]
+    fn a_program_whose_child_lives_on_is_still_reported() {
+        let logs = tempfile::tempdir().unwrap();
+        let mut program = shell("sleep 3 & echo gone >&2; exit 1", logs.path());
+        let begun = Instant::now();
+        while program.check_alive().is_ok() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(3));
     }
 
     #[test]
