@@ -59,9 +59,9 @@ struct Story {
     file: PathBuf,
 }
 
-/// A running development stack; stopped when dropped.
+/// A running gateway, alone or inside a development stack.
 struct Stack {
-    child: Child,
+    child: Stopped,
     listen: SocketAddr,
     keys: SocketAddr,
 }
@@ -71,10 +71,10 @@ impl Story {
         chapter("1", "The operator starts a stack on loopback");
         let (listen, keys) = (free_port()?, free_port()?);
         let mut command = self.program("bield");
-        command.args(["dev", "--dir", "dev"]);
+        command.args(["dev", "--dir", "dev", "--until-stdin-ends"]);
         command.arg("--listen").arg(listen.to_string());
         command.arg("--keys-listen").arg(keys.to_string());
-        let child = start(&mut command, |line| line.to_lowercase().contains("ready"))?;
+        let child = Stopped(start(&mut command)?);
         Ok(Stack {
             child,
             listen,
@@ -119,7 +119,7 @@ impl Story {
             "--package",
             "magika.bield",
         ])?;
-        let digest = text(&summary, "digest")?;
+        let digest = text(&summary, "package")?;
         Ok((digest, owner))
     }
 
@@ -151,6 +151,8 @@ impl Story {
 
     fn user_asks(&self) -> Result<()> {
         chapter("4", "The user asks: what kind of file is this?");
+        println!("   First: is that the key service it claims to be?");
+        self.say("bield", &["--home", "user", "verify"])?;
         println!(
             "   Her file leaves her process sealed; the answer comes back sealed, with a receipt."
         );
@@ -170,10 +172,10 @@ impl Story {
             "\n b. The operator starts a runtime that is not the granted one (one setting differs, so its"
         );
         println!("    measurement differs), and sends the granted user's request to it:");
-        let other = self.other_gateway(stack)?;
+        let (other, tee) = self.other_gateway(stack)?;
         self.home_at_gateway("user-elsewhere", other.listen)?;
         self.refused("user-elsewhere")?;
-        drop(other);
+        drop((other, tee));
 
         println!("\n c. The host changes one byte of the stored package and restarts the runtime:");
         let stored = find_file(&self.place.join("dev"), &format!("{package}.bield"))?;
@@ -236,33 +238,44 @@ impl Story {
     }
 
     /// Starts a second gateway whose runtime has another measured configuration.
-    fn other_gateway(&self, stack: &Stack) -> Result<Stack> {
+    fn other_gateway(&self, stack: &Stack) -> Result<(Stack, Stopped)> {
         let dev = self.place.join("dev");
         let configuration = fs::read_to_string(find_file(&dev, "runtime.toml")?)?;
         fs::write(
-            self.place.join("other-runtime.toml"),
+            self.place.join("other.toml"),
             format!("queue_max = 63\n{configuration}"),
         )?;
-        let socket = find_socket(&dev)?;
+        // The same made-up machine, through a second quoting service whose socket has a short name.
+        let name = format!("bield-quickstart-{}.sock", std::process::id());
+        let socket = std::env::temp_dir().join(name);
+        let mut tee = self.program("bield-software-tee");
+        tee.args(["--state", "dev/tee", "--socket"]).arg(&socket);
+        let tee = Stopped(quiet(&mut tee)?);
+
         let listen = free_port()?;
         let mut command = self.program("bield-gateway");
-        command.args(["--runtime-config", "other-runtime.toml"]);
+        command.args([
+            "--runtime-config",
+            "other.toml",
+            "--packages",
+            "dev/packages",
+        ]);
         command.arg("--listen").arg(listen.to_string());
         command.arg("--key-service").arg(stack.keys.to_string());
         command
             .arg("--tee")
             .arg(format!("software:{}", socket.display()));
-        let package = find_file(&dev, ".bield")?;
-        command
-            .arg("--packages")
-            .arg(package.parent().unwrap_or(&dev));
-        let child = start_silently(&mut command)?;
+        show("bield-gateway", &arguments_of(&command));
+        let child = Stopped(quiet(&mut command)?);
         wait_for(listen)?;
-        Ok(Stack {
-            child,
-            listen,
-            keys: stack.keys,
-        })
+        Ok((
+            Stack {
+                child,
+                listen,
+                keys: stack.keys,
+            },
+            tee,
+        ))
     }
 
     fn trusted_code(&self) -> Result<String> {
@@ -394,34 +407,33 @@ impl Model {
     }
 }
 
-impl Drop for Stack {
+/// A process that is stopped when this is dropped.
+struct Stopped(Child);
+
+impl Drop for Stopped {
     fn drop(&mut self) {
         // Ask first, so that it stops its own children; insist after a while.
         let asked = Command::new("kill")
             .arg("-INT")
-            .arg(self.child.id().to_string())
+            .arg(self.0.id().to_string())
             .status();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + STOP_WAIT;
         while asked.is_ok() && Instant::now() < deadline {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
+            if matches!(self.0.try_wait(), Ok(Some(_))) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        drop(self.child.kill());
-        drop(self.child.wait());
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
-/// Starts a command, prints what it says, and returns when a line says that it is ready.
-fn start(command: &mut Command, ready: impl Fn(&str) -> bool) -> Result<Child> {
-    let shown = arguments_of(command);
-    show(
-        "bield",
-        &shown.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
+/// Starts a stack, prints what it says, and returns when it says that it is ready.
+fn start(command: &mut Command) -> Result<Child> {
+    show("bield", &arguments_of(command));
     command
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command.spawn().context("starting the stack")?;
@@ -443,7 +455,7 @@ fn start(command: &mut Command, ready: impl Fn(&str) -> bool) -> Result<Child> {
     let deadline = Instant::now() + READY_WAIT;
     while let Ok(line) = receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
         indent(&line);
-        if ready(&line) {
+        if line == "ready" {
             // What follows on its heels belongs to the same message.
             while let Ok(line) = receive.recv_timeout(Duration::from_millis(300)) {
                 indent(&line);
@@ -458,17 +470,14 @@ fn start(command: &mut Command, ready: impl Fn(&str) -> bool) -> Result<Child> {
     )
 }
 
-fn start_silently(command: &mut Command) -> Result<Child> {
-    let shown = arguments_of(command);
-    show(
-        "bield-gateway",
-        &shown.iter().map(String::as_str).collect::<Vec<_>>(),
-    );
+fn quiet(command: &mut Command) -> Result<Child> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    command.spawn().context("starting the second gateway")
+    command
+        .spawn()
+        .with_context(|| format!("starting {command:?}"))
 }
 
 fn arguments_of(command: &Command) -> Vec<String> {
@@ -504,7 +513,7 @@ fn wait_for(address: SocketAddr) -> Result<()> {
 
 /// Ends the runtime process as a crash would; its gateway starts another.
 fn restart_runtime(stack: &Stack) -> Result<()> {
-    let runtimes = descendants(stack.child.id(), "bield-runtime");
+    let runtimes = descendants(stack.child.0.id(), "bield-runtime");
     ensure!(!runtimes.is_empty(), "no runtime is running");
     for process in runtimes {
         ensure!(
@@ -566,16 +575,6 @@ fn find_file(folder: &Path, end: &str) -> Result<PathBuf> {
         .with_context(|| format!("no {end} below {}", folder.display()))
 }
 
-fn find_socket(folder: &Path) -> Result<PathBuf> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let is_socket =
-        |path: &PathBuf| fs::metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    walk(folder)
-        .into_iter()
-        .find(is_socket)
-        .with_context(|| format!("no TEE socket below {}", folder.display()))
-}
-
 fn walk(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder)
         .into_iter()
@@ -619,7 +618,8 @@ fn chapter(number: &str, title: &str) {
     println!("\n{number}. {title}");
 }
 
-fn show(program: &str, arguments: &[&str]) {
+fn show(program: &str, arguments: &[impl AsRef<str>]) {
+    let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
     println!("   $ {program} {}", arguments.join(" "));
 }
 
@@ -631,3 +631,5 @@ fn indent(text: &str) {
 
 /// How long a stack may take to become ready on a slow machine.
 const READY_WAIT: Duration = Duration::from_secs(60);
+/// How long a program may take to stop in good order.
+const STOP_WAIT: Duration = Duration::from_secs(10);

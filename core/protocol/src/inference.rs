@@ -84,6 +84,10 @@ impl Answer {
 /// What a sealed response holds.
 #[derive(Debug, Clone, Encode, Decode)]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way to the wire"
+)]
 pub enum Reply {
     /// The run succeeded.
     #[n(0)]

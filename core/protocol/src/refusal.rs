@@ -64,9 +64,24 @@ impl fmt::Display for Refusal {
 
 impl core::error::Error for Refusal {}
 
-/// The long form of an admission's refusal.
-impl From<bield_grant::Refused> for Refusal {
-    fn from(refused: bield_grant::Refused) -> Self {
+/// The form of an admission's refusal that the refused one may read: whom else the owner granted is
+/// the owner's business.
+impl From<&bield_grant::Refused> for Refusal {
+    fn from(refused: &bield_grant::Refused) -> Self {
+        use bield_grant::Refused::UserNotGranted;
+        if let UserNotGranted {
+            user,
+            package,
+            code,
+            ..
+        } = refused
+        {
+            let message = format!(
+                "user {user} has no grant for package {package} in code {code}; \
+                 the package's owner can grant this user"
+            );
+            return Self::new(refused.code(), message, Retry::AfterChange);
+        }
         let retry = match refused.retry() {
             bield_grant::Retry::No => Retry::AfterChange,
             bield_grant::Retry::After(wait) => {
@@ -74,7 +89,7 @@ impl From<bield_grant::Refused> for Refusal {
             }
             bield_grant::Retry::Anew => Retry::Anew,
         };
-        Self::new(refused.code(), &refused, retry)
+        Self::new(refused.code(), refused, retry)
     }
 }
 

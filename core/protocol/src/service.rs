@@ -119,6 +119,10 @@ pub fn key_commitment(key: &Secret) -> Digest {
 /// One answer of the key service.
 #[derive(Encode, Decode)]
 #[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on its way to the wire"
+)]
 pub enum Reply {
     /// Done and durable.
     #[n(0)]

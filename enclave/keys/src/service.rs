@@ -164,7 +164,8 @@ impl Service {
         let state = self.lock();
         let known = state.package(package)?;
         let (owner, revoked) = (known.header.owner, Revocations::new());
-        let admitted = admit_lease(appraised, package, owner, &known.grants, &revoked, now)?;
+        let admitted = admit_lease(appraised, package, owner, &known.grants, &revoked, now)
+            .map_err(|refused| Refusal::from(&refused))?;
         leased_keys(&state, admitted, now)
     }
 

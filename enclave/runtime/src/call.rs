@@ -1,7 +1,7 @@
 //! The path of one call, from sealed bytes to a sealed answer.
 //!
 //! ```text
-//! &[u8] ─parse─▶ SealedRequest ─audience ours?─▶ Keys ─open─▶ Opened ─admit─▶ Admitted ─▶ Reply::Answered ─┐
+//! &[u8] ─parse─▶ SealedRequest ─lease─▶ Keys ─audience ours?─open─▶ Opened ─admit─▶ Admitted ─▶ Reply::Answered ─┐
 //!    └────────── Unsealed ◀────────┴──────────────┴─────┘        └─▶ Reply::Refused ─────────── seal ◀─────┘
 //! ```
 //!
@@ -80,9 +80,6 @@ impl Runtime {
         let request = SealedRequest::parse(sealed)
             .map_err(|error| refusals::unsealed("malformed", error, None))?;
         let package = request.header().package;
-        if request.header().audience != audience(package, &self.code) {
-            return Err(other_audience(&self.code));
-        }
         let Decided {
             keys,
             sealer,
@@ -91,7 +88,7 @@ impl Runtime {
         let reply = match verdict {
             Ok(admitted) => quietly(|| self.serve(&admitted, &keys, phases))
                 .unwrap_or_else(|| Err(refusals::internal())),
-            Err(refused) => Err(refusals::not_admitted(&refused)),
+            Err(refused) => Err(Refusal::from(&refused)),
         };
         let reply = match reply {
             Ok(answer) => inference::Reply::Answered(answer),
@@ -115,6 +112,10 @@ impl Runtime {
                 .lease(|| self.leases.get(package))
                 .map_err(|error| error.unsealed())?,
         };
+        // After the lease: when this code is not granted at all, that is what an operator must read.
+        if request.header().audience != audience(package, &self.code) {
+            return Err(other_audience(&self.code));
+        }
         let first = self.decide_with(request, keys.clone());
         if !may_change_with_the_lease(&first) {
             return first.map_err(not_opened);

@@ -15,7 +15,7 @@
 use core::fmt;
 
 use bield_engine::EngineError;
-use bield_grant::{Isolation, Refused, Retry as GrantRetry};
+use bield_grant::{Isolation, Refused};
 use bield_package::PackageError;
 use bield_protocol::call::Unsealed;
 use bield_protocol::refusal::{Refusal, Retry};
@@ -33,18 +33,6 @@ pub(crate) fn unsealed(
         message,
         retry_after_ms,
     }
-}
-
-/// Admission's refusal, in its long form: it travels sealed.
-pub(crate) fn not_admitted(refused: &Refused) -> Refusal {
-    let retry = match refused.retry() {
-        GrantRetry::No => Retry::AfterChange,
-        GrantRetry::After(wait) => {
-            Retry::After(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
-        }
-        GrantRetry::Anew => Retry::Never,
-    };
-    Refusal::new(refused.code(), refused, retry)
 }
 
 /// Whether a younger lease, with younger grants, may decide otherwise.

@@ -101,17 +101,24 @@ fn the_feedback_says_what_was_there_already() {
 }
 
 #[test]
-fn what_is_no_request_for_this_code_is_turned_down_before_any_key_is_fetched() {
-    let (stage, mut runtime) = stage();
+fn what_is_no_request_is_turned_down_before_any_key_is_fetched() {
+    let (stage, runtime) = stage();
     let (sealed, _) = stage.cast.request(stage.package, 1);
     for bytes in [&b""[..], b"bldq", &sealed[..sealed.len() / 2], &[0; 4096]] {
         assert_eq!(turned_down(&runtime, bytes).code, "malformed");
     }
+    assert_eq!(stage.service.mind().fetches, 0);
+}
+
+#[test]
+fn a_request_for_other_code_is_turned_down_with_this_code_named() {
+    let (stage, mut runtime) = stage();
+    let (sealed, _) = stage.cast.request(stage.package, 1);
+    start_of(&runtime, stage.cast.request(stage.package, 2));
     runtime.code = crate::testing::code(2);
     let refusal = turned_down(&runtime, &sealed);
     assert_eq!(refusal.code, "not-opened");
     assert!(refusal.message.contains(&runtime.code.to_string()));
-    assert_eq!(stage.service.mind().fetches, 0);
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! Benchmarks: ratios against a peer or a limit measured in the same run, never times alone.
+//!
+//! `cargo xtask bench NAME` builds everything optimised and runs this. A bench prints a table and
+//! writes `target/bench/NAME.json`; a bar that does not hold is reported as such.
+
+mod bars;
+mod inference;
+mod memory;
+mod peer;
+mod plain;
+mod sealed;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Sealed inference against the same engine in process, for three networks.
+    Inference {
+        /// Folder of the built programs.
+        #[arg(long)]
+        programs: PathBuf,
+        /// Hot calls measured for each network, alternating with calls in process.
+        #[arg(long, default_value_t = 40)]
+        calls: usize,
+        /// Cold starts measured for each network.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Threads of each engine.
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+    },
+    /// Opens a package and prints the peak of memory that took; started by `inference`.
+    #[command(hide = true)]
+    Open { package: PathBuf, key: PathBuf },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().bench {
+        Bench::Inference {
+            programs,
+            calls,
+            rounds,
+            threads,
+        } => inference::run(&programs, calls, rounds, threads),
+        Bench::Open { package, key } => memory::open(&package, &key),
+    }
+}
