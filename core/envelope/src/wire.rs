@@ -85,6 +85,21 @@ where
     Ok(value)
 }
 
+/// Decodes an array of at most `MAX` items, for `#[cbor(decode_with = …)]`: a list that is too long is
+/// refused before memory is spent on it, whatever the message's own limit is.
+///
+/// # Errors
+/// More items, an array of indefinite length, or an item that does not decode.
+pub fn at_most<'b, const MAX: usize, C, T: Decode<'b, C>>(
+    d: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<T>, minicbor::decode::Error> {
+    match d.array()? {
+        Some(items) if items <= MAX as u64 => (0..items).map(|_| d.decode_with(context)).collect(),
+        _ => Err(minicbor::decode::Error::message("a list that is too long")),
+    }
+}
+
 /// The type's name without its path and parameters.
 fn short_name<T>() -> &'static str {
     let name = core::any::type_name::<T>();

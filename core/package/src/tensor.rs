@@ -101,7 +101,10 @@ pub struct Tensor {
     name: String,
     #[n(1)]
     element: ElementType,
-    #[n(2)]
+    #[cbor(
+        n(2),
+        decode_with = "bield_envelope::wire::at_most::<TENSOR_RANK_MAX, _, _>"
+    )]
     shape: Vec<u64>,
     #[cbor(n(3), with = "minicbor::bytes")]
     data: Vec<u8>,
@@ -275,7 +278,10 @@ struct TensorParts {
     name: String,
     #[n(1)]
     element: ElementType,
-    #[n(2)]
+    #[cbor(
+        n(2),
+        decode_with = "bield_envelope::wire::at_most::<TENSOR_RANK_MAX, _, _>"
+    )]
     shape: Vec<u64>,
     #[cbor(n(3), with = "minicbor::bytes")]
     data: Vec<u8>,

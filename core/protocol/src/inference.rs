@@ -12,10 +12,10 @@ use crate::refusal::Refusal;
 #[cbor(map)]
 pub struct Request {
     /// The model's inputs, in any order.
-    #[n(0)]
+    #[cbor(n(0), decode_with = "wire::at_most::<TENSORS_MAX, _, _>")]
     pub inputs: Vec<Tensor>,
     /// Names of the outputs wanted; empty for all.
-    #[n(1)]
+    #[cbor(n(1), decode_with = "wire::at_most::<TENSORS_MAX, _, _>")]
     pub outputs: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Request {
 #[cbor(map)]
 pub struct Output {
     /// The model's outputs, in the order asked for.
-    #[n(0)]
+    #[cbor(n(0), decode_with = "wire::at_most::<TENSORS_MAX, _, _>")]
     pub tensors: Vec<Tensor>,
 }
 
@@ -115,3 +115,7 @@ impl Reply {
 
 /// The most bytes of a request's or response's plaintext.
 pub const BODY_BYTES_MAX: usize = bield_envelope::SEALED_REQUEST_BYTES_MAX;
+
+/// The most tensors, or names of them, in one request or answer, as in `bield_package::onnx`: real
+/// models have up to about 100.
+pub const TENSORS_MAX: usize = bield_package::onnx::SIGNATURE_TENSORS_MAX;

@@ -15,6 +15,7 @@ use bield_receipt::WorkerCertificate;
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
+use crate::inference::TENSORS_MAX;
 use crate::refusal::Refusal;
 
 /// One message to the key service.
@@ -100,10 +101,10 @@ pub struct PackageOffer {
     #[n(0)]
     pub header: Signed<PackageHeader>,
     /// What a request must supply.
-    #[n(1)]
+    #[cbor(n(1), decode_with = "wire::at_most::<TENSORS_MAX, _, _>")]
     pub inputs: Vec<TensorSpec>,
     /// What an answer holds.
-    #[n(2)]
+    #[cbor(n(2), decode_with = "wire::at_most::<TENSORS_MAX, _, _>")]
     pub outputs: Vec<TensorSpec>,
     /// [`key_commitment`] of the key that travels beside.
     #[n(3)]
@@ -198,7 +199,7 @@ pub struct LeasedKeys {
     #[cbor(n(2), with = "transport")]
     pub audience_key: Secret,
     /// The owner's grants that can matter during the lease.
-    #[n(3)]
+    #[cbor(n(3), decode_with = "wire::at_most::<GRANTS_PER_LEASE_MAX, _, _>")]
     pub grants: Vec<Signed<Grant>>,
     /// When the service issued it, by the service's clock.
     #[n(4)]

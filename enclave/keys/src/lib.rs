@@ -24,6 +24,6 @@ mod state;
 mod store;
 
 pub use program::{ProgramError, run};
-pub use service::{KEY_CONFIGURATION_SECS, Service};
-pub use state::{Change, GRANTS_MAX, PACKAGES_MAX, PRINCIPALS_MAX, State, Undo};
+pub use service::{KEY_CONFIGURATION_SECS, SPECS_BYTES_MAX, Service};
+pub use state::{Change, GRANTS_MAX, PACKAGES_MAX, PRINCIPALS_MAX, STATE_BYTES_MAX, State, Undo};
 pub use store::{Store, StoreError, Volatile};

@@ -5,6 +5,12 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A panic's message may quote contents; its place in the source may not.
+    std::panic::set_hook(Box::new(|panic| {
+        if let Some(place) = panic.location() {
+            eprintln!("bield-keys: fault at {}:{}", place.file(), place.line());
+        }
+    }));
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [flag, tee] = arguments.as_slice() else {
         return usage();

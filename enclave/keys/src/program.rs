@@ -7,10 +7,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bield_door::{Door, DoorError, Offers, Stream};
-use bield_envelope::Time;
 use bield_evidence::{PolicyConfig, configuration_digest};
 use bield_platform::{Hardening, Randomness, Tee, now, software};
 use bield_protocol::configuration::KeyServiceConfiguration;
@@ -95,7 +94,8 @@ struct Environment {
     sessions_max: u64,
     hardening: Hardening,
     service: Mutex<Option<Arc<Service>>>,
-    identity: Mutex<Option<(Time, Arc<Identity>)>>,
+    /// With the moment it was made; not by the wall clock, which the host may set back.
+    identity: Mutex<Option<(Instant, Arc<Identity>)>>,
     counters: Counters,
 }
 
@@ -162,9 +162,8 @@ impl Environment {
     fn identity(&self) -> Result<Arc<Identity>, SessionError> {
         let service = self.service().ok_or(SessionError::Closed)?;
         let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = now();
         if let Some((made, identity)) = &*identity
-            && now.since(*made) < IDENTITY_AGE_MAX
+            && made.elapsed() < IDENTITY_AGE_MAX
         {
             return Ok(Arc::clone(identity));
         }
@@ -175,11 +174,11 @@ impl Environment {
             Role::KeyService,
             Some(service.principal()),
             self.tee.kind(),
-            now,
+            now(),
             IDENTITY_LIFETIME,
             Box::new(move |data| tee.evidence(data).map_err(|error| error.to_string())),
         )?);
-        *identity = Some((now, Arc::clone(&made)));
+        *identity = Some((Instant::now(), Arc::clone(&made)));
         Ok(made)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bield_envelope::{Digest, Principal, Secret, Signed, SigningKey, Time};
+use bield_envelope::{Digest, Principal, Secret, Signed, SigningKey, Time, wire};
 use bield_evidence::{Appraised, Measurement};
 use bield_grant::{Admitted, Lease, Revocations, admit_lease, audience};
 use bield_protocol::refusal::{Refusal, Retry};
@@ -13,15 +13,21 @@ use bield_protocol::service::{
 use bield_receipt::WorkerCertificate;
 use rand_core::CryptoRng;
 
-use crate::state::{Change, State};
+use crate::state::{Change, STATE_BYTES_MAX, State};
 use crate::store::{Store, StoreError};
 
 /// How long a published audience key may be sealed to before a client must ask again: one hour.
 pub const KEY_CONFIGURATION_SECS: u64 = 3600;
 
+/// The most bytes of a package's tensor specs, encoded: a hundred tensors of a hundred bytes, thrice.
+pub const SPECS_BYTES_MAX: usize = 32 << 10;
+
 /// The key service, shared by all sessions.
 pub struct Service {
     state: Mutex<State>,
+    /// Held while a change is made durable; the state itself is free for readers meanwhile.
+    changing: Mutex<()>,
+    state_bytes_max: usize,
     identity: SigningKey,
     store: Box<dyn Store>,
 }
@@ -53,6 +59,8 @@ impl Service {
         Ok(Self {
             identity: state.identity(),
             state: Mutex::new(state),
+            changing: Mutex::new(()),
+            state_bytes_max: STATE_BYTES_MAX,
             store,
         })
     }
@@ -103,15 +111,31 @@ impl Service {
     }
 
     /// Applies a change, makes it durable, then says so; takes it back when it cannot be kept.
+    ///
+    /// One change at a time, but leases never wait for the host's disk: a grant may count a moment
+    /// before it is durable, never before its owner signed it.
     fn change(&self, by: Principal, change: Change, now: Time) -> Result<Reply, Refusal> {
-        let mut state = self.lock();
-        let undo = state.apply(by, change, now)?;
-        if matches!(undo, crate::Undo::Nothing) {
-            return Ok(Reply::Done);
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (undo, bytes) = {
+            let mut state = self.lock();
+            let undo = state.apply(by, change, now)?;
+            if matches!(undo, crate::Undo::Nothing) {
+                return Ok(Reply::Done);
+            }
+            (undo, state.encode())
+        };
+        if bytes.len() > self.state_bytes_max {
+            self.lock().undo(undo);
+            let message = "this key service is full; its operator must make room";
+            return Err(Refusal::new("full", message, Retry::AfterChange));
         }
-        if let Err(error) = self.store.save(&state.encode()) {
-            state.undo(undo);
-            return Err(Refusal::new("not-durable", error, Retry::After(1000)));
+        if let Err(error) = self.store.save(&bytes) {
+            self.lock().undo(undo);
+            let message = format!(
+                "{error}. The change does not count now; if the host kept it all the same, it may \
+                 after a restart"
+            );
+            return Err(Refusal::new("not-durable", message, Retry::After(1000)));
         }
         Ok(Reply::Done)
     }
@@ -239,8 +263,10 @@ fn proposed(by: Principal, operation: &Operation, key: Option<Secret>) -> Result
                 return Err(Refusal::new("other-key", message, Retry::Never));
             }
             let (inputs, outputs) = (offer.inputs.clone(), offer.outputs.clone());
-            if inputs.len().max(outputs.len()) > TENSORS_MAX {
-                let message = format!("more than {TENSORS_MAX} inputs or outputs");
+            let specs = wire::encode(&inputs).len() + wire::encode(&outputs).len();
+            if specs > SPECS_BYTES_MAX {
+                let message =
+                    format!("{specs} bytes of tensor specs; {SPECS_BYTES_MAX} are allowed");
                 return Err(Refusal::new("too-many-tensors", message, Retry::Never));
             }
             Ok(Change::PutPackage {
@@ -270,9 +296,6 @@ fn not_a_runtime() -> Refusal {
     let message = "only a runtime that proved its code in this session may ask for this";
     Refusal::new("not-a-runtime", message, Retry::Never)
 }
-
-/// As in `bield_package::onnx`: real models have up to about 100.
-const TENSORS_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests;

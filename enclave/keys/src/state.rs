@@ -19,12 +19,18 @@ use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// The most principals: the whole state is sealed again at each change and stays under 64 MiB.
+/// The most bytes of an encoded state: it is sealed again, as a whole, at each change. A change beyond
+/// it is refused; what was accepted always opens again.
+pub const STATE_BYTES_MAX: usize = 64 << 20;
+/// The most principals.
 pub const PRINCIPALS_MAX: usize = 10_000;
 /// The most packages.
 pub const PACKAGES_MAX: usize = 10_000;
 /// The most grants of all packages together.
 pub const GRANTS_MAX: usize = 50_000;
+
+// Sealed, the largest state still fits the host's storage; the seal adds 53 bytes.
+const _: () = assert!(STATE_BYTES_MAX as u64 + 64 <= bield_protocol::visit::storage::BYTES_MAX);
 
 /// Everything the service must not forget.
 pub struct State {
@@ -380,6 +386,3 @@ struct StoredPackage {
     #[n(5)]
     registered: u64,
 }
-
-/// The most bytes of an encoded state; see [`PRINCIPALS_MAX`].
-const STATE_BYTES_MAX: usize = 128 << 20;

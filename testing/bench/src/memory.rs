@@ -1,4 +1,5 @@
-//! Peak memory while a package is opened, in a process that does nothing else.
+//! Peak memory while a package is opened, in a process that does nothing else, less the one chunk
+//! that is always in flight.
 
 use std::fs::{self, File};
 use std::io::BufReader;
@@ -6,10 +7,10 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use bield_package::{PackageHead, PackageKey};
+use bield_package::{CHUNK_BYTES, PackageHead, PackageKey};
 use bield_sdk::Home;
 
-/// Opens the package and prints `peak bytes ÷ model bytes`.
+/// Opens the package and prints `(peak bytes - one chunk) ÷ model bytes`.
 pub(crate) fn open(package: &Path, home: &Path) -> Result<()> {
     let head = PackageHead::read(&mut BufReader::new(File::open(package)?))?;
     let key: PackageKey = Home::at(home).package_key(head.digest())?;
@@ -21,7 +22,8 @@ pub(crate) fn open(package: &Path, home: &Path) -> Result<()> {
     opened.open_model(&mut source, &mut region, &mut |_, _| ())?;
     let peak = status("VmHWM")?;
     ensure!(region.iter().any(|byte| *byte != 0), "the model is empty");
-    println!("{}", peak.saturating_sub(before) as f64 / bytes as f64);
+    let grown = peak.saturating_sub(before + u64::from(CHUNK_BYTES));
+    println!("{}", grown as f64 / bytes as f64);
     Ok(())
 }
 

@@ -102,8 +102,8 @@ const BOMB_BYTES: usize = 1 << 20;
 
 /// Live bytes per byte of input.
 ///
-/// Messages: a list of empty strings costs 24 bytes an entry, and a growing list holds its old and
-/// its new buffer for a moment (36 measured). TOML, which only a program's own host or user writes:
+/// Messages: lists are bounded before they are built, so what is left is a copy of the input and, for a
+/// program's status, its words (24 bytes each and a growing list's old buffer: 36 measured). TOML, which only a program's own host or user writes:
 /// the parser notes an event for every bracket (101 measured).
 fn amplification_max(target: &str) -> usize {
     if target.ends_with("_toml") { 112 } else { 40 }

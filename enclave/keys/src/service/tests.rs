@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bield_envelope::{Seeded, Signed, Verified, wire};
+use bield_envelope::{Seeded, Signed, Verified};
 use bield_evidence::TeeKind;
 use bield_grant::{Grant, Isolation};
 use bield_package::{ManifestDraft, PackageHead, PackageHeader, PackageKey};
@@ -327,12 +327,58 @@ fn every_grantee_of_a_package_is_found() {
 }
 
 #[test]
-fn a_state_with_a_flipped_byte_does_not_decode_to_another_state() {
+fn a_state_survives_its_own_bytes_and_no_shorter_or_longer_ones() {
     let mut scene = scene();
     scene.with_package();
     let bytes = scene.service.lock().encode();
-    let whole = State::decode(&bytes).unwrap();
-    assert_eq!(*whole.encode(), *bytes);
-    assert!(State::decode(&bytes[1..]).is_none());
-    assert!(wire::decode::<Digest>(&bytes, 1 << 20).is_err());
+    assert_eq!(*State::decode(&bytes).unwrap().encode(), *bytes);
+    for length in 0..bytes.len() {
+        assert!(State::decode(&bytes[..length]).is_none(), "cut to {length}");
+    }
+    assert!(State::decode(&[&bytes[..], &[0]].concat()).is_none());
+}
+
+#[test]
+fn a_full_state_refuses_changes_and_opens_again() {
+    let mut scene = scene();
+    scene.with_package();
+    let bytes = scene.service.lock().encode().len();
+    scene.service.state_bytes_max = bytes + 200;
+    let mut accepted = 0;
+    let full = loop {
+        let stranger = SigningKey::generate(&mut Seeded::new(1000 + accepted));
+        match scene.order(&stranger, Operation::Register) {
+            Ok(()) => accepted += 1,
+            Err(code) => break code,
+        }
+    };
+    assert_eq!(full, "full");
+    assert!(accepted > 0, "there was room for some");
+    let before = scene.service.inspect();
+    let again = Service::start(
+        Box::new(Shared(Arc::clone(&scene.store))),
+        &mut Seeded::new(9),
+    );
+    assert_eq!(again.unwrap().inspect(), before);
+}
+
+#[test]
+fn tensor_specs_that_would_fill_the_state_are_refused() {
+    use bield_package::tensor::{ElementType, TensorSpec};
+    let mut scene = scene();
+    let owner = scene.owner();
+    let header = packed(&owner);
+    scene.order(&owner, Operation::Register).unwrap();
+    let spec =
+        |at: usize| TensorSpec::new(format!("{at:0>200}"), ElementType::F32, vec![None]).unwrap();
+    let Operation::PutPackage(mut large) = offer(&header, 9) else {
+        panic!("an offer")
+    };
+    large.inputs = (0..300).map(spec).collect();
+    let put = scene.order_with(
+        &owner,
+        Operation::PutPackage(large),
+        Some(Secret::from_bytes([9; 32])),
+    );
+    assert_eq!(put, Err("too-many-tensors".into()));
 }
