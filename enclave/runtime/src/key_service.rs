@@ -20,7 +20,6 @@ use bield_envelope::{Digest, Principal, Signed, Verified};
 use bield_evidence::Measurement;
 use bield_grant::LEASE_TIME_MAX;
 use bield_platform::{Randomness, Tee};
-use bield_protocol::refusal::Retry;
 use bield_protocol::service::{Reply, Request};
 use bield_receipt::WorkerCertificate;
 use bield_session::{
@@ -156,13 +155,8 @@ fn ask(session: &mut Session<Stream>, request: &Request) -> Result<Reply, KeysEr
     session.send(&request.encode()).map_err(refusal_of)?;
     let reply = session.receive().map_err(refusal_of)?;
     match Reply::decode(&reply) {
-        Ok(Reply::Refused(refusal)) => Err(KeysError::Refused {
-            code: refusal.code,
-            retry_after_ms: match refusal.retry {
-                Retry::After(wait_ms) => Some(wait_ms),
-                _ => None,
-            },
-        }),
+        // Its reason and its times say who is granted what, so they end here.
+        Ok(Reply::Refused(_)) => Err(KeysError::NotGranted),
         Ok(reply) => Ok(reply),
         Err(_) => Err(KeysError::Contradiction("something malformed")),
     }

@@ -2,15 +2,16 @@
 //!
 //! ```text
 //! get(package) ──▶ cached and current? ──▶ Keys
-//!                      └ no ──▶ single flight ──▶ KeySource (key service) ──▶ Keys
+//!                      └ no ──▶ never had any? ration (`cold`) ──▶ single flight ──▶ KeySource ──▶ Keys
 //! renew(package, seen) ── as get, but anything newer than `seen` ──▶ Keys
 //! ```
 //!
 //! Always true: keys are for the package that was asked and for this program's own code; every grant beside
 //! them carries the package owner's signature; keys whose lease or certificate has ended are never handed
 //! out; a lease that the key service refuses to renew is forgotten at once. Renewals ahead of time are rationed per
-//! package ([`RENEWAL_EVERY`], [`RENEWAL_SAVED_MAX`]), so that users without a grant cannot turn this runtime
-//! against the key service. Not here: the session (`key_service`), admission (`bield-grant`).
+//! package ([`RENEWAL_EVERY`], [`RENEWAL_SAVED_MAX`]) and first fetches over all packages, so that users without a grant and strangers
+//! cannot turn this runtime against the key service. Why the key service refuses is not even kept: outside, all
+//! reasons are `not-granted` (spec/04, section 7). Not here: the session (`key_service`), admission (`bield-grant`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ use bield_protocol::call::Unsealed;
 use bield_protocol::service::LeasedKeys;
 use bield_receipt::WorkerCertificate;
 
+use crate::cold::Cold;
 use crate::flights::{Flights, lock};
 
 /// Most packages whose keys are kept; the one that ends first makes room.
@@ -132,14 +134,17 @@ pub(crate) struct Leases {
     source: Box<dyn KeySource>,
     cached: Mutex<HashMap<Digest, Arc<Keys>>>,
     flights: Flights<Result<Arc<Keys>, KeysError>>,
+    cold: Cold,
 }
 
 impl Leases {
-    pub(crate) fn new(source: Box<dyn KeySource>) -> Self {
+    /// Keeps what `source` gives; at most `places` threads wait for packages that never had keys here.
+    pub(crate) fn new(source: Box<dyn KeySource>, places: usize) -> Self {
         Self {
             source,
             cached: Mutex::default(),
             flights: Flights::new(),
+            cold: Cold::new(places),
         }
     }
 
@@ -154,9 +159,18 @@ impl Leases {
     /// # Errors
     /// See [`KeysError`]; shared by all who waited for the same fetch.
     pub(crate) fn get(&self, package: Digest) -> Result<Arc<Keys>, KeysError> {
-        self.flights.join(package, || match self.cached(package) {
-            Some(keys) => Ok(keys),
-            None => self.fetch(package, RENEWAL_SAVED_MAX),
+        // An ended lease still says that the package is real; such refetches must not starve behind strangers.
+        let known = lock(&self.cached).contains_key(&package);
+        // Held while waiting for another thread's fetch too: either way a thread is taken.
+        let _place = (!known).then(|| self.cold.enter()).transpose()?;
+        self.flights.join(package, || {
+            if let Some(keys) = self.cached(package) {
+                return Ok(keys);
+            }
+            if !known {
+                self.cold.spend(package)?;
+            }
+            self.fetch(package, RENEWAL_SAVED_MAX)
         })
     }
 
@@ -189,8 +203,9 @@ impl Leases {
                 Ok(keys)
             }
             Err(error) => {
-                if error.is_final() {
+                if error == KeysError::NotGranted {
                     cached.remove(&package);
+                    self.cold.note(package);
                 }
                 Err(error)
             }
@@ -225,15 +240,19 @@ pub(crate) enum KeysError {
         "this runtime and its key service do not accept each other: {why}; the operator must look"
     )]
     NotAccepted { why: String },
-    /// The key service said no; only its code is public.
+    /// The key service said no, until somebody changes something.
     #[error(
-        "the key service gives this runtime no keys for the package: {code}; its owner must have registered it and granted this code"
+        "the key service gives this runtime no keys for the package: not-granted; the package's owner must have registered it and granted this code"
     )]
-    Refused {
-        code: String,
-        /// It says that asking again may help.
-        retry_after_ms: Option<u64>,
-    },
+    NotGranted,
+    /// It said so moments ago, and was not asked again.
+    #[error(
+        "the key service gave this runtime no keys for the package moments ago: not-granted; try again in a second if the package's owner has registered it and granted this code since"
+    )]
+    NotGrantedYet,
+    /// Too many first fetches at once or lately, whoever caused them.
+    #[error("this runtime fetches keys for as many new packages as it may; come back shortly")]
+    Busy,
     /// The key service's answer contradicts the question.
     #[error("the key service answered with {0}; the operator must look")]
     Contradiction(&'static str),
@@ -243,23 +262,12 @@ pub(crate) enum KeysError {
 }
 
 impl KeysError {
-    /// Whether the key service decided against this runtime, for now and until somebody changes something.
-    fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Refused {
-                retry_after_ms: None,
-                ..
-            }
-        )
-    }
-
     /// The refusal that the host and the caller see.
     pub(crate) fn unsealed(&self) -> Unsealed {
         let (code, retry_after_ms) = match self {
             Self::Unreachable { .. } => ("key-service-unreachable", Some(RETRY_MS)),
-            Self::TooSoon => ("no-lease", Some(RETRY_MS)),
-            Self::Refused { retry_after_ms, .. } => ("no-lease", *retry_after_ms),
+            Self::TooSoon | Self::NotGrantedYet => ("no-lease", Some(RETRY_MS)),
+            Self::Busy => ("busy", Some(BUSY_RETRY_MS)),
             _ => ("no-lease", None),
         };
         crate::refusals::unsealed(code, self, retry_after_ms)
@@ -268,6 +276,8 @@ impl KeysError {
 
 /// A key service restarts within a second or two.
 const RETRY_MS: u64 = 1000;
+/// A first fetch takes some tens of milliseconds.
+const BUSY_RETRY_MS: u64 = 250;
 
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,7 @@
 //! all configured threads, into one region; then the engine copies it once.
 
 mod call;
+mod cold;
 mod flights;
 mod key_service;
 mod leases;

@@ -20,6 +20,7 @@ use bield_engine::{Engine, load_checked};
 use bield_envelope::Digest;
 use bield_package::{OpenPackage, PackageError, PackageHead};
 use bield_protocol::refusal::{Refusal, Retry};
+use zeroize::Zeroize as _;
 
 use crate::flights::lock;
 use crate::leases::Keys;
@@ -129,7 +130,7 @@ impl Loader {
         match open_model(package, source, &mut region, self.threads) {
             Ok(()) => Ok(region),
             Err(error) => {
-                region.fill(0);
+                wipe(&mut region);
                 Err(error)
             }
         }
@@ -225,6 +226,11 @@ impl<D> Belt<'_, D> {
     }
 }
 
+/// Zeroes in a way that the compiler keeps although nobody reads the bytes again.
+fn wipe(region: &mut [u8]) {
+    region.zeroize();
+}
+
 fn missing(package: Digest) -> Refusal {
     Refusal::new(
         "package-missing",
@@ -255,6 +261,13 @@ mod tests {
         let mut region = vec![0; package.model_bytes() as usize];
         let done = open_model(&package, Box::new(source), &mut region, threads);
         done.map(|()| region)
+    }
+
+    #[test]
+    fn a_wiped_region_holds_nothing() {
+        let mut region = vec![7; 4096];
+        wipe(&mut region);
+        assert!(region.iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -69,6 +69,11 @@ pub fn run(tee: &TeeAddress) -> anyhow::Result<()> {
     }
 }
 
+/// Threads that serve calls: more than [`THREADS_AHEAD`].
+pub(crate) const fn call_threads(concurrency: usize) -> usize {
+    concurrency + THREADS_AHEAD
+}
+
 /// A program whose threads wait for calls.
 pub(crate) struct Program {
     runtime: Arc<Runtime>,
@@ -87,7 +92,8 @@ pub(crate) struct Facts {
     pub(crate) missing: Vec<String>,
 }
 
-/// What happened since start. A sealed refusal counts as served: the host must not learn which it was.
+/// What happened since start. A sealed refusal counts as served: nothing here opens what is sealed. The host can
+/// often tell all the same, from the size of the answer and the feedback's phase times.
 #[derive(Default)]
 struct Counts {
     served: AtomicU64,
@@ -108,7 +114,7 @@ impl Program {
         let (runtime, counts) = (Arc::new(runtime), Arc::<Counts>::default());
         let (calls, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
-        for _ in 0..concurrency + THREADS_AHEAD {
+        for _ in 0..call_threads(concurrency) {
             let (runtime, counts, queue) = (runtime.clone(), counts.clone(), queue.clone());
             spawn("call", move || serve_calls(&runtime, &counts, &queue))?;
         }

@@ -26,7 +26,7 @@ use crate::key_service::KeyService;
 use crate::leases::Leases;
 use crate::loading::{HostPackages, Loader};
 use crate::models::Models;
-use crate::program::{Facts, Program};
+use crate::program::{Facts, Program, call_threads};
 use crate::turns::{Gate, Turns};
 
 /// Most threads of one run or one opening: the cores of a large machine.
@@ -87,7 +87,10 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
     let engine = Rten::new(configuration.threads);
 
     let runtime = Runtime {
-        leases: Leases::new(Box::new(key_service)),
+        leases: Leases::new(
+            Box::new(key_service),
+            call_threads(configuration.concurrency) - 1,
+        ),
         models: Arc::new(Models::new(configuration.models_mib_max << 20)),
         loader: Loader {
             packages: Box::new(HostPackages(Arc::clone(&offers))),

@@ -286,7 +286,7 @@ impl Stage {
     pub(crate) fn runtime(&self, engine: impl Engine + 'static, models: u64) -> Runtime {
         Runtime {
             code: code(1),
-            leases: Leases::new(Box::new(self.service.clone())),
+            leases: Leases::new(Box::new(self.service.clone()), 4),
             models: Arc::new(Models::new(models)),
             loader: Loader {
                 packages: Box::new(Arc::clone(&self.shelf)),

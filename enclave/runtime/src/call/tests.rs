@@ -176,17 +176,14 @@ fn the_same_bytes_are_not_answered_twice() {
 fn keys_that_are_refused_or_out_of_reach_are_told_apart() {
     let (stage, runtime) = stage();
     let (sealed, _) = stage.cast.request(stage.package, 1);
-    let code = "code-not-granted".to_owned();
-    stage.service.mind().fails = Some(KeysError::Refused {
-        code,
-        retry_after_ms: None,
-    });
+    stage.service.mind().fails = Some(KeysError::NotGranted);
     let refusal = turned_down(&runtime, &sealed);
     assert_eq!(
         (refusal.code.as_str(), refusal.retry_after_ms),
         ("no-lease", None)
     );
-    assert!(refusal.message.contains("code-not-granted"));
+    assert!(refusal.message.contains(": not-granted;"));
+    let (sealed, _) = stage.cast.request(package(9), 1);
     let why = "test".to_owned();
     stage.service.mind().fails = Some(KeysError::Unreachable { why });
     let refusal = turned_down(&runtime, &sealed);

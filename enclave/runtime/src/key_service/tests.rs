@@ -9,7 +9,7 @@ use bield_door::Door;
 use bield_envelope::{Secret, Seeded, SigningKey, Time};
 use bield_evidence::{Evidence, Policy, Reference, Roots, TeeKind, canonical_dcap};
 use bield_platform::TeeError;
-use bield_protocol::refusal::Refusal;
+use bield_protocol::refusal::{Refusal, Retry};
 use bield_session::{Freshness, accept};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
 
@@ -187,21 +187,26 @@ fn a_key_service_of_other_code_gets_no_question() {
 }
 
 #[test]
-fn a_refusal_says_its_code_and_nothing_else_of_it() {
+fn a_refusal_says_that_nothing_is_granted_and_not_why_or_until_when() {
     let stage = Stage::expecting(code(2));
     let refused = stage.fetch(|request| match request {
         Request::Lease(_) => Reply::Refused(Refusal::new(
-            "code-not-granted",
+            "grant-not-yet-valid",
             "names of others",
-            Retry::AfterChange,
+            Retry::After(5000),
         )),
         other => stage.answer(&other),
     });
-    let message = refused.err().unwrap().unsealed().message;
-    assert!(
-        message.contains("code-not-granted") && !message.contains("others"),
-        "{message}"
+    let refused = refused.err().unwrap().unsealed();
+    assert_eq!(
+        (refused.code.as_str(), refused.retry_after_ms),
+        ("no-lease", None)
     );
+    let message = refused.message;
+    assert!(message.contains(": not-granted;"), "{message}");
+    for inside in ["valid", "others", "5000"] {
+        assert!(!message.contains(inside), "{message}");
+    }
 }
 
 #[test]

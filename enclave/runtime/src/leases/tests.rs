@@ -3,7 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::cold::{TOKEN_EVERY, TOKENS};
 use crate::testing::{Cast, code, package};
+
+/// Threads that may wait for first fetches.
+const PLACES: usize = 8;
 
 /// Counts fetches; refuses when told to.
 #[derive(Default)]
@@ -27,7 +31,7 @@ impl KeySource for Arc<Source> {
 
 fn leases(source: Source) -> (Arc<Source>, Leases) {
     let source = Arc::new(source);
-    let leases = Leases::new(Box::new(Arc::clone(&source)));
+    let leases = Leases::new(Box::new(Arc::clone(&source)), PLACES);
     (source, leases)
 }
 
@@ -97,11 +101,7 @@ fn a_refused_renewal_forgets_the_lease_and_an_outage_does_not() {
     *lock(&source.fails) = Some(KeysError::Unreachable { why });
     assert!(leases.renew(package(1), &keys).is_err());
     assert!(leases.cached(package(1)).is_some());
-    let code = "code-not-granted".to_owned();
-    *lock(&source.fails) = Some(KeysError::Refused {
-        code,
-        retry_after_ms: None,
-    });
+    *lock(&source.fails) = Some(KeysError::NotGranted);
     assert!(leases.renew(package(1), &keys).is_err());
     assert!(leases.cached(package(1)).is_none());
 }
@@ -115,6 +115,56 @@ fn a_failed_fetch_leaves_nothing_behind() {
     assert_eq!(refused.code, "key-service-unreachable");
     assert!(refused.retry_after_ms.is_some());
     *lock(&source.fails) = None;
+    assert!(leases.get(package(1)).is_ok());
+}
+
+#[test]
+fn a_refusal_is_not_asked_for_again_within_a_moment_and_a_late_grant_works_after_it() {
+    let (source, leases) = leases(Source::default());
+    *lock(&source.fails) = Some(KeysError::NotGranted);
+    assert_eq!(leases.get(package(1)).err(), Some(KeysError::NotGranted));
+    *lock(&source.fails) = None;
+    let again = leases.get(package(1)).err().unwrap();
+    assert_eq!(again, KeysError::NotGrantedYet);
+    assert_eq!(source.fetches.load(Ordering::SeqCst), 1);
+    let wait = again.unsealed().retry_after_ms.unwrap();
+    std::thread::sleep(Duration::from_millis(wait));
+    assert!(leases.get(package(1)).is_ok());
+}
+
+#[test]
+fn a_flood_of_made_up_packages_is_rationed_and_starves_no_known_one() {
+    let (source, leases) = leases(Source {
+        lasts: Some(Duration::ZERO),
+        ..Source::default()
+    });
+    leases.get(package(200)).unwrap();
+    *lock(&source.fails) = Some(KeysError::NotGranted);
+    let started = Instant::now();
+    let outcomes: Vec<_> = (0..100).map(|n| leases.get(package(n)).err()).collect();
+    let earned = started.elapsed().as_millis() / TOKEN_EVERY.as_millis() + 1;
+    let asked = source.fetches.load(Ordering::SeqCst) - 1;
+    assert!(u128::from(asked) <= u128::from(TOKENS) + earned, "{asked}");
+    assert!(outcomes.contains(&Some(KeysError::Busy)));
+    let busy = KeysError::Busy.unsealed();
+    assert_eq!(busy.code, "busy");
+    assert!(busy.retry_after_ms.is_some());
+    // Its lease has ended, so its keys are fetched again, with no token.
+    *lock(&source.fails) = None;
+    assert!(leases.get(package(200)).is_ok());
+}
+
+#[test]
+fn strangers_who_wait_for_first_fetches_leave_the_others_their_threads() {
+    let (_, leases) = leases(Source {
+        lasts: Some(Duration::ZERO),
+        ..Source::default()
+    });
+    leases.get(package(200)).unwrap();
+    let places: Vec<_> = (0..PLACES).map(|_| leases.cold.enter().unwrap()).collect();
+    assert_eq!(leases.get(package(1)).err(), Some(KeysError::Busy));
+    assert!(leases.get(package(200)).is_ok());
+    drop(places);
     assert!(leases.get(package(1)).is_ok());
 }
 
