@@ -41,7 +41,7 @@ pub struct Arguments {
     /// The TEE, handed to the programs as it is: `software:/path.sock` has no hardware protection
     #[arg(long, value_name = "SPEC")]
     pub tee: String,
-    /// Directory of sealed packages, one <digest>.bield each
+    /// Directory of sealed packages, one DIGEST.bield each
     #[arg(long, value_name = "DIR")]
     pub packages: PathBuf,
     /// Directory for the key service's sealed state
