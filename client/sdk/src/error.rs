@@ -102,6 +102,17 @@ pub enum TargetError {
         /// Who is named.
         found: Principal,
     },
+    /// The key is said to last longer than any key may.
+    #[error(
+        "the key is said to last until {not_after}, now is {now}: more than {hours} h are not \
+         believed; check the clock", hours = crate::target::KEY_TIME_MAX.as_secs() / 3600
+    )]
+    EndsTooLate {
+        /// Its end.
+        not_after: Time,
+        /// Now.
+        now: Time,
+    },
     /// The key has ended.
     #[error("the key ended at {not_after}, now is {now}: ask for it again, and check the clock")]
     Ended {

@@ -6,7 +6,8 @@
 //!
 //! Always true: a reader sees the old bytes or all of the new ones, also after a power cut; a secret
 //! file has mode 0600 from its first byte; one that others can read is refused, not repaired,
-//! because it may have been read already.
+//! because it may have been read already. What is believed because of where it lies is refused when
+//! somebody else than its reader and root could have put it there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -37,6 +38,28 @@ pub enum FileError {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+    },
+    /// Others can change what is believed because it lies here.
+    #[error(
+        "{path} is believed but others can change it (mode {mode:o}): look at what it says, then run \
+         chmod go-w on it", path = .path.display()
+    )]
+    WritableByOthers {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Somebody else owns what is believed because it lies here.
+    #[error(
+        "{path} is believed but belongs to another user (uid {owner}): choose another home with \
+         --home or BIELD_HOME, or make it yours", path = .path.display()
+    )]
+    OtherOwner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// Longer than such a file can be.
     #[error("{path} has more than {max} bytes: this is not the right file", path = .path.display())]
@@ -81,9 +104,9 @@ fn hint(error: &io::Error) -> &'static str {
 /// Who may read a new file, and whether it may replace an old one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Write {
-    /// Public, replaces.
+    /// Mode 0644 less the umask, replaces.
     Public,
-    /// Public, never replaces: the file that is there stays.
+    /// As public, never replaces: the file that is there stays.
     PublicOnce,
     /// Mode 0600, replaces.
     Secret,
@@ -124,8 +147,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8], how: Write) -> Result<(), FileErr
     Ok(())
 }
 
-pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
-    let file = File::open(path).map_err(|error| FileError::io(path, error))?;
+/// Reads a file that only this user or root can have written.
+pub(crate) fn read_own(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
+    let at = |error| FileError::io(path, error);
+    let file = File::open(path).map_err(at)?;
+    check_own(path, &file.metadata().map_err(at)?)?;
     let mut bytes = Vec::new();
     let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
     read.map_err(|error| FileError::io(path, error))?;
@@ -156,6 +182,23 @@ pub(crate) fn read_secret(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u
     Ok(bytes)
 }
 
+/// Refuses a directory that another user owns or can change; one that is missing passes.
+pub(crate) fn check_directory(path: &Path) -> Result<(), FileError> {
+    match fs::metadata(path) {
+        Ok(metadata) => check_own(path, &metadata),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(FileError::io(path, error)),
+    }
+}
+
+/// Removes a file; one that is missing is removed already.
+pub(crate) fn remove(path: &Path) -> Result<(), FileError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(FileError::io(path, error)),
+        _ => Ok(()),
+    }
+}
+
 /// Makes a directory, and those above it, that only this user can enter.
 pub(crate) fn make_private_directory(path: &Path) -> Result<(), FileError> {
     let mut builder = fs::DirBuilder::new();
@@ -171,8 +214,13 @@ fn fill(path: &Path, bytes: &[u8], how: Write) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
-    if matches!(how, Write::Secret | Write::SecretOnce) {
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    {
+        // Never writable by the group, whatever the umask: such a trust file would be refused.
+        let mode = match how {
+            Write::Secret | Write::SecretOnce => 0o600,
+            Write::Public | Write::PublicOnce => 0o644,
+        };
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
     }
     let mut file = options.open(path)?;
     file.write_all(bytes)?;
@@ -194,6 +242,38 @@ fn check_private(path: &Path, file: &File) -> Result<(), FileError> {
         });
     }
     Ok(())
+}
+
+#[cfg(unix)]
+fn check_own(path: &Path, metadata: &fs::Metadata) -> Result<(), FileError> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    check_owner(path, metadata.uid(), rustix::process::geteuid().as_raw())?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o022 != 0 {
+        return Err(FileError::WritableByOthers {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// Root may own it: root can change everything anyway.
+#[cfg(unix)]
+fn check_owner(path: &Path, owner: u32, reader: u32) -> Result<(), FileError> {
+    if owner != reader && owner != 0 {
+        return Err(FileError::OtherOwner {
+            path: path.to_owned(),
+            owner,
+        });
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_own(_: &Path, _: &fs::Metadata) -> Result<(), FileError> {
+    Ok(()) // As below.
 }
 
 #[cfg(not(unix))]
@@ -244,7 +324,7 @@ mod tests {
                 .unwrap_err()
                 .is_existing()
         );
-        assert_eq!(read(&path, 10).unwrap(), b"first");
+        assert_eq!(read_own(&path, 10).unwrap(), b"first");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
@@ -254,7 +334,7 @@ mod tests {
         let path = directory.path().join("receipt");
         write_atomically(&path, b"first").unwrap();
         write_atomically(&path, b"second").unwrap();
-        assert_eq!(read(&path, 10).unwrap(), b"second");
+        assert_eq!(read_own(&path, 10).unwrap(), b"second");
     }
 
     #[test]
@@ -263,9 +343,32 @@ mod tests {
         let path = directory.path().join("long");
         write_atomically(&path, b"0123456789").unwrap();
         assert!(matches!(
-            read(&path, 9),
+            read_own(&path, 9),
             Err(FileError::TooLong { max: 9, .. })
         ));
+    }
+
+    #[test]
+    fn what_another_user_owns_is_refused_but_for_root() {
+        let path = Path::new("trust.toml");
+        assert!(check_owner(path, 1000, 1000).is_ok());
+        assert!(check_owner(path, 0, 1000).is_ok());
+        for reader in [0, 1000] {
+            let refused = check_owner(path, 1001, reader).unwrap_err();
+            assert!(refused.to_string().contains("uid 1001"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_public_file_is_never_writable_by_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trust.toml");
+        write(&path, b"text", Write::PublicOnce).unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o022, 0);
+        assert_eq!(read_own(&path, 10).unwrap(), b"text");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+        let refused = read_own(&path, 10).unwrap_err();
+        assert!(refused.to_string().contains("chmod go-w"), "{refused}");
     }
 
     #[test]

@@ -7,11 +7,12 @@
 //!   packages/<digest>.key     package seeds, hex, 0600, never replaced
 //!   packages/<digest>.head    sealed heads of packages, so that a grant needs no model at hand
 //!   receipts/<request>.receipt
-//!   services                  key services whose evidence was verified, one a line
+//!   services                  key services whose evidence met trust.toml, one a line
 //! ```
 //!
 //! Always true: a key file is written before what it opens is used, is never replaced by another
-//! key, and is refused when others can read it.
+//! key, and is refused when others can read it. A home that others own or can change is refused, and
+//! so is such a trust file: it is the root of all trust. Other trust forgets the services.
 
 use std::path::{Path, PathBuf};
 
@@ -95,13 +96,16 @@ pub enum HomeError {
     },
 }
 
-/// A key service whose evidence this home has verified before.
+/// A key service whose evidence this home has verified before; [`Trust::accepts`] says whether it
+/// still counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownService {
     /// Who it is: the anchor of receipts.
     pub principal: Principal,
     /// What ran there, as text.
     pub measurement: String,
+    /// Whether it ran in a software TEE, which protects nothing.
+    pub simulated: bool,
 }
 
 impl Home {
@@ -129,7 +133,7 @@ impl Home {
     /// # Errors
     /// [`HomeError::IdentityExists`], or the directory cannot be written.
     pub fn create_identity(&self, entropy: &mut impl CryptoRng) -> Result<SigningKey, HomeError> {
-        files::make_private_directory(&self.path)?;
+        self.make()?;
         let (key, path) = (SigningKey::generate(entropy), self.path.join(IDENTITY));
         match files::write(&path, &to_hex(key.seed()), Write::SecretOnce) {
             Err(error) if error.is_existing() => Err(HomeError::IdentityExists { path }),
@@ -142,6 +146,7 @@ impl Home {
     /// # Errors
     /// [`HomeError::NoIdentity`], or a file that is no key or that others can read.
     pub fn identity(&self) -> Result<SigningKey, HomeError> {
+        files::check_directory(&self.path)?;
         let path = self.path.join(IDENTITY);
         match read_key(&path) {
             Err(HomeError::File(error)) if error.is_missing() => {
@@ -151,17 +156,18 @@ impl Home {
         }
     }
 
-    /// Replaces the trust file, after checking the new one.
+    /// Replaces the trust file, after checking the new one, and forgets the services of the old.
     ///
     /// # Errors
     /// A text that is no trust, or the file cannot be written.
     pub fn replace_trust(&self, text: &str) -> Result<Trust, HomeError> {
-        files::make_private_directory(&self.path)?;
+        self.make()?;
         let path = self.path.join(TRUST);
         let trust = Trust::parse(text).map_err(|error| HomeError::Trust {
             path: path.clone(),
             error,
         })?;
+        files::remove(&self.path.join(SERVICES))?;
         files::write(&path, text.as_bytes(), Write::Public)?;
         Ok(trust)
     }
@@ -171,7 +177,7 @@ impl Home {
     /// # Errors
     /// A text that is no trust, or [`HomeError::TrustExists`].
     pub fn create_trust(&self, text: &str) -> Result<Trust, HomeError> {
-        files::make_private_directory(&self.path)?;
+        self.make()?;
         let path = self.path.join(TRUST);
         let trust = Trust::parse(text).map_err(|error| HomeError::Trust {
             path: path.clone(),
@@ -179,24 +185,30 @@ impl Home {
         })?;
         match files::write(&path, text.as_bytes(), Write::PublicOnce) {
             Err(error) if error.is_existing() => {
-                let same = files::read(&path, TRUST_BYTES_MAX)? == text.as_bytes();
+                let same = files::read_own(&path, TRUST_BYTES_MAX)? == text.as_bytes();
                 if same {
                     Ok(trust)
                 } else {
                     Err(HomeError::TrustExists { path })
                 }
             }
-            written => Ok(written.map(|()| trust)?),
+            written => {
+                written?;
+                // Left over from a trust file that was removed by hand.
+                files::remove(&self.path.join(SERVICES))?;
+                Ok(trust)
+            }
         }
     }
 
     /// What is trusted.
     ///
     /// # Errors
-    /// [`HomeError::NoTrust`], or a file that is not usable.
+    /// [`HomeError::NoTrust`], or a file that is not usable or that others could have written.
     pub fn trust(&self) -> Result<Trust, HomeError> {
+        files::check_directory(&self.path)?;
         let path = self.path.join(TRUST);
-        let bytes = match files::read(&path, TRUST_BYTES_MAX) {
+        let bytes = match files::read_own(&path, TRUST_BYTES_MAX) {
             Err(error) if error.is_missing() => return Err(HomeError::NoTrust { path }),
             bytes => bytes?,
         };
@@ -210,6 +222,7 @@ impl Home {
     /// The file cannot be written, or is there.
     pub fn keep_package_key(&self, package: Digest, key: &PackageKey) -> Result<(), HomeError> {
         let path = self.package_key_path(package);
+        self.make()?;
         files::make_private_directory(&self.path.join(PACKAGES))?;
         Ok(files::write(&path, &to_hex(key.seed()), Write::SecretOnce)?)
     }
@@ -219,6 +232,7 @@ impl Home {
     /// # Errors
     /// [`HomeError::NoPackageKey`], or a file that is no key or that others can read.
     pub fn package_key(&self, package: Digest) -> Result<PackageKey, HomeError> {
+        files::check_directory(&self.path)?;
         let path = self.package_key_path(package);
         match read_key(&path) {
             Err(HomeError::File(error)) if error.is_missing() => {
@@ -284,9 +298,12 @@ impl Home {
         let newest = known.len().saturating_sub(KNOWN_SERVICES_MAX);
         let lines = known[newest..].iter();
         let text: String = lines
-            .map(|known| format!("{} {}\n", known.principal, known.measurement))
+            .map(|known| {
+                let protection = if known.simulated { SIMULATED } else { HARDWARE };
+                format!("{} {} {protection}\n", known.principal, known.measurement)
+            })
             .collect();
-        files::make_private_directory(&self.path)?;
+        self.make()?;
         Ok(files::write(
             &self.path.join(SERVICES),
             text.as_bytes(),
@@ -294,28 +311,42 @@ impl Home {
         )?)
     }
 
-    /// Key services whose evidence was verified from here, the latest last.
+    /// Key services whose evidence was verified from here, the latest last. Lines that do not say how
+    /// the service was protected, as older versions wrote them, are left out.
     ///
     /// # Errors
     /// The file is there but cannot be used, or others can read (hence perhaps write) it.
     pub fn known_services(&self) -> Result<Vec<KnownService>, HomeError> {
+        files::check_directory(&self.path)?;
         let path = self.path.join(SERVICES);
         let bytes = match files::read_secret(&path, SERVICES_BYTES_MAX) {
             Err(error) if error.is_missing() => return Ok(Vec::new()),
             bytes => bytes?,
         };
         let known = |line: &str| {
-            let (principal, measurement) = line.split_once(' ')?;
-            let principal = principal.parse().ok()?;
+            let (principal, rest) = line.split_once(' ')?;
+            let (measurement, protection) = rest.split_once(' ')?;
+            let simulated = match protection {
+                SIMULATED => true,
+                HARDWARE => false,
+                _ => return None,
+            };
             Some(KnownService {
-                principal,
+                principal: principal.parse().ok()?,
                 measurement: measurement.to_owned(),
+                simulated,
             })
         };
         Ok(String::from_utf8_lossy(&bytes)
             .lines()
             .filter_map(known)
             .collect())
+    }
+
+    /// The directory, made if missing, refused if others own or can change it.
+    fn make(&self) -> Result<(), HomeError> {
+        files::make_private_directory(&self.path)?;
+        Ok(files::check_directory(&self.path)?)
     }
 }
 
@@ -340,6 +371,8 @@ const TRUST: &str = "trust.toml";
 const PACKAGES: &str = "packages";
 const RECEIPTS: &str = "receipts";
 const SERVICES: &str = "services";
+const SIMULATED: &str = "simulated";
+const HARDWARE: &str = "hardware";
 const KEY_DIGITS: usize = 64;
 /// A list of a thousand measurements takes 70 KiB.
 const TRUST_BYTES_MAX: u64 = 1 << 20;

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Always true: a [`KeyService`] exists only after its evidence met the [`Trust`]; a [`Target`] only
-//! after the attested key service named it and every field was compared with what was asked; a
-//! request leaves only through [`Target::call`], sealed; an [`Answered`] exists only after its
+//! after the attested key service named it and its code, package, audience, service and end were
+//! compared with what was asked; a request leaves only through [`Target::call`], sealed; an [`Answered`] exists only after its
 //! receipt was verified. Owners' commands are signed for one session and one place in it.
 //!
 //! Not here: the terminal (the command line does that; long work reports through callbacks), what

@@ -17,7 +17,7 @@ use bield_session::{Expect, Freshness, Local, Role, Session};
 use rand_core::CryptoRng;
 
 use crate::verification;
-use crate::{ServiceError, Target, TargetError, Trust};
+use crate::{KnownService, ServiceError, Target, TargetError, Trust};
 
 /// Oldest evidence of a key service that is accepted; it renews its own well before.
 pub const SERVICE_EVIDENCE_AGE_MAX: Duration = Duration::from_secs(10 * 60);
@@ -87,6 +87,16 @@ impl<'a> KeyService<'a> {
     pub fn appraised(&self) -> &Appraised {
         let appraised = self.session().peer().appraised.as_ref();
         appraised.expect("checked when the session was opened")
+    }
+
+    /// What [`Home::remember_service`](crate::Home::remember_service) keeps, to check receipts offline.
+    #[must_use]
+    pub fn known(&self) -> KnownService {
+        KnownService {
+            principal: self.principal,
+            measurement: self.appraised().measurement().to_string(),
+            simulated: self.appraised().simulated(),
+        }
     }
 
     /// Every check that was made of it, and those that were not.

@@ -1,8 +1,12 @@
 //! One package inside one code, as the attested key service named it and this client checked it.
 //!
 //! Always true: the audience follows from package and code; the code is on the client's list; the
-//! package is the one asked for; the anchor of receipts is the service that proved itself; the key
-//! has not ended. So sealing to it reaches that code and no other.
+//! package is the one asked for (by digest, or by owner, name and perhaps version); the anchor of
+//! receipts is the service that proved itself; the key has not ended and ends within
+//! [`KEY_TIME_MAX`]. So sealing to it reaches that code and no other. The key itself, what a package
+//! asked for by digest is called and whose it is, and its tensors are the attested service's word.
+
+use std::time::Duration;
 
 use bield_envelope::{Digest, Principal, Time};
 use bield_evidence::{Measurement, Reference};
@@ -12,6 +16,10 @@ use bield_receipt::Anchor;
 
 use crate::{Gateway, TargetError, Trust};
 
+/// Longest time from now until a key's end that is believed: services say an hour, and a client must
+/// come back to learn of a revocation.
+pub(crate) const KEY_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Where and to whom calls go; made by [`KeyService::target`](crate::KeyService::target) only.
 pub struct Target {
     pub(crate) named: KeyConfiguration,
@@ -20,7 +28,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Compares what the service named with what was asked, field by field.
+    /// Compares what the service named with what was asked, where that says something.
     pub(crate) fn verify(
         named: KeyConfiguration,
         package: &PackageReference,
@@ -51,6 +59,10 @@ impl Target {
                 expected: service,
                 found: named.service,
             });
+        }
+        let not_after = named.not_after;
+        if not_after > now.plus(KEY_TIME_MAX) {
+            return Err(TargetError::EndsTooLate { not_after, now });
         }
         let anchor = Anchor {
             service,

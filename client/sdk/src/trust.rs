@@ -21,6 +21,8 @@ use bield_envelope::Principal;
 use bield_evidence::{Measurement, Policy, PolicyConfig, PolicyConfigError, Roots};
 use serde::{Deserialize, Serialize};
 
+use crate::KnownService;
+
 /// The text form of a [`Trust`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +81,7 @@ pub struct Trust {
     code: Vec<Measurement>,
     owner: Option<Principal>,
     principal: Option<Principal>,
+    services: Vec<String>,
     policy: Policy,
     roots: Roots,
 }
@@ -134,6 +137,17 @@ impl Trust {
         &self.roots
     }
 
+    /// Whether a key service verified before, perhaps under other trust, is one that this trust accepts:
+    /// its code, its protection, and who it is. The rest of the policy was checked when it was verified.
+    #[must_use]
+    pub fn accepts(&self, service: &KnownService) -> bool {
+        self.services.contains(&service.measurement)
+            && (self.allows_simulated() || !service.simulated)
+            && self
+                .principal
+                .is_none_or(|principal| principal == service.principal)
+    }
+
     /// Whether a software TEE, which protects nothing, is acceptable.
     #[must_use]
     pub const fn allows_simulated(&self) -> bool {
@@ -161,12 +175,18 @@ impl TrustConfig {
             });
         }
         let roots = self.service.roots()?;
+        // As the list of remembered services writes them; what does not parse, into_policy refuses.
+        let measurements = self.service.measurements.iter();
+        let services = measurements
+            .filter_map(|text| Some(text.parse::<Measurement>().ok()?.to_string()))
+            .collect();
         Ok(Trust {
             gateway: self.gateway.trim_end_matches('/').to_owned(),
             key_service: self.key_service,
             code: self.code,
             owner: principal(self.owner, "owner")?,
             principal: principal(self.principal, "principal")?,
+            services,
             policy: self.service.into_policy()?,
             roots,
         })
@@ -199,6 +219,30 @@ mod tests {
         assert_eq!(trust.owner().unwrap().to_string(), owner);
         assert_eq!(trust.code().len(), 1);
         assert!(!trust.allows_simulated());
+    }
+
+    #[test]
+    fn only_services_of_accepted_code_and_protection_count() {
+        let code = format!("sgx:{}", "cd".repeat(32));
+        let cloud = with("").replace("= []", &format!("= [\"{code}\"]"));
+        let dev = cloud.replace("\"cloud\"", "\"dev\"\nallow_simulated = true");
+        let known = |measurement: &str, simulated| KnownService {
+            principal: Principal::from_bytes([1; 32]),
+            measurement: measurement.to_owned(),
+            simulated,
+        };
+        let other = format!("sgx:{}", "ce".repeat(32));
+        let (cloud, dev) = (Trust::parse(&cloud).unwrap(), Trust::parse(&dev).unwrap());
+        assert!(cloud.accepts(&known(&code, false)));
+        assert!(!cloud.accepts(&known(&code, true)));
+        assert!(!cloud.accepts(&known(&other, false)));
+        assert!(dev.accepts(&known(&code, true)));
+        assert!(!dev.accepts(&known(&other, true)));
+        let pinned = with(&format!("principal = \"ed25519:{}\"", "01".repeat(32)));
+        let pinned = pinned.replace("= []", &format!("= [\"{code}\"]"));
+        assert!(Trust::parse(&pinned).unwrap().accepts(&known(&code, false)));
+        let pinned = pinned.replace(&"01".repeat(32), &"02".repeat(32));
+        assert!(!Trust::parse(&pinned).unwrap().accepts(&known(&code, false)));
     }
 
     #[test]

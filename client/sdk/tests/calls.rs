@@ -13,8 +13,8 @@ use bield_envelope::{Digest, Signed, SigningKey};
 use bield_evidence::Outcome;
 use bield_grant::{Grant, Isolation};
 use bield_sdk::{
-    Answered, CallError, CallOptions, GatewayError, KeyService, Kind, Randomness, ServiceError,
-    Target, TargetError, Trust, Waiting, now, verify,
+    Answered, CallError, CallOptions, GatewayError, Home, KeyService, Kind, Randomness,
+    ServiceError, Target, TargetError, Trust, Waiting, now, verify,
 };
 use support::{Lie, World, input, measurement, runtime_code};
 
@@ -64,7 +64,7 @@ fn what_reaches_the_gateway_is_sealed() {
 #[test]
 fn every_untruth_of_the_key_service_is_refused_before_anything_is_sealed() {
     type Expected = fn(&TargetError) -> bool;
-    let cases: [(Lie, Expected); 5] = [
+    let cases: [(Lie, Expected); 6] = [
         (Lie::OtherCode, |e| {
             matches!(e, TargetError::OtherCode { .. })
         }),
@@ -77,6 +77,9 @@ fn every_untruth_of_the_key_service_is_refused_before_anything_is_sealed() {
         (Lie::OtherService, |e| {
             matches!(e, TargetError::OtherService { .. })
         }),
+        (Lie::EndsTooLate, |e| {
+            matches!(e, TargetError::EndsTooLate { .. })
+        }),
         (Lie::Ended, |e| matches!(e, TargetError::Ended { .. })),
     ];
     for (lie, expected) in cases {
@@ -87,6 +90,20 @@ fn every_untruth_of_the_key_service_is_refused_before_anything_is_sealed() {
         }
         assert_eq!(world.bodies(), 0);
     }
+}
+
+#[test]
+fn a_service_that_proved_itself_is_remembered_with_its_protection() {
+    let world = World::with(Lie::None);
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::at(directory.path().join("home"));
+    let trust = home.create_trust(&world.trust_text).unwrap();
+    let service = KeyService::connect(&trust, now(), &mut Randomness).unwrap();
+    home.remember_service(&service.known()).unwrap();
+    let known = home.known_services().unwrap();
+    assert_eq!(known, vec![service.known()]);
+    assert_eq!(known[0].principal, service.principal());
+    assert!(known[0].simulated && trust.accepts(&known[0]));
 }
 
 #[test]

@@ -55,6 +55,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let home = Home::at(&arguments.home);
     let (user, trust) = (home.identity()?, home.trust()?);
     let mut service = KeyService::connect(&trust, now(), &mut Randomness)?;
+    // So that `bield receipt` believes it later, offline.
+    home.remember_service(&service.known())?;
     let package = arguments.package.of(trust.owner())?;
     let code = trust
         .code()

@@ -43,18 +43,27 @@ impl Init {
                 home.create_trust(&text)?;
             }
         }
+        let trusted = match home.trust() {
+            Ok(_) => true,
+            Err(HomeError::NoTrust { .. }) => false,
+            Err(error) => return Err(error.into()),
+        };
         let (identity, made) = match home.create_identity(&mut Randomness) {
             Ok(identity) => (identity, true),
             Err(HomeError::IdentityExists { .. }) => (home.identity()?, false),
             Err(error) => return Err(error.into()),
         };
         let principal = identity.principal().to_string();
-        let path = home.path().display().to_string();
-        let trusted = home.trust().is_ok();
+        // In full: a relative one says little about whose directory it is.
+        let path = std::path::absolute(home.path()).unwrap_or_else(|_| home.path().to_owned());
+        let path = path.display().to_string();
         output.show(
             &json!({ "principal": principal, "home": path, "made": made, "trust": trusted }),
             &principal,
         );
+        if !output.is_json() {
+            output.note(format_args!("home: {path}"));
+        }
         if !trusted && !output.is_json() {
             output.note("nothing is trusted yet; next: bield init --trust FILE");
         }

@@ -13,7 +13,7 @@ pub(crate) mod status;
 pub(crate) mod verify;
 
 use bield_envelope::Principal;
-use bield_sdk::{Home, KeyService, KnownService, Randomness, Trust, now};
+use bield_sdk::{Home, KeyService, Randomness, Trust, now};
 
 use crate::failure::Failure;
 use crate::progress;
@@ -24,10 +24,7 @@ fn key_service<'a>(home: &Home, trust: &'a Trust) -> Result<KeyService<'a>, Fail
     let service = KeyService::connect(trust, now(), &mut Randomness);
     spinner.finish_and_clear();
     let service = service?;
-    home.remember_service(&KnownService {
-        principal: service.principal(),
-        measurement: service.appraised().measurement().to_string(),
-    })?;
+    home.remember_service(&service.known())?;
     Ok(service)
 }
 

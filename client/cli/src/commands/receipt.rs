@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use bield_envelope::{Digest, Principal};
-use bield_evidence::Reference;
+use bield_evidence::{Outcome, Reference};
 use bield_receipt::{Anchor, Expected, ReceiptBundle, Report, examine};
-use bield_sdk::{Home, HomeError, now};
+use bield_sdk::{Home, HomeError, KnownService, Trust, now};
 use clap::Args;
 use serde_json::json;
 
@@ -20,7 +20,8 @@ use crate::show::Checks;
 /// the time. It is signed by the runtime, whose key the key service certified. Nothing is sent.
 ///
 /// Whom to believe: --service, else `principal` in trust.toml, else a key service whose evidence this
-/// home has verified before (bield verify). The answer itself is not in the receipt; only who has it can
+/// home has verified before (bield verify) and that trust.toml still accepts. Without a trust.toml,
+/// --service is needed, and nothing says which code is accepted. The answer itself is not in the receipt; only who has it can
 /// compare it.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -56,64 +57,98 @@ impl Receipt {
             .map_err(|error| Failure::local(format_args!("{}: {error}", self.file.display())))?;
         let bundle = ReceiptBundle::decode(&bytes)
             .map_err(|error| Failure::refused(format_args!("{}: {error}", self.file.display())))?;
-        let anchor = self.anchor(home, &bundle)?;
+        let (anchor, simulated) = self.anchor(home, &bundle)?;
         let expected = Expected {
             package: self.package,
             ..Expected::default()
         };
         let report = examine(&bundle, &anchor, expected, now());
         let passed = report.passed();
-        let (value, text) = (to_json(&report, &anchor), to_text(&report));
+        let (value, text) = (
+            to_json(&report, &anchor, simulated),
+            to_text(&report, simulated),
+        );
         let failure = format!("{} does not verify", self.file.display());
         conclude(passed, value, &text, failure, output)
     }
 
-    /// Whom to believe, and what to accept.
-    fn anchor(&self, home: &Home, bundle: &ReceiptBundle) -> Result<Anchor, Failure> {
+    /// Whom to believe, and what to accept; and whether that key service is known to run in a software
+    /// TEE, whose word about hardware is worth nothing.
+    fn anchor(&self, home: &Home, bundle: &ReceiptBundle) -> Result<(Anchor, bool), Failure> {
         let trust = match home.trust() {
             Ok(trust) => Some(trust),
             Err(HomeError::NoTrust { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let pinned = self
-            .service
-            .or(trust.as_ref().and_then(bield_sdk::Trust::principal));
+        let pinned = self.service.or(trust.as_ref().and_then(Trust::principal));
+        let remembered = home.known_services()?;
         let service = match pinned {
             Some(service) => service,
-            None => known(home, bundle.certificate.claimed_signer())?,
+            None => known(
+                &remembered,
+                trust.as_ref(),
+                bundle.certificate.claimed_signer(),
+            )?,
         };
+        let allow_simulated =
+            self.allow_simulated || trust.as_ref().is_some_and(Trust::allows_simulated);
+        let simulated = remembered
+            .iter()
+            .any(|known| known.principal == service && known.simulated);
+        if simulated && !allow_simulated {
+            return Err(Failure::refused(format_args!(
+                "key service {service} proved itself from a software TEE, which protects nothing: \
+                 --allow-simulated believes it all the same"
+            )));
+        }
         let code = trust
             .as_ref()
             .map(|trust| Reference::Listed(trust.code().to_vec()));
-        Ok(Anchor {
+        let anchor = Anchor {
             service,
             code: code.unwrap_or(Reference::Deferred),
-            allow_simulated: self.allow_simulated
-                || trust.is_some_and(|trust| trust.allows_simulated()),
-        })
+            allow_simulated,
+        };
+        Ok((anchor, simulated))
     }
 }
 
-/// The claimed signer when this home has verified it before, else the one verified last, which will
-/// then be the failed check's "need".
-fn known(home: &Home, claimed: Principal) -> Result<Principal, Failure> {
-    let known = home.known_services()?;
-    if known.iter().any(|service| service.principal == claimed) {
-        return Ok(claimed);
+/// The claimed signer when this home has verified it before and still accepts it, else the one accepted
+/// last, which will then be the failed check's "need".
+fn known(
+    remembered: &[KnownService],
+    trust: Option<&Trust>,
+    claimed: Principal,
+) -> Result<Principal, Failure> {
+    let Some(trust) = trust else {
+        return Err(Failure::local(format_args!(
+            "whom to believe? this home has no trust.toml, which says which key services count: run \
+             `bield init --trust FILE` and `bield verify` first, or give --service (the receipt names \
+             {claimed})"
+        )));
+    };
+    let mut last = None;
+    for service in remembered.iter().filter(|service| trust.accepts(service)) {
+        if service.principal == claimed {
+            return Ok(claimed);
+        }
+        last = Some(service.principal);
     }
-    known.last().map(|service| service.principal).ok_or_else(|| {
+    last.ok_or_else(|| {
         Failure::local(format_args!(
-            "whom to believe? this home has verified no key service yet: run `bield verify` first, or \
-             give --service (the receipt names {claimed})"
+            "whom to believe? this home has verified no key service that trust.toml accepts: run `bield \
+             verify` first, or give --service (the receipt names {claimed})"
         ))
     })
 }
 
-fn to_json(report: &Report, anchor: &Anchor) -> serde_json::Value {
+fn to_json(report: &Report, anchor: &Anchor, simulated: bool) -> serde_json::Value {
     let mut value = Checks(report.checks()).to_json();
     value["passed"] = report.passed().into();
     value["subject"] = "receipt".into();
     value["service"] = anchor.service.to_string().into();
+    // False also when nothing is known of it, as of one given with --service.
+    value["service_simulated"] = simulated.into();
     if let Some(receipt) = report.receipt() {
         value["receipt"] = json!({
             "request": receipt.request.to_string(),
@@ -130,20 +165,24 @@ fn to_json(report: &Report, anchor: &Anchor) -> serde_json::Value {
     value
 }
 
-fn to_text(report: &Report) -> String {
+fn to_text(report: &Report, simulated: bool) -> String {
     let checks = Checks(report.checks()).to_string();
     let Some(receipt) = report.receipt() else {
         return checks;
     };
-    let protection = if receipt.simulated {
+    let protection = if receipt.simulated || simulated {
         "software TEE: no hardware protection"
     } else {
         "hardware TEE"
     };
-    let verdict = if report.passed() {
-        "verified"
-    } else {
-        "NOT verified"
+    let open = |name| {
+        let mut checks = report.checks().iter();
+        checks.any(|check| check.name == name && check.outcome == Outcome::NotChecked)
+    };
+    let verdict = match (report.passed(), open("accepted-code")) {
+        (true, false) => "verified",
+        (true, true) => "verified, but NOT CHECKED whether its code is accepted",
+        (false, _) => "NOT verified",
     };
     format!(
         "{checks}\n\nreceipt {verdict}: at {} the answer {}\n  to request   {}\n  came from    package \

@@ -68,6 +68,7 @@ fn key_service(home: &Home, output: Output) -> Result<(), Failure> {
         home.remember_service(&KnownService {
             principal,
             measurement,
+            simulated: found.simulated,
         })?;
     }
     let warning = if found.simulated {

@@ -12,6 +12,9 @@ fn home() -> (tempfile::TempDir, Home) {
     (directory, home)
 }
 
+const TRUST_TEXT: &str =
+    "gateway = \"http://h\"\nkey_service = \"h:1\"\n[service]\nprofile = \"cloud\"\n";
+
 #[test]
 fn an_identity_is_made_once_and_read_back() {
     let (_directory, home) = home();
@@ -68,7 +71,7 @@ fn a_package_key_is_kept_once() {
 #[test]
 fn another_trust_file_is_not_replaced() {
     let (_directory, home) = home();
-    let text = "gateway = \"http://h\"\nkey_service = \"h:1\"\n[service]\nprofile = \"cloud\"\n";
+    let text = TRUST_TEXT;
     assert!(matches!(home.trust(), Err(HomeError::NoTrust { .. })));
     home.create_trust(text).unwrap();
     home.create_trust(text).unwrap();
@@ -86,9 +89,92 @@ fn services_are_remembered_in_order_without_repeats() {
     let service = |number| KnownService {
         principal: Principal::from_bytes([number; 32]),
         measurement: "sgx:00".to_owned(),
+        simulated: number == 1,
     };
     for number in [1, 2, 1] {
         home.remember_service(&service(number)).unwrap();
     }
     assert_eq!(home.known_services().unwrap(), vec![service(2), service(1)]);
+}
+
+fn a_service() -> KnownService {
+    KnownService {
+        principal: Principal::from_bytes([1; 32]),
+        measurement: "sgx:00".to_owned(),
+        simulated: true,
+    }
+}
+
+#[test]
+fn other_trust_forgets_the_services_and_the_same_trust_does_not() {
+    let (_directory, home) = home();
+    home.create_trust(TRUST_TEXT).unwrap();
+    home.remember_service(&a_service()).unwrap();
+    home.create_trust(TRUST_TEXT).unwrap();
+    assert_eq!(home.known_services().unwrap().len(), 1);
+    home.replace_trust(TRUST_TEXT).unwrap();
+    assert!(home.known_services().unwrap().is_empty());
+
+    home.remember_service(&a_service()).unwrap();
+    fs::remove_file(home.path().join(TRUST)).unwrap();
+    home.create_trust(TRUST_TEXT).unwrap();
+    assert!(home.known_services().unwrap().is_empty());
+}
+
+#[test]
+fn services_of_unknown_protection_are_left_out() {
+    let (_directory, home) = home();
+    home.remember_service(&a_service()).unwrap();
+    let path = home.path().join(SERVICES);
+    let principal = a_service().principal;
+    for line in ["", " ", " hardware ", " other"] {
+        let text = format!("{principal} sgx:00{line}\n");
+        files::write(&path, text.as_bytes(), Write::Secret).unwrap();
+        assert!(home.known_services().unwrap().is_empty(), "{line:?}");
+    }
+    home.remember_service(&a_service()).unwrap();
+    assert_eq!(home.known_services().unwrap(), vec![a_service()]);
+}
+
+#[test]
+fn a_home_that_others_can_change_is_refused_whatever_is_asked_of_it() {
+    let (_directory, home) = home();
+    home.create_identity(&mut Randomness).unwrap();
+    home.create_trust(TRUST_TEXT).unwrap();
+    for mode in [0o770, 0o702, 0o777] {
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let refused = [
+            home.identity().err(),
+            home.create_identity(&mut Randomness).err(),
+            home.trust().err(),
+            home.create_trust(TRUST_TEXT).err(),
+            home.replace_trust(TRUST_TEXT).err(),
+            home.known_services().err(),
+            home.remember_service(&a_service()).err(),
+            home.package_key(Digest::of("test", &[])).err(),
+        ];
+        for refused in refused {
+            assert!(
+                matches!(
+                    refused,
+                    Some(HomeError::File(FileError::WritableByOthers { .. }))
+                ),
+                "{mode:o}: {refused:?}"
+            );
+        }
+    }
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(home.trust().is_ok());
+}
+
+#[test]
+fn a_trust_file_that_others_can_change_is_refused() {
+    let (_directory, home) = home();
+    home.create_trust(TRUST_TEXT).unwrap();
+    let path = home.path().join(TRUST);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+    for refused in [home.trust().err(), home.create_trust(TRUST_TEXT).err()] {
+        let refused = refused.unwrap().to_string();
+        assert!(refused.contains("trust.toml is believed"), "{refused}");
+    }
 }

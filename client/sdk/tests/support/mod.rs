@@ -43,6 +43,8 @@ pub(crate) enum Lie {
     OtherService,
     /// … that has ended.
     Ended,
+    /// … that lasts longer than a day.
+    EndsTooLate,
     /// The key service refuses.
     RefusesKey,
     /// The gateway is busy twice before it serves.
@@ -279,6 +281,7 @@ impl Cast {
             }
             Lie::OtherAudience => named.audience = Digest::of("other audience", &[]),
             Lie::OtherService => named.service = self.owner.principal(),
+            Lie::EndsTooLate => named.not_after = now().plus(24 * HOUR + Duration::from_secs(60)),
             Lie::Ended => named.not_after = now().minus(Duration::from_secs(1)),
             _ => {}
         }
