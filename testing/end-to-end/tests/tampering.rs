@@ -138,10 +138,7 @@ fn a_runtime_with_another_configuration_gets_no_keys() {
         }
         let (status, reason) = (answer.status, answer.code());
         assert_eq!((status, reason.as_str()), (400, "no-lease"), "{answer:?}");
-        assert!(
-            answer.message().contains(": not-granted;"),
-            "{answer:?}"
-        );
+        assert!(answer.message().contains(": not-granted;"), "{answer:?}");
     }
     // The granted runtime does not open what is sealed for the other, and says which code it is.
     let letter = Letter::seal(&made_up, &user.key, numbers(1), now()).unwrap();
