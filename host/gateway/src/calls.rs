@@ -1,5 +1,6 @@
 //! `POST /v1/call`: a sealed request in, a sealed answer out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
@@ -10,7 +11,7 @@ use bield_envelope::SealedRequest;
 use bield_protocol::call::Reply;
 use bield_protocol::feedback::Feedback;
 use futures_util::StreamExt as _;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::http::Face;
 use crate::refusal::{Refusal, refuse};
@@ -72,28 +73,9 @@ pub(crate) async fn call(State(face): State<Face>, body: Body) -> Result<Respons
 /// Reads the body within the limits on one body, on all bodies together, and on time.
 async fn read(face: &Face, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
     let max = face.arguments.body_bytes_max();
-    let announced = body
-        .size_hint()
-        .exact()
-        .map_or(max, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-    let kib = u32::try_from(announced.min(max).div_ceil(1024).max(1)).unwrap_or(u32::MAX);
-    let memory = face.bodies.clone().try_acquire_many_owned(kib);
-    let room = if memory.is_ok() && announced <= max {
-        announced
-    } else {
-        0
-    };
-    let received = tokio::time::timeout(BODY_WAIT, receive(body, room)).await;
-    let memory = memory.map_err(|_| {
-        Refusal::unavailable(
-            "memory",
-            "all memory for request bodies is in use; come back shortly",
-        )
-    })?;
-    match received {
-        Ok(Some(bytes)) => Ok((bytes, memory)),
-        Ok(None) => Err(too_long(max)),
-        Err(_) => Err(Refusal::new(
+    let received = tokio::time::timeout(BODY_WAIT, receive(body, max, &face.bodies)).await;
+    received.unwrap_or_else(|_| {
+        Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
             "slow-body",
             format!(
@@ -101,26 +83,83 @@ async fn read(face: &Face, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), 
                 BODY_WAIT.as_secs()
             ),
         )
-        .retry_after(Duration::from_secs(1))),
-    }
+        .retry_after(Duration::from_secs(1)))
+    })
 }
 
-/// Reads a body of at most `room` bytes; `None` for a longer one. That one is still taken in, up to
+/// Reads a body of at most `max` bytes. One that is refused is still taken in, up to
 /// [`DISCARD_BYTES_MAX`], because a client reads a refusal only once it has sent its request.
-async fn receive(body: Body, room: usize) -> Option<Bytes> {
+async fn receive(
+    body: Body,
+    max: usize,
+    memory: &Arc<Semaphore>,
+) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+    let announced = body.size_hint().exact();
+    let announced = announced.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let mut kept = Kept::new(memory).and_then(|kept| match announced <= max {
+        true => Ok(kept),
+        false => Err(too_long(max)),
+    });
     let mut frames = body.into_data_stream();
-    let mut bytes = Vec::with_capacity(room);
     let mut total = 0usize;
     // A broken connection ends the body early; then it does not parse, and nobody is left to hear it.
     while let Some(Ok(frame)) = frames.next().await {
         total = total.saturating_add(frame.len());
-        if total <= room {
-            bytes.extend_from_slice(&frame);
-        } else if total > DISCARD_BYTES_MAX {
+        if total > DISCARD_BYTES_MAX {
             break;
         }
+        // From the first refusal on, nothing is kept any more.
+        kept = kept.and_then(|kept| match total <= max {
+            true => kept.with(&frame, announced, memory),
+            false => Err(too_long(max)),
+        });
     }
-    (total <= room).then(|| bytes.into())
+    let kept = kept?;
+    Ok((kept.bytes.into(), kept.memory))
+}
+
+/// What has arrived of a body, with permits for the memory it takes: for what came, not for what is announced.
+struct Kept {
+    bytes: Vec<u8>,
+    memory: OwnedSemaphorePermit,
+}
+
+impl Kept {
+    fn new(memory: &Arc<Semaphore>) -> Result<Kept, Refusal> {
+        Ok(Kept {
+            bytes: Vec::new(),
+            memory: permits(memory, 0)?,
+        })
+    }
+
+    /// Adds a frame. Room doubles, up to the announced length, so a body is copied at most twice.
+    fn with(
+        mut self,
+        frame: &[u8],
+        announced: usize,
+        memory: &Arc<Semaphore>,
+    ) -> Result<Kept, Refusal> {
+        let needed = self.bytes.len() + frame.len();
+        if needed > self.bytes.capacity() {
+            let room = (2 * needed).min(announced).max(needed);
+            let held = self.memory.num_permits();
+            self.memory
+                .merge(permits(memory, room.div_ceil(1024).saturating_sub(held))?);
+            self.bytes.reserve_exact(room - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(frame);
+        Ok(self)
+    }
+}
+
+fn permits(memory: &Arc<Semaphore>, kib: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    let kib = u32::try_from(kib).unwrap_or(u32::MAX);
+    Arc::clone(memory).try_acquire_many_owned(kib).map_err(|_| {
+        Refusal::unavailable(
+            "memory",
+            "all memory for request bodies is in use; come back shortly",
+        )
+    })
 }
 
 fn too_long(max: usize) -> Refusal {

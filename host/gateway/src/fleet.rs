@@ -4,7 +4,6 @@
 //! that one is busy, the next in the package's own order with room takes the request; when all are busy it
 //! waits for the preferred one.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +24,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts everything. The key service serves its port before the first runtime starts, because a
+    /// Starts everything. The key service serves its ports before the first runtime starts, because a
     /// runtime may ask for it from its first moment.
     pub(crate) async fn start(
         arguments: &Arc<Arguments>,
@@ -34,9 +33,15 @@ impl Fleet {
         let (keys, key_service) = match keys_port {
             None => (None, arguments.key_service.clone()),
             Some(port) => {
-                let address = reachable(port.local_addr()?).to_string();
+                let private = keys_port::private().await?;
+                let address = private.local_addr()?.to_string();
                 let keys = Arc::new(blocking(arguments, start_keys).await?);
-                keys_port::serve(port, Arc::clone(&keys));
+                for (port, places) in [
+                    (port, keys_port::PUBLIC_PLACES),
+                    (private, keys_port::PRIVATE_PLACES),
+                ] {
+                    keys_port::serve(port, Arc::clone(&keys), places, keys_port::SESSION_MAX);
+                }
                 (Some(keys), Some(address))
             }
         };
@@ -169,14 +174,4 @@ fn read(path: &Path) -> Result<Vec<u8>, GatewayError> {
         path: path.into(),
         error,
     })
-}
-
-/// The address to dial for a listener: one bound to all interfaces is reached on loopback.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
 }

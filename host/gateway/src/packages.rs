@@ -2,16 +2,19 @@
 //!
 //! ```text
 //! PUT ─frames─▶ .upload-<pid>-<n> ─head read: digest and length right?─▶ fsync ─rename─▶ <digest>.bield
+//!                                                                          └─ there already ─▶ compare
 //! ```
 //!
-//! Always true: a file named by a digest has the head with that digest and its full length. Whether each
-//! chunk is genuine only a runtime with the key can tell; so a package may be uploaded again over a bad one.
+//! Always true: a file named by a digest has the head with that digest and its full length, and no upload
+//! replaces it. Whether each chunk is genuine only a runtime with the key can tell, so the first complete
+//! upload stays; if that was a bad one, the operator removes the file. One gateway uses a directory.
 
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Seek as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path as FromPath, State};
@@ -31,6 +34,12 @@ use crate::refusal::{Refusal, json_response};
 const FRAME_WAIT: Duration = Duration::from_secs(30);
 /// Bytes read from disk at once for a download.
 const DOWNLOAD_BYTES: usize = 256 * 1024;
+/// Bytes compared at once with a package that is there already.
+const COMPARE_BYTES: usize = 256 * 1024;
+/// Time an upload may take, beside what its bytes earn it.
+const UPLOAD_GRACE: Duration = Duration::from_secs(60);
+/// Bytes that earn an upload one more second: 1 Mbit/s on average, a slow line.
+const UPLOAD_BYTES_PER_SECOND: u64 = 128 * 1024;
 /// Start of the names of unfinished uploads.
 const UNFINISHED: &str = ".upload-";
 
@@ -81,14 +90,20 @@ pub(crate) async fn upload(
         body,
         &unfinished.path,
         face.arguments.package_gib.saturating_mul(1 << 30),
+        UPLOAD_GRACE,
     )
     .await?;
     let kept = tokio::task::spawn_blocking(move || keep(&unfinished, &directory, &digest));
-    kept.await
+    let kept = kept
+        .await
         .map_err(|_| Refusal::unavailable("stopping", "this gateway is stopping"))??;
-    tracing::info!(package = digest.short(), bytes, "package stored");
+    tracing::info!(package = digest.short(), bytes, outcome = ?kept, "package uploaded");
+    let status = match kept {
+        Outcome::Stored => StatusCode::CREATED,
+        Outcome::AlreadyThere => StatusCode::OK,
+    };
     Ok(json_response(
-        StatusCode::CREATED,
+        status,
         &json!({ "package": digest.to_string(), "bytes": bytes }),
     ))
 }
@@ -148,23 +163,30 @@ fn parse(digest: &str) -> Result<Digest, Refusal> {
     }
 }
 
-/// Writes the body to a file; returns its length.
-async fn receive(body: Body, path: &Path, bytes_max: u64) -> Result<u64, Refusal> {
+/// Time that an upload of which this many bytes arrived may have taken.
+fn time_for(bytes: u64, grace: Duration) -> Duration {
+    grace + Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND)
+}
+
+/// Writes the body to a file; returns its length. One that trickles is cut: it holds one of few places.
+async fn receive(body: Body, path: &Path, bytes_max: u64, grace: Duration) -> Result<u64, Refusal> {
     let mut file = tokio::fs::File::create(path)
         .await
         .map_err(|error| disk(&error))?;
+    let began = Instant::now();
     let mut frames = body.into_data_stream();
     let mut bytes = 0u64;
     loop {
-        let frame = tokio::time::timeout(FRAME_WAIT, frames.next()).await;
+        let left = time_for(bytes, grace).saturating_sub(began.elapsed());
+        let frame = tokio::time::timeout(left.min(FRAME_WAIT), frames.next()).await;
         let frame = match frame {
-            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Ok(frame))) if !left.is_zero() => frame,
             Ok(None) => break,
-            Ok(Some(Err(_))) | Err(_) => {
+            Ok(Some(_)) | Err(_) => {
                 return Err(Refusal::new(
                     StatusCode::REQUEST_TIMEOUT,
                     "upload-cut",
-                    "the upload broke off or stalled; send it again",
+                    "the upload broke off, stalled or was slower than 1 Mbit/s; send it again",
                 )
                 .retry_after(Duration::from_secs(1)));
             }
@@ -187,7 +209,7 @@ async fn receive(body: Body, path: &Path, bytes_max: u64) -> Result<u64, Refusal
 }
 
 /// Checks an upload and gives it its name.
-fn keep(unfinished: &Unfinished, directory: &Path, digest: &Digest) -> Result<(), Refusal> {
+fn keep(unfinished: &Unfinished, directory: &Path, digest: &Digest) -> Result<Outcome, Refusal> {
     let invalid =
         |code, message: String| Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, code, message);
     let mut file = File::open(&unfinished.path).map_err(|error| disk(&error))?;
@@ -208,10 +230,68 @@ fn keep(unfinished: &Unfinished, directory: &Path, digest: &Digest) -> Result<()
         );
         return Err(invalid("incomplete", message));
     }
-    file.sync_all()
-        .and_then(|()| std::fs::rename(&unfinished.path, directory.join(format!("{digest}.bield"))))
-        .and_then(|()| File::open(directory)?.sync_all())
-        .map_err(|error| disk(&error))
+    file.sync_all().map_err(|error| disk(&error))?;
+    let name = directory.join(format!("{digest}.bield"));
+    if place(&unfinished.path, &name, length).map_err(|error| disk(&error))? {
+        File::open(directory)
+            .and_then(|directory| directory.sync_all())
+            .map_err(|error| disk(&error))?;
+        return Ok(Outcome::Stored);
+    }
+    let same = File::open(&name).and_then(|stored| same_bytes(file, stored));
+    if same.map_err(|error| disk(&error))? {
+        Ok(Outcome::AlreadyThere)
+    } else {
+        Err(Refusal::new(
+            StatusCode::CONFLICT,
+            "exists",
+            "a complete package with this digest but other chunks is here and stays; if runtimes refuse it, \
+             the operator must remove its file from the packages directory, then send yours again",
+        ))
+    }
+}
+
+/// What became of a good upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Stored,
+    AlreadyThere,
+}
+
+/// Gives a file its name, unless a file of that length has it; `false` then.
+fn place(unfinished: &Path, name: &Path, length: u64) -> io::Result<bool> {
+    /// Held from looking to renaming, so that two uploads at once cannot both find the name free.
+    static NAMING: Mutex<()> = Mutex::new(());
+    let _turn = NAMING.lock().unwrap_or_else(PoisonError::into_inner);
+    match std::fs::symlink_metadata(name) {
+        Ok(there) if there.is_file() && there.len() == length => return Ok(false),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        // Nothing, or something that is no whole package: a file cut when its disk was full.
+        Ok(_) | Err(_) => {}
+    }
+    std::fs::rename(unfinished, name)?;
+    Ok(true)
+}
+
+/// Whether two files hold the same bytes, from their starts.
+fn same_bytes(mut one: File, other: File) -> io::Result<bool> {
+    one.rewind()?;
+    let (mut left, mut right) = (
+        BufReader::with_capacity(COMPARE_BYTES, one),
+        BufReader::with_capacity(COMPARE_BYTES, other),
+    );
+    loop {
+        let (a, b) = (left.fill_buf()?, right.fill_buf()?);
+        let count = a.len().min(b.len());
+        if count == 0 {
+            return Ok(a.len() == b.len());
+        }
+        if a[..count] != b[..count] {
+            return Ok(false);
+        }
+        left.consume(count);
+        right.consume(count);
+    }
 }
 
 /// A sentence for each way a disk says no.
@@ -264,6 +344,32 @@ mod tests {
             status(ErrorKind::PermissionDenied),
             StatusCode::INTERNAL_SERVER_ERROR
         );
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_trickles_is_cut_though_it_is_never_silent() {
+        let directory = tempfile::tempdir().unwrap();
+        let trickle = stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            Some((Ok::<_, io::Error>(Bytes::from_static(b"x")), ()))
+        });
+        let path = directory.path().join("upload");
+        let cut = receive(
+            Body::from_stream(trickle),
+            &path,
+            1 << 30,
+            Duration::from_millis(200),
+        );
+        let cut = tokio::time::timeout(FRAME_WAIT, cut).await.unwrap();
+        let refusal = cut.unwrap_err().into_response();
+        assert_eq!(refusal.status(), StatusCode::REQUEST_TIMEOUT);
+    }
+
+    #[test]
+    fn bytes_that_arrive_earn_an_upload_time() {
+        assert_eq!(time_for(0, UPLOAD_GRACE), UPLOAD_GRACE);
+        let gib = time_for(1 << 30, UPLOAD_GRACE);
+        assert_eq!(gib, UPLOAD_GRACE + Duration::from_secs(8192));
     }
 
     #[test]

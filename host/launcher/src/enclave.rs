@@ -12,6 +12,7 @@ use bield_protocol::visit::Visit;
 
 use crate::address::DoorAddress;
 use crate::process::Process;
+use crate::pump::Answers;
 use crate::record::{Pipe, Recorder};
 use crate::{Launch, LaunchError, VisitError, offers, output, pump};
 
@@ -136,7 +137,8 @@ impl Enclave {
         )
     }
 
-    /// Carries an attested session between a connection and the program. Blocks until it ends.
+    /// Carries an attested session between a connection and the program. Blocks until it ends;
+    /// the program's end is the session's end, and shutting the connection down ends it from outside.
     ///
     /// # Errors
     /// [`VisitError::Lost`] when the program takes no visits.
@@ -146,7 +148,7 @@ impl Enclave {
             .door
             .visit(Visit::Session, KILL_WAIT)
             .map_err(VisitError::Lost)?;
-        pump::carry(door, network).map_err(VisitError::Lost)
+        pump::carry(door, network, Answers::Door).map_err(VisitError::Lost)
     }
 
     /// The program's file name.

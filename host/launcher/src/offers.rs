@@ -12,6 +12,7 @@ use bield_protocol::visit::Visit;
 
 use crate::address::DoorAddress;
 use crate::process::Process;
+use crate::pump::Answers;
 use crate::storage::Storage;
 use crate::{Launch, packages, pump};
 
@@ -98,7 +99,7 @@ impl Offer {
                     tracing::warn!(%address, %error, "key service not reached; start it or correct its address");
                 })?;
                 network.write_all(&first)?;
-                pump::carry(visit, network)?;
+                pump::carry(visit, network, Answers::Network)?;
             }
             Offer::Package(directory) => packages::serve(visit, first[0], directory)?,
             Offer::Storage(storage) => storage.serve(visit, first[0])?,

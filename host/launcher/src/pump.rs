@@ -1,4 +1,6 @@
-//! Carries a session between TCP and the door, both ways, passing half-closes on.
+//! Carries a session between TCP and the door, both ways.
+//!
+//! Always true: the asking side's half-close is passed on; the answering side's end ends everything.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,8 +13,19 @@ pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Bytes moved at once: a session record is at most 16 KiB (RFC 8446 §5.1), four fit.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Carries bytes until both sides are done, or one fails or idles for [`SESSION_IDLE_MAX`].
-pub(crate) fn carry(door: Pipe, network: TcpStream) -> io::Result<()> {
+/// Which side answers. Its end is the session's end; the other side may half-close and wait for the answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// The program does: somebody dialled the key service.
+    Door,
+    /// The network does: a runtime asks a key service.
+    Network,
+}
+
+/// Carries bytes until the answering side is done, or one side fails or idles for [`SESSION_IDLE_MAX`].
+///
+/// Returns with both sides shut, so a silent peer cannot hold the place of a session that is over.
+pub(crate) fn carry(door: Pipe, network: TcpStream, answers: Answers) -> io::Result<()> {
     door.limit_waits(Some(SESSION_IDLE_MAX))?;
     network.set_read_timeout(Some(SESSION_IDLE_MAX))?;
     network.set_write_timeout(Some(SESSION_IDLE_MAX))?;
@@ -24,32 +37,27 @@ pub(crate) fn carry(door: Pipe, network: TcpStream) -> io::Result<()> {
         .name("session".to_owned())
         .spawn(move || {
             let end = copy(&mut from_network, &mut inward);
-            close(
-                end,
-                || inward.shutdown(Shutdown::Write),
-                || inward.shutdown(Shutdown::Both),
-                &from_network,
-            )
+            if end.is_ok() && answers == Answers::Door {
+                let _ = inward.shutdown(Shutdown::Write);
+            } else {
+                cut(&inward, &from_network);
+            }
         })?;
     let end = copy(&mut from_door, &mut outward);
-    let half = || outward.shutdown(Shutdown::Write);
-    close(end, half, || from_door.shutdown(Shutdown::Both), &outward);
+    if end.is_ok() && answers == Answers::Network {
+        let _ = outward.shutdown(Shutdown::Write);
+    } else {
+        cut(&from_door, &outward);
+    }
     let _ = inbound.join();
     Ok(())
 }
 
-/// Passes a clean end on as a half-close; after a failure cuts both sides, which wakes the other direction.
-fn close(
-    end: io::Result<()>,
-    half: impl FnOnce() -> io::Result<()>,
-    door: impl FnOnce() -> io::Result<()>,
-    network: &TcpStream,
-) {
-    // Errors mean that the other side is closed already.
-    let _ = match end {
-        Ok(()) => half(),
-        Err(_) => door().and(network.shutdown(Shutdown::Both)),
-    };
+/// Ends both directions of both sides, which wakes the other direction's read. What was written before
+/// still arrives. Errors mean that a side is closed already; the other one is shut all the same.
+fn cut(door: &Pipe, network: &TcpStream) {
+    let _ = door.shutdown(Shutdown::Both);
+    let _ = network.shutdown(Shutdown::Both);
 }
 
 fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
@@ -61,5 +69,83 @@ fn copy(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc::{Receiver, channel};
+
+    use bield_protocol::visit::Visit;
+
+    use super::*;
+    use crate::record::Recorder;
+
+    const WAIT: Duration = Duration::from_secs(20);
+
+    /// Starts carrying; returns the program's end, the network's end, and word of the carrier's return.
+    fn carried(answers: Answers) -> (UnixStream, TcpStream, Receiver<()>) {
+        let (door, mut program) = UnixStream::pair().unwrap();
+        let recorder = Recorder::new(None, "program").unwrap();
+        let door = recorder.pipe(door, Visit::Session).unwrap();
+        program.read_exact(&mut [0]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (network, _) = listener.accept().unwrap();
+        for stream in [&peer, &network] {
+            stream.set_read_timeout(Some(WAIT)).unwrap();
+        }
+        program.set_read_timeout(Some(WAIT)).unwrap();
+        let (ended, end) = channel();
+        std::thread::spawn(move || {
+            carry(door, network, answers).unwrap();
+            ended.send(()).unwrap();
+        });
+        (program, peer, end)
+    }
+
+    fn rest(stream: &mut impl Read) -> Vec<u8> {
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).unwrap();
+        heard
+    }
+
+    #[test]
+    fn a_session_that_the_program_ends_does_not_wait_for_a_silent_peer() {
+        let (mut program, mut peer, end) = carried(Answers::Door);
+        program.write_all(b"last words").unwrap();
+        drop(program);
+        end.recv_timeout(WAIT).unwrap();
+        assert_eq!(rest(&mut peer), b"last words");
+    }
+
+    #[test]
+    fn a_session_that_the_key_service_ends_does_not_wait_for_a_silent_program() {
+        let (mut program, mut peer, end) = carried(Answers::Network);
+        peer.write_all(b"last words").unwrap();
+        drop(peer);
+        end.recv_timeout(WAIT).unwrap();
+        assert_eq!(rest(&mut program), b"last words");
+    }
+
+    #[test]
+    fn who_asks_may_half_close_and_still_hears_the_answer() {
+        let (mut program, mut peer, end) = carried(Answers::Door);
+        peer.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut program), b"");
+        program.write_all(b"answer").unwrap();
+        drop(program);
+        assert_eq!(rest(&mut peer), b"answer");
+        end.recv_timeout(WAIT).unwrap();
+
+        let (mut program, mut peer, end) = carried(Answers::Network);
+        program.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut peer), b"");
+        peer.write_all(b"answer").unwrap();
+        drop(peer);
+        assert_eq!(rest(&mut program), b"answer");
+        end.recv_timeout(WAIT).unwrap();
     }
 }

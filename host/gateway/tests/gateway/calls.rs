@@ -1,7 +1,9 @@
 //! Sealed requests, good and bad, and what bounds say.
 
+use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::time::Duration;
 
 use crate::support::{Gateway, sealed_request, until};
 
@@ -66,6 +68,37 @@ fn a_body_beyond_the_limit_is_refused() {
             .status,
         200
     );
+}
+
+#[test]
+fn memory_is_taken_by_bytes_that_came_not_by_those_announced() {
+    let gateway = Gateway::start("", &["--body-mib", "1", "--bodies-mib", "1"]);
+    let request = sealed_request(1, &vec![0; 1 << 19]);
+    let start = |bytes: usize| {
+        let mut stream = TcpStream::connect(gateway.http.trim_start_matches("http://")).unwrap();
+        let head = "POST /v1/call HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&vec![0; bytes]).unwrap();
+        stream
+    };
+    let _silent: Vec<_> = (0..16).map(|_| start(0)).collect();
+    assert_eq!(gateway.post("/v1/call", &request).status, 200);
+
+    // One that meets another request's memory in use is refused itself; then the next one gets it all.
+    let full = RefCell::new(Vec::new());
+    until(|| {
+        full.borrow_mut().push(start((1 << 20) - 1));
+        std::thread::sleep(Duration::from_millis(200));
+        gateway.post("/v1/call", &request).status == 503
+    });
+    let refused = gateway.post("/v1/call", &request);
+    assert_eq!(
+        (refused.status, refused.error_code().as_str()),
+        (503, "memory")
+    );
+    assert_eq!(refused.retry_after(), Some("1"));
+    drop(full);
+    until(|| gateway.post("/v1/call", &request).status == 200);
 }
 
 #[test]
