@@ -80,6 +80,9 @@ pub struct Arguments {
     /// Also write every byte carried to and from the programs to DIR: what an attacker here would see
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
+    /// Stop when standard input ends, so that a program that starts this one takes it along
+    #[arg(long)]
+    pub until_stdin_ends: bool,
     /// Log as JSON lines (standard error)
     #[arg(long)]
     pub json_logs: bool,

@@ -134,8 +134,13 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
     let server = axum::serve(http, http::router(face)).with_graceful_shutdown(async move {
         let _ = heard.wait_for(|told| *told).await;
     });
+    let stdin_ends = stdin_ends(arguments.until_stdin_ends);
     let told_to_stop = async {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = stdin_ends => {}
+        }
         tracing::info!("draining: no new work, finishing what is in flight");
         draining.store(true, Ordering::SeqCst);
         let _ = told.send(true);
@@ -151,6 +156,21 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
         .map_err(io::Error::other)?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Ends when standard input does, or never.
+async fn stdin_ends(wanted: bool) {
+    if !wanted {
+        return std::future::pending().await;
+    }
+    let (tell, told) = tokio::sync::oneshot::channel();
+    // A thread of its own: a pool's thread that reads would keep the process from ending.
+    std::thread::spawn(move || {
+        // However it ends, nobody is there any more.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        let _ = tell.send(());
+    });
+    let _ = told.await;
 }
 
 async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, GatewayError> {

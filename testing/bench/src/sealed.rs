@@ -19,7 +19,7 @@ use crate::plain::milliseconds;
 /// A running system with one person in it.
 pub(crate) struct Sealed {
     pub(crate) person: Person,
-    _dev: Process,
+    dev: Process,
     folder: TempDir,
 }
 
@@ -45,7 +45,7 @@ impl Sealed {
         );
         Ok(Self {
             person,
-            _dev: dev,
+            dev,
             folder,
         })
     }
@@ -87,8 +87,20 @@ impl Sealed {
     }
 }
 
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        // In good order, so that `bield dev` stops what it started.
+        let told = Command::new("kill")
+            .arg("-INT")
+            .arg(self.dev.pid().to_string())
+            .status();
+        drop(told.map(|_| self.dev.ends(STOP_WAIT)));
+    }
+}
+
 fn free_port() -> Result<String> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
 const START_WAIT: Duration = Duration::from_secs(60);
+const STOP_WAIT: Duration = Duration::from_secs(10);

@@ -27,6 +27,10 @@ struct Arguments {
     #[arg(long, value_name = "PATH", required_unless_present = "print_root")]
     socket: Option<PathBuf>,
 
+    /// Stop when standard input ends, so that a program that starts this one takes it along.
+    #[arg(long)]
+    until_stdin_ends: bool,
+
     /// Print the root certificate (DER, hexadecimal) and exit.
     #[arg(long)]
     print_root: bool,
@@ -59,6 +63,15 @@ fn run(arguments: &Arguments) -> Result<(), SoftwareTeeError> {
         "{BANNER}\n  marker: {MARKER}\n  socket: {}",
         socket.display()
     );
+    if arguments.until_stdin_ends {
+        let socket = socket.clone();
+        std::thread::spawn(move || {
+            // However it ends, nobody is there any more.
+            let _ = io::copy(&mut io::stdin(), &mut io::sink());
+            let _ = std::fs::remove_file(socket);
+            std::process::exit(0);
+        });
+    }
     server.run()
 }
 

@@ -128,7 +128,9 @@ impl Program {
             .map_err(|error| Failure::local(format_args!("{}: {error}", log.display())))?;
         let started = Command::new(program)
             .args(arguments)
-            .stdin(Stdio::null())
+            // Ends when this process does, however that happens, and takes the program along.
+            .arg("--until-stdin-ends")
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             // A Ctrl-C is for this program, which then stops the others in order.
