@@ -63,7 +63,7 @@ impl RuntimeConfiguration {
 }
 
 const fn default_sessions_max() -> usize {
-    64
+    256
 }
 
 const fn default_threads() -> usize {

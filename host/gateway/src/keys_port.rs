@@ -1,8 +1,8 @@
 //! The TCP ports through which attested sessions with the key service are opened.
 //!
 //! ```text
-//! clients, other hosts' runtimes ─▶ public port  (48 places) ─┐
-//! this gateway's own runtimes ────▶ private port (16 places) ─┴▶ bield-keys (64 sessions by default)
+//! clients, other hosts' runtimes ─▶ public port  (224 places) ┐
+//! this gateway's own runtimes ────▶ private port (32 places) ─┴▶ bield-keys (256 sessions by default)
 //! ```
 //!
 //! Always true: whoever fills the public port leaves the private one its places; a session's place is free
@@ -17,10 +17,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 /// Sessions at once through the public port; more are closed and may dial again.
-pub(crate) const PUBLIC_PLACES: usize = 48;
+pub(crate) const PUBLIC_PLACES: usize = 224;
 /// Sessions at once of this gateway's own runtimes: with the public ones, what the key service serves by
 /// default.
-pub(crate) const PRIVATE_PLACES: usize = 16;
+pub(crate) const PRIVATE_PLACES: usize = 32;
 /// Longest session: a lease takes a second, an owner's script of thousands of grants a minute.
 pub(crate) const SESSION_MAX: Duration = Duration::from_secs(600);
 /// Pause when accepting fails: the process is out of file descriptors.

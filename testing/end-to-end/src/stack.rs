@@ -63,7 +63,7 @@ impl Stack {
 
         let keys_config = toml::to_string(&KeyServiceConfiguration {
             runtimes: dev(&root, None),
-            sessions_max: 64,
+            sessions_max: 256,
         })?;
         let keys_code = measure(&programs.path().join("bield-keys"), &keys_config)?;
         let runtime_config = runtime_configuration(&root, &keys_code, 1)?;
