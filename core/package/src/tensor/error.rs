@@ -23,7 +23,7 @@ pub enum TensorError {
         /// Its dimensions.
         rank: usize,
     },
-    /// More data than [`TENSOR_BYTES_MAX`].
+    /// More data than [`TENSOR_BYTES_MAX`](super::TENSOR_BYTES_MAX).
     #[error("tensor {name} is larger than the limit of {TENSOR_BYTES_MAX} bytes")]
     Size {
         /// The tensor.

@@ -25,7 +25,7 @@ impl TensorSpec {
     /// # Errors
     ///
     /// A bad name, too many dimensions, or fixed dimensions whose product is above
-    /// [`TENSOR_BYTES_MAX`].
+    /// [`TENSOR_BYTES_MAX`](super::TENSOR_BYTES_MAX).
     pub fn new(
         name: impl Into<String>,
         element: ElementType,
