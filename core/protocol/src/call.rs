@@ -7,6 +7,8 @@
 //! Kind 0: the body is a sealed response. Kind 1: the request could not be opened, so nobody can be
 //! answered under seal; the body is a short public [`Unsealed`] refusal that says nothing of contents.
 
+use std::borrow::Cow;
+
 use bield_envelope::wire;
 use minicbor::{Decode, Encode};
 
@@ -43,8 +45,8 @@ impl Reply {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let (kind, feedback, body) = match self {
-            Self::Sealed(feedback, body) => (0, feedback, body.clone()),
-            Self::Unsealed(feedback, unsealed) => (1, feedback, wire::encode(unsealed)),
+            Self::Sealed(feedback, body) => (0, feedback, Cow::Borrowed(&body[..])),
+            Self::Unsealed(feedback, unsealed) => (1, feedback, wire::encode(unsealed).into()),
         };
         let feedback = wire::encode(feedback);
         let length = u32::try_from(feedback.len()).expect("feedback is short");
@@ -52,7 +54,7 @@ impl Reply {
         bytes.push(kind);
         bytes.extend(length.to_be_bytes());
         bytes.extend(feedback);
-        bytes.extend(body);
+        bytes.extend_from_slice(&body);
         bytes
     }
 
