@@ -25,6 +25,7 @@ const CORE: &[(&str, &[&str])] = &[
         &["bield-envelope", "bield-evidence", "bield-grant"],
     ),
     ("bield-package", &["bield-envelope"]),
+    ("bield-tlog", &["bield-envelope"]),
     ("bield-capsule", &["bield-envelope"]),
     ("bield-table", &["bield-envelope", "bield-capsule"]),
     (
@@ -35,6 +36,7 @@ const CORE: &[(&str, &[&str])] = &[
             "bield-grant",
             "bield-session",
             "bield-package",
+            "bield-tlog",
             "bield-capsule",
             "bield-table",
         ],
@@ -47,6 +49,7 @@ const CORE: &[(&str, &[&str])] = &[
             "bield-grant",
             "bield-session",
             "bield-package",
+            "bield-tlog",
             "bield-capsule",
             "bield-table",
             "bield-receipt",

@@ -1,0 +1,1 @@
+//! Transparency log forms of C2SP.
