@@ -1,1 +1,10 @@
 //! Transparency log forms of C2SP.
+
+mod text;
+pub mod tile;
+pub mod tree;
+
+pub use tile::{TileKind, TilePath};
+pub use tree::{
+    Hash, ProofInvalid, Tree, TreeError, leaf_hash, verify_consistency, verify_inclusion,
+};
