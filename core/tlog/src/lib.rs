@@ -1,5 +1,6 @@
 //! Transparency log forms of C2SP.
 
+pub mod note;
 mod text;
 pub mod tile;
 pub mod tree;
