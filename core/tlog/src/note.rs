@@ -122,6 +122,24 @@ impl Note {
         }
     }
 
+    /// Adds a line; lines of the same name and id give way, so that cosigning again does not fill
+    /// the note.
+    ///
+    /// # Errors
+    /// As [`Self::add`]; the note is unchanged then.
+    pub(crate) fn put(&mut self, line: SignatureLine) -> Result<(), NoteError> {
+        let mut note = self.clone();
+        note.retain(|other| other.name != line.name || other.id != line.id);
+        note.add(line)?;
+        *self = note;
+        Ok(())
+    }
+
+    /// Drops the lines that are not wanted.
+    pub(crate) fn retain(&mut self, wanted: impl FnMut(&SignatureLine) -> bool) {
+        self.signatures.retain(wanted);
+    }
+
     /// Adds a line, unless it is there already.
     ///
     /// # Errors
