@@ -116,6 +116,39 @@ mod tests {
         assert_eq!(line.bytes()[..8], THEN.as_secs().to_be_bytes());
     }
 
+    /// A checkpoint of a public log (Certificate Transparency, staging), as two of its keys and four
+    /// public witnesses signed it on 2026-05-23.
+    #[test]
+    fn a_checkpoint_of_a_public_log_and_its_witness_verify() {
+        let note = "arche2025h1.staging.ct.transparency.dev\n1432088532\n\
+            U7WM79jrzyhGZ5/GUBTpM7NzwdyfFx61t3RovgcC4Ro=\n\n\
+            — arche2025h1.staging.ct.transparency.dev zTM8sQAAAZ5W0WdjBAMARjBEAiBjW5IQf9pvsYLfQFX6h\
+            oGREPMHbdQ3urbllzalApkptQIgIpwtEroeW2BXaHAI4kJXFbon5Ch9MNL5zRNZ55lvGt0=\n\
+            — arche2025h1.staging.ct.transparency.dev ui8GwCF1+kWqZrxGdhj4aX3gcw7XUlXQQabg/27lefwhU\
+            kzbC3NygNI75MdhL1bfTW9g8Ei59RA23oHP7Ry1k3ZFWwQ=\n\
+            — transparency.dev/DEV:witness-little-garden 2AQqhwAAAABqEiEgzgFIqqhbUoDwjMWE6UP8nd8/KYT\
+            zwZ2rhIgcqoXHAwVkjZr4AscylP3v7sEodkRAErumC2q44vdgJY096st5BQ==\n\
+            — witness1.smartit.nu/witness1 pIyCDwAAAABqEiEghIp82KWebrw7/oHQwlTAm3g2RKS4+eebl8eO0WH+/\
+            iEcxZ75W3u5hNI7TOQtmJbqmNWVuE0tgh0XwzdZsDsUAQ==\n\
+            — remora.n621.de 2net5wAAAABqEiEgPlfF3V06o0Y+fHM+J5J9s27wgxxcOVSpZ/2g/KSiXCg9DEZI+aVCIob\
+            WX9sXTynk5XeU/zZ0WBxtqB0DrAWfBw==\n\
+            — witness.stagemole.eu Z/euoAAAAABqEiEgw0i+7g2ENfDAWHmtRzCfKTHSDwYDJA2NmKeGi9Y8FtEyOUvVr\
+            +AJmIY/2TUFucgKi7lI7cUiOvKFYe/TmN9DAg==\n";
+        let log = "arche2025h1.staging.ct.transparency.dev+ba2f06c0+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+d\
+                   J472xgFYh15f";
+        let witness = "remora.n621.de+da77ade7+BOvN63jn/bLvkieywe8R6UYAtVtNbZpXh34x7onlmtw2";
+        let witness: WitnessVerifier = witness.parse().unwrap();
+        let origin = "arche2025h1.staging.ct.transparency.dev".parse().unwrap();
+        let signed = SignedCheckpoint::parse(note.as_bytes()).unwrap();
+        assert_eq!(signed.to_string(), note);
+        let checkpoint = signed.verify(&origin, &[log.parse().unwrap()]).unwrap();
+        assert_eq!(checkpoint.checkpoint().size(), 1_432_088_532);
+        let at = witness.last_cosigned(checkpoint.note()).unwrap().unwrap();
+        assert_eq!(at.to_string(), "2026-05-23T21:50:24Z");
+        let other = Note::parse(note.replace("1432088532", "1432088533").as_bytes()).unwrap();
+        assert!(witness.last_cosigned(&other).is_err());
+    }
+
     #[test]
     fn what_is_signed_is_the_text_of_the_specification() {
         let text = "example.com/behind-the-sofa\n20852163\n\

@@ -18,7 +18,7 @@ use crate::note::NOTE_BYTES_MAX;
 use crate::text::decimal;
 use crate::tree::Hash;
 
-/// Most lines of a proof (tlog-witness, "add-checkpoint"): a tree of 2⁶³ leaves needs no more.
+/// Most lines of a proof (tlog-witness, "add-checkpoint"): trees of up to 2⁶² leaves need no more.
 pub const CONSISTENCY_PROOF_LINES_MAX: usize = 63;
 
 /// Bytes of the longest body: `old`, a number, 63 lines of 45 bytes and an empty one come to 2861;

@@ -128,7 +128,9 @@ fn nothing_is_remembered_until_it_is_kept() {
 fn a_fork_is_refused() {
     let tree = tree_of(9);
     let mut other = tree_of(4);
-    (4..9).for_each(|_| { let _ = other.append(b"another story"); });
+    (4..9).for_each(|_| {
+        let _ = other.append(b"another story");
+    });
     let mut witness = witness(Some(head_at(&tree, 6)));
     // Another tree of the same size, of a larger one, and a good proof under another root.
     for body in [body(&other, 6, 6), body(&other, 6, 9)] {
