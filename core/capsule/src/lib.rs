@@ -23,18 +23,40 @@
 //! Not here: replicas and their disks (`host/store`), their transparency logs (`core/tlog`), the
 //! meaning of entries (`core/table`).
 
+mod batch;
+mod body;
+mod certificate;
+mod export;
+mod fork;
 mod key;
+mod keyring;
 mod metadata;
 mod name;
+mod path;
 mod record;
 pub mod segment;
+mod slice;
+mod skip;
 mod suite;
+mod writer;
 
+pub use export::{Export, ExportError, ExportReader, Exported, Piece, export_header, export_record};
+pub use fork::{FORK_PROOF_BYTES_MAX, Fork, ForkError, ForkProof};
+pub use batch::{Batch, BatchFull, PAYLOAD_BYTES_MAX};
+pub use body::{Entries, Entry, Erasable, OpenError, RecordSecret, record_secret};
 pub use key::{PublicKey, WriterKey};
+pub use keyring::{
+    ENTRY_KEYS_MAX, EntryPlace, GENERATIONS_MAX, GenerationKey, KEYRING_BYTES_MAX, KeyRing,
+    KeyRingError,
+};
 pub use metadata::{LABEL_BYTES_MAX, METADATA_BYTES_MAX, Metadata, MetadataError};
 pub use name::{CapsuleName, Clock, Head, WriterId};
+pub use path::{Headers, PATH_HEADERS_MAX, PathError, path, verify_consistency, verify_path};
 pub use record::{
     BODY_BYTES_MAX, ENTRIES_MAX, HEADER_BYTES, HEADER_BYTES_MAX, Header, Kind, PARENTS_MAX,
     RECORD_BYTES_MAX, Received, RecordError, SignedHead, skips_at,
 };
+pub use slice::{SliceError, open_slice, slice};
+pub use skip::SkipLevels;
 pub use suite::{PIECE_BYTES, Suite};
+pub use writer::{WriteError, Writer};

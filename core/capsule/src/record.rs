@@ -157,6 +157,12 @@ impl Header {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.encoded_bytes());
+        self.encode_to(&mut bytes);
+        bytes
+    }
+
+    /// Appends the encoding.
+    pub(crate) fn encode_to(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&[
             VERSION,
@@ -186,8 +192,6 @@ impl Header {
         for skip in &self.skips {
             bytes.extend_from_slice(skip.as_bytes());
         }
-        debug_assert_eq!(bytes.len(), self.encoded_bytes());
-        bytes
     }
 
     /// Reads the header at the start of `bytes`, and says how long it is.
@@ -409,21 +413,35 @@ impl Received {
         Ok(received)
     }
 
-    /// Signs a header whose body has the root it names. What the writer makes is what receivers
-    /// check: it goes through the same rules.
+    /// Signs a header whose body has the root it names.
     pub(crate) fn sign(key: &WriterKey, header: &Header, body: &[u8]) -> Result<Self, RecordError> {
-        header.check()?;
-        let encoded = header.encode();
-        let hash = header_hash(header.suite, &encoded);
-        let signature = key.sign(&hash);
-        let header_bytes = encoded.len();
-        let mut bytes = encoded;
-        bytes.reserve_exact(signature.len() + body.len());
-        bytes.extend_from_slice(&signature);
+        let header_bytes = header.encoded_bytes();
+        let body_at = header_bytes + header.suite.signature_bytes();
+        let mut bytes = Vec::with_capacity(body_at + body.len());
+        header.encode_to(&mut bytes);
+        bytes.resize(body_at, 0);
         bytes.extend_from_slice(body);
+        Self::sign_in_place(key, header.clone(), bytes)
+    }
+
+    /// Signs a record that is whole but for its signature: `header ‖ room ‖ body`. What the writer
+    /// makes is what receivers check: the header goes through the same rules.
+    pub(crate) fn sign_in_place(
+        key: &WriterKey,
+        header: Header,
+        mut bytes: Vec<u8>,
+    ) -> Result<Self, RecordError> {
+        header.check()?;
+        let header_bytes = header.encoded_bytes();
+        let body_at = header_bytes + header.suite.signature_bytes();
+        debug_assert_eq!(bytes[..header_bytes], header.encode());
+        debug_assert_eq!(bytes.len(), body_at + header.body_bytes as usize);
+        debug_assert_eq!(header.suite.root(&bytes[body_at..]), header.root);
+        let hash = header_hash(header.suite, &bytes[..header_bytes]);
+        bytes[header_bytes..body_at].copy_from_slice(&key.sign(&hash));
         Ok(Self {
             bytes,
-            header: header.clone(),
+            header,
             header_bytes,
             hash,
         })
