@@ -1,0 +1,453 @@
+//! A capsule as one file (`spec/06 §12`).
+//!
+//! ```text
+//! "bldc" 01 │ u32 ‖ metadata │ u32 ‖ record │ u32 ‖ record │ …
+//!           Export::wants() ──▶ bytes ──▶ Export::put ──▶ Piece::{Metadata, Record}
+//! ```
+//!
+//! In: bytes from anyone, as they come ([`Export`]) or all at once ([`ExportReader`]). Out:
+//! metadata, then [`Received`] records, each with its number and offset. Always true: no length is
+//! believed beyond what a record may have; an error names the record and where it begins. Left to
+//! others: whether records are signed, admitted and in order (`crate::Verifier` says so of each),
+//! and whether the newest are there: a file that was cut at a record's end is a shorter export.
+//!
+//! Cost: the hashes of [`Received::decode`] and one copy of each record from a file that is mapped,
+//! none from a stream.
+
+use crate::{METADATA_BYTES_MAX, Metadata, MetadataError, RECORD_BYTES_MAX, Received, RecordError};
+
+/// The beginning of an export of the capsule with this metadata.
+#[must_use]
+pub fn export_header(metadata: &Metadata) -> Vec<u8> {
+    let bytes = metadata.as_bytes();
+    let mut out = Vec::with_capacity(START_BYTES + bytes.len());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&length(bytes));
+    out.extend_from_slice(bytes);
+    out
+}
+
+/// Appends a record. Records must come after their predecessor and after the config record they
+/// name; then one pass over the file verifies it.
+pub fn export_record(record: &Received, out: &mut Vec<u8>) {
+    let bytes = record.as_bytes();
+    out.reserve(LENGTH_BYTES + bytes.len());
+    out.extend_from_slice(&length(bytes));
+    out.extend_from_slice(bytes);
+}
+
+/// Why a file is no export, and where.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// Not a file of this kind and version.
+    #[error("not a capsule export of version 1: choose another file; do not retry")]
+    NotAnExport,
+    /// The metadata does not hold.
+    #[error("metadata at byte {START_BYTES} of the export: {0}")]
+    Metadata(#[from] MetadataError),
+    /// A length that no record has.
+    #[error(
+        "record {number} at byte {offset} of the export claims {found} bytes, more than any record \
+         has: the file is damaged; export it again"
+    )]
+    TooLong {
+        /// Its number, from 0.
+        number: u64,
+        /// Where it begins.
+        offset: u64,
+        /// Bytes claimed.
+        found: usize,
+    },
+    /// The file ends within a record.
+    #[error(
+        "export ends within record {number} that begins at byte {offset}: cut off; copy it again"
+    )]
+    Cut {
+        /// Its number, from 0.
+        number: u64,
+        /// Where it begins.
+        offset: u64,
+    },
+    /// The file ends before the first record begins.
+    #[error("export ends before its metadata does: cut off; copy it again")]
+    CutStart,
+    /// Bytes that are no record.
+    #[error("record {number} at byte {offset} of the export: {why}")]
+    Record {
+        /// Its number, from 0.
+        number: u64,
+        /// Where it begins.
+        offset: u64,
+        /// What is wrong with it.
+        why: RecordError,
+    },
+    /// Asked for a piece, given one of another size.
+    #[error("was given {found} bytes where {wanted} were wanted: a fault of the caller")]
+    Unwanted {
+        /// Bytes wanted.
+        wanted: usize,
+        /// Bytes given.
+        found: usize,
+    },
+}
+
+/// What the bytes were.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// A length; the next piece is what it measures.
+    Length,
+    /// The capsule's metadata; comes once and first.
+    Metadata(Metadata),
+    /// A record.
+    Record(Exported),
+}
+
+/// A record in an export.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exported {
+    /// Its number, from 0.
+    pub number: u64,
+    /// Where its length field begins in the file.
+    pub offset: u64,
+    /// The record; its structure is right, nothing else is known.
+    pub record: Received,
+}
+
+/// Reads an export as its bytes come; does no I/O.
+///
+/// Ask [`Export::wants`], read exactly so many bytes, give them to [`Export::put`]; at the end of the
+/// file ask [`Export::finish`].
+#[derive(Debug)]
+pub struct Export {
+    state: State,
+    /// Records begun.
+    number: u64,
+    /// Where the current record begins, or would.
+    offset: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Start,
+    Metadata(usize),
+    Length,
+    Record(usize),
+}
+
+impl Default for Export {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Export {
+    /// Starts at the beginning of a file.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            state: State::Start,
+            number: 0,
+            offset: 0,
+        }
+    }
+
+    /// How many bytes the next piece has: never more than a record may.
+    #[must_use]
+    pub const fn wants(&self) -> usize {
+        match self.state {
+            State::Start => START_BYTES,
+            State::Length => LENGTH_BYTES,
+            State::Metadata(bytes) | State::Record(bytes) => bytes,
+        }
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// Bytes that do not belong there. The state stays where it was.
+    pub fn put(&mut self, bytes: Vec<u8>) -> Result<Piece, ExportError> {
+        let (wanted, found) = (self.wants(), bytes.len());
+        if found != wanted {
+            return Err(ExportError::Unwanted { wanted, found });
+        }
+        let (number, offset) = (self.number, self.offset);
+        match self.state {
+            State::Start => {
+                let length = bytes
+                    .strip_prefix(MAGIC)
+                    .and_then(announced)
+                    .ok_or(ExportError::NotAnExport)?;
+                if length > METADATA_BYTES_MAX {
+                    return Err(ExportError::NotAnExport);
+                }
+                self.state = State::Metadata(length);
+                Ok(Piece::Length)
+            }
+            State::Metadata(length) => {
+                let metadata = Metadata::decode(&bytes)?;
+                self.state = State::Length;
+                self.offset = (START_BYTES + length) as u64;
+                Ok(Piece::Metadata(metadata))
+            }
+            State::Length => {
+                let found = announced(&bytes).ok_or(ExportError::NotAnExport)?;
+                if found > RECORD_BYTES_MAX {
+                    return Err(ExportError::TooLong {
+                        number,
+                        offset,
+                        found,
+                    });
+                }
+                self.state = State::Record(found);
+                Ok(Piece::Length)
+            }
+            State::Record(length) => {
+                let record = Received::decode(bytes).map_err(|why| ExportError::Record {
+                    number,
+                    offset,
+                    why,
+                })?;
+                self.state = State::Length;
+                self.number += 1;
+                self.offset += (LENGTH_BYTES + length) as u64;
+                Ok(Piece::Record(Exported {
+                    number,
+                    offset,
+                    record,
+                }))
+            }
+        }
+    }
+
+    /// Says whether the file may end here, after `left` bytes that make no whole piece.
+    ///
+    /// # Errors
+    /// It was cut off.
+    pub const fn finish(&self, left: usize) -> Result<(), ExportError> {
+        match self.state {
+            State::Length if left == 0 => Ok(()),
+            State::Start | State::Metadata(_) => Err(ExportError::CutStart),
+            State::Length | State::Record(_) => Err(ExportError::Cut {
+                number: self.number,
+                offset: self.offset,
+            }),
+        }
+    }
+}
+
+/// The records of an export that is in memory or mapped, in the order of the file.
+///
+/// Ends after the first error.
+#[derive(Debug)]
+pub struct ExportReader<'a> {
+    metadata: Metadata,
+    export: Export,
+    rest: &'a [u8],
+}
+
+impl<'a> ExportReader<'a> {
+    /// Reads the metadata.
+    ///
+    /// # Errors
+    /// Not an export, or its metadata does not hold.
+    pub fn new(file: &'a [u8]) -> Result<Self, ExportError> {
+        let mut export = Export::new();
+        let mut rest = file;
+        loop {
+            let piece = take(&mut rest, export.wants()).ok_or(ExportError::CutStart)?;
+            if let Piece::Metadata(metadata) = export.put(piece.to_vec())? {
+                return Ok(Self {
+                    metadata,
+                    export,
+                    rest,
+                });
+            }
+        }
+    }
+
+    /// The capsule's metadata: compare its name with the one you want.
+    #[must_use]
+    pub const fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+}
+
+impl Iterator for ExportReader<'_> {
+    type Item = Result<Exported, ExportError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some(piece) = take(&mut self.rest, self.export.wants()) else {
+                let end = self.export.finish(self.rest.len());
+                // An error is told once.
+                (self.export.state, self.rest) = (State::Length, &[]);
+                return end.err().map(Err);
+            };
+            match self.export.put(piece.to_vec()) {
+                Ok(Piece::Record(record)) => return Some(Ok(record)),
+                Ok(_) => {}
+                Err(error) => {
+                    (self.export.state, self.rest) = (State::Length, &[]);
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+fn take<'a>(rest: &mut &'a [u8], bytes: usize) -> Option<&'a [u8]> {
+    let (taken, behind) = rest.split_at_checked(bytes)?;
+    *rest = behind;
+    Some(taken)
+}
+
+fn announced(bytes: &[u8]) -> Option<usize> {
+    let length = u32::from_be_bytes(bytes.try_into().ok()?);
+    usize::try_from(length).ok()
+}
+
+fn length(bytes: &[u8]) -> [u8; LENGTH_BYTES] {
+    u32::try_from(bytes.len())
+        .expect("metadata and records are far shorter than 4 GiB")
+        .to_be_bytes()
+}
+
+const MAGIC: &[u8; 5] = b"bldc\x01";
+const LENGTH_BYTES: usize = 4;
+const START_BYTES: usize = MAGIC.len() + LENGTH_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Clock, Header, Kind, Suite, WriterKey};
+    use bield_envelope::{Digest, Seeded, Time};
+    use proptest::prelude::*;
+
+    fn file(records: u64) -> (Metadata, Vec<Received>, Vec<u8>) {
+        let suite = Suite::Ed25519;
+        let key = WriterKey::generate(suite, &mut Seeded::new(1));
+        let mut entropy = Seeded::new(2);
+        let metadata =
+            Metadata::new(key.public(), Some("x"), Time::from_secs(1), &mut entropy).unwrap();
+        let mut file = export_header(&metadata);
+        let mut made = Vec::new();
+        for n in 0..records {
+            let header = Header {
+                suite,
+                kind: Kind::Close,
+                capsule: metadata.name(),
+                writer: key.id(),
+                seq: 2 * n + 1,
+                epoch: 0,
+                clock: Clock::from_bits(5),
+                config: 0,
+                generation: 0,
+                count: 0,
+                body_bytes: 0,
+                prev: Digest::from_bytes([3; 32]),
+                salt: [0; 16],
+                commitment: [0; 32],
+                root: suite.root(&[]),
+                parents: Vec::new(),
+                skips: Vec::new(),
+            };
+            let record = Received::sign(&key, &header, &[]).unwrap();
+            export_record(&record, &mut file);
+            made.push(record);
+        }
+        (metadata, made, file)
+    }
+
+    #[test]
+    fn what_was_exported_is_read_with_numbers_and_offsets() {
+        let (metadata, records, file) = file(3);
+        let reader = ExportReader::new(&file).unwrap();
+        assert_eq!(*reader.metadata(), metadata);
+        let read: Vec<_> = reader.map(Result::unwrap).collect();
+        assert_eq!(read.len(), 3);
+        for (n, (read, made)) in read.iter().zip(&records).enumerate() {
+            assert_eq!((read.number, &read.record), (n as u64, made));
+            let at = read.offset as usize + 4;
+            assert!(file[at..].starts_with(made.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_but_after_a_record_says_where() {
+        let (metadata, records, file) = file(2);
+        let start = START_BYTES + metadata.as_bytes().len();
+        let record = 4 + records[0].as_bytes().len();
+        for cut in 0..file.len() {
+            let outcome = ExportReader::new(&file[..cut])
+                .and_then(|reader| reader.collect::<Result<Vec<_>, _>>());
+            match cut.checked_sub(start) {
+                None => assert_eq!(outcome, Err(ExportError::CutStart)),
+                Some(into) if into % record == 0 => {
+                    assert_eq!(outcome.unwrap().len(), into / record);
+                }
+                Some(into) => {
+                    let number = (into / record) as u64;
+                    let offset = (start + into / record * record) as u64;
+                    assert_eq!(outcome, Err(ExportError::Cut { number, offset }));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_is_named_and_ends_the_reading() {
+        let (metadata, records, mut file) = file(3);
+        let second = START_BYTES + metadata.as_bytes().len() + 4 + records[0].as_bytes().len();
+        file[second + 4] ^= 1;
+        let mut reader = ExportReader::new(&file).unwrap();
+        assert!(reader.next().unwrap().is_ok());
+        let offset = second as u64;
+        let error = reader.next().unwrap().unwrap_err();
+        assert_eq!(
+            error,
+            ExportError::Record {
+                number: 1,
+                offset,
+                why: RecordError::Unknown
+            }
+        );
+        assert!(reader.next().is_none());
+        file[second..second + 4].copy_from_slice(&u32::MAX.to_be_bytes());
+        let error = ExportReader::new(&file).unwrap().nth(1).unwrap();
+        assert!(matches!(error, Err(ExportError::TooLong { number: 1, .. })));
+    }
+
+    #[test]
+    fn other_files_are_no_exports() {
+        let (_, _, file) = file(0);
+        assert_eq!(ExportReader::new(&file).unwrap().count(), 0);
+        for at in 0..5 {
+            let mut other = file.clone();
+            other[at] ^= 1;
+            let error = ExportReader::new(&other).unwrap_err();
+            assert_eq!(error, ExportError::NotAnExport);
+        }
+        let mut huge = file.clone();
+        huge[5] = 0xff;
+        assert!(ExportReader::new(&huge).is_err());
+        let mut export = Export::new();
+        assert!(matches!(
+            export.put(vec![0; 3]),
+            Err(ExportError::Unwanted {
+                wanted: 9,
+                found: 3
+            })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn random_files_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..700)) {
+            let (_, _, mut file) = file(1);
+            file.extend_from_slice(&tail);
+            prop_assert!(ExportReader::new(&file).unwrap().count() <= 3);
+            let _ = ExportReader::new(&tail).map(Iterator::count);
+        }
+    }
+}
