@@ -30,7 +30,7 @@ fn tree_of(entries: &[Vec<u8>]) -> Tree {
 mod rfc {
     use super::*;
 
-    fn sha(parts: &[&[u8]]) -> Hash {
+    pub(super) fn sha(parts: &[&[u8]]) -> Hash {
         let mut hasher = Sha256::new();
         parts.iter().for_each(|part| hasher.update(part));
         Hash(hasher.finalize().into())
@@ -128,6 +128,14 @@ fn the_roots_of_certificate_transparency_hold() {
     assert_eq!(Tree::new().root(), Hash::EMPTY_ROOT);
     assert_eq!(tree.leaf(0), Some(leaf_hash(b"")));
     assert_eq!(tree.leaf(8), None);
+}
+
+#[test]
+fn an_entry_of_any_length_is_hashed_behind_a_zero_byte() {
+    for length in (0..300).chain([65_535, 1 << 20]) {
+        let entry = vec![0xa5; length];
+        assert_eq!(leaf_hash(&entry), rfc::sha(&[&[0], &entry]), "{length}");
+    }
 }
 
 #[test]
