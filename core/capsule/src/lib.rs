@@ -23,11 +23,14 @@
 //! Not here: replicas and their disks (`host/store`), their transparency logs (`core/tlog`), the
 //! meaning of entries (`core/table`).
 
+mod acknowledgement;
 mod batch;
 mod body;
 mod certificate;
+mod config;
 mod export;
 mod fork;
+mod heads;
 mod key;
 mod keyring;
 mod metadata;
@@ -35,15 +38,29 @@ mod name;
 mod path;
 mod record;
 pub mod segment;
-mod slice;
 mod skip;
+mod slice;
 mod suite;
+mod verifier;
 mod writer;
 
-pub use export::{Export, ExportError, ExportReader, Exported, Piece, export_header, export_record};
-pub use fork::{FORK_PROOF_BYTES_MAX, Fork, ForkError, ForkProof};
+pub use acknowledgement::{Acknowledgement, Kept};
 pub use batch::{Batch, BatchFull, PAYLOAD_BYTES_MAX};
 pub use body::{Entries, Entry, Erasable, OpenError, RecordSecret, record_secret};
+pub use certificate::{
+    CODE_BYTES_MAX, CertificateError, OPENING_BYTES_MAX, Opening, OpeningError, WriterCertificate,
+};
+pub use config::{
+    ADMITTED_MAX, CERTIFIERS_MAX, CHANGES_BYTES_MAX, CHANGES_MAX, CODES_MAX,
+    CONFIG_GENERATIONS_MAX, CONFIG_RECORDS_MAX, Change, Config, ConfigError, FORMER_CERTIFIERS_MAX,
+    KEEP_MAX, KEPT_WRITERS_MAX, Quorum, REPLICAS_MAX, REVOKED_MAX, TEXT_BYTES_MAX, Through,
+    WITNESSES_MAX, decode_changes, encode_changes,
+};
+pub use export::{
+    Export, ExportError, ExportReader, Exported, Piece, export_header, export_record,
+};
+pub use fork::{FORK_PROOF_BYTES_MAX, Fork, ForkError, ForkProof};
+pub use heads::{ConfigHead, HEADS_MAX, HeadsStatement, Nonce};
 pub use key::{PublicKey, WriterKey};
 pub use keyring::{
     ENTRY_KEYS_MAX, EntryPlace, GENERATIONS_MAX, GenerationKey, KEYRING_BYTES_MAX, KeyRing,
@@ -56,7 +73,11 @@ pub use record::{
     BODY_BYTES_MAX, ENTRIES_MAX, HEADER_BYTES, HEADER_BYTES_MAX, Header, Kind, PARENTS_MAX,
     RECORD_BYTES_MAX, Received, RecordError, SignedHead, skips_at,
 };
-pub use slice::{SliceError, open_slice, slice};
 pub use skip::SkipLevels;
+pub use slice::{SliceError, open_slice, slice};
 pub use suite::{PIECE_BYTES, Suite};
+pub use verifier::{
+    ARRIVAL_GRACE, Applied, Chain, Context, Gap, History, NoHistory, Refused, Verified, Verifier,
+    VerifierPolicy, WANTED_MAX, WRITERS_MAX,
+};
 pub use writer::{WriteError, Writer};

@@ -1,0 +1,565 @@
+//! What the owner's chain says, folded (`spec/06 §5`).
+//!
+//! ```text
+//! config 0 ─ config 1 ─ … ─ config n ──▶ Config as of n:  who may write, how far
+//!    changes    changes        changes                    generations, replicas, quorum, witnesses
+//! ```
+//!
+//! In: config records in order. Out: the state after them. Always true: a record with one change that
+//! contradicts the state before it changes nothing; what was taken away (a certifier, a writer) never
+//! comes back, so that a refusal does not depend on when a verifier heard of it; every table has a
+//! limit. Of the past only what later records need is kept: the hash of every config record, because
+//! open records name it, and where every generation begins.
+//!
+//! Memory: 32 bytes a config record, 40 a generation, about 50 an entry of any other table.
+
+mod change;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bield_envelope::{Digest, Principal, wire::WireError};
+
+pub use self::change::{
+    CHANGES_BYTES_MAX, CHANGES_MAX, CODES_MAX, Change, KEEP_MAX, decode_changes, encode_changes,
+};
+use crate::{
+    CODE_BYTES_MAX, CapsuleName, CertificateError, Head, Metadata, PublicKey, Suite,
+    WriterCertificate, WriterId,
+};
+
+/// Most config records in a capsule: one an hour for seven years; 2 MiB of hashes.
+pub const CONFIG_RECORDS_MAX: usize = 65_536;
+
+/// Most principals that certify writers at a time.
+pub const CERTIFIERS_MAX: usize = 64;
+
+/// Most principals whose certificates once counted.
+pub const FORMER_CERTIFIERS_MAX: usize = 4096;
+
+/// Most writers that stay although their certifier does not, over all former certifiers.
+pub const KEPT_WRITERS_MAX: usize = 65_536;
+
+/// Most writers that the owner admits by key.
+pub const ADMITTED_MAX: usize = 65_536;
+
+/// Most writers that are revoked. A capsule that comes near should exchange its certifier.
+pub const REVOKED_MAX: usize = 65_536;
+
+/// Most key generations.
+pub const CONFIG_GENERATIONS_MAX: usize = 65_536;
+
+/// Most replicas at a time.
+pub const REPLICAS_MAX: usize = 64;
+
+/// Most witnesses at a time.
+pub const WITNESSES_MAX: usize = 64;
+
+/// Longest address of a replica, and longest verifier key of a witness, in bytes.
+pub const TEXT_BYTES_MAX: usize = 256;
+
+/// The configuration after some config record.
+#[derive(Clone, Debug)]
+pub struct Config {
+    capsule: CapsuleName,
+    suite: Suite,
+    owner: WriterId,
+    records: Vec<Digest>,
+    certifiers: BTreeMap<Principal, Codes>,
+    former: BTreeMap<Principal, Former>,
+    kept: usize,
+    admitted: BTreeSet<WriterId>,
+    revoked: BTreeMap<WriterId, Option<u64>>,
+    generations: Vec<Generation>,
+    replicas: BTreeMap<Principal, String>,
+    quorum: Quorum,
+    witnesses: BTreeMap<String, String>,
+    quota: Option<u64>,
+}
+
+/// Which codes' certificates of a certifier count; `None`: all.
+type Codes = Option<BTreeSet<Vec<u8>>>;
+
+/// A principal whose certificates no longer admit anyone new.
+#[derive(Clone, Debug)]
+struct Former {
+    codes: Codes,
+    keep: BTreeSet<WriterId>,
+}
+
+#[derive(Clone, Debug)]
+struct Generation {
+    /// Config record that began it.
+    from: u64,
+    commitment: Digest,
+    erased: bool,
+}
+
+/// How many acknowledgements and cosignatures make a record durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    /// Distinct replicas that acknowledge; at least 1.
+    pub replicas: u8,
+    /// Distinct witnesses that cosign the log of each of these.
+    pub witnesses: u8,
+}
+
+/// Why a config record changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Not the CBOR that changes are made of.
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    /// The header counts other changes than there are.
+    #[error("the header counts {header} changes, the body has {body}; do not retry")]
+    Count {
+        /// What the header says.
+        header: u32,
+        /// What there is.
+        body: usize,
+    },
+    /// A change breaks a rule by itself.
+    #[error("change {index} breaks a rule: {rule}; the owner must write another record")]
+    Rule {
+        /// Which change, from 0.
+        index: usize,
+        /// Which rule.
+        rule: &'static str,
+    },
+    /// A change contradicts the state before it.
+    #[error("change {index} contradicts the state before it: {what}; the owner must write another")]
+    Contradiction {
+        /// Which change, from 0.
+        index: usize,
+        /// What is contradicted.
+        what: &'static str,
+    },
+    /// A table is full.
+    #[error("change {index} would make more than {max} {what}; the owner must remove some first")]
+    Full {
+        /// Which change, from 0.
+        index: usize,
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl Config {
+    /// The configuration before the first config record: nobody may write.
+    #[must_use]
+    pub fn new(metadata: &Metadata) -> Self {
+        Self {
+            capsule: metadata.name(),
+            suite: metadata.suite(),
+            owner: metadata.owner_id(),
+            records: Vec::new(),
+            certifiers: BTreeMap::new(),
+            former: BTreeMap::new(),
+            kept: 0,
+            admitted: BTreeSet::new(),
+            revoked: BTreeMap::new(),
+            generations: Vec::new(),
+            replicas: BTreeMap::new(),
+            quorum: Quorum::default(),
+            witnesses: BTreeMap::new(),
+            quota: None,
+        }
+    }
+
+    /// The configuration after one more config record, whose header hash is `hash`.
+    ///
+    /// # Errors
+    /// A change breaks a rule, contradicts what was before it, or overflows a table.
+    pub fn after(&self, hash: Digest, changes: &[Change]) -> Result<Self, ConfigError> {
+        let mut next = self.clone();
+        if next.records.len() >= CONFIG_RECORDS_MAX {
+            return Err(Step { index: 0 }.full("config records", CONFIG_RECORDS_MAX));
+        }
+        for (index, change) in changes.iter().enumerate() {
+            next.change(Step { index }, change)?;
+        }
+        next.records.push(hash);
+        Ok(next)
+    }
+
+    /// Which capsule it is of.
+    #[must_use]
+    pub const fn capsule(&self) -> CapsuleName {
+        self.capsule
+    }
+
+    /// Whether this is the owner's id: that of the config chain.
+    #[must_use]
+    pub fn is_owner(&self, writer: &WriterId) -> bool {
+        *writer == self.owner
+    }
+
+    /// The newest config record.
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        let seq = self.records.len().checked_sub(1)?;
+        Some(Head {
+            writer: self.owner,
+            seq: seq as u64,
+            hash: self.records[seq],
+        })
+    }
+
+    /// Header hash of the config record at `seq`.
+    #[must_use]
+    pub fn hash_at(&self, seq: u64) -> Option<Digest> {
+        self.records.get(usize::try_from(seq).ok()?).copied()
+    }
+
+    /// The newest generation as of config record `config`; 0 when there was none.
+    #[must_use]
+    pub fn generation_at(&self, config: u64) -> u32 {
+        self.generations.partition_point(|row| row.from <= config) as u32
+    }
+
+    /// The newest generation; 0 when there is none.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generations.len() as u32
+    }
+
+    /// What fixes the key of generation `number`.
+    #[must_use]
+    pub fn commitment(&self, number: u32) -> Option<Digest> {
+        self.row(number).map(|row| row.commitment)
+    }
+
+    /// Whether the key of generation `number` is destroyed.
+    #[must_use]
+    pub fn erased(&self, number: u32) -> bool {
+        self.row(number).is_some_and(|row| row.erased)
+    }
+
+    /// Principals whose certificates admit writers.
+    pub fn certifiers(&self) -> impl Iterator<Item = &Principal> {
+        self.certifiers.keys()
+    }
+
+    /// Whether the owner admitted this writer's key itself.
+    #[must_use]
+    pub fn admits(&self, writer: &WriterId) -> bool {
+        self.admitted.contains(writer)
+    }
+
+    /// How far a writer's chain counts, as far as revocations say.
+    #[must_use]
+    pub fn through(&self, writer: &WriterId) -> Through {
+        match self.revoked.get(writer) {
+            None => Through::Everything,
+            Some(Some(last)) => Through::Last(*last),
+            Some(None) => Through::Nothing,
+        }
+    }
+
+    /// Whether a certificate by `signer`, whose signature is checked, counts.
+    ///
+    /// # Errors
+    /// Its signer is not certified (any more), or not for this code.
+    pub fn counts(
+        &self,
+        signer: &Principal,
+        certificate: &WriterCertificate,
+    ) -> Result<(), CertificateError> {
+        let codes = match (self.certifiers.get(signer), self.former.get(signer)) {
+            (Some(codes), _) => codes,
+            (None, Some(former)) if former.keep.contains(&certificate.writer) => &former.codes,
+            _ => return Err(CertificateError::Signer),
+        };
+        match (codes, &certificate.code) {
+            (None, _) => Ok(()),
+            (Some(codes), Some(code)) if codes.contains(code) => Ok(()),
+            _ => Err(CertificateError::Code),
+        }
+    }
+
+    /// Replicas whose acknowledgements count, and where they are reached.
+    pub fn replicas(&self) -> impl ExactSizeIterator<Item = (&Principal, &str)> {
+        self.replicas
+            .iter()
+            .map(|(principal, address)| (principal, address.as_str()))
+    }
+
+    /// Whether acknowledgements of this principal count.
+    #[must_use]
+    pub fn is_replica(&self, principal: &Principal) -> bool {
+        self.replicas.contains_key(principal)
+    }
+
+    /// How many make a record durable: one replica and no witness until the owner says otherwise.
+    #[must_use]
+    pub const fn quorum(&self) -> Quorum {
+        self.quorum
+    }
+
+    /// How many replicas must answer so that every record that a quorum acknowledged is held by one of
+    /// them: `n − q + 1`; `None` when the quorum is larger than the configuration.
+    #[must_use]
+    pub fn answers(&self) -> Option<usize> {
+        let rest = self
+            .replicas
+            .len()
+            .checked_sub(usize::from(self.quorum.replicas))?;
+        Some(rest + 1)
+    }
+
+    /// Witnesses whose cosignatures count: name and verifier key.
+    pub fn witnesses(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.witnesses
+            .iter()
+            .map(|(name, key)| (name.as_str(), key.as_str()))
+    }
+
+    /// How many bytes replicas are asked to hold.
+    #[must_use]
+    pub const fn quota(&self) -> Option<u64> {
+        self.quota
+    }
+
+    fn row(&self, number: u32) -> Option<&Generation> {
+        self.generations.get((number as usize).checked_sub(1)?)
+    }
+
+    fn change(&mut self, step: Step, change: &Change) -> Result<(), ConfigError> {
+        match change {
+            Change::Certify(principal) => self.certify(step, principal),
+            Change::Uncertify { principal, keep } => self.uncertify(step, principal, keep),
+            Change::Codes { principal, codes } => self.restrict(step, principal, codes),
+            Change::Admit(key) => self.admit(step, key),
+            Change::Revoke { writer, last } => self.revoke(step, writer, *last),
+            Change::Generation { number, commitment } => {
+                if self.generations.len() >= CONFIG_GENERATIONS_MAX {
+                    return Err(step.full("generations", CONFIG_GENERATIONS_MAX));
+                }
+                step.agrees(*number == self.generation() + 1, "generation out of order")?;
+                self.generations.push(Generation {
+                    from: self.records.len() as u64,
+                    commitment: *commitment,
+                    erased: false,
+                });
+                Ok(())
+            }
+            Change::Erase(number) => {
+                let known = self.row(*number).is_some_and(|row| !row.erased);
+                step.agrees(known, "no such generation, or erased before")?;
+                self.generations[*number as usize - 1].erased = true;
+                Ok(())
+            }
+            Change::Replica { principal, address } => {
+                step.rule(address.len() <= TEXT_BYTES_MAX, "address is too long")?;
+                if self.replicas.len() >= REPLICAS_MAX {
+                    return Err(step.full("replicas", REPLICAS_MAX));
+                }
+                let new = self.replicas.insert(*principal, address.clone()).is_none();
+                step.agrees(new, "a replica already")
+            }
+            Change::Unreplica(principal) => {
+                step.agrees(self.replicas.remove(principal).is_some(), "no such replica")
+            }
+            Change::Quorum {
+                replicas,
+                witnesses,
+            } => {
+                step.rule(*replicas >= 1, "a quorum has at least one replica")?;
+                self.quorum = Quorum {
+                    replicas: *replicas,
+                    witnesses: *witnesses,
+                };
+                Ok(())
+            }
+            Change::Witness(key) => {
+                let name = witness_name(key);
+                let name = name.ok_or(step.broken("not a verifier key"))?;
+                if self.witnesses.len() >= WITNESSES_MAX {
+                    return Err(step.full("witnesses", WITNESSES_MAX));
+                }
+                let new = self.witnesses.insert(name.to_owned(), key.clone());
+                step.agrees(new.is_none(), "a witness of this name already")
+            }
+            Change::Unwitness(name) => {
+                step.agrees(self.witnesses.remove(name).is_some(), "no such witness")
+            }
+            Change::Quota(bytes) => {
+                self.quota = Some(*bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn certify(&mut self, step: Step, principal: &Principal) -> Result<(), ConfigError> {
+        // What was taken away stays away: a certifier that returns would bring back writers that
+        // verifiers have refused.
+        let former = self.former.contains_key(principal);
+        step.agrees(!former, "certified before; use a new key")?;
+        if self.certifiers.len() >= CERTIFIERS_MAX {
+            return Err(step.full("certifiers", CERTIFIERS_MAX));
+        }
+        let new = self.certifiers.insert(*principal, None).is_none();
+        step.agrees(new, "certified already")
+    }
+
+    fn uncertify(
+        &mut self,
+        step: Step,
+        principal: &Principal,
+        keep: &[WriterId],
+    ) -> Result<(), ConfigError> {
+        step.rule(
+            keep.is_sorted_by(|a, b| a < b),
+            "kept writers ascend, each once",
+        )?;
+        let Some(codes) = self.certifiers.remove(principal) else {
+            return Err(step.contradiction("no such certifier"));
+        };
+        if self.former.len() >= FORMER_CERTIFIERS_MAX {
+            return Err(step.full("former certifiers", FORMER_CERTIFIERS_MAX));
+        }
+        self.kept += keep.len();
+        if self.kept > KEPT_WRITERS_MAX {
+            return Err(step.full("kept writers", KEPT_WRITERS_MAX));
+        }
+        let keep = keep.iter().copied().collect();
+        self.former.insert(*principal, Former { codes, keep });
+        Ok(())
+    }
+
+    fn restrict(
+        &mut self,
+        step: Step,
+        principal: &Principal,
+        codes: &[Vec<u8>],
+    ) -> Result<(), ConfigError> {
+        step.rule(
+            !codes.is_empty()
+                && codes.iter().all(|code| code.len() <= CODE_BYTES_MAX)
+                && codes.is_sorted_by(|a, b| a < b),
+            "1 to 64 codes of at most 128 bytes ascend, each once",
+        )?;
+        let Some(of) = self.certifiers.get_mut(principal) else {
+            return Err(step.contradiction("no such certifier"));
+        };
+        *of = Some(codes.iter().cloned().collect());
+        Ok(())
+    }
+
+    fn admit(&mut self, step: Step, key: &[u8]) -> Result<(), ConfigError> {
+        let key = PublicKey::from_bytes(self.suite, key);
+        let writer = key.ok_or(step.broken("not a key of the suite"))?.id();
+        step.agrees(
+            writer != self.owner,
+            "the owner configures, and nothing else",
+        )?;
+        step.agrees(!self.revoked.contains_key(&writer), "a revoked writer")?;
+        if self.admitted.len() >= ADMITTED_MAX {
+            return Err(step.full("admitted writers", ADMITTED_MAX));
+        }
+        step.agrees(self.admitted.insert(writer), "admitted already")
+    }
+
+    fn revoke(
+        &mut self,
+        step: Step,
+        writer: &WriterId,
+        last: Option<u64>,
+    ) -> Result<(), ConfigError> {
+        step.agrees(*writer != self.owner, "the owner cannot be revoked")?;
+        // `None`, nothing stays, is stricter than any `Some`, and that is how options compare.
+        let stricter = self.revoked.get(writer).is_none_or(|before| last < *before);
+        step.agrees(stricter, "revoked already, no less strictly")?;
+        if self.revoked.len() >= REVOKED_MAX && !self.revoked.contains_key(writer) {
+            return Err(step.full("revoked writers", REVOKED_MAX));
+        }
+        self.revoked.insert(*writer, last);
+        Ok(())
+    }
+}
+
+/// How much of a writer's chain counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Through {
+    /// None of it.
+    Nothing,
+    /// Records up to this position, inclusive.
+    Last(u64),
+    /// All of it.
+    Everything,
+}
+
+impl Through {
+    /// Whether the record at `seq` counts.
+    #[must_use]
+    pub const fn includes(self, seq: u64) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Last(last) => seq <= last,
+            Self::Everything => true,
+        }
+    }
+}
+
+impl Default for Quorum {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            witnesses: 0,
+        }
+    }
+}
+
+/// The name in a C2SP verifier key, `name+hash+key`; whoever checks cosignatures parses the rest.
+fn witness_name(key: &str) -> Option<&str> {
+    let mut parts = key.splitn(3, '+');
+    let (name, hash, material) = (parts.next()?, parts.next()?, parts.next()?);
+    let hexadecimal = hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let plain = !name.is_empty() && !key.contains(char::is_whitespace);
+    let whole = hexadecimal && plain && !material.is_empty() && key.len() <= TEXT_BYTES_MAX;
+    whole.then_some(name)
+}
+
+/// Which change is being made; makes the errors.
+#[derive(Clone, Copy)]
+struct Step {
+    index: usize,
+}
+
+impl Step {
+    fn rule(self, holds: bool, rule: &'static str) -> Result<(), ConfigError> {
+        if holds {
+            Ok(())
+        } else {
+            Err(self.broken(rule))
+        }
+    }
+
+    fn agrees(self, holds: bool, what: &'static str) -> Result<(), ConfigError> {
+        if holds {
+            Ok(())
+        } else {
+            Err(self.contradiction(what))
+        }
+    }
+
+    const fn broken(self, rule: &'static str) -> ConfigError {
+        let index = self.index;
+        ConfigError::Rule { index, rule }
+    }
+
+    const fn contradiction(self, what: &'static str) -> ConfigError {
+        let index = self.index;
+        ConfigError::Contradiction { index, what }
+    }
+
+    const fn full(self, what: &'static str, max: usize) -> ConfigError {
+        let index = self.index;
+        ConfigError::Full { index, what, max }
+    }
+}
+
+#[cfg(test)]
+mod tests;
