@@ -98,6 +98,25 @@ impl Batch {
         Ok(key)
     }
 
+    /// Adds all entries of another batch, or none.
+    ///
+    /// # Errors
+    /// They do not fit; the batch is unchanged.
+    pub fn append(&mut self, other: &Self) -> Result<(), BatchFull> {
+        if self.bytes() + other.entries.len() + other.ends.len() > BODY_BYTES_MAX
+            || self.len() + other.len() > ENTRIES_MAX
+        {
+            return Err(BatchFull::Full);
+        }
+        let start = self.entries.len() as u32;
+        self.entries.extend_from_slice(&other.entries);
+        for end in other.ends.as_chunks::<END_BYTES>().0 {
+            let end = start + u32::from_be_bytes(*end);
+            self.ends.extend_from_slice(&end.to_be_bytes());
+        }
+        Ok(())
+    }
+
     /// Entries in it.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -224,7 +243,7 @@ pub(crate) const ERASABLE: u8 = 1;
 /// Bytes of an end.
 pub(crate) const END_BYTES: usize = 4;
 /// Bytes of an entry beside its payload: form and end.
-const ENTRY_BYTES: usize = 1 + END_BYTES;
+pub(crate) const ENTRY_BYTES: usize = 1 + END_BYTES;
 /// Bytes of an erasable payload beside its content: commitment and tag.
 pub(crate) const ERASABLE_BYTES: usize = 32 + TAG_BYTES;
 
@@ -271,6 +290,25 @@ mod tests {
         let bytes = batch.bytes();
         assert_eq!(batch.push(&[]), Err(BatchFull::Full));
         assert_eq!((batch.len(), batch.bytes()), (ENTRIES_MAX, bytes));
+    }
+
+    #[test]
+    fn an_appended_batch_is_the_longer_batch() {
+        let push = |batch: &mut Batch, payloads: &[&[u8]]| {
+            for payload in payloads {
+                batch.push(payload).unwrap();
+            }
+        };
+        let (mut one, mut two, mut both) = (Batch::new(), Batch::new(), Batch::new());
+        push(&mut one, &[b"a", b""]);
+        push(&mut two, &[b"bb", b"c"]);
+        push(&mut both, &[b"a", b"", b"bb", b"c"]);
+        one.append(&two).unwrap();
+        assert_eq!((one.entries(), one.ends()), (both.entries(), both.ends()));
+        let mut large = Batch::new();
+        large.push(&vec![0; PAYLOAD_BYTES_MAX - 4]).unwrap();
+        assert_eq!(large.append(&two), Err(BatchFull::Full));
+        assert_eq!(large.len(), 1);
     }
 
     #[test]

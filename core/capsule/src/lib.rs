@@ -36,6 +36,7 @@ mod keyring;
 mod metadata;
 mod name;
 mod path;
+mod queue;
 mod record;
 pub mod segment;
 mod skip;
@@ -69,6 +70,7 @@ pub use keyring::{
 pub use metadata::{LABEL_BYTES_MAX, METADATA_BYTES_MAX, Metadata, MetadataError};
 pub use name::{CapsuleName, Clock, Head, WriterId};
 pub use path::{Headers, PATH_HEADERS_MAX, PathError, path, verify_consistency, verify_path};
+pub use queue::{LEVELS, Queue, QueueError, QueueGuard, QueueLimits, Ticket, Tickets};
 pub use record::{
     BODY_BYTES_MAX, ENTRIES_MAX, HEADER_BYTES, HEADER_BYTES_MAX, Header, Kind, PARENTS_MAX,
     RECORD_BYTES_MAX, Received, RecordError, SignedHead, skips_at,
