@@ -1,1 +1,4 @@
 //! Capsule replicas.
+
+pub mod disk;
+pub mod journal;
