@@ -4,6 +4,7 @@
 //! counter in it, so that none can be replayed, moved to another session or given another meaning.
 //! Runtimes need no signature: the session itself proves their code.
 
+use bield_capsule::{CapsuleName, WriterCertificate, WriterId};
 use bield_envelope::{
     AudiencePublicKey, Digest, Principal, Secret, Signed, Statement, Time, transport, wire,
 };
@@ -43,6 +44,10 @@ pub enum Request {
     /// Anyone: how the service is.
     #[n(5)]
     Inspect,
+    /// A program with evidence: a certificate for the key it will write to a capsule with. Which
+    /// code may write there is for the capsule's owner to say, in the capsule's configuration.
+    #[n(6)]
+    CertifyWriter(#[n(0)] CapsuleName, #[n(1)] WriterId),
 }
 
 /// How a user names a package: exactly, or by its owner's name for it.
@@ -143,6 +148,9 @@ pub enum Reply {
     /// No.
     #[n(5)]
     Refused(#[n(0)] Refusal),
+    /// A certificate for a writer of a capsule.
+    #[n(6)]
+    WriterCertificate(#[n(0)] Signed<WriterCertificate>),
 }
 
 /// What a user needs to seal requests for one package and one code.

@@ -3,7 +3,8 @@
 //! ```text
 //!  owner  ──Command: register, put package, grant──▶ ┐
 //!  user   ──KeyConfiguration(package, code)────────▶ │ Service ──▶ State ──sealed──▶ host's storage
-//!  runtime──Lease(package), Certify(key)───────────▶ ┘
+//!  runtime──Lease(package), Certify(key), ─────────▶ ┘
+//!           CertifyWriter(capsule, writer)
 //!            all inside attested sessions             keys leave only in a lease, as `Admitted<Lease>`
 //! ```
 //!

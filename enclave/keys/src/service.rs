@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bield_capsule::{CapsuleName, WriterCertificate, WriterId};
 use bield_envelope::{Digest, Principal, Secret, Signed, SigningKey, Time, wire};
 use bield_evidence::{Appraised, Measurement};
 use bield_grant::{Admitted, Lease, Revocations, admit_lease, audience};
@@ -10,7 +11,7 @@ use bield_protocol::service::{
     Command, Inspection, KeyConfiguration, LeasedKeys, Operation, PackageReference, Reply, Request,
     key_commitment,
 };
-use bield_receipt::WorkerCertificate;
+use bield_receipt::{CERTIFICATE_BACKDATE, CERTIFICATE_TIME_MAX, WorkerCertificate};
 use rand_core::CryptoRng;
 
 use crate::state::{Change, STATE_BYTES_MAX, State};
@@ -81,6 +82,9 @@ impl Service {
                 .map(Reply::KeyConfiguration),
             Request::Lease(package) => self.lease(with, package, now).map(Reply::Lease),
             Request::Certify(worker) => self.certify(with, worker, now).map(Reply::Certificate),
+            Request::CertifyWriter(capsule, writer) => self
+                .certify_writer(with, capsule, writer, now)
+                .map(Reply::WriterCertificate),
             Request::Inspect => Ok(Reply::Inspection(self.inspect())),
             _ => Err(Refusal::new(
                 "unsupported",
@@ -205,6 +209,28 @@ impl Service {
         Ok(Signed::sign(&self.identity, certificate).into_signed())
     }
 
+    /// Says which code holds a capsule writer's key, and nothing about whether that code may write:
+    /// the capsule's configuration names this service and the codes it counts (`spec/06 §5`, 0 and 12).
+    fn certify_writer(
+        &self,
+        with: &Conversation<'_>,
+        capsule: CapsuleName,
+        writer: WriterId,
+        now: Time,
+    ) -> Result<Signed<WriterCertificate>, Refusal> {
+        let appraised = with.runtime.ok_or_else(not_a_runtime)?;
+        let not_before = now.minus(CERTIFICATE_BACKDATE);
+        let certificate = WriterCertificate {
+            capsule,
+            writer,
+            code: Some(wire::encode(appraised.measurement())),
+            simulated: appraised.simulated(),
+            not_before,
+            not_after: not_before.plus(CERTIFICATE_TIME_MAX),
+        };
+        Ok(Signed::sign(&self.identity, certificate).into_signed())
+    }
+
     fn inspect(&self) -> Inspection {
         let (principals, packages, grants) = self.lock().counts();
         Inspection {
@@ -299,3 +325,5 @@ fn not_a_runtime() -> Refusal {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writer_tests;

@@ -1,6 +1,7 @@
 //! Messages between zones: one encoding per message, and no message that is not within its bounds.
 
-use bield_envelope::{AudienceKey, wire};
+use bield_capsule::{CapsuleName, WriterCertificate, WriterId};
+use bield_envelope::{AudienceKey, Signed, wire};
 use bield_grant::{Lease, audience};
 use bield_package::tensor::Tensor;
 use bield_protocol::call::{self, Unsealed};
@@ -109,6 +110,10 @@ pub(crate) mod seeds {
             Request::Lease(cast::digest("package")),
             Request::Certify(cast::worker().principal()),
             Request::Inspect,
+            Request::CertifyWriter(
+                CapsuleName::from(cast::digest("capsule")),
+                WriterId::from(cast::digest("writer")),
+            ),
         ]
         .iter()
         .map(|request| request.encode().to_vec())
@@ -156,10 +161,22 @@ pub(crate) mod seeds {
             Reply::Certificate(cast::certificate().into_signed()),
             Reply::Inspection(inspection),
             Reply::Refused(refusal()),
+            Reply::WriterCertificate(Signed::sign(&cast::service(), writer()).into_signed()),
         ]
         .iter()
         .map(|reply| reply.encode().to_vec())
         .collect()
+    }
+
+    fn writer() -> WriterCertificate {
+        WriterCertificate {
+            capsule: CapsuleName::from(cast::digest("capsule")),
+            writer: WriterId::from(cast::digest("writer")),
+            code: Some(wire::encode(&cast::code())),
+            simulated: true,
+            not_before: cast::NOON,
+            not_after: cast::NOON.plus(core::time::Duration::from_secs(3600)),
+        }
     }
 
     pub(crate) fn inference_request() -> Vec<Vec<u8>> {
