@@ -259,32 +259,30 @@ pub struct Entries {
 impl Entries {
     /// Checks the whole layout.
     fn parse(plaintext: Zeroizing<Vec<u8>>, header: &Header) -> Result<Self, OpenError> {
-        let rule = |holds: bool, rule| holds.then_some(()).ok_or(OpenError::Layout(rule));
         let ends_at = plaintext
             .len()
             .checked_sub(header.count as usize * END_BYTES)
             .ok_or(OpenError::Layout("fewer ends than entries"))?;
         let (entries, ends) = plaintext.split_at(ends_at);
+        let mut place = EntryPlace {
+            writer: header.writer,
+            seq: header.seq,
+            index: 0,
+        };
         let mut start = 0;
         for end in ends.as_chunks::<END_BYTES>().0 {
             let end = u32::from_be_bytes(*end) as usize;
             let entry = entries
                 .get(start..end)
                 .ok_or(OpenError::Layout("an end is out of order or out of range"))?;
-            match entry.split_first() {
-                Some((&PLAIN, _)) => {}
-                Some((&ERASABLE, sealed)) => rule(
-                    sealed.len() >= ERASABLE_BYTES,
-                    "an erasable entry is too short",
-                )?,
-                _ => return Err(OpenError::Layout("an entry has no known form")),
-            }
+            Entry::parse(entry, header.suite, header.capsule, place)
+                .ok_or(OpenError::Layout("an entry of no known form, or too short"))?;
             start = end;
+            place.index += 1;
         }
-        rule(
-            start == ends_at,
-            "bytes between the last entry and the ends",
-        )?;
+        if start != ends_at {
+            return Err(OpenError::Layout("bytes between entries and ends"));
+        }
         Ok(Self {
             plaintext,
             ends_at,
@@ -319,20 +317,13 @@ impl Entries {
     /// An entry by position.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Entry<'_>> {
-        let (form, payload) = self.plaintext[self.range(index)?].split_first()?;
-        Some(match *form {
-            PLAIN => Entry::Plain(payload),
-            _ => Entry::Erasable(Erasable {
-                sealed: payload,
-                suite: self.suite,
-                capsule: self.capsule,
-                place: EntryPlace {
-                    writer: self.writer,
-                    seq: self.seq,
-                    index: index as u32,
-                },
-            }),
-        })
+        let place = EntryPlace {
+            writer: self.writer,
+            seq: self.seq,
+            index: index as u32,
+        };
+        let bytes = &self.plaintext[self.range(index)?];
+        Entry::parse(bytes, self.suite, self.capsule, place)
     }
 
     /// All entries in order.
@@ -362,6 +353,27 @@ pub enum Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// Reads form and payload; `None` when the form is unknown or the payload too short for it.
+    pub(crate) fn parse(
+        bytes: &'a [u8],
+        suite: Suite,
+        capsule: CapsuleName,
+        place: EntryPlace,
+    ) -> Option<Self> {
+        match bytes.split_first()? {
+            (&PLAIN, payload) => Some(Self::Plain(payload)),
+            (&ERASABLE, sealed) if sealed.len() >= ERASABLE_BYTES => {
+                Some(Self::Erasable(Erasable {
+                    sealed,
+                    suite,
+                    capsule,
+                    place,
+                }))
+            }
+            _ => None,
+        }
+    }
+
     /// The payload of a plain entry.
     #[must_use]
     pub const fn plain(&self) -> Option<&'a [u8]> {

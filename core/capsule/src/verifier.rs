@@ -36,7 +36,7 @@ pub use self::rules::ARRIVAL_GRACE;
 use self::rules::{Effect, State};
 use crate::{
     Config, Entries, Fork, ForkError, ForkProof, Head, KeyRing, Kind, Metadata, OpenError,
-    PublicKey, Received, WriterId, body, record_secret,
+    PublicKey, Received, WriterId, body,
 };
 
 /// Most writers of a capsule unless policy says otherwise: 64 MiB of chains.
@@ -428,8 +428,7 @@ macro_rules! verified_record {
             /// # Errors
             /// The key ring has no key for it, or the writer sealed it wrongly.
             pub fn open(&self, keys: &KeyRing) -> Result<Entries, OpenError> {
-                let secret = record_secret(&self.record, keys)?;
-                body::open(&self.record, &secret)
+                body::open_with(&self.record, keys)
             }
         }
     };

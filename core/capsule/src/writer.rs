@@ -26,12 +26,13 @@ use crate::body;
 use crate::certificate::{Opening, OpeningError};
 use crate::record::ZERO;
 use crate::{
-    Batch, CapsuleName, Clock, GenerationKey, Head, Header, Kind, Metadata, PARENTS_MAX, PublicKey,
-    Received, RecordError, SignedHead, SkipLevels, Suite, WriterId, WriterKey,
+    Batch, CapsuleName, Change, Clock, ConfigError, GenerationKey, Head, Header, Kind, Metadata,
+    PARENTS_MAX, PublicKey, Received, RecordError, SignedHead, SkipLevels, Suite, WriterId,
+    WriterKey, decode_changes, encode_changes,
 };
 
 /// Why there is no record. The chain is as it was before the call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
     /// The key is of another suite than the capsule.
@@ -100,6 +101,9 @@ pub enum WriteError {
     /// The certificate is not one for this key and capsule.
     #[error("no opening that receivers accept: {0}; ask the key service for a certificate")]
     Opening(#[from] OpeningError),
+    /// The changes are too many, too long, or none.
+    #[error("no config record that receivers accept: {0}")]
+    Config(#[from] ConfigError),
     /// The record would break a rule of the format.
     #[error("not written, the arguments make no record: {0}")]
     Record(#[from] RecordError),
@@ -147,19 +151,18 @@ impl Writer {
         Ok((writer, record))
     }
 
-    /// Begins the owner's chain: config record 0, with `count` encoded changes.
+    /// Begins the owner's chain: config record 0.
     ///
     /// # Errors
-    /// Not the owner's key, or no change.
+    /// Not the owner's key, no change or too many.
     pub fn owner(
         key: WriterKey,
         metadata: &Metadata,
-        changes: &[u8],
-        count: u32,
+        changes: &[Change],
         now: Time,
     ) -> Result<(Self, Received), WriteError> {
         let mut writer = Self::new(key, metadata)?;
-        let record = writer.configure(changes, count, now)?;
+        let record = writer.configure(changes, now)?;
         Ok((writer, record))
     }
 
@@ -209,23 +212,21 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Writes `count` encoded changes to the configuration; the owner's chain only.
+    /// Writes changes to the configuration; the owner's chain only. Whether they contradict the
+    /// state before them is for a verifier to say, before the record is shown to anybody.
     ///
     /// # Errors
-    /// Not the owner's chain, or changes that make no record.
-    pub fn configure(
-        &mut self,
-        changes: &[u8],
-        count: u32,
-        now: Time,
-    ) -> Result<Received, WriteError> {
+    /// Not the owner's chain, no change or too many.
+    pub fn configure(&mut self, changes: &[Change], now: Time) -> Result<Received, WriteError> {
         if !self.is_owner() {
             return Err(WriteError::Role);
         }
         let mut header = self.next(Kind::Config, now)?;
         header.config = header.seq;
-        header.count = count;
-        let record = self.sign_clear(header, changes)?;
+        let body = encode_changes(changes);
+        header.count = changes.len() as u32;
+        decode_changes(&body, header.count)?;
+        let record = self.sign_clear(header, &body)?;
         self.config = Some(record.head());
         Ok(record)
     }

@@ -4,7 +4,7 @@ use bield_envelope::{Secret, Seeded, Time};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Clock, Head, Metadata, Writer, WriterKey};
+use crate::{Change, Clock, Head, Metadata, Writer, WriterKey};
 
 const NOW: Time = Time::from_millis(1_000_000);
 
@@ -23,7 +23,7 @@ impl Fixture {
         let mut entropy = Seeded::new(u64::from(suite.number()));
         let owner = WriterKey::generate(suite, &mut entropy);
         let metadata = Metadata::new(owner.public(), None, NOW, &mut entropy).unwrap();
-        let (owner, config) = Writer::owner(owner, &metadata, b"changes", 1, NOW).unwrap();
+        let (owner, config) = Writer::owner(owner, &metadata, &[Change::Quota(1)], NOW).unwrap();
         let config = config.head();
         let key = WriterKey::generate(suite, &mut entropy);
         let (writer, _) = Writer::open(key, &metadata, config, None, NOW).unwrap();

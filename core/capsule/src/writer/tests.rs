@@ -45,7 +45,7 @@ fn a_chain_is_linked_signed_and_points_back() {
             }
             .unwrap();
             if n == 20 {
-                let config = fixture.owner.configure(b"more", 1, NOW).unwrap();
+                let config = fixture.owner.configure(&[Change::Quota(1)], NOW).unwrap();
                 writer.adopt_config(config.head()).unwrap();
             }
             records.push(record);
@@ -71,20 +71,25 @@ fn the_owners_chain_names_itself() {
     let mut fixture = Fixture::new(Suite::Ed25519);
     assert_eq!(fixture.owner.id(), fixture.metadata.owner_id());
     for seq in 1..5 {
-        let record = fixture.owner.configure(b"change", 1, NOW).unwrap();
+        let record = fixture.owner.configure(&[Change::Quota(1)], NOW).unwrap();
         assert_eq!((record.header().seq, record.header().config), (seq, seq));
         assert_eq!(fixture.owner.config(), Some(record.head()));
     }
     let owner = &mut fixture.owner;
-    let empty = owner.configure(b"", 0, NOW);
-    assert!(matches!(empty, Err(WriteError::Record(_))));
+    let empty = owner.configure(&[], NOW);
+    assert!(matches!(empty, Err(WriteError::Config(_))));
+    let many = vec![Change::Quota(1); crate::CHANGES_MAX + 1];
+    assert!(matches!(
+        owner.configure(&many, NOW),
+        Err(WriteError::Config(_))
+    ));
     assert_eq!(owner.close(NOW), Err(WriteError::Role));
     let head = owner.head().unwrap();
     assert_eq!(owner.adopt_config(head), Err(WriteError::Role));
     let sealed = owner.seal(&batch(), &generation(1), &[], NOW, &mut Seeded::new(1));
     assert_eq!(sealed, Err(WriteError::Role));
     assert_eq!(
-        fixture.writer.configure(b"c", 1, NOW),
+        fixture.writer.configure(&[Change::Quota(1)], NOW),
         Err(WriteError::Role)
     );
 }
@@ -153,7 +158,11 @@ fn parents_are_named_in_the_one_order() {
 fn a_configuration_never_goes_back_nor_changes() {
     let mut fixture = Fixture::new(Suite::Ed25519);
     let old = fixture.config;
-    let new = fixture.owner.configure(b"c", 1, NOW).unwrap().head();
+    let new = fixture
+        .owner
+        .configure(&[Change::Quota(1)], NOW)
+        .unwrap()
+        .head();
     let writer = &mut fixture.writer;
     writer.adopt_config(new).unwrap();
     writer.adopt_config(new).unwrap();
@@ -209,7 +218,7 @@ fn only_the_right_key_begins_a_chain() {
         })
     );
     let mut key = || WriterKey::generate(Suite::Ed25519, &mut entropy);
-    let not_owner = Writer::owner(key(), metadata, b"c", 1, NOW).err();
+    let not_owner = Writer::owner(key(), metadata, &[Change::Quota(1)], NOW).err();
     assert_eq!(not_owner, Some(WriteError::Role));
     let head = fixture.writer.head().unwrap();
     let not_config = Writer::open(key(), metadata, head, None, NOW).err();
@@ -271,13 +280,13 @@ fn a_restarted_owner_continues_its_own_chain() {
     let owner = WriterKey::generate(Suite::P256, &mut entropy);
     let seed = Secret::from_bytes(*owner.seed().expose());
     let metadata = Metadata::new(owner.public(), None, NOW, &mut entropy).unwrap();
-    let (_, first) = Writer::owner(owner, &metadata, b"c", 1, NOW).unwrap();
+    let (_, first) = Writer::owner(owner, &metadata, &[Change::Quota(1)], NOW).unwrap();
     let mut levels = SkipLevels::new();
     levels.push(0, first.hash());
     let key = WriterKey::from_seed(Suite::P256, seed).unwrap();
     let tip = first.signed_head();
     let mut writer = Writer::resume(key, &metadata, &tip, first.head(), levels).unwrap();
-    let second = writer.configure(b"c", 1, NOW).unwrap();
+    let second = writer.configure(&[Change::Quota(1)], NOW).unwrap();
     follows(&second, &first);
 }
 
