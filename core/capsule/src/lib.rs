@@ -28,14 +28,17 @@ mod batch;
 mod body;
 mod certificate;
 mod config;
+mod durability;
 mod export;
 mod fork;
+mod freshness;
 mod heads;
 mod key;
 mod keyring;
 mod metadata;
 mod name;
 mod path;
+mod proof;
 mod queue;
 mod record;
 pub mod segment;
@@ -57,10 +60,14 @@ pub use config::{
     KEEP_MAX, KEPT_WRITERS_MAX, Quorum, REPLICAS_MAX, REVOKED_MAX, TEXT_BYTES_MAX, Through,
     WITNESSES_MAX, decode_changes, encode_changes,
 };
+pub use durability::{Durability, NotCounted, ParseDurabilityError, Reached, judge};
 pub use export::{
     Export, ExportError, ExportReader, Exported, Piece, export_header, export_record,
 };
 pub use fork::{FORK_PROOF_BYTES_MAX, Fork, ForkError, ForkProof};
+pub use freshness::{
+    AT_GRACE, Fetched, Freshness, NotFresh, NotResumed, Question, Uncounted, fresh, resume_head,
+};
 pub use heads::{ConfigHead, HEADS_MAX, HeadsStatement, Nonce};
 pub use key::{PublicKey, WriterKey};
 pub use keyring::{
@@ -70,6 +77,10 @@ pub use keyring::{
 pub use metadata::{LABEL_BYTES_MAX, METADATA_BYTES_MAX, Metadata, MetadataError};
 pub use name::{CapsuleName, Clock, Head, WriterId};
 pub use path::{Headers, PATH_HEADERS_MAX, PathError, path, verify_consistency, verify_path};
+pub use proof::{
+    Acknowledged, AcknowledgementError, Authority, NotChecked, PROOF_BYTES_MAX, Proof, ProofError, Proven,
+    ProvenEntry,
+};
 pub use queue::{LEVELS, Queue, QueueError, QueueGuard, QueueLimits, Ticket, Tickets};
 pub use record::{
     BODY_BYTES_MAX, ENTRIES_MAX, HEADER_BYTES, HEADER_BYTES_MAX, Header, Kind, PARENTS_MAX,

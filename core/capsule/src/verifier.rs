@@ -36,7 +36,7 @@ pub use self::rules::ARRIVAL_GRACE;
 use self::rules::{Effect, State};
 use crate::{
     Config, Entries, Fork, ForkError, ForkProof, Head, KeyRing, Kind, Metadata, OpenError,
-    PublicKey, Received, WriterId, body,
+    PublicKey, Received, Through, WriterId, body,
 };
 
 /// Most writers of a capsule unless policy says otherwise: 64 MiB of chains.
@@ -300,6 +300,31 @@ impl Verifier {
             have: self.chains.get(&need.writer).map(|chain| chain.tip().seq),
             need: *need,
         })
+    }
+
+    /// The heads a replica states to others, of writers after `after`, ascending: the tips of all chains
+    /// of which anything counts (`spec/06 §9`).
+    pub fn stated_after(&self, after: Option<WriterId>) -> impl Iterator<Item = Head> {
+        self.chains_after(after)
+            .filter(|chain| chain.through(&self.config) != Through::Nothing)
+            .map(Chain::tip)
+    }
+
+    /// Header hash of an applied record, where it is known.
+    pub(crate) fn hash_at(
+        &self,
+        config: &Config,
+        writer: &WriterId,
+        seq: u64,
+        history: &dyn History,
+    ) -> Option<Digest> {
+        if config.is_owner(writer) {
+            return config.hash_at(seq);
+        }
+        let chain = self.chains.get(writer);
+        chain
+            .and_then(|chain| chain.hash_at(seq))
+            .or_else(|| history.hash_at(writer, seq))
     }
 
     fn check_signature(

@@ -3,13 +3,13 @@
 
 use core::time::Duration;
 
-use bield_envelope::{Digest, Verified as VerifiedStatement};
+use bield_envelope::Verified as VerifiedStatement;
 
 use super::chain::{Chain, admission};
 use super::{Context, Verifier};
 use crate::{
     CertificateError, Config, Kind, Opening, PublicKey, Received, Refused, Through,
-    WriterCertificate, WriterId, decode_changes,
+    WriterCertificate, decode_changes,
 };
 
 /// How far a replica's clock may be from the writer's when it compares arrivals (`spec/06 §6`).
@@ -57,8 +57,8 @@ impl Verifier {
         // spec/06 §5: revocations count whatever the record's own `config` says
         match config.through(&header.writer) {
             through if through.includes(header.seq) => {}
-            Through::Last(last) => return Err(self.revoked(record, Some(last))),
-            _ => return Err(self.revoked(record, None)),
+            Through::Last(last) => return Err(revoked(record, Some(last))),
+            _ => return Err(revoked(record, None)),
         }
         self.place(state, record, context)?;
         // spec/06 §5: a record whose `config` is larger than the newest known waits. A config record
@@ -141,7 +141,7 @@ impl Verifier {
         let (writer, seq, found) = (record.header().writer, record.header().seq, record.hash());
         let known = chain
             .hash_at(seq)
-            .or_else(|| self.hash_at(state.config, &writer, seq, context));
+            .or_else(|| self.hash_at(state.config, &writer, seq, context.history));
         match known {
             None => Refused::Earlier { writer, seq },
             Some(known) if known == found => Refused::Known {
@@ -230,11 +230,7 @@ impl Verifier {
             if !config.through(&parent.writer).includes(parent.seq) {
                 continue;
             }
-            let known = self
-                .chains
-                .get(&parent.writer)
-                .and_then(|chain| chain.hash_at(parent.seq))
-                .or_else(|| self.hash_at(config, &parent.writer, parent.seq, context));
+            let known = self.hash_at(config, &parent.writer, parent.seq, context.history);
             if let Some(known) = known
                 && known != parent.hash
             {
@@ -247,25 +243,11 @@ impl Verifier {
         Ok(())
     }
 
-    /// Header hash of an applied record below its chain's tip, where it is known.
-    fn hash_at(
-        &self,
-        config: &Config,
-        writer: &WriterId,
-        seq: u64,
-        context: &Context<'_>,
-    ) -> Option<Digest> {
-        if config.is_owner(writer) {
-            config.hash_at(seq)
-        } else {
-            context.history.hash_at(writer, seq)
-        }
-    }
+}
 
-    fn revoked(&self, record: &Received, last: Option<u64>) -> Refused {
-        let writer = record.header().writer;
-        Refused::Revoked { writer, last }
-    }
+fn revoked(record: &Received, last: Option<u64>) -> Refused {
+    let writer = record.header().writer;
+    Refused::Revoked { writer, last }
 }
 
 fn gap(chain: Option<&Chain>, record: &Received) -> Refused {
