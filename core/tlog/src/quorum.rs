@@ -272,7 +272,12 @@ mod tests {
             .verify(&"log".parse().unwrap(), &[log.verifier().clone()])
             .unwrap();
         assert_eq!(doubled.note().signatures().len(), 3);
-        assert_eq!(quorum(2, 1).check(&doubled, NOON, MINUTE).unwrap().len(), 1);
+        let seen = quorum(2, 1).check(&doubled, NOON, MINUTE).unwrap();
+        assert_eq!(
+            (seen.len(), seen[0].at),
+            (1, NOON),
+            "its latest, wherever it stands"
+        );
         assert!(quorum(2, 2).check(&doubled, NOON, MINUTE).is_err());
 
         let same_key = WitnessKey::new("alias".parse().unwrap(), &Secret::from_bytes([100; 32]));
