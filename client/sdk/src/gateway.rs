@@ -210,7 +210,7 @@ fn refusal(status: u16, headers: &HeaderMap, body: &[u8]) -> GatewayError {
     }
 }
 
-fn is_loopback(url: &str) -> bool {
+pub(crate) fn is_loopback(url: &str) -> bool {
     let authority = url
         .strip_prefix("http://")
         .unwrap_or(url)

@@ -8,6 +8,7 @@
 //!   packages/<digest>.head    sealed heads of packages, so that a grant needs no model at hand
 //!   receipts/<request>.receipt
 //!   services                  key services whose evidence met trust.toml, one a line
+//!   capsules/<name>/          see capsule::CapsuleHome
 //! ```
 //!
 //! Always true: a key file is written before what it opens is used, is never replaced by another
@@ -344,20 +345,20 @@ impl Home {
     }
 
     /// The directory, made if missing, refused if others own or can change it.
-    fn make(&self) -> Result<(), HomeError> {
+    pub(crate) fn make(&self) -> Result<(), HomeError> {
         files::make_private_directory(&self.path)?;
         Ok(files::check_directory(&self.path)?)
     }
 }
 
-fn to_hex(seed: &Secret) -> Zeroizing<Vec<u8>> {
+pub(crate) fn to_hex(seed: &Secret) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(vec![b'\n'; KEY_DIGITS + 1]);
     // Encoding 32 bytes into 64 places cannot fail.
     let _ = hex::encode_to_slice(seed.expose(), &mut text[..KEY_DIGITS]);
     text
 }
 
-fn read_key(path: &Path) -> Result<Secret, HomeError> {
+pub(crate) fn read_key(path: &Path) -> Result<Secret, HomeError> {
     let text = files::read_secret(path, KEY_DIGITS as u64 + 2)?;
     let mut seed = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text.trim_ascii_end(), &mut *seed).map_err(|_| HomeError::NotAKey {

@@ -38,6 +38,7 @@
 //! ```
 
 mod call;
+pub mod capsule;
 mod command;
 mod entropy;
 mod error;

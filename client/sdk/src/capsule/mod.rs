@@ -1,0 +1,32 @@
+//! Capsules: append-only logs whose replicas cannot read, change or invent anything.
+//!
+//! ```text
+//!  CapsuleHome ── keys, names, what was seen
+//!      │
+//!     Log ── create, open, configure ──▶ ReplicaClient × n ── every answer verified
+//!      ├── Appender ──▶ durability, receipts
+//!      ├── Reader, Follower ◀── verified records, entries opened with the key ring
+//!      └── proofs, exports ──▶ anybody, offline (see `audit`)
+//! ```
+//!
+//! In: a home directory, replicas that may lose, withhold and lie. Out: entries of admitted writers,
+//! in order, whose completeness is stated; durability that somebody signed for.
+//!
+//! Not here: the format and its rules (`core/capsule`), what replicas do (`host/store`).
+
+mod appender;
+mod error;
+mod frames;
+mod home;
+mod log;
+mod replica;
+mod sink;
+mod window;
+
+pub use appender::{AppendError, Appender, AppenderOptions, Finished, Older};
+pub use error::{Lie, LogError, ReplicaError};
+pub use home::{CapsuleHome, CapsuleHomeError, KnownReplica, Seen, Writing};
+pub use log::{Answer, CreateOptions, Log};
+pub use replica::{Appended, Page, ReplicaClient, Subscription};
+pub use sink::{JournalSink, ReplicaSink, Sink, SinkError, Stored};
+pub use window::{Health, NotReached, SinkState};
