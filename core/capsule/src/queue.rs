@@ -110,6 +110,26 @@ pub enum QueueError {
 }
 
 /// A bounded queue of entries, taken whole.
+///
+/// ```
+/// use bield_capsule::{Batch, Queue, QueueLimits};
+/// let queue = Queue::new(QueueLimits::default());
+/// std::thread::scope(|scope| {
+///     scope.spawn(|| {
+///         let _guard = queue.guard();
+///         let mut batch = Batch::new();
+///         while let Some(tickets) = queue.take(&mut batch) {
+///             // seal the batch, hand the record to the transport, then:
+///             queue.reached(tickets.last, 1);
+///         }
+///     });
+///     let ticket = queue.push(b"entry")?;
+///     queue.wait(ticket, 1)?;
+///     queue.close();
+///     Ok::<(), bield_capsule::QueueError>(())
+/// })?;
+/// # Ok::<(), bield_capsule::QueueError>(())
+/// ```
 pub struct Queue {
     state: Mutex<State>,
     limits: QueueLimits,

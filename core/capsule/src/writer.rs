@@ -110,6 +110,28 @@ pub enum WriteError {
 }
 
 /// Writes one chain.
+///
+/// ```
+/// use bield_capsule::{Batch, Change, GenerationKey, Metadata, Suite, Writer, WriterKey};
+/// # use bield_envelope::{Seeded, Time};
+/// # let (now, mut entropy) = (Time::from_millis(1), Seeded::new(1));
+/// let owner = WriterKey::generate(Suite::Ed25519, &mut entropy);
+/// let metadata = Metadata::new(owner.public(), Some("log"), now, &mut entropy)?;
+/// let generation = GenerationKey::generate(1, &mut entropy);
+/// let key = WriterKey::generate(Suite::Ed25519, &mut entropy);
+/// let changes = [
+///     Change::admit(key.public()),
+///     Change::Generation { number: 1, commitment: generation.commitment(&metadata) },
+/// ];
+/// let (_, config) = Writer::owner(owner, &metadata, &changes, now)?;
+///
+/// let (mut writer, open) = Writer::open(key, &metadata, config.head(), None, now)?;
+/// let mut batch = Batch::new();
+/// batch.push(b"paid 5 to bob")?;
+/// let record = writer.seal(&batch, &generation, &[], now, &mut entropy)?;
+/// assert_eq!(record.header().prev, open.hash());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Writer {
     key: WriterKey,
     suite: Suite,
