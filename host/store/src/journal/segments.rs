@@ -89,7 +89,8 @@ impl<D: Disk> SegmentJournal<D> {
             other => other.map_err(failing("opening", &name))?,
         };
         file.forget_cached();
-        let bytes = super::recovery::read_file(&file, &name)?;
+        let mut bytes = Vec::new();
+        super::recovery::read_file(&file, &name, &mut bytes)?;
         let mut found = segment.examine(&bytes);
         let rest = bytes.get(segment.end as usize..).unwrap_or_default();
         if !segment.sealed && self.tail.is_some() && rest.iter().any(|byte| *byte != 0) {

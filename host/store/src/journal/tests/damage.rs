@@ -7,7 +7,7 @@ fn three_segments() -> (Faulty, SegmentJournal<Faulty>, Records) {
     let disk = Faulty::default();
     let (mut journal, _) = open(disk.clone(), SMALL).unwrap();
     let mut written = Records::new();
-    while journal.segments() < 3 || written.len() % 4 != 0 {
+    while journal.segments() < 3 || !written.len().is_multiple_of(4) {
         let from = written.len() as u64;
         let group = records(from..from + 2);
         journal.append(&borrowed(&group)).unwrap();

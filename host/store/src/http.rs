@@ -1,0 +1,208 @@
+//! The replica's HTTP face: paths, limits, and how a body gets in.
+//!
+//! ```text
+//! PUT  /v1/capsules/<name>                       metadata: begin a capsule
+//! GET  /v1/capsules  /v1/capsules/<name>         which ones; metadata
+//! POST /v1/capsules/<name>/records?kept=         `u32 length ‖ record` … → acknowledgements
+//! GET  /v1/capsules/<name>/records/<writer>      a page of one chain
+//! GET  /v1/capsules/<name>/heads?nonce=          a signed page of heads
+//! GET  /v1/capsules/<name>/subscribe?from=       records in order of arrival, and on
+//! GET, POST /v1/capsules/<name>/forks            fork proofs
+//! GET  /v1/capsules/<name>/log/…                 checkpoint, tiles, proofs (C2SP tlog-tiles)
+//! ```
+//!
+//! Always true: a body is read within a limit, on time, and within the memory for all bodies
+//! together; a refused body is read to its end, because a client reads a refusal only once it has
+//! sent its request; every refusal is JSON with a slug and a sentence.
+//!
+//! Not here: TLS (records are sealed and signed, statements are signed; the network sees what the
+//! store sees), who may read (whoever has the name: what is read is sealed).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use futures_util::StreamExt as _;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::{Refusal, Store};
+
+mod capsules;
+mod log;
+mod query;
+mod records;
+mod subscribe;
+
+/// Longest body of records: what a round of a shard can take.
+pub const APPEND_BYTES_MAX: usize = 8 << 20;
+
+/// Memory for all bodies together.
+const BODIES_BYTES_MAX: usize = 256 << 20;
+
+/// Most subscriptions: each holds a connection and a page.
+const SUBSCRIBERS_MAX: usize = 1024;
+
+/// Longest time a client may take to send a body; 8 MiB need 2.3 Mbit/s.
+const BODY_WAIT: Duration = Duration::from_secs(30);
+
+/// Bytes of a refused body that are read and dropped before the refusal is sent.
+const DISCARD_BYTES_MAX: usize = 64 << 20;
+
+/// What every handler sees.
+#[derive(Clone)]
+pub(crate) struct Face {
+    pub(crate) store: Arc<Store>,
+    /// Memory for bodies, in KiB.
+    bodies: Arc<Semaphore>,
+    subscribers: Arc<Semaphore>,
+    draining: Arc<AtomicBool>,
+    /// Tells subscriptions to end.
+    stopping: watch::Receiver<bool>,
+    /// Checkpoints go to witnesses before they are served.
+    witnessed: bool,
+}
+
+impl Face {
+    pub(crate) fn new(
+        store: Arc<Store>,
+        draining: Arc<AtomicBool>,
+        stopping: watch::Receiver<bool>,
+        witnessed: bool,
+    ) -> Self {
+        Self {
+            store,
+            bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX / 1024)),
+            subscribers: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            draining,
+            stopping,
+            witnessed,
+        }
+    }
+
+    /// Reads a body of at most `max` bytes; the permit is its memory.
+    async fn read(&self, body: Body, max: usize) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(Refusal::draining());
+        }
+        let read = tokio::time::timeout(BODY_WAIT, self.receive(body, max)).await;
+        let slow = || {
+            let message = format!("the body did not arrive within {} s; send it again", BODY_WAIT.as_secs());
+            Refusal::new(408, "slow-body", message).retry_after(Duration::from_secs(1))
+        };
+        read.unwrap_or_else(|_| Err(slow()))
+    }
+
+    async fn receive(&self, body: Body, max: usize) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+        let announced = body.size_hint().exact();
+        let announced = announced.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let too_long = || {
+            let message = format!("a body here has at most {max} bytes; send less at once");
+            Refusal::new(413, "too-long", message).with("max", max)
+        };
+        let mut refused = (announced > max).then(too_long);
+        let kib = u32::try_from(announced.min(max).div_ceil(1024)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.bodies).try_acquire_many_owned(kib);
+        if permit.is_err() && refused.is_none() {
+            refused = Some(Refusal::busy());
+        }
+        let mut bytes = Vec::with_capacity(if refused.is_none() { announced } else { 0 });
+        let mut total = 0usize;
+        let mut frames = body.into_data_stream();
+        while let Some(frame) = frames.next().await {
+            let Ok(frame) = frame else {
+                return Err(Refusal::new(400, "cut-off", "the body was cut off; send it again"));
+            };
+            total = total.saturating_add(frame.len());
+            if total > DISCARD_BYTES_MAX {
+                break;
+            }
+            if refused.is_none() && total > max {
+                refused = Some(too_long());
+            }
+            if refused.is_none() {
+                bytes.extend_from_slice(&frame);
+            }
+        }
+        match (refused, permit) {
+            (None, Ok(permit)) => Ok((bytes.into(), permit)),
+            (Some(refusal), _) => Err(refusal),
+            (None, Err(_)) => Err(Refusal::busy()),
+        }
+    }
+}
+
+pub(crate) fn router(face: Face) -> Router {
+    Router::new()
+        .route("/v1/identity", get(capsules::identity))
+        .route("/v1/capsules", get(capsules::list))
+        .route("/v1/capsules/{name}", put(capsules::create).get(capsules::metadata))
+        .route("/v1/capsules/{name}/records", post(records::append))
+        .route("/v1/capsules/{name}/records/{writer}", get(records::page))
+        .route("/v1/capsules/{name}/heads", get(records::heads))
+        .route("/v1/capsules/{name}/subscribe", get(subscribe::subscribe))
+        .route("/v1/capsules/{name}/forks", get(records::forks).post(records::add_fork))
+        .route("/v1/capsules/{name}/log/checkpoint", get(log::checkpoint))
+        .route("/v1/capsules/{name}/log/proof", get(log::proof))
+        .route("/v1/capsules/{name}/log/tile/{*path}", get(log::tile))
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .fallback(async || {
+            Refusal::new(404, "no-such-path", "nothing is here; the paths begin with /v1/identity, /v1/capsules, /metrics, /healthz and /readyz")
+        })
+        .method_not_allowed_fallback(async || {
+            Refusal::new(405, "other-method", "this path takes another method: see the list of paths in the documentation")
+        })
+        .with_state(face)
+}
+
+async fn ready(State(face): State<Face>) -> Result<&'static str, Refusal> {
+    match face.draining.load(Ordering::SeqCst) {
+        true => Err(Refusal::draining()),
+        false => Ok("ready\n"),
+    }
+}
+
+async fn metrics(State(face): State<Face>) -> Response {
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4");
+    ([(header::CONTENT_TYPE, kind)], face.store.metrics().render()).into_response()
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        tracing::debug!(status = self.status, slug = self.slug, "refused");
+        let mut response = json_response(status, &self.body());
+        if let Some(after) = self.after {
+            // RFC 9110 §10.2.3: whole seconds, at least one.
+            let secs = after.as_millis().div_ceil(1000).max(1);
+            let secs = u64::try_from(secs).unwrap_or(u64::MAX);
+            response.headers_mut().insert(header::RETRY_AFTER, secs.into());
+        }
+        response
+    }
+}
+
+/// A JSON response.
+fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {
+    let kind = HeaderValue::from_static("application/json");
+    (status, [(header::CONTENT_TYPE, kind)], format!("{body}\n")).into_response()
+}
+
+/// A response of plain bytes.
+fn bytes_response(bytes: Vec<u8>) -> Response {
+    let kind = HeaderValue::from_static("application/octet-stream");
+    ([(header::CONTENT_TYPE, kind)], bytes).into_response()
+}
+
+/// An empty answer that says that it is done.
+fn done(status: StatusCode, what: &str) -> Response {
+    json_response(status, &json!({ "done": what }))
+}
