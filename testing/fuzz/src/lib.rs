@@ -16,6 +16,7 @@
 //!
 //! Replay: a failing test prints the command that runs exactly that input again, and its bytes.
 
+mod capsule;
 mod cast;
 mod envelope;
 mod evidence;
@@ -25,8 +26,14 @@ mod protocol;
 mod session;
 mod statements;
 mod text;
+mod tlog;
 mod vectors;
 
+pub use capsule::{
+    capsule_acknowledgement, capsule_certificate, capsule_changes, capsule_export, capsule_fork,
+    capsule_heads, capsule_keyring, capsule_metadata, capsule_opening, capsule_proof,
+    capsule_record, capsule_segment, capsule_signed_head, capsule_slice, capsule_text,
+};
 pub use envelope::{sealed_request, sealed_response, stream_chunk};
 pub use evidence::{evidence, evidence_vendor_roots};
 pub use package::{onnx_signature, package_file, package_header_fields, package_manifest};
@@ -40,6 +47,7 @@ pub use statements::{
     receipt_statement,
 };
 pub use text::{configuration_toml, identifiers, policy_toml};
+pub use tlog::{tlog_add_checkpoint, tlog_checkpoint, tlog_entries, tlog_note, tlog_tile_path};
 
 /// One decoder and what it needs to be exercised.
 #[derive(Clone, Copy)]
@@ -103,6 +111,26 @@ targets! {
     configuration_toml from text, SOME;
     policy_toml from text, SOME;
     identifiers from text, MANY;
+    capsule_acknowledgement from capsule, SOME;
+    capsule_certificate from capsule, SOME;
+    capsule_changes from capsule, MANY;
+    capsule_export from capsule, FEW;
+    capsule_fork from capsule, SOME;
+    capsule_heads from capsule, SOME;
+    capsule_keyring from capsule, MANY;
+    capsule_metadata from capsule, MANY;
+    capsule_opening from capsule, SOME;
+    capsule_proof from capsule, FEW;
+    capsule_record from capsule, FEW;
+    capsule_segment from capsule, MANY;
+    capsule_signed_head from capsule, SOME;
+    capsule_slice from capsule, SOME;
+    capsule_text from capsule, MANY;
+    tlog_add_checkpoint from tlog, SOME;
+    tlog_checkpoint from tlog, SOME;
+    tlog_entries from tlog, MANY;
+    tlog_note from tlog, MANY;
+    tlog_tile_path from tlog, MANY;
 }
 
 /// Finds a target by name.

@@ -70,7 +70,11 @@ pub fn receipt_bundle(data: &[u8]) -> bool {
 }
 
 /// Parses `data` as a statement of kind `T`; accepts what `signer` signed.
-fn statement<T: Statement>(data: &[u8], signer: &Principal, honest: fn() -> Vec<Vec<u8>>) -> bool {
+pub(crate) fn statement<T: Statement>(
+    data: &[u8],
+    signer: &Principal,
+    honest: fn() -> Vec<Vec<u8>>,
+) -> bool {
     let Ok(signed) = Signed::<T>::decode(data) else {
         return false;
     };
