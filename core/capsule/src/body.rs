@@ -15,8 +15,10 @@
 //! handed out. Nothing here panics, whatever the bytes.
 //!
 //! Cost to seal n bytes in k entries: one copy, two hash passes (salt over the plaintext, root over
-//! the ciphertext), one encryption; three derivations (two for the keys, one for the salt) and the
-//! signature per record, whatever k is. To open: one decryption, no copy, 2 derivations.
+//! the ciphertext), one encryption; two derivations and the signature per record, whatever k is. To
+//! open: one decryption, no copy, two derivations. Measured in suite 1 (`--example seal_rate`):
+//! 12 µs a record, and 96 ns an entry of 100 bytes, 78 of which are encryption and hashing alone; the
+//! hedge in the salt is a third of those, and in suite 2 nearly half.
 
 use aws_lc_rs::aead::Aad;
 use bield_envelope::Secret;
