@@ -59,8 +59,9 @@ impl Durability {
             (_, Self::Memory) => true,
             (Self::Memory, _) => false,
             (_, Self::Sent) => true,
-            (Self::Local | Self::LocalSync, Self::Local)
-            | (Self::LocalSync, Self::LocalSync) => true,
+            (Self::Local | Self::LocalSync, Self::Local) | (Self::LocalSync, Self::LocalSync) => {
+                true
+            }
             (Self::Replicated(have), Self::Replicated(need))
             | (Self::Witnessed(have, _), Self::Replicated(need)) => have >= need,
             (Self::Witnessed(have, seen), Self::Witnessed(need, by)) => have >= need && seen >= by,

@@ -204,7 +204,9 @@ pub enum NotResumed {
         found: Option<Head>,
     },
     /// Two records of the writer's own for one position: somebody else writes with its key.
-    #[error("the chain is forked: {first} and {second}; do not write; the owner must revoke the key")]
+    #[error(
+        "the chain is forked: {first} and {second}; do not write; the owner must revoke the key"
+    )]
     Forked {
         /// One record.
         first: Head,
@@ -332,9 +334,7 @@ fn answer(
 }
 
 /// The pages of one replica that follow each other from the first to the last.
-fn whole(
-    pages: &[Verified<HeadsStatement>],
-) -> Result<Vec<&Verified<HeadsStatement>>, Uncounted> {
+fn whole(pages: &[Verified<HeadsStatement>]) -> Result<Vec<&Verified<HeadsStatement>>, Uncounted> {
     let by_start: BTreeMap<_, _> = pages.iter().map(|page| (page.after, page)).collect();
     let mut answer = Vec::new();
     let mut after = None;
@@ -388,8 +388,7 @@ fn contains(
             }
             continue;
         }
-        let ours =
-            verifier.hash_at(verifier.config(), &theirs.writer, theirs.seq, history);
+        let ours = verifier.hash_at(verifier.config(), &theirs.writer, theirs.seq, history);
         if let Some(ours) = ours
             && ours != theirs.hash
             && need == theirs.seq

@@ -461,3 +461,6 @@ macro_rules! verified_record {
 
 verified_record!(Verified);
 verified_record!(Applied);
+
+#[cfg(test)]
+pub(crate) mod tests;

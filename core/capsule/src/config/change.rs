@@ -43,7 +43,12 @@ pub enum Change {
         #[n(0)]
         writer: WriterId,
         /// The last position that stays.
-        #[cbor(n(1), encode_with = "encode_last", decode_with = "decode_last")]
+        #[cbor(
+            n(1),
+            encode_with = "encode_last",
+            decode_with = "decode_last",
+            is_nil = "never"
+        )]
         last: Option<u64>,
     },
     /// From here on records are sealed under this generation.
@@ -146,6 +151,11 @@ fn encode_last<C, W: minicbor::encode::Write>(
         Some(last) => e.u64(*last)?.ok(),
         None => e.null()?.ok(),
     }
+}
+
+/// Keeps the derived encoder from leaving a trailing null out.
+const fn never(_: &Option<u64>) -> bool {
+    false
 }
 
 fn decode_last<C>(

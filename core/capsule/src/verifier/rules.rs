@@ -242,7 +242,6 @@ impl Verifier {
         }
         Ok(())
     }
-
 }
 
 fn revoked(record: &Received, last: Option<u64>) -> Refused {

@@ -1,0 +1,6 @@
+//! Tests of the verifier: one story per rule, runs, and random interleavings against an oracle.
+
+pub(crate) mod author;
+mod oracle;
+mod rules;
+mod runs;
