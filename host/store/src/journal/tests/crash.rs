@@ -280,6 +280,23 @@ fn an_intact_record_behind_a_cut_never_returns() {
 }
 
 #[test]
+fn a_cut_lasts_before_anything_is_written_behind_it() {
+    for seed in 0..300 {
+        let disk = Faulty::default();
+        let (mut journal, _) = open(disk.clone(), SMALL).unwrap();
+        journal.append(&[b"aaaa", b"bbbb", b"cccc"]).unwrap();
+        journal.sync().unwrap();
+        drop(journal);
+        disk.tamper("00000000000000000000.segment", |bytes| bytes[65 + 24 + 20] ^= 1);
+        let (mut journal, _) = open(disk.clone(), SMALL).unwrap();
+        journal.append(&[b"dddd"]).unwrap();
+        let (_, found) = open(disk.restart(Survival::Seed(seed)), SMALL).unwrap();
+        let appended: [&[u8]; 2] = [b"aaaa", b"dddd"];
+        assert!(appended[..found.len().min(2)] == borrowed(&found), "{found:?}");
+    }
+}
+
+#[test]
 fn a_removal_cut_short_is_completed() {
     let full = Faulty::default();
     let mut done = Done::default();
