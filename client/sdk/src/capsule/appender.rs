@@ -28,6 +28,7 @@ use bield_capsule::{
 use bield_envelope::Secret;
 
 use super::home::{CapsuleHomeError, Writing};
+use super::prove::Kepts;
 use super::sink::{Sink, SinkError};
 use super::window::{Health, LANES_MAX, NotReached, SinkState, Window, Work};
 use crate::{Randomness, now};
@@ -109,6 +110,10 @@ struct Signing {
 pub struct Finished {
     /// The chain's newest record.
     pub head: Option<Head>,
+    /// That record, and who keeps exactly it and everything before: what [`Log::receipt`] takes.
+    ///
+    /// [`Log::receipt`]: super::Log::receipt
+    pub newest: Option<Kepts>,
     /// How every sink is.
     pub sinks: Vec<SinkState>,
 }
@@ -291,8 +296,13 @@ impl Appender {
     }
 
     /// The newest record and the signed words of replicas that keep exactly it and what is before.
-    pub(super) fn newest(&self) -> Option<(Arc<Received>, Vec<Vec<u8>>)> {
-        self.shared.window.newest()
+    #[must_use]
+    pub fn newest(&self) -> Option<Kepts> {
+        let (record, acknowledgements) = self.shared.window.newest()?;
+        Some(Kepts {
+            record: Received::clone(&record),
+            acknowledgements,
+        })
     }
 
     /// Takes no more entries, waits until all that were queued are sealed and have reached `level`.
@@ -335,6 +345,7 @@ impl Appender {
         });
         let finished = Finished {
             head: self.head(),
+            newest: self.newest(),
             sinks: self.sinks(),
         };
         self.shared.window.end_here();

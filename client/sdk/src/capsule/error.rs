@@ -271,6 +271,9 @@ pub enum LogError {
         #[source]
         error: bield_capsule::OpenError,
     },
+    /// What replicas gave out makes no proof.
+    #[error("no proof can be made of what the replicas gave out: {0}")]
+    Proof(#[source] Box<bield_capsule::ProofError>),
     /// The key that new records must be sealed with is not here.
     #[error(
         "this home has no key for generation {generation}, which new records are sealed with: the owner \
@@ -321,6 +324,7 @@ impl LogError {
             | Self::Forked { .. }
             | Self::Withheld { .. }
             | Self::Open { .. }
+            | Self::Proof(_)
             | Self::NotAdmitted { .. }
             | Self::Refused { .. } => Kind::Refused,
         }

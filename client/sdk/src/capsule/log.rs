@@ -16,12 +16,14 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use bield_capsule::{
-    Change, Config, GenerationKey, Head, HeadsStatement, Kept, KeyRing, Kind, Metadata, Received,
-    Refused, Suite, Verifier, VerifierPolicy, WriterId, WriterKey, Writer,
+    Applied, Change, Config, Entries, Fetched, GenerationKey, Head, HeadsStatement, Kept, KeyRing, Metadata,
+    NotResumed, Question, Received, Refused, Suite, Verifier, VerifierPolicy, Writer, WriterId,
+    WriterKey, resume_head,
 };
-use bield_envelope::{Principal, Secret, Verified};
+use bield_envelope::{Principal, Secret, Signed, Verified};
 use rand_core::Rng as _;
 
 use super::appender::{Appender, AppenderOptions, Older};
@@ -61,6 +63,7 @@ pub struct Log {
     base: Verifier,
     config: Arc<[Received]>,
     replicas: Vec<Arc<ReplicaClient>>,
+    question: Question,
     answers: Vec<Answer>,
     silent: Vec<ReplicaError>,
     ring: KeyRing,
@@ -199,6 +202,7 @@ impl Log {
             base: Verifier::new(metadata.clone(), VerifierPolicy::default()),
             config: Arc::new([]),
             replicas: clients.collect(),
+            question: ask(),
             answers: Vec::new(),
             silent: Vec::new(),
             ring: home.ring()?,
@@ -215,8 +219,8 @@ impl Log {
     /// # Errors
     /// As [`Log::open`].
     pub fn refresh(&mut self) -> Result<(), LogError> {
-        let mut nonce = [0; 16];
-        Randomness.fill_bytes(&mut nonce);
+        self.question = ask();
+        let nonce = self.question.nonce;
         self.answers.clear();
         self.silent.clear();
         // Twice when the configuration names replicas that were not known.
@@ -428,9 +432,7 @@ impl Log {
         self.need_all_after_a_crash(writing.ended_in_order())?;
         self.need_fresh()?;
         let config = self.config().head().ok_or(LogError::NotAdmitted { writer })?;
-        let mut verifier = self.base.clone();
-        self.fetch_chain(&mut verifier, &writer)?;
-        self.compare_own(&verifier, &writer)?;
+        let verifier = self.own_chain(&writer)?;
         let (writer, first) = match verifier.chain(&writer) {
             Some(chain) => {
                 let (tip, levels) = (chain.signed_head().clone(), chain.levels().clone());
@@ -499,33 +501,16 @@ impl Log {
             .filter(|replica| config.is_replica(&replica.principal()))
     }
 
-    /// Verifies and applies `writer`'s records up to the newest that any replica named.
-    pub(super) fn fetch_chain(
-        &self,
-        verifier: &mut Verifier,
-        writer: &WriterId,
-    ) -> Result<(), LogError> {
-        let heads = self.answers.iter().filter_map(|answer| answer.head(writer));
-        let Some(newest) = heads.max_by_key(|head| head.seq) else {
-            return Ok(());
-        };
-        let mut why = Vec::new();
-        for answer in self.holders(&newest) {
-            let replica = &self.replicas[answer.replica];
-            match extend(verifier, replica, writer, Some(newest.seq)) {
-                Ok(()) => {}
-                Err(error) => why.push(error.to_string()),
-            }
-            let tip = verifier.chain(writer).map(bield_capsule::Chain::tip);
-            if tip.is_some_and(|tip| tip.seq >= newest.seq) {
-                return Ok(());
-            }
-        }
-        let chain = verifier.chain(writer);
-        Err(LogError::Withheld {
-            writer: *writer,
-            seq: chain.map_or(0, |chain| chain.tip().seq + 1),
-            why: why.join("; "),
+    /// Opens a verified record with the keys of this home.
+    ///
+    /// # Errors
+    /// No key for its generation, or the body does not open.
+    pub fn read_entries(&self, record: &Applied) -> Result<Entries, LogError> {
+        let head = record.record().head();
+        record.open(&self.ring).map_err(|error| LogError::Open {
+            writer: head.writer,
+            seq: head.seq,
+            error,
         })
     }
 
@@ -555,7 +540,7 @@ impl Log {
             }
             let replica = &self.replicas[answer.replica];
             let extended = extend_with(&mut base, replica, &owner, None, |record| {
-                records.push(record.clone());
+                records.push(record.into_record());
             });
             if let Err(error) = extended {
                 why.push(error.to_string());
@@ -615,27 +600,67 @@ impl Log {
         }
     }
 
-    fn compare_own(&self, verifier: &Verifier, writer: &WriterId) -> Result<(), LogError> {
-        let Some(seen) = self.seen.head(writer) else {
-            return Ok(());
+    /// This home's own chain up to the newest record that enough replicas name (`spec/06 §9`).
+    fn own_chain(&self, writer: &WriterId) -> Result<Verifier, LogError> {
+        let mut found = self.base.clone();
+        let fetch = |head: &Head| {
+            let mut fetched = Fetched::Unreachable;
+            for answer in self.holders(head) {
+                let mut verifier = self.base.clone();
+                let replica = &self.replicas[answer.replica];
+                match extend(&mut verifier, replica, writer, Some(head.seq)) {
+                    Ok(()) if verifier.chain(writer).is_some_and(|chain| chain.tip() == *head) => {
+                        found = verifier;
+                        return Fetched::Right;
+                    }
+                    // One that names records and does not give them out may still be right.
+                    Ok(()) | Err(ReplicaError::Unreachable { .. }) => {}
+                    Err(_) => fetched = Fetched::Wrong,
+                }
+            }
+            fetched
         };
-        let tip = verifier.chain(writer).map(bield_capsule::Chain::tip);
-        let writer = *writer;
-        match tip {
-            Some(tip) if tip.seq == seen.seq && tip.hash != seen.hash => Err(LogError::Forked {
-                writer,
-                seq: seen.seq,
-                found: tip.hash,
-                seen: seen.hash,
-            }),
-            Some(tip) if tip.seq >= seen.seq => Ok(()),
-            _ => Err(LogError::RolledBack {
+        let seen = self.seen.head(writer);
+        let statements = self.statements();
+        let config = self.base.config();
+        match resume_head(writer, seen, config, &statements, &self.question, fetch) {
+            Ok(_) => Ok(found),
+            Err(NotResumed::NotFresh(_)) => Err(self.need_fresh().err().unwrap_or_else(|| {
+                LogError::TooFewAnswers {
+                    got: self.answers.len(),
+                    need: config.answers().unwrap_or(usize::MAX),
+                    why: "some answers do not count: compare the clocks".to_owned(),
+                }
+            })),
+            Err(NotResumed::RolledBack { remembered, found }) => Err(LogError::RolledBack {
                 what: "writer",
-                writer,
-                found: tip.map(|tip| tip.seq),
-                seen: seen.seq,
+                writer: *writer,
+                found: found.map(|head| head.seq),
+                seen: remembered.seq,
+            }),
+            Err(NotResumed::Forked { first, second }) => Err(LogError::Forked {
+                writer: *writer,
+                seq: first.seq,
+                found: second.hash,
+                seen: first.hash,
+            }),
+            Err(error) => Err(LogError::Withheld {
+                writer: *writer,
+                seq: seen.map_or(0, |head| head.seq),
+                why: error.to_string(),
             }),
         }
+    }
+
+    /// Every statement, as it was signed.
+    pub(super) fn statements(&self) -> Vec<Signed<HeadsStatement>> {
+        let pages = self.answers.iter().flat_map(|answer| &answer.pages);
+        pages.map(|page| page.as_signed().clone()).collect()
+    }
+
+    /// What the replicas were asked.
+    pub(super) const fn question(&self) -> &Question {
+        &self.question
     }
 
     /// After a process ended while it was sending, one replica alone may hold its newest record: another
@@ -678,7 +703,7 @@ pub(super) fn key_of(ring: &KeyRing, generation: u32) -> Option<GenerationKey> {
 }
 
 /// Extends what `verifier` knows of `writer` with what `replica` has, up to `to`.
-fn extend(
+pub(super) fn extend(
     verifier: &mut Verifier,
     replica: &ReplicaClient,
     writer: &WriterId,
@@ -687,12 +712,12 @@ fn extend(
     extend_with(verifier, replica, writer, to, |_| {})
 }
 
-fn extend_with(
+pub(super) fn extend_with(
     verifier: &mut Verifier,
     replica: &ReplicaClient,
     writer: &WriterId,
     to: Option<u64>,
-    mut each: impl FnMut(&Received),
+    mut each: impl FnMut(Applied),
 ) -> Result<(), ReplicaError> {
     let name = verifier.metadata().name();
     loop {
@@ -714,7 +739,7 @@ fn extend_with(
             .map_err(|(index, error)| lie(index, error))?;
         for (index, record) in verified.into_iter().enumerate() {
             let applied = verifier.apply(record).map_err(|error| lie(index, error))?;
-            each(applied.record());
+            each(applied);
         }
         if !more {
             return Ok(());
@@ -769,7 +794,7 @@ fn first_changes(
 }
 
 /// Asks everybody at `urls` who they are; two names of one replica are refused.
-fn introduce_all(urls: &[String]) -> Result<Vec<Arc<ReplicaClient>>, LogError> {
+pub(super) fn introduce_all(urls: &[String]) -> Result<Vec<Arc<ReplicaClient>>, LogError> {
     let mut replicas: Vec<Arc<ReplicaClient>> = Vec::with_capacity(urls.len());
     for url in urls {
         let replica = ReplicaClient::introduce(url)?;
@@ -835,7 +860,15 @@ fn words(errors: &[ReplicaError]) -> String {
     }
 }
 
-/// Whether a record holds entries.
-pub(super) fn has_entries(record: &Received) -> bool {
-    record.header().kind == Kind::Data
+fn ask() -> Question {
+    let mut nonce = [0; 16];
+    Randomness.fill_bytes(&mut nonce);
+    Question {
+        nonce,
+        now: now(),
+        age_max: ANSWER_AGE_MAX,
+    }
 }
+
+/// How far behind this machine's clock a replica's may be.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(300);

@@ -16,17 +16,25 @@
 
 mod appender;
 mod error;
+mod follow;
 mod frames;
 mod home;
 mod log;
+mod prove;
+mod reader;
 mod replica;
 mod sink;
+mod transfer;
 mod window;
 
 pub use appender::{AppendError, Appender, AppenderOptions, Finished, Older};
 pub use error::{Lie, LogError, ReplicaError};
+pub use follow::{Followed, Follower};
 pub use home::{CapsuleHome, CapsuleHomeError, KnownReplica, Seen, Writing};
 pub use log::{Answer, CreateOptions, Log};
+pub use prove::Kepts;
+pub use reader::{Completeness, ReadOptions, Reader, Skipped};
 pub use replica::{Appended, Page, ReplicaClient, Subscription};
 pub use sink::{JournalSink, ReplicaSink, Sink, SinkError, Stored};
+pub use transfer::{ExportSummary, Imported, import};
 pub use window::{Health, NotReached, SinkState};

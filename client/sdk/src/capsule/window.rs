@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bield_capsule::{Acknowledgement, Durability, Head, Kept, Received, Ticket};
-use bield_envelope::{Principal, Verified};
+use bield_envelope::{Principal, Signed, Verified};
 
 use super::sink::Stored;
 
@@ -345,13 +345,13 @@ impl Window {
     }
 
     /// Signed words for exactly the newest record, and that record.
-    pub(super) fn newest(&self) -> Option<(Arc<Received>, Vec<Vec<u8>>)> {
+    pub(super) fn newest(&self) -> Option<(Arc<Received>, Vec<Signed<Acknowledgement>>)> {
         let state = self.lock();
         let record = Arc::clone(&state.slots.back()?.record);
         let said = state.lanes.iter();
         let said = said.filter_map(|lane| lane.acknowledgement.as_ref());
         let said = said.filter(|said| said.head() == record.head());
-        let said = said.map(|said| said.as_bytes().to_vec()).collect();
+        let said = said.map(|said| said.as_signed().clone()).collect();
         Some((record, said))
     }
 

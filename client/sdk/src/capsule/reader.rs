@@ -1,0 +1,310 @@
+//! Reads verified records, of one writer or of all in the order of their clocks.
+//!
+//! ```text
+//! heads named by replicas ─▶ one lane a writer: page ─▶ verify_run ─▶ apply ─▶ front
+//!                                                                               │ least clock first
+//!                                              Applied ◀────────────────────────┘
+//! ```
+//!
+//! In: an opened [`Log`]. Out: [`Applied`] records, and afterwards a statement of how complete they
+//! are. Always true: every record is verified from the chain's first one on, also when only later
+//! ones are asked for; a replica that lies or withholds costs a question to another one; what no
+//! replica gives out is an error, never silence; a writer whose records are refused is named and
+//! does not hide the others.
+//!
+//! Cost: one signature a page (at most 256 records), two hash passes over every byte.
+
+use std::collections::VecDeque;
+
+use bield_capsule::{
+    Applied, Clock, Freshness, Head, NoHistory, NotFresh, Refused, Through, Verifier, WriterId, fresh,
+};
+
+use super::error::{Lie, LogError};
+use super::log::Log;
+
+/// What to read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadOptions {
+    /// Of this writer only.
+    pub writer: Option<WriterId>,
+    /// From this position of each chain.
+    pub from: u64,
+    /// To this position of each chain, included.
+    pub to: Option<u64>,
+}
+
+/// Reads records until the newest that any replica named.
+pub struct Reader<'a> {
+    log: &'a Log,
+    verifier: Verifier,
+    lanes: Vec<Lane>,
+    options: ReadOptions,
+    skipped: Vec<Skipped>,
+}
+
+/// A writer whose records are not read, or not all.
+#[derive(Debug, Clone)]
+pub struct Skipped {
+    /// The first record that is not read.
+    pub writer: WriterId,
+    /// Its position.
+    pub seq: u64,
+    /// Why.
+    pub why: String,
+}
+
+/// How complete what was read is.
+#[derive(Debug, Clone)]
+pub struct Completeness {
+    /// Whether it contains everything that a quorum acknowledged before it was asked for, and by whose
+    /// word.
+    pub fresh: Result<Freshness, NotFresh>,
+    /// How many replicas answered.
+    pub answered: usize,
+    /// Why the others did not.
+    pub silent: Vec<String>,
+}
+
+struct Lane {
+    target: Head,
+    front: VecDeque<Applied>,
+    ended: bool,
+}
+
+impl Log {
+    /// Reads records up to the newest that any replica named when the log was opened.
+    #[must_use]
+    pub fn read(&self, options: ReadOptions) -> Reader<'_> {
+        let mut skipped = Vec::new();
+        let mut lanes = Vec::new();
+        for mut target in self.newest_heads() {
+            let writer = target.writer;
+            if options.writer.is_some_and(|only| only != writer) {
+                continue;
+            }
+            match self.config().through(&writer) {
+                Through::Everything => {}
+                Through::Last(last) if last >= target.seq => {}
+                through => {
+                    let seq = match through {
+                        Through::Last(last) => last + 1,
+                        _ => 0,
+                    };
+                    let why = "the owner revoked the writer before it".to_owned();
+                    skipped.push(Skipped { writer, seq, why });
+                    let Some(last) = seq.checked_sub(1) else {
+                        continue;
+                    };
+                    target.seq = last;
+                }
+            }
+            lanes.push(Lane {
+                target,
+                front: VecDeque::new(),
+                ended: false,
+            });
+        }
+        Reader {
+            log: self,
+            verifier: self.verifier(),
+            lanes,
+            options,
+            skipped,
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Writers that were not read, or not to their end, so far.
+    #[must_use]
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
+    }
+
+    /// How complete what was read is; to be asked at the end.
+    #[must_use]
+    pub fn completeness(&self) -> Completeness {
+        let log = self.log;
+        let silent = log.silent().iter().map(ToString::to_string).collect();
+        let statements = log.statements();
+        // A part is complete as the whole is: every head of it that was named was reached, or an error.
+        let partial = self.options.writer.is_some() || self.options.to.is_some();
+        let fresh = if partial {
+            let answers = log.answers().len();
+            match log.config().answers() {
+                Some(need) if answers >= need => Ok(Freshness {
+                    replicas: log
+                        .answers()
+                        .iter()
+                        .map(|answer| log.replicas()[answer.replica].principal())
+                        .collect(),
+                    at: log.question().now,
+                }),
+                Some(need) => Err(NotFresh::TooFew {
+                    need,
+                    counted: answers,
+                    uncounted: Vec::new(),
+                }),
+                None => Err(NotFresh::NoQuorum),
+            }
+        } else {
+            fresh(&self.verifier, &statements, log.question(), &NoHistory)
+        };
+        Completeness {
+            fresh,
+            answered: log.answers().len(),
+            silent,
+        }
+    }
+
+    /// Everything verified so far, for whoever goes on from here.
+    pub(super) fn into_verifier(self) -> (&'a Log, Verifier) {
+        (self.log, self.verifier)
+    }
+
+    /// The newest position of the lane that is read.
+    fn end(&self, lane: &Lane) -> u64 {
+        self.options
+            .to
+            .map_or(lane.target.seq, |to| to.min(lane.target.seq))
+    }
+
+    /// Fetches the next page of a lane.
+    fn fill(&mut self, at: usize) -> Result<(), LogError> {
+        while self.lanes[at].front.is_empty() && !self.lanes[at].ended {
+            let (target, end) = (self.lanes[at].target, self.end(&self.lanes[at]));
+            let chain = self.verifier.chain(&target.writer);
+            let from = chain.map_or(0, |chain| chain.tip().seq + 1);
+            if from > end {
+                self.lanes[at].ended = true;
+                break;
+            }
+            let to = end.min(from + PAGE_RECORDS - 1);
+            for applied in self.page(at, &target, from, to)? {
+                if applied.record().header().seq >= self.options.from {
+                    self.lanes[at].front.push_back(applied);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Records `from` to `to` of one writer, or some of them, from whichever replica has them right.
+    fn page(
+        &mut self,
+        lane: usize,
+        target: &Head,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<Applied>, LogError> {
+        let writer = target.writer;
+        let name = self.verifier.metadata().name();
+        let mut why = Vec::new();
+        let wanted = Head { seq: from, ..*target };
+        let holders = self.log.holders(&wanted);
+        let replicas = holders.iter().map(|answer| &self.log.replicas()[answer.replica]);
+        for replica in replicas {
+            let page = match replica.records(&name, &writer, from, Some(to)) {
+                Ok(page) if page.records.is_empty() => {
+                    why.push(format!("{} gives out nothing", replica.url()));
+                    continue;
+                }
+                Ok(page) => page,
+                Err(error) => {
+                    why.push(error.to_string());
+                    continue;
+                }
+            };
+            let mut run = page.records;
+            loop {
+                let copy = run.clone();
+                let verified = match self.verifier.verify_run(run) {
+                    Ok(verified) => verified,
+                    // A run whose newest record does not verify says nothing of those before it.
+                    Err((0, refused)) if is_rule(&refused) => {
+                        self.lanes[lane].ended = true;
+                        self.skipped.push(Skipped {
+                            writer,
+                            seq: from,
+                            why: refused.to_string(),
+                        });
+                        return Ok(Vec::new());
+                    }
+                    Err((index, refused)) if index > 0 && is_rule(&refused) => {
+                        run = copy;
+                        run.truncate(index);
+                        continue;
+                    }
+                    Err((index, refused)) => {
+                        let lie = Lie::Refused {
+                            writer,
+                            seq: from + index as u64,
+                            error: Box::new(refused),
+                        };
+                        why.push(replica.lied(lie).to_string());
+                        break;
+                    }
+                };
+                let mut applied = Vec::with_capacity(verified.len());
+                for record in verified {
+                    let seq = record.record().header().seq;
+                    let taken = self.verifier.apply(record).map_err(|error| LogError::Refused {
+                        writer,
+                        seq,
+                        error: Box::new(error),
+                    })?;
+                    applied.push(taken);
+                }
+                return Ok(applied);
+            }
+        }
+        Err(LogError::Withheld {
+            writer,
+            seq: from,
+            why: if why.is_empty() {
+                "the replica that named it is silent".to_owned()
+            } else {
+                why.join("; ")
+            },
+        })
+    }
+}
+
+impl Iterator for Reader<'_> {
+    type Item = Result<Applied, LogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        for at in 0..self.lanes.len() {
+            if let Err(error) = self.fill(at) {
+                self.lanes[at].ended = true;
+                return Some(Err(error));
+            }
+        }
+        self.lanes.retain(|lane| !lane.ended || !lane.front.is_empty());
+        let least = self.lanes.iter_mut().min_by_key(|lane| rank(lane))?;
+        least.front.pop_front().map(Ok)
+    }
+}
+
+fn rank(lane: &Lane) -> (Option<Clock>, WriterId) {
+    let front = lane.front.front();
+    let clock = front.map(|applied| applied.record().header().clock);
+    (clock, lane.target.writer)
+}
+
+/// Whether it is the writer who may not write this, and not a replica that sent something wrong.
+pub(super) const fn is_rule(refused: &Refused) -> bool {
+    matches!(
+        refused,
+        Refused::Revoked { .. }
+            | Refused::NotAdmitted { .. }
+            | Refused::Simulated { .. }
+            | Refused::Certificate { .. }
+            | Refused::Forked { .. }
+            | Refused::Generation { .. }
+    )
+}
+
+/// Records of a page: one signature check for so many.
+const PAGE_RECORDS: u64 = 256;
