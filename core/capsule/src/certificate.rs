@@ -165,10 +165,6 @@ impl Opening {
     pub const fn certificate(&self) -> Option<&Verified<WriterCertificate>> {
         self.certificate.as_ref()
     }
-
-    pub(crate) fn into_parts(self) -> (PublicKey, Option<Verified<WriterCertificate>>) {
-        (self.key, self.certificate)
-    }
 }
 
 fn certificate(

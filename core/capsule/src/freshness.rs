@@ -194,24 +194,28 @@ pub enum NotResumed {
     },
     /// The replicas' newest record is older than what the writer remembers.
     #[error(
-        "the replicas were rolled back: the writer wrote {remembered}, and they have {found:?}; do \
+        "the replicas were rolled back: the writer wrote {remembered}, and they end at {found:?}; do \
          not write; restore them, or open a new chain"
     )]
     RolledBack {
         /// What the writer remembers.
         remembered: Head,
-        /// The newest that verifies.
-        found: Option<Head>,
+        /// The newest position that verifies.
+        found: Option<u64>,
     },
     /// Two records of the writer's own for one position: somebody else writes with its key.
     #[error(
-        "the chain is forked: {first} and {second}; do not write; the owner must revoke the key"
+        "the chain of {writer} is forked at {seq}; do not write; the owner must revoke the key"
     )]
     Forked {
+        /// The writer itself.
+        writer: WriterId,
+        /// Where.
+        seq: u64,
         /// One record.
-        first: Head,
+        first: Digest,
         /// The other.
-        second: Head,
+        second: Digest,
     },
 }
 
@@ -263,20 +267,27 @@ pub fn resume_head(
             (Fetched::Unreachable, _) => return Err(NotResumed::Unreachable { head: *head }),
             (Fetched::Wrong, _) => {}
             (Fetched::Right, None) => found = Some(*head),
-            (Fetched::Right, Some(first)) => {
-                let second = *head;
-                return Err(NotResumed::Forked { first, second });
-            }
+            (Fetched::Right, Some(first)) => return Err(forked(&first, head)),
         }
     }
     match (remembered, found) {
         (Some(remembered), found) if found.is_none_or(|found| found.seq < remembered.seq) => {
+            let found = found.map(|head| head.seq);
             Err(NotResumed::RolledBack { remembered, found })
         }
         (Some(first), Some(second)) if first.seq == second.seq && first != second => {
-            Err(NotResumed::Forked { first, second })
+            Err(forked(&first, &second))
         }
         (_, found) => Ok(found),
+    }
+}
+
+fn forked(first: &Head, second: &Head) -> NotResumed {
+    NotResumed::Forked {
+        writer: first.writer,
+        seq: first.seq,
+        first: first.hash,
+        second: second.hash,
     }
 }
 

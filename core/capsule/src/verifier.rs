@@ -339,7 +339,7 @@ impl Verifier {
 
     fn key<'a>(&'a self, effect: &'a Effect, chain: Option<&'a Chain>) -> &'a PublicKey {
         match (effect, chain) {
-            (Effect::Opens(key, _), _) => key,
+            (Effect::Opens(opening), _) => opening.key(),
             (_, Some(chain)) => chain.key(),
             (_, None) => self.metadata.owner(),
         }
@@ -357,9 +357,11 @@ impl Verifier {
                 chain.extend(record, signature_checked);
                 chain
             }
-            (None, Effect::Opens(key, certificate)) => {
-                Chain::start(key.clone(), certificate.clone(), record)
-            }
+            (None, Effect::Opens(opening)) => Chain::start(
+                opening.key().clone(),
+                opening.certificate().cloned(),
+                record,
+            ),
             (None, _) => Chain::start(self.metadata.owner().clone(), None, record),
         }
     }

@@ -32,6 +32,11 @@
 //! | B32 | panics on bad input | here; fuzz targets in `testing/fuzz` |
 //! | B33 | no tests, constants in headers | this folder; limits and keys are arguments |
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed unwrap in the cast is a failed test"
+)]
+
 use bield_capsule::{
     Acknowledgement, Batch, CapsuleName, Change, Durability, GenerationKey, Head, Header, Kept,
     KeyRing, Metadata, OpenError, Received, Refused, Suite, Verifier, VerifierPolicy, Writer,

@@ -359,7 +359,7 @@ fn a_writer_that_remembers_more_than_its_replicas_does_not_write() {
         cast.ask(Some(remembered), &said, right),
         Err(NotResumed::RolledBack {
             remembered,
-            found: Some(old)
+            found: Some(old.seq)
         })
     );
     let empty = [1, 2].map(|by| signed(by, page(&cast.stage, &[])));

@@ -8,8 +8,8 @@ use bield_envelope::Verified as VerifiedStatement;
 use super::chain::{Chain, admission};
 use super::{Context, Verifier};
 use crate::{
-    CertificateError, Config, Kind, Opening, PublicKey, Received, Refused, Through,
-    WriterCertificate, decode_changes,
+    CertificateError, Config, Kind, Opening, Received, Refused, Through, WriterCertificate,
+    decode_changes,
 };
 
 /// How far a replica's clock may be from the writer's when it compares arrivals (`spec/06 §6`).
@@ -18,7 +18,7 @@ pub const ARRIVAL_GRACE: Duration = Duration::from_secs(60);
 /// What a record that obeys the rules does.
 pub(super) enum Effect {
     /// Begins a writer's chain.
-    Opens(PublicKey, Option<VerifiedStatement<WriterCertificate>>),
+    Opens(Box<Opening>),
     /// Begins or continues the config chain.
     Configures(Box<Config>),
     /// Continues a chain.
@@ -175,14 +175,13 @@ impl Verifier {
         }
         let opening =
             Opening::decode(header.suite, &header.capsule, &header.writer, record.body())?;
-        let (key, certificate) = opening.into_parts();
-        self.admits(config, certificate.as_ref(), record, context)?;
+        self.admits(config, opening.certificate(), record, context)?;
         if self.chains.len() > self.policy.writers_max {
             return Err(Refused::Writers {
                 max: self.policy.writers_max,
             });
         }
-        Ok(Effect::Opens(key, certificate))
+        Ok(Effect::Opens(Box::new(opening)))
     }
 
     /// Whether the writer may write this record (`spec/06 §5, §6`).
