@@ -26,7 +26,7 @@ from values import Refused, at, need
 
 
 def verify_export(data: bytes, name: bytes | None = None, simulated: bool = False, keys: Keys | None = None) -> Capsule:
-    """Two passes: the owner's chain, then all others under everything it says (§5: revocations count backwards)."""
+    """In the file's order, as a replica takes them; `refused_since` tells what later config records undo."""
     need(data[:5] == b"bldc\x01", "§12", "not an export")
     frames, offset = [], 5
     while offset < len(data) or not frames:
@@ -36,30 +36,12 @@ def verify_export(data: bytes, name: bytes | None = None, simulated: bool = Fals
         offset += 4 + size
     metadata = Metadata(frames.pop(0)[1], name)
     capsule = Capsule(metadata, simulated, keys)
-    arrived: dict[int, int] = {}  # config seq → its place in the file
-
-    def add(number: int) -> None:
-        offset, record = frames[number]
+    for number, (offset, record) in enumerate(frames):
         place = f"record {number} at offset {offset}"
         if len(record) >= 80:
             place += f", writer {record[40:72].hex()}, seq {int.from_bytes(record[72:80], 'big')}"
         with at(place):
-            header = capsule.add(record)
-            first = arrived.setdefault(header.config, number)
-            need(first <= number, "§12", "the record comes before its config record")
-
-    failed = None
-    owners = [number for number, (_, record) in enumerate(frames) if record[40:72] == metadata.owner]
-    for number in owners:
-        try:
-            add(number)
-        except Refused as reason:
-            failed = (number, reason)
-            break
-    for number in sorted(set(range(failed[0] if failed else len(frames))) - set(owners)):
-        add(number)
-    if failed:
-        raise failed[1]
+            capsule.add(record)
     return capsule
 
 
@@ -77,6 +59,8 @@ def read_keys(text: str) -> Keys:
 
 def show_export(capsule: Capsule) -> None:
     print(f"capsule {capsule.name.hex()}, suite {capsule.suite.number}: every record verifies")
+    for header, reason in capsule.refused_since():
+        print(f"  refused since, with all after it: {header.names}: {reason}")
     for chain in capsule.chains.values():
         if chain.headers:
             head = chain.headers[-1]
@@ -129,7 +113,7 @@ def main(arguments: list[str]) -> int:
         elif given.command == "statement":
             by, said = {"acknowledgement": acknowledgement, "heads": heads}[given.kind](data)
             need(given.name in (None, said[0]), "§8", "the statement is about another capsule")
-            print(f"ed25519:{by.hex()} says: {said}")
+            print(f"ed25519:{by.hex()} says: {json.dumps(said, default=bytes.hex)}")
         else:
             import vectors
 

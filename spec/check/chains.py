@@ -3,8 +3,7 @@
 In: records, one by one.  Out: a `Capsule` that holds only what is verified.
 """
 
-import base64
-import hashlib
+import re
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
@@ -27,8 +26,8 @@ from records import (
 from values import (
     ABSENT_OK,
     Check,
+    Refused,
     Suite,
-    check_measurement,
     fields,
     is_bool,
     is_bytes_up_to,
@@ -133,16 +132,8 @@ class Config:
         self.quorum = (replicas, witnesses)
 
     def _witness(self, _: int, verifier_key: str) -> None:
-        name, _, rest = verifier_key.partition("+")
-        key_hash, _, encoded = rest.partition("+")
-        try:
-            key = base64.b64decode(encoded, validate=True)
-        except ValueError:
-            key = b""
-        fit = (
-            name and " " not in name and key and key_hash == hashlib.sha256(name.encode() + b"\n" + key).hexdigest()[:8]
-        )
-        need(fit, "§5", "witness: not a C2SP verifier key")
+        form = re.fullmatch(r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*", verifier_key)
+        need(form, "§5", "witness: not of the form of a C2SP verifier key")  # what the key is, is for §11 to say
         self.witnesses.add(verifier_key)
 
     def _unwitness(self, _: int, name: str) -> None:
@@ -155,16 +146,13 @@ class Config:
 
     def _codes(self, _: int, principal: bytes, codes: list[bytes]) -> None:
         need(codes and all(a < b for a, b in zip(codes, codes[1:])), "§5", "codes: 1 to 64, ascending, each once")
-        for code in codes:
-            check_measurement(code, "§5")
         self.codes[principal] = codes
 
     def generation_at(self, seq: int) -> int:
         """The newest generation as of a config record; 0: none yet."""
         return sum(since <= seq for since, _ in self.generations)
 
-    def check_admitted(self, chain: "Chain", opening: Header) -> None:
-        """Of the chain's writer, with all config records there are; not when the record was written."""
+    def _check_admitted(self, chain: "Chain", opening: Header) -> None:
         granted = chain.certificate
         by = granted.by if granted else None
         excluding = [keep for seq, principal, keep in self.uncertified if principal == by and opening.config < seq]
@@ -175,7 +163,9 @@ class Config:
         admitted = chain.writer in self.admitted or (counts and (by in self.certified or excluding))
         need(admitted, "§5", "the writer is not admitted: no change names its key, and no certificate that counts does")
 
-    def check_not_revoked(self, header: Header) -> None:
+    def check_writer(self, chain: "Chain", opening: Header, header: Header) -> None:
+        """By all config records there are, not by those when the record was written."""
+        self._check_admitted(chain, opening)
         last = self.revoked.get(header.writer)
         need(last is None or header.seq <= last, "§5", f"the writer is revoked; the last seq that counts is {last}")
 
@@ -199,8 +189,6 @@ def certificate(data: bytes, name: bytes, writer: bytes) -> Certificate:
         3: ("simulated", is_bool), 4: ("not before", is_time), 5: ("not after", is_time),
     })  # fmt: skip
     need(capsule == name and holder == writer, "§6", "the certificate is for another capsule or writer")
-    if code is not None:
-        check_measurement(code, "§6")
     return Certificate(by, code, simulated, not_before, not_after)
 
 
@@ -312,7 +300,7 @@ class Capsule:
             need(digest == chain.headers[seq].hash, "§3", f"the skip pointer to seq {seq} is not that record's hash")
 
     def check_authority(self, chain: Chain, header: Header) -> None:
-        """The writer may write this, by all config records known (§5) and its certificate (§6)."""
+        """The writer may write this, by all config records known so far (§5) and its certificate (§6)."""
         known = len(self.config.headers)
         need(header.config < known, "§5", f"config {header.config} has not arrived; {known} config records have")
         opening = chain.headers[0] if chain.headers else header
@@ -322,8 +310,7 @@ class Capsule:
                 "§3",
                 "the parent is not that config record",
             )
-        self.config.check_admitted(chain, opening)
-        self.config.check_not_revoked(header)
+        self.config.check_writer(chain, opening, header)
         if granted := chain.certificate:
             need(
                 granted.not_before <= header.time < granted.not_after,
@@ -365,6 +352,18 @@ class Capsule:
                 need(entry[0] == 1, "§4", "an entry key is given for an entry that is not erasable")
                 entries[index] = b"\0" + open_erasable(self.suite, self.name, entry_key, entry)
         self.opened[header.writer, header.seq] = entries
+
+    def refused_since(self) -> list[tuple[Header, Refused]]:
+        """Of each chain the first record that counts no more: revocations count backwards (§5)."""
+        found = []
+        for chain in self.chains.values():
+            for header in chain.headers if chain.writer != self.metadata.owner else []:
+                try:
+                    self.config.check_writer(chain, chain.headers[0], header)
+                except Refused as reason:
+                    found.append((header, reason))
+                    break
+        return found
 
     def not_checked(self) -> list[str]:
         """What the bytes alone do not tell, and what nobody could find in them."""

@@ -60,7 +60,7 @@ def check_path(head: Header, path: list[Header]) -> None:
 
 
 def pieces_of(span: range, piece: int) -> set[int]:
-    return set(range(span.start // piece, (span.stop - 1) // piece + 1))
+    return set(range(span.start // piece, (span.stop - 1) // piece + 1)) if span else set()
 
 
 def open_slice(suite: Suite, root: bytes, length: int, wanted: set[int], data: bytes) -> dict[int, bytes]:

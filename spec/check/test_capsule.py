@@ -403,7 +403,7 @@ class TestCapsule(unittest.TestCase):
             ("§5", "unreplica", lambda c, w: c.configure([7, [b"\x01" * 32]])),
             ("§5", "uncertify", lambda c, w: c.configure([1, [b"\x01" * 32, []]])),
             ("§5", "unwitness", lambda c, w: c.configure([10, ["nobody"]])),
-            ("§5", "C2SP", lambda c, w: c.configure([9, ["name+00000000+AAAA"]])),
+            ("§5", "C2SP", lambda c, w: c.configure([9, ["name+0000000+AAAA"]])),
             ("§5", "32 bytes", lambda c, w: c.configure([2, [b"\x01" * 31]])),
             ("§5", "ascending", lambda c, w: c.configure([12, [bytes(32), [cbor.encode([1, bytes(32)])] * 2]])),
             ("§6", "is missing", lambda c, w: Chain(c, c.writers[3]).add(OPEN, empty, w.records[0].fields["parents"])),
@@ -424,7 +424,7 @@ class TestCapsule(unittest.TestCase):
             ("§5", "not admitted", {"by": stranger}),
             ("§6", "another capsule or writer", {"capsule": other}),
             ("§6", "another capsule or writer", {"writer": other}),
-            ("§6", "measurement", {"code": cbor.encode([1, bytes(48)])}),
+            ("§6", "another type or size", {"code": bytes(129)}),
             ("§6", "simulated", {"simulated": True}),
             ("§6", "outside", {"from": T0 + 1}),
             ("§6", "outside", {"until": T0}),
@@ -458,22 +458,37 @@ class TestCapsule(unittest.TestCase):
             chain.data([b"\0"])
             chain.data([b"\0"])
             capsule.configure(*changes)
+            capsule.chain = chain
             return capsule
 
-        writer = Built(1).writers[3].id
+        def undone(*changes: Any) -> list[tuple[int, str]]:
+            return [(header.seq, reason.rule[:25]) for header, reason in late(*changes).verify().refused_since()]
+
+        writer, certifier = Built(1).writers[3].id, Principal(10).id
         code = [cbor.encode([1, bytes([n]) * 32]) for n in (7, 8)]
-        self.refuses("§5", "revoked", late([3, [writer, 1]]).verify)
-        self.refuses("§5", "revoked", late([3, [writer, None]]).verify)
-        self.refuses("§5", "counts no more", late([1, [Principal(10).id, []]]).verify)
-        self.refuses("§5", "not admitted", late([12, [Principal(10).id, code[1:]]]).verify)
-        late([3, [writer, 2]]).verify()
-        late([1, [Principal(10).id, [writer]]]).verify()
-        late([12, [Principal(10).id, code]]).verify()
+        self.assertEqual(undone([3, [writer, 1]]), [(2, "the writer is revoked; th")])
+        self.assertEqual(undone([3, [writer, 0]], [3, [writer, 2]]), [(1, "the writer is revoked; th")])
+        self.assertEqual(undone([3, [writer, None]]), [(0, "the writer is revoked; th")])
+        self.assertEqual(undone([1, [certifier, []]]), [(0, "the writer's certifier co")])
+        self.assertEqual(undone([12, [certifier, code[1:]]]), [(0, "the writer is not admitte")])
+        self.assertEqual(undone([3, [writer, 2]]), [])
+        self.assertEqual(undone([1, [certifier, [writer]]]), [])
+        self.assertEqual(undone([12, [certifier, code]]), [])
+
+        capsule = late([3, [writer, 2]])
+        capsule.chain.data([b"\0"])
+        self.refuses("§5", "revoked", capsule.verify)
+        capsule = late([3, [writer, 2]])
+        capsule.chain.data([b"\0"], config=0)  # as if written before
+        self.refuses("§5", "revoked", capsule.verify)
+        self.refuses(
+            "§5", "revoked", lambda: verify_proof(cbor.encode(proof_of(capsule, capsule.chain, 3, 1)), capsule.name)
+        )
 
     def test_an_export_keeps_its_order(self) -> None:
         capsule, _, _ = story(1)
         capsule.order[0], capsule.order[1] = capsule.order[1], capsule.order[0]
-        self.refuses("§12", "before its config", capsule.verify)
+        self.refuses("§5", "config 0 has not arrived", capsule.verify)
 
     def test_two_records_for_one_place_are_a_fork(self) -> None:
         capsule = Built(1)

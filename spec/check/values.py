@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import blake3_tree
 import cbor
@@ -86,6 +87,15 @@ class Suite:
 
     def writer(self, key: bytes) -> bytes:
         return self.hash("bield capsule writer v1", bytes([self.number]), key)
+
+    def public(self, seed: bytes) -> bytes:
+        """The public key of a private one."""
+        if self.number == 1:
+            return ed25519.Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        if self.number == 2:
+            point = ec.derive_private_key(int.from_bytes(seed, "big"), ec.SECP256R1()).public_key()
+            return point.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+        return mldsa.MLDSA44PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
 
     def check_key(self, key: Any, clause: str) -> None:
         need(type(key) is bytes and len(key) == self.key_bytes, clause, f"a public key has {self.key_bytes} bytes")
@@ -196,9 +206,3 @@ def statement(data: bytes, domain: str, most: int, clause: str, principal: bytes
     covered = cbor.encode(["Signature1", protected, domain.encode(), payload])
     need(len(signature) == 64 and _verify(1, by, signature, covered), clause, f"{what}: signature")
     return by, value(payload, most, clause, what)
-
-
-def check_measurement(code: bytes, clause: str) -> None:
-    v = value(code, 128, clause, "code")
-    fit = type(v) is list and len(v) == 2 and type(v[0]) is int and type(v[1]) is bytes
-    need(fit and len(v[1]) == {1: 32, 2: 48, 3: 48}.get(v[0]), clause, "code: not a measurement (spec 02 §1)")
