@@ -5,8 +5,8 @@
 //! Always true: a write or a new name may be lost until its sync has returned, and nothing here
 //! syncs on its own; a write may be short; an error of a sync is final for what it covered.
 //!
-//! [`Files`] is a real directory, owned by one process at a time. [`Faulty`] keeps everything in
-//! memory and fails, tears, loses and forgets on demand.
+//! [`Files`] is a real directory, owned by one process at a time. `Faulty` (feature `faulty`) keeps
+//! everything in memory and fails, tears, loses and forgets on demand.
 //!
 //! Not here: which bytes to write (`journal`).
 

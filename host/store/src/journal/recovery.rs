@@ -8,7 +8,7 @@
 //! synced is an error that changes nothing; [`Mode::Salvage`] reads around it and writes nothing.
 //! What was in the system's memory only, after a kill, is synced before it is shown.
 //!
-//! Cost: one read of all files at about the disk's speed; a sealed segment below
+//! Cost: one read and one checksum pass over all files, one after the other; a sealed segment below
 //! [`Options::known`] costs two small reads instead. Memory: one segment file at a time.
 
 use std::ops::ControlFlow;
@@ -120,7 +120,7 @@ struct Opening<'v, 'a, D: Disk> {
     journal: SegmentJournal<D>,
     visit: &'v mut Visit<'a>,
     shows: bool,
-    /// One segment's file, reused: fresh memory for each costs a third of recovery's time.
+    /// One segment's file, reused: fresh memory for each is paid for in page faults.
     buffer: Vec<u8>,
 }
 

@@ -287,12 +287,17 @@ fn a_cut_lasts_before_anything_is_written_behind_it() {
         journal.append(&[b"aaaa", b"bbbb", b"cccc"]).unwrap();
         journal.sync().unwrap();
         drop(journal);
-        disk.tamper("00000000000000000000.segment", |bytes| bytes[65 + 24 + 20] ^= 1);
+        disk.tamper("00000000000000000000.segment", |bytes| {
+            bytes[65 + 24 + 20] ^= 1
+        });
         let (mut journal, _) = open(disk.clone(), SMALL).unwrap();
         journal.append(&[b"dddd"]).unwrap();
         let (_, found) = open(disk.restart(Survival::Seed(seed)), SMALL).unwrap();
         let appended: [&[u8]; 2] = [b"aaaa", b"dddd"];
-        assert!(appended[..found.len().min(2)] == borrowed(&found), "{found:?}");
+        assert!(
+            appended[..found.len().min(2)] == borrowed(&found),
+            "{found:?}"
+        );
     }
 }
 
