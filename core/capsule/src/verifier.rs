@@ -24,6 +24,7 @@
 mod chain;
 mod refused;
 mod rules;
+mod verified;
 
 use core::ops::Bound;
 use std::collections::BTreeMap;
@@ -34,9 +35,10 @@ pub use self::chain::Chain;
 pub use self::refused::Refused;
 pub use self::rules::ARRIVAL_GRACE;
 use self::rules::{Effect, State};
+pub use self::verified::{Applied, Verified};
 use crate::{
-    Config, Entries, Fork, ForkError, ForkProof, Head, KeyRing, Kind, Metadata, OpenError,
-    PublicKey, Received, Through, WriterId, body,
+    Config, Fork, ForkError, ForkProof, Head, Kind, Metadata, PublicKey, Received, Through,
+    WriterId,
 };
 
 /// Most writers of a capsule unless policy says otherwise: 64 MiB of chains.
@@ -414,55 +416,6 @@ impl Verifier {
         }
     }
 }
-
-/// A record that a [`Verifier`] found right. There is no other way to make one.
-#[derive(Debug)]
-pub struct Verified {
-    record: Received,
-    signature_checked: bool,
-}
-
-/// A verified record that a [`Verifier`] took into account. There is no other way to make one.
-#[derive(Debug)]
-pub struct Applied {
-    record: Received,
-    signature_checked: bool,
-}
-
-macro_rules! verified_record {
-    ($name:ident) => {
-        impl $name {
-            /// The record.
-            #[must_use]
-            pub const fn record(&self) -> &Received {
-                &self.record
-            }
-
-            /// Gives up the proof of verification.
-            #[must_use]
-            pub fn into_record(self) -> Received {
-                self.record
-            }
-
-            /// Whether the record's own signature was checked; else a later one covers it by hash.
-            #[must_use]
-            pub const fn signature_checked(&self) -> bool {
-                self.signature_checked
-            }
-
-            /// Opens the body of a data record.
-            ///
-            /// # Errors
-            /// The key ring has no key for it, or the writer sealed it wrongly.
-            pub fn open(&self, keys: &KeyRing) -> Result<Entries, OpenError> {
-                body::open_with(&self.record, keys)
-            }
-        }
-    };
-}
-
-verified_record!(Verified);
-verified_record!(Applied);
 
 #[cfg(test)]
 pub(crate) mod tests;

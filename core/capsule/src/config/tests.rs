@@ -1,7 +1,7 @@
 use bield_envelope::{Secret, Seeded, Time};
 
 use super::*;
-use crate::WriterKey;
+use crate::{CODE_BYTES_MAX, WriterKey};
 
 fn config() -> Config {
     let key = WriterKey::generate(Suite::Ed25519, &mut Seeded::new(1));

@@ -1,0 +1,214 @@
+//! One change after the other: the rules of `spec/06 §5`, and what contradicts them.
+
+use bield_envelope::Principal;
+
+use super::{
+    ADMITTED_MAX, CERTIFIERS_MAX, CONFIG_GENERATIONS_MAX, Change, Config, ConfigError,
+    FORMER_CERTIFIERS_MAX, Former, Generation, KEPT_WRITERS_MAX, Quorum, REPLICAS_MAX, REVOKED_MAX,
+    TEXT_BYTES_MAX, WITNESSES_MAX,
+};
+use crate::{CODE_BYTES_MAX, PublicKey, WriterId};
+
+impl Config {
+    pub(super) fn change(&mut self, step: Step, change: &Change) -> Result<(), ConfigError> {
+        match change {
+            Change::Certify(principal) => self.certify(step, principal),
+            Change::Uncertify { principal, keep } => self.uncertify(step, principal, keep),
+            Change::Codes { principal, codes } => self.restrict(step, principal, codes),
+            Change::Admit(key) => self.admit(step, key),
+            Change::Revoke { writer, last } => self.revoke(step, writer, *last),
+            Change::Generation { number, commitment } => {
+                if self.generations.len() >= CONFIG_GENERATIONS_MAX {
+                    return Err(step.full("generations", CONFIG_GENERATIONS_MAX));
+                }
+                step.agrees(*number == self.generation() + 1, "generation out of order")?;
+                self.generations.push(Generation {
+                    from: self.records.len() as u64,
+                    commitment: *commitment,
+                    erased: false,
+                });
+                Ok(())
+            }
+            Change::Erase(number) => {
+                let known = self.row(*number).is_some_and(|row| !row.erased);
+                step.agrees(known, "no such generation, or erased before")?;
+                self.generations[*number as usize - 1].erased = true;
+                Ok(())
+            }
+            Change::Replica { principal, address } => {
+                step.rule(address.len() <= TEXT_BYTES_MAX, "address is too long")?;
+                if self.replicas.len() >= REPLICAS_MAX {
+                    return Err(step.full("replicas", REPLICAS_MAX));
+                }
+                let new = self.replicas.insert(*principal, address.clone()).is_none();
+                step.agrees(new, "a replica already")
+            }
+            Change::Unreplica(principal) => {
+                step.agrees(self.replicas.remove(principal).is_some(), "no such replica")
+            }
+            Change::Quorum {
+                replicas,
+                witnesses,
+            } => {
+                step.rule(*replicas >= 1, "a quorum has at least one replica")?;
+                self.quorum = Quorum {
+                    replicas: *replicas,
+                    witnesses: *witnesses,
+                };
+                Ok(())
+            }
+            Change::Witness(key) => {
+                let name = witness_name(key);
+                let name = name.ok_or(step.broken("not a verifier key"))?;
+                if self.witnesses.len() >= WITNESSES_MAX {
+                    return Err(step.full("witnesses", WITNESSES_MAX));
+                }
+                let new = self.witnesses.insert(name.to_owned(), key.clone());
+                step.agrees(new.is_none(), "a witness of this name already")
+            }
+            Change::Unwitness(name) => {
+                step.agrees(self.witnesses.remove(name).is_some(), "no such witness")
+            }
+            Change::Quota(bytes) => {
+                self.quota = Some(*bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn certify(&mut self, step: Step, principal: &Principal) -> Result<(), ConfigError> {
+        // What was taken away stays away: a certifier that returns would bring back writers that
+        // verifiers have refused.
+        let former = self.former.contains_key(principal);
+        step.agrees(!former, "certified before; use a new key")?;
+        if self.certifiers.len() >= CERTIFIERS_MAX {
+            return Err(step.full("certifiers", CERTIFIERS_MAX));
+        }
+        let new = self.certifiers.insert(*principal, None).is_none();
+        step.agrees(new, "certified already")
+    }
+
+    fn uncertify(
+        &mut self,
+        step: Step,
+        principal: &Principal,
+        keep: &[WriterId],
+    ) -> Result<(), ConfigError> {
+        step.rule(
+            keep.is_sorted_by(|a, b| a < b),
+            "kept writers ascend, each once",
+        )?;
+        let Some(codes) = self.certifiers.remove(principal) else {
+            return Err(step.contradiction("no such certifier"));
+        };
+        if self.former.len() >= FORMER_CERTIFIERS_MAX {
+            return Err(step.full("former certifiers", FORMER_CERTIFIERS_MAX));
+        }
+        self.kept += keep.len();
+        if self.kept > KEPT_WRITERS_MAX {
+            return Err(step.full("kept writers", KEPT_WRITERS_MAX));
+        }
+        let keep = keep.iter().copied().collect();
+        self.former.insert(*principal, Former { codes, keep });
+        Ok(())
+    }
+
+    fn restrict(
+        &mut self,
+        step: Step,
+        principal: &Principal,
+        codes: &[Vec<u8>],
+    ) -> Result<(), ConfigError> {
+        step.rule(
+            !codes.is_empty()
+                && codes.iter().all(|code| code.len() <= CODE_BYTES_MAX)
+                && codes.is_sorted_by(|a, b| a < b),
+            "1 to 64 codes of at most 128 bytes ascend, each once",
+        )?;
+        let Some(of) = self.certifiers.get_mut(principal) else {
+            return Err(step.contradiction("no such certifier"));
+        };
+        *of = Some(codes.iter().cloned().collect());
+        Ok(())
+    }
+
+    fn admit(&mut self, step: Step, key: &[u8]) -> Result<(), ConfigError> {
+        let key = PublicKey::from_bytes(self.suite, key);
+        let writer = key.ok_or(step.broken("not a key of the suite"))?.id();
+        step.agrees(
+            writer != self.owner,
+            "the owner configures, and nothing else",
+        )?;
+        step.agrees(!self.revoked.contains_key(&writer), "a revoked writer")?;
+        if self.admitted.len() >= ADMITTED_MAX {
+            return Err(step.full("admitted writers", ADMITTED_MAX));
+        }
+        step.agrees(self.admitted.insert(writer), "admitted already")
+    }
+
+    fn revoke(
+        &mut self,
+        step: Step,
+        writer: &WriterId,
+        last: Option<u64>,
+    ) -> Result<(), ConfigError> {
+        step.agrees(*writer != self.owner, "the owner cannot be revoked")?;
+        // `None`, nothing stays, is stricter than any `Some`, and that is how options compare.
+        let stricter = self.revoked.get(writer).is_none_or(|before| last < *before);
+        step.agrees(stricter, "revoked already, no less strictly")?;
+        if self.revoked.len() >= REVOKED_MAX && !self.revoked.contains_key(writer) {
+            return Err(step.full("revoked writers", REVOKED_MAX));
+        }
+        self.revoked.insert(*writer, last);
+        Ok(())
+    }
+}
+
+/// The name in a C2SP verifier key, `name+hash+key`; whoever checks cosignatures parses the rest.
+fn witness_name(key: &str) -> Option<&str> {
+    let mut parts = key.splitn(3, '+');
+    let (name, hash, material) = (parts.next()?, parts.next()?, parts.next()?);
+    let hexadecimal = hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let plain = !name.is_empty() && !key.contains(char::is_whitespace);
+    let whole = hexadecimal && plain && !material.is_empty() && key.len() <= TEXT_BYTES_MAX;
+    whole.then_some(name)
+}
+
+/// Which change is being made; makes the errors.
+#[derive(Clone, Copy)]
+pub(super) struct Step {
+    pub(super) index: usize,
+}
+
+impl Step {
+    fn rule(self, holds: bool, rule: &'static str) -> Result<(), ConfigError> {
+        if holds {
+            Ok(())
+        } else {
+            Err(self.broken(rule))
+        }
+    }
+
+    fn agrees(self, holds: bool, what: &'static str) -> Result<(), ConfigError> {
+        if holds {
+            Ok(())
+        } else {
+            Err(self.contradiction(what))
+        }
+    }
+
+    const fn broken(self, rule: &'static str) -> ConfigError {
+        let index = self.index;
+        ConfigError::Rule { index, rule }
+    }
+
+    const fn contradiction(self, what: &'static str) -> ConfigError {
+        let index = self.index;
+        ConfigError::Contradiction { index, what }
+    }
+
+    pub(super) const fn full(self, what: &'static str, max: usize) -> ConfigError {
+        let index = self.index;
+        ConfigError::Full { index, what, max }
+    }
+}
