@@ -78,8 +78,8 @@ pub use metadata::{LABEL_BYTES_MAX, METADATA_BYTES_MAX, Metadata, MetadataError}
 pub use name::{CapsuleName, Clock, Head, WriterId};
 pub use path::{Headers, PATH_HEADERS_MAX, PathError, path, verify_consistency, verify_path};
 pub use proof::{
-    Acknowledged, AcknowledgementError, Authority, NotChecked, PROOF_BYTES_MAX, Proof, ProofError, Proven,
-    ProvenEntry,
+    Acknowledged, AcknowledgementError, Authority, NotChecked, PROOF_BYTES_MAX, Proof, ProofError,
+    Proven, ProvenEntry,
 };
 pub use queue::{LEVELS, Queue, QueueError, QueueGuard, QueueLimits, Ticket, Tickets};
 pub use record::{
