@@ -78,8 +78,6 @@ def show_proof(proven: Proven) -> None:
         print(f"  entry:  {proven.entry.hex()}")
     for by, kept in proven.acknowledged.items():
         print(f"  acknowledged by ed25519:{by.hex()}, kept {kept}")
-    for by in proven.not_counted:
-        print(f"  does not count: ed25519:{by.hex()} acknowledges and is not a replica of the configuration")
     for note in proven.capsule.not_checked():
         print(f"  not checked: {note}")
 

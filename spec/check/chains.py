@@ -42,6 +42,11 @@ from values import (
     value,
 )
 
+
+def ascending(items: list[bytes]) -> bool:
+    return all(a < b for a, b in zip(items, items[1:]))
+
+
 # ── §5: configuration ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -64,23 +69,31 @@ CHANGES: dict[int, tuple[str, list[Check]]] = {
 }
 
 
+CONFIG_RECORDS_MAX, GENERATIONS_MAX, WRITERS_MAX = 65_536, 65_536, 65_536
+CERTIFIERS_MAX, FORMER_CERTIFIERS_MAX, REPLICAS_MAX, WITNESSES_MAX = 64, 4096, 64, 64
+
+
 @dataclass
 class Config:
+    """What all changes so far say. Each method below is one change; it refuses what contradicts the state."""
+
     suite: Suite
+    owner: bytes
     headers: list[Header] = field(default_factory=list)
     certified: set[bytes] = field(default_factory=set)
-    uncertified: list[tuple[int, bytes, set[bytes]]] = field(default_factory=list)  # (config seq, principal, keep)
+    uncertified: dict[bytes, list[bytes]] = field(default_factory=dict)  # principal → the writers that stay
     codes: dict[bytes, list[bytes]] = field(default_factory=dict)  # principal → the only codes of its that count
     admitted: set[bytes] = field(default_factory=set)
     revoked: dict[bytes, int] = field(default_factory=dict)  # the last seq that counts; −1: none does
     generations: list[tuple[int, bytes]] = field(default_factory=list)  # (config seq, commitment), number 1 first
     erased: set[int] = field(default_factory=set)
     replicas: dict[bytes, str] = field(default_factory=dict)
-    witnesses: set[str] = field(default_factory=set)
-    quorum: tuple[int, int] | None = None
+    witnesses: dict[str, str] = field(default_factory=dict)  # name → verifier key
+    quorum: tuple[int, int] = (1, 0)
     quota: int | None = None
 
     def fold(self, header: Header, body: bytes) -> None:
+        need(len(self.headers) < CONFIG_RECORDS_MAX, "§5", "too many config records")
         changes = value(body, CONFIG_MAX, "§5", "changes")
         need(type(changes) is list and 1 <= len(changes) <= 256, "§5", "1 to 256 changes")
         need(len(changes) == header.count, "§3", "the count is not the number of changes")
@@ -99,31 +112,48 @@ class Config:
         self.headers.append(header)
 
     def _certify(self, _: int, principal: bytes) -> None:
+        known = principal in self.certified or principal in self.uncertified
+        need(not known, "§5", "certify: the principal is certified, or was")
         self.certified.add(principal)
+        need(len(self.certified) <= CERTIFIERS_MAX, "§5", "too many certifiers")
 
-    def _uncertify(self, seq: int, principal: bytes, keep: list[bytes]) -> None:
+    def _uncertify(self, _: int, principal: bytes, keep: list[bytes]) -> None:
         need(principal in self.certified, "§5", "uncertify: the principal is not certified")
+        need(ascending(keep), "§5", "uncertify: keep is not ascending, each once")
         self.certified.remove(principal)
-        self.uncertified.append((seq, principal, set(keep)))
+        self.uncertified[principal] = keep
+        need(len(self.uncertified) <= FORMER_CERTIFIERS_MAX, "§5", "too many former certifiers")
+        need(sum(map(len, self.uncertified.values())) <= WRITERS_MAX, "§5", "too many kept writers")
 
     def _admit(self, _: int, key: bytes) -> None:
         self.suite.check_key(key, "§5")
-        self.admitted.add(self.suite.writer(key))
+        writer = self.suite.writer(key)
+        known = writer in self.admitted or writer in self.revoked or writer == self.owner
+        need(not known, "§5", "admit: the writer is admitted, revoked, or the owner")
+        self.admitted.add(writer)
+        need(len(self.admitted) <= WRITERS_MAX, "§5", "too many admitted writers")
 
     def _revoke(self, _: int, writer: bytes, last: int | None) -> None:
         last = -1 if last is None else last
-        self.revoked[writer] = min(last, self.revoked.get(writer, last))
+        need(writer != self.owner, "§5", "revoke: the owner")
+        need(last < self.revoked.get(writer, last + 1), "§5", "revoke: the writer is revoked, and last is not lower")
+        self.revoked[writer] = last
+        need(len(self.revoked) <= WRITERS_MAX, "§5", "too many revoked writers")
 
     def _generation(self, seq: int, number: int, commitment: bytes) -> None:
         need(number == len(self.generations) + 1, "§5", f"generation {number} is out of order")
+        need(number <= GENERATIONS_MAX, "§5", "too many generations")
         self.generations.append((seq, commitment))
 
     def _erase(self, _: int, number: int) -> None:
         need(number <= len(self.generations), "§5", f"erase: generation {number} is unknown")
+        need(number not in self.erased, "§5", f"erase: generation {number} is erased")
         self.erased.add(number)
 
     def _replica(self, _: int, principal: bytes, address: str) -> None:
+        need(principal not in self.replicas, "§5", "replica: it is one")
         self.replicas[principal] = address
+        need(len(self.replicas) <= REPLICAS_MAX, "§5", "too many replicas")
 
     def _unreplica(self, _: int, principal: bytes) -> None:
         need(self.replicas.pop(principal, None) is not None, "§5", "unreplica: the replica is unknown")
@@ -132,20 +162,21 @@ class Config:
         self.quorum = (replicas, witnesses)
 
     def _witness(self, _: int, verifier_key: str) -> None:
-        form = re.fullmatch(r"[^+\s]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*", verifier_key)
-        need(form, "§5", "witness: not of the form of a C2SP verifier key")  # what the key is, is for §11 to say
-        self.witnesses.add(verifier_key)
+        form = re.fullmatch(r"([^+\s]+)\+[0-9a-fA-F]{8}\+\S+", verifier_key)
+        need(form, "§5", "witness: not of the form name+hash+key")  # whose key it is, is for §11 to say
+        need(form[1] not in self.witnesses, "§5", "witness: its name is one")
+        self.witnesses[form[1]] = verifier_key
+        need(len(self.witnesses) <= WITNESSES_MAX, "§5", "too many witnesses")
 
     def _unwitness(self, _: int, name: str) -> None:
-        gone = {key for key in self.witnesses if key.partition("+")[0] == name}
-        need(gone, "§5", "unwitness: the witness is unknown")
-        self.witnesses -= gone
+        need(self.witnesses.pop(name, None) is not None, "§5", "unwitness: the witness is unknown")
 
     def _quota(self, _: int, most: int) -> None:
         self.quota = most
 
     def _codes(self, _: int, principal: bytes, codes: list[bytes]) -> None:
-        need(codes and all(a < b for a, b in zip(codes, codes[1:])), "§5", "codes: 1 to 64, ascending, each once")
+        need(principal in self.certified, "§5", "codes: the principal is not certified")
+        need(codes and ascending(codes), "§5", "codes: 1 to 64, ascending, each once")
         self.codes[principal] = codes
 
     def generation_at(self, seq: int) -> int:
@@ -163,9 +194,15 @@ class Config:
         admitted = chain.writer in self.admitted or (counts and (by in self.certified or excluding))
         need(admitted, "§5", "the writer is not admitted: no change names its key, and no certificate that counts does")
 
-    def check_writer(self, chain: "Chain", opening: Header, header: Header) -> None:
-        """By all config records there are, not by those when the record was written."""
-        self._check_admitted(chain, opening)
+    def check_writer(self, chain: "Chain", header: Header) -> None:
+        """The chain counts up to here, by all config records there are, not by those when the record was written."""
+        if chain.writer not in self.admitted:
+            granted = chain.certificate
+            need(granted, "§5", "the writer is not admitted: no change names its key, and it has no certificate")
+            kept = chain.writer in self.uncertified.get(granted.by, [])
+            need(granted.by in self.certified or kept, "§5", "the writer is not admitted: its certifier does not count")
+            codes = self.codes.get(granted.by, [granted.code])
+            need(granted.code in codes, "§5", "the writer is not admitted: its certificate's code does not count")
         last = self.revoked.get(header.writer)
         need(last is None or header.seq <= last, "§5", f"the writer is revoked; the last seq that counts is {last}")
 
@@ -252,7 +289,7 @@ class Capsule:
     def __init__(self, metadata: Metadata, simulated: bool = False, keys: Keys | None = None) -> None:
         self.metadata, self.suite, self.name = metadata, metadata.suite, metadata.name
         self.simulated, self.keys = simulated, keys or Keys()
-        self.config = Config(self.suite)
+        self.config = Config(self.suite, metadata.owner)
         self.chains = {metadata.owner: Chain(metadata.owner, metadata.owner_key)}
         self.opened: dict[tuple[bytes, int], list[bytes]] = {}
         self.unread: set[int] = set()
@@ -268,6 +305,7 @@ class Capsule:
             self.config.fold(header, body)
         else:
             self.check_authority(chain, header)
+            self._check_parents(header)
         if header.kind == DATA:
             self._open(header, body)
         chain.headers.append(header)
@@ -303,25 +341,17 @@ class Capsule:
         """The writer may write this, by all config records known so far (§5) and its certificate (§6)."""
         known = len(self.config.headers)
         need(header.config < known, "§5", f"config {header.config} has not arrived; {known} config records have")
-        opening = chain.headers[0] if chain.headers else header
         if header.kind == OPEN:
             need(
                 header.parents[0][2] == self.config.headers[header.config].hash,
                 "§3",
                 "the parent is not that config record",
             )
-        self.config.check_writer(chain, opening, header)
-        if granted := chain.certificate:
-            need(
-                granted.not_before <= header.time < granted.not_after,
-                "§6",
-                "the clock is outside of the certificate's time",
-            )
-            need(
-                self.simulated or not granted.simulated,
-                "§6",
-                "the certificate says simulated, which is not allowed here",
-            )
+        self.config.check_writer(chain, header)
+        if (granted := chain.certificate) and chain.writer not in self.config.admitted:
+            in_time = granted.not_before <= header.time < granted.not_after
+            need(in_time, "§6", "the clock is outside the certificate's time")
+            need(self.simulated or not granted.simulated, "§6", "a simulated certificate is not allowed here")
         if header.kind == DATA:
             newest = self.config.generation_at(header.config)
             need(
@@ -329,6 +359,13 @@ class Capsule:
                 "§5",
                 f"generation {header.generation}; the newest as of config is {newest}",
             )
+
+    def _check_parents(self, header: Header) -> None:
+        for writer, seq, digest in header.parents:
+            known = self.chains.get(writer)
+            if known and seq < len(known.headers) and known.headers[seq].hash != digest:
+                cut_off = seq > self.config.revoked.get(writer, seq)
+                need(cut_off, "§5", f"the parent of writer {writer.hex()}, seq {seq} is known with another hash")
 
     def _open(self, header: Header, body: bytes) -> None:
         key = self.keys.generations.get(header.generation)
@@ -359,7 +396,7 @@ class Capsule:
         for chain in self.chains.values():
             for header in chain.headers if chain.writer != self.metadata.owner else []:
                 try:
-                    self.config.check_writer(chain, chain.headers[0], header)
+                    self.config.check_writer(chain, header)
                 except Refused as reason:
                     found.append((header, reason))
                     break
@@ -374,11 +411,6 @@ class Capsule:
             notes.append(f"bodies of generations {sorted(self.unread)}: no key")
         heads = {w: c.headers for w, c in self.chains.items()}
         missing = [p for p in self.loose_parents if len(heads.get(p[0], [])) <= p[1]]
-        other = [p for p in self.loose_parents if p not in missing and heads[p[0]][p[1]].hash != p[2]]
         if missing:
             notes.append(f"{len(missing)} parents name records that are not here")
-        if other:
-            notes.append(
-                f"{len(other)} parents name another record than the one here: their writers saw a fork, or lie"
-            )
         return notes

@@ -50,13 +50,16 @@ from values import (
 # ── §7: proofs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+ACKNOWLEDGEMENTS_MAX = 64
+
+
 def check_path(head: Header, path: list[Header]) -> None:
     need(len(path) <= PATH_MAX, "§7", f"a path of {len(path)} headers, at most {PATH_MAX}")
     for newer, older in zip([head, *path], path):
         need(older.writer == newer.writer and older.seq < newer.seq, "§7", "a path leads down one chain")
         pointer = newer.prev if older.seq == newer.seq - 1 else newer.skips.get(older.seq)
         need(pointer == older.hash, "§7", f"the header at seq {newer.seq} does not point to the one at seq {older.seq}")
-        newer.check_after(older)
+        newer.check_after(older)  # so only the head may be a close
 
 
 def pieces_of(span: range, piece: int) -> set[int]:
@@ -115,8 +118,7 @@ class Proven:
     head: Header
     target: Header
     entry: bytes | None
-    acknowledged: dict[bytes, int]  # replicas of the configuration → kept
-    not_counted: list[bytes]
+    acknowledged: dict[bytes, int]  # replica → kept
 
 
 def verify_proof(data: bytes, name: bytes, simulated: bool = False) -> Proven:
@@ -125,7 +127,7 @@ def verify_proof(data: bytes, name: bytes, simulated: bool = False) -> Proven:
         0: ("metadata", is_bytes_up_to(METADATA_MAX)), 1: ("config", is_list_of(is_bytes_up_to(PROOF_MAX))),
         2: ("opening", is_bytes_up_to(PROOF_MAX), ABSENT_OK), 3: ("head", is_bytes_up_to(PROOF_MAX)),
         4: ("path", is_list_of(is_bytes_up_to(PROOF_MAX))), 5: ("entry", lambda v: type(v) is dict, ABSENT_OK),
-        6: ("acknowledgements", is_list_of(is_bytes_up_to(1024))),
+        6: ("acknowledgements", is_list_of(is_bytes_up_to(1024), ACKNOWLEDGEMENTS_MAX)),
     })  # fmt: skip
     metadata = Metadata(metadata_bytes, name)
     suite, capsule = metadata.suite, Capsule(metadata, simulated)
@@ -147,25 +149,23 @@ def verify_proof(data: bytes, name: bytes, simulated: bool = False) -> Proven:
         with at(f"path header {number}"):
             path.append(Header(raw, metadata))
     check_path(head, path)
-    for header in (head, *path):
+    target = path[-1] if path else head
+    for header in (head, target):
         with at(header.names):
             check_in_proof(capsule, chain, header)
-    target = path[-1] if path else head
 
     found = None
     if entry is not None:
         with at("entry"):
             found = prove_entry(suite, target, entry)
     acknowledged: dict[bytes, int] = {}
-    not_counted = []
     for number, one in enumerate(signed):
         with at(f"acknowledgement {number}"):
             by, kept = acknowledgement_of(one, head)
-        if by in capsule.config.replicas:
-            acknowledged[by] = max(kept, acknowledged.get(by, 0))
-        else:
-            not_counted.append(by)
-    return Proven(capsule, head, target, found, acknowledged, not_counted)
+            need(by in capsule.config.replicas, "§7", "not signed by a replica of the configuration")
+            need(by > max(acknowledged, default=b""), "§7", "acknowledgements are not ascending by signer, each once")
+            acknowledged[by] = kept
+    return Proven(capsule, head, target, found, acknowledged)
 
 
 def check_in_proof(capsule: Capsule, chain: Chain, header: Header) -> None:
@@ -175,8 +175,6 @@ def check_in_proof(capsule: Capsule, chain: Chain, header: Header) -> None:
         need(same, "§7", "this is not the record that the proof carries for this seq")
     elif header.kind == CONFIG:
         refuse("§7", "the config records end before this one")
-    else:
-        header.check_after(chain.headers[0])
     if header.kind != CONFIG:
         capsule.check_authority(chain, header)
 
@@ -215,23 +213,29 @@ def heads(data: bytes) -> tuple[bytes, list[Any]]:
 
 
 def check_fresh(capsule: Capsule, statements: list[bytes], nonce: bytes) -> None:
-    """The state has all that `n − q + 1` replicas of its configuration name, in answer to this nonce."""
-    config, said = capsule.config, set()
-    need(config.quorum, "§9", "the configuration names no quorum")
+    """The state has all that `n − q + 1` replicas of its configuration name, in answer to this nonce.
+
+    A replica's pages come one after the other. What `at` says is for the caller to compare with its clock.
+    """
+    config, owner, pages = capsule.config, capsule.metadata.owner, {}
     for one in statements:
         by, (name, answered, _, named, config_head, after, more) = heads(one)
         need(name == capsule.name and answered == nonce, "§9", "a statement is for another capsule or nonce")
-        need(after is None and not more, "§9", "a statement is one page of several")
-        for writer, seq, digest in named + ([[capsule.metadata.owner, *config_head]] if config_head else []):
+        if by not in config.replicas:
+            continue
+        need(after == pages.get(by), "§9", "a page does not follow the one before it")
+        need(owner not in [writer for writer, _, _ in named], "§9", "the owner's head stands with the others")
+        for writer, seq, digest in named + ([[owner, *config_head]] if config_head else []):
             have = capsule.chains[writer].headers if writer in capsule.chains else []
-            need(
-                seq < len(have) and have[seq].hash == digest,
-                "§9",
-                f"the state is without writer {writer.hex()}, seq {seq}",
-            )
-        said |= {by} & set(config.replicas)
-    needed = len(config.replicas) - config.quorum[0] + 1
-    need(len(said) >= max(needed, 1), "§9", f"{len(said)} replicas answered, {needed} are needed")
+            last = config.revoked.get(writer, seq)
+            held = last < len(have) if seq > last else seq < len(have) and have[seq].hash == digest
+            need(held, "§9", f"the state is without writer {writer.hex()}, seq {seq}")
+        need(named or not more, "§9", "an empty page that says more")
+        pages[by] = named[-1][0] if more else b""
+    quorum, complete = config.quorum[0], sum(end == b"" for end in pages.values())
+    need(quorum <= len(config.replicas), "§9", "the quorum is larger than the number of replicas")
+    needed = len(config.replicas) - quorum + 1
+    need(complete >= needed, "§9", f"{complete} replicas answered, {needed} are needed")
 
 
 # ── §10: forks ───────────────────────────────────────────────────────────────────────────────────────────────────
