@@ -6,8 +6,9 @@ use bield_sdk::Home;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    call::Call, dev::Dev, grant::Grant, id::Id, init::Init, measure::Measure, pack::Pack,
-    push::Push, receipt::Receipt, status::Status, verify::Verify,
+    call::Call, capsule::Capsule, dev::Dev, grant::Grant, id::Id, init::Init, measure::Measure,
+    pack::Pack, push::Push, receipt::Receipt, status::Status, store::Store, store::Witness,
+    verify::Verify,
 };
 
 /// Sealed inference: models and requests that the host never sees.
@@ -42,6 +43,9 @@ pub(crate) enum Command {
     Receipt(Receipt),
     Status(Status),
     Measure(Measure),
+    Capsule(Capsule),
+    Store(Store),
+    Witness(Witness),
     Dev(Dev),
 }
 

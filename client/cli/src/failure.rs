@@ -2,8 +2,10 @@
 
 use std::process::ExitCode;
 
+use bield_capsule::QueueError;
 use bield_package::{PackError, PackageError};
 use bield_receipt::ReceiptError;
+use bield_sdk::capsule::{AppendError, CapsuleHomeError, LogError, ReplicaError};
 use bield_sdk::{
     CallError, FileError, GatewayError, HomeError, Kind, NoOwner, ServiceError, TrustError,
 };
@@ -146,5 +148,38 @@ impl From<GatewayError> for Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         Self::new(error.kind(), &error).named(error.code())
+    }
+}
+
+impl From<CapsuleHomeError> for Failure {
+    fn from(error: CapsuleHomeError) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        Self::new(error.kind(), &error).named(match &error {
+            LogError::Replica(error) => error.code(),
+            _ => None,
+        })
+    }
+}
+
+impl From<ReplicaError> for Failure {
+    fn from(error: ReplicaError) -> Self {
+        Self::new(error.kind(), &error).named(error.code())
+    }
+}
+
+impl From<AppendError> for Failure {
+    fn from(error: AppendError) -> Self {
+        LogError::from(error).into()
+    }
+}
+
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Self {
+        AppendError::from(error).into()
     }
 }

@@ -45,6 +45,9 @@ pub fn run() -> ExitCode {
         Command::Receipt(command) => command.run(&home, output),
         Command::Status(command) => command.run(&home, output),
         Command::Measure(command) => command.run(output),
+        Command::Capsule(command) => command.run(&home, output),
+        Command::Store(command) => command.run(),
+        Command::Witness(command) => command.run(),
         Command::Dev(command) => command.run(output),
     };
     match done {

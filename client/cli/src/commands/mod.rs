@@ -1,6 +1,7 @@
 //! One module a command: its arguments, its help, what it does.
 
 pub(crate) mod call;
+pub(crate) mod capsule;
 pub(crate) mod dev;
 pub(crate) mod grant;
 pub(crate) mod id;
@@ -10,6 +11,7 @@ pub(crate) mod pack;
 pub(crate) mod push;
 pub(crate) mod receipt;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod verify;
 
 use bield_envelope::Principal;

@@ -51,8 +51,6 @@ pub struct CreateOptions {
     pub witnesses: Vec<String>,
     /// How many witnesses must cosign.
     pub witness_quorum: u8,
-    /// Whether certificates by software TEEs count.
-    pub allow_simulated: bool,
 }
 
 /// A capsule, opened.
@@ -140,8 +138,7 @@ impl Log {
     ) -> Result<Self, LogError> {
         let (_, config) = Writer::owner(owner, &metadata, changes, now())?;
         let (_, open) = Writer::open(writer, &metadata, config.head(), None, now())?;
-        let policy = VerifierPolicy::default();
-        let mut base = Verifier::new(metadata.clone(), policy);
+        let mut base = Verifier::new(metadata.clone(), VerifierPolicy::default());
         // What receivers would refuse is better noticed before anybody has it.
         apply(&mut base, config.clone())?;
         let opened = base.verify(open.clone()).map_err(|error| refused(&open, error))?;
@@ -193,13 +190,21 @@ impl Log {
     /// No configuration that verifies, or an older one than was seen before. Too few answers are no
     /// error yet: reading says so, writing refuses.
     pub fn open(home: CapsuleHome) -> Result<Self, LogError> {
+        Self::open_with(home, VerifierPolicy::default())
+    }
+
+    /// The same with another policy, such as one that accepts writers in software TEEs.
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_with(home: CapsuleHome, policy: VerifierPolicy) -> Result<Self, LogError> {
         let metadata = home.metadata()?;
         let known = home.replicas()?;
         let clients = known
             .iter()
             .map(|known| Arc::new(ReplicaClient::new(&known.url, known.principal)));
         let mut log = Self {
-            base: Verifier::new(metadata.clone(), VerifierPolicy::default()),
+            base: Verifier::new(metadata.clone(), policy),
             config: Arc::new([]),
             replicas: clients.collect(),
             question: ask(),
@@ -632,17 +637,21 @@ impl Log {
                     why: "some answers do not count: compare the clocks".to_owned(),
                 }
             })),
-            Err(NotResumed::RolledBack { remembered, found }) => Err(LogError::RolledBack {
+            Err(NotResumed::RolledBack {
+                remembered, found, ..
+            }) => Err(LogError::RolledBack {
                 what: "writer",
                 writer: *writer,
-                found: found.map(|head| head.seq),
+                found,
                 seen: remembered.seq,
             }),
-            Err(NotResumed::Forked { first, second }) => Err(LogError::Forked {
+            Err(NotResumed::Forked {
+                seq, first, second, ..
+            }) => Err(LogError::Forked {
                 writer: *writer,
-                seq: first.seq,
-                found: second.hash,
-                seen: first.hash,
+                seq,
+                found: second,
+                seen: first,
             }),
             Err(error) => Err(LogError::Withheld {
                 writer: *writer,

@@ -15,6 +15,7 @@
 //! Not here: the format and its rules (`core/capsule`), what replicas do (`host/store`).
 
 mod appender;
+mod audit;
 mod error;
 mod follow;
 mod frames;
@@ -28,6 +29,7 @@ mod transfer;
 mod window;
 
 pub use appender::{AppendError, Appender, AppenderOptions, Finished, Older};
+pub use audit::{Audit, AuditError, AuditOptions, Bad, audit};
 pub use error::{Lie, LogError, ReplicaError};
 pub use follow::{Followed, Follower};
 pub use home::{CapsuleHome, CapsuleHomeError, KnownReplica, Seen, Writing};

@@ -1,0 +1,270 @@
+//! `bield capsule append`.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read as _};
+use std::path::PathBuf;
+
+use bield_capsule::{Durability, PAYLOAD_BYTES_MAX};
+use bield_sdk::Home;
+use bield_sdk::capsule::{Appender, AppenderOptions, Finished, Health, Log};
+use clap::Args;
+use serde_json::json;
+
+use super::open;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::progress;
+
+/// Append entries, and wait until they are durable
+///
+/// Reads FILE, or standard input: all of it is one entry, or every line with --lines. Entries are
+/// encrypted, signed and sent to every replica; what arrives while one record is under way becomes the
+/// next one, so many lines cost few records.
+///
+/// Done means that the durability asked for is reached, by the signed word of so many replicas. A replica
+/// that is slow or dead holds nothing up as long as a quorum of others answers; it is named.
+///
+/// Durability: memory (queued in this process), sent, local and local-sync (the first replica on this
+/// machine has written or synced it), replicated(q) (q replicas have synced it).
+#[derive(Args)]
+#[command(after_long_help = EXAMPLES)]
+pub(crate) struct Append {
+    /// Label, name, or first digits of the capsule
+    capsule: String,
+
+    /// What to append; - is standard input
+    #[arg(default_value = "-")]
+    file: PathBuf,
+
+    /// Every line is an entry
+    #[arg(long)]
+    lines: bool,
+
+    /// Wait until this is reached [default: replicated(quorum of the capsule)]
+    #[arg(long, value_name = "LEVEL")]
+    durability: Option<Durability>,
+
+    /// Give every entry a key of its own, which `bield capsule erase --entry` can destroy
+    #[arg(long)]
+    erasable: bool,
+
+    /// Write a durability receipt: a file that proves offline which replicas keep these entries
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
+}
+
+/// Entries appended so far.
+#[derive(Default)]
+struct Count {
+    entries: u64,
+    bytes: u64,
+}
+
+impl Append {
+    pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
+        let mut source = self.source()?;
+        let mut log = open(home, &self.capsule)?;
+        let quorum = u8::try_from(log.quorum()).unwrap_or(u8::MAX);
+        let level = self.durability.unwrap_or(Durability::Replicated(quorum));
+        let appender = log.appender(AppenderOptions::default())?;
+        let before = appender.head().map(|head| head.seq);
+        let bar = progress::bytes("appending");
+        let mut count = Count::default();
+        let appended = if self.erasable {
+            self.append_erasable(&mut log, &appender, &mut source, &mut count)
+        } else {
+            self.append(&appender, &mut source, &mut count, &bar)
+        };
+        let finished = match appended {
+            Ok(()) => appender.finish(level).map_err(Failure::from),
+            Err(failure) => {
+                // What was queued before is still worth sending.
+                let _ = appender.finish(level);
+                Err(failure)
+            }
+        };
+        bar.finish_and_clear();
+        let finished = finished?;
+        log.remember(finished.head)?;
+        self.show(&log, &finished, before, &count, level, output)
+    }
+
+    fn source(&self) -> Result<Box<dyn BufRead>, Failure> {
+        if self.file.as_os_str() == "-" {
+            return Ok(Box::new(BufReader::new(io::stdin())));
+        }
+        let file = File::open(&self.file).map_err(|error| self.unreadable(error))?;
+        Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+    }
+
+    fn unreadable(&self, error: io::Error) -> Failure {
+        Failure::local(format_args!("{}: {error}", self.file.display()))
+    }
+
+    fn append(
+        &self,
+        appender: &Appender,
+        source: &mut dyn BufRead,
+        count: &mut Count,
+        bar: &indicatif::ProgressBar,
+    ) -> Result<(), Failure> {
+        let mut entry = Vec::new();
+        while self.next(source, &mut entry, count)? {
+            appender.append(&entry)?;
+            count.entries += 1;
+            count.bytes += entry.len() as u64;
+            bar.set_position(count.bytes);
+        }
+        Ok(())
+    }
+
+    /// Reads the next entry; says whether there was one.
+    fn next(
+        &self,
+        source: &mut dyn BufRead,
+        entry: &mut Vec<u8>,
+        count: &Count,
+    ) -> Result<bool, Failure> {
+        entry.clear();
+        // One byte more than fits tells a long entry from the longest.
+        let mut bounded = source.take(PAYLOAD_BYTES_MAX as u64 + 2);
+        if !self.lines {
+            bounded.read_to_end(entry).map_err(|error| self.unreadable(error))?;
+            if entry.len() > PAYLOAD_BYTES_MAX {
+                return Err(Failure::local(format_args!(
+                    "an entry has at most {PAYLOAD_BYTES_MAX} bytes: split it, or use --lines"
+                )));
+            }
+            return Ok(count.entries == 0);
+        }
+        let read = bounded.read_until(b'\n', entry).map_err(|error| self.unreadable(error))?;
+        if entry.last() == Some(&b'\n') {
+            entry.pop();
+        }
+        if entry.len() > PAYLOAD_BYTES_MAX {
+            return Err(Failure::local(format_args!(
+                "line {} has more than {PAYLOAD_BYTES_MAX} bytes: split it; the lines before it were \
+                 appended",
+                count.entries + 1
+            )));
+        }
+        Ok(read > 0)
+    }
+
+    fn append_erasable(
+        &self,
+        log: &mut Log,
+        appender: &Appender,
+        source: &mut dyn BufRead,
+        count: &mut Count,
+    ) -> Result<(), Failure> {
+        let metadata = log.metadata().clone();
+        loop {
+            let (mut entries, mut bytes) = (Vec::new(), 0);
+            while bytes < ERASABLE_BYTES && entries.len() < ERASABLE_ENTRIES {
+                let mut entry = Vec::new();
+                if !self.next(source, &mut entry, count)? {
+                    break;
+                }
+                bytes += entry.len();
+                count.entries += 1;
+                count.bytes += entry.len() as u64;
+                entries.push(entry);
+            }
+            if entries.is_empty() {
+                return Ok(());
+            }
+            appender.append_erasable(&metadata, &entries, |keys| {
+                for (place, key) in keys {
+                    log.ring_mut().keep_entry(place, key)?;
+                }
+                log.keep_ring()
+            })??;
+        }
+    }
+
+    fn show(
+        &self,
+        log: &Log,
+        finished: &Finished,
+        before: Option<u64>,
+        count: &Count,
+        level: Durability,
+        output: Output,
+    ) -> Result<(), Failure> {
+        let head = finished.head;
+        let records = head.map_or(0, |head| head.seq.saturating_sub(before.unwrap_or(0)));
+        let mut receipt = None;
+        if let (Some(path), Some(newest)) = (&self.receipt, &finished.newest) {
+            let (proof, proven) = log.receipt(newest)?;
+            bield_sdk::write_atomically(path, &proof.encode())?;
+            receipt = Some((path.display().to_string(), proven.synced()));
+        }
+        let mut text = match head {
+            Some(head) => format!(
+                "{} entries in {records} records, {level}\n  newest    {}/{}",
+                count.entries,
+                head.writer.short(),
+                head.seq
+            ),
+            None => "nothing to append".to_owned(),
+        };
+        let mut sinks = Vec::new();
+        for sink in &finished.sinks {
+            let (word, why) = health(&sink.health);
+            if let Some(why) = &why {
+                let _ = write!(text, "\n  {word:8}  {why}");
+            } else {
+                let kept = sink.kept.map_or("nothing yet", bield_capsule::Kept::name);
+                let _ = write!(text, "\n  {word:8}  {} {kept}", sink.name);
+            }
+            sinks.push(json!({
+                "replica": sink.name,
+                "principal": sink.principal.map(|principal| principal.to_string()),
+                "health": word,
+                "why": why,
+                "seq": sink.head.map(|head| head.seq),
+                "kept": sink.kept.map(bield_capsule::Kept::name),
+            }));
+        }
+        if let Some((path, synced)) = &receipt {
+            let _ = write!(text, "\n  receipt   {path}: {synced} replicas have synced it");
+        }
+        output.show(
+            &json!({
+                "capsule": log.metadata().name().to_string(),
+                "entries": count.entries,
+                "bytes": count.bytes,
+                "records": records,
+                "writer": head.map(|head| head.writer.to_string()),
+                "seq": head.map(|head| head.seq),
+                "hash": head.map(|head| head.hash.to_string()),
+                "durability": level.to_string(),
+                "replicas": sinks,
+                "receipt": receipt.map(|(path, _)| path),
+            }),
+            text,
+        );
+        Ok(())
+    }
+}
+
+fn health(health: &Health) -> (&'static str, Option<String>) {
+    match health {
+        Health::Live => ("kept", None),
+        Health::CatchingUp => ("behind", None),
+        Health::Down(why) => ("DOWN", Some(why.clone())),
+        Health::Out(why) => ("OUT", Some(why.clone())),
+    }
+}
+
+/// Erasable entries of one record: their keys are stored before it is sent.
+const ERASABLE_ENTRIES: usize = 1024;
+const ERASABLE_BYTES: usize = PAYLOAD_BYTES_MAX / 4;
+
+const EXAMPLES: &str = r#"Examples:
+  echo "first entry" | bield capsule append notes
+  bield capsule append notes --lines access.log
+  bield capsule append notes invoice.pdf --durability "replicated(3)" --receipt invoice.receipt
+  bield capsule append people --lines --erasable visitors.txt"#;
