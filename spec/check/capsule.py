@@ -3,13 +3,14 @@
     capsule.py verify FILE.capsule [--name N] [--keys KEYS.json] [--simulated]
     capsule.py proof FILE --name N [--simulated]
     capsule.py fork FILE [--name N]
+    capsule.py segment FILE [--name N]
     capsule.py statement acknowledgement|heads FILE [--name N]
     capsule.py vectors spec/vectors/06-capsule.json
 
 In: bytes, and for bodies the keys of generations: {"generations": {"1": hex}, "entries": {"writer/seq/index": hex}}.
 Out: what they prove, and exit code 0; or the first record that breaks a rule, with the rule's clause, and 1; 2: usage.
 Always true: whatever is not stated in the specification is refused or listed as not checked.
-Not here: replica logs (§11), segments, the code behind a certificate (spec 02), anybody's clock.
+Not here: replica logs (§11), the code behind a certificate (spec 02), anybody's clock.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import json
 import sys
 from pathlib import Path
 
+import segments
 from chains import Capsule, Keys
 from proofs import Proven, acknowledgement, heads, verify_fork, verify_proof
 from records import Metadata
@@ -85,7 +87,7 @@ def show_proof(proven: Proven) -> None:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("verify", "proof", "fork", "statement", "vectors"):
+    for command in ("verify", "proof", "fork", "statement", "segment", "vectors"):
         sub = commands.add_parser(command)
         if command == "statement":
             sub.add_argument("kind", choices=("acknowledgement", "heads"))
@@ -112,6 +114,12 @@ def main(arguments: list[str]) -> int:
             by, said = {"acknowledgement": acknowledgement, "heads": heads}[given.kind](data)
             need(given.name in (None, said[0]), "§8", "the statement is about another capsule")
             print(f"ed25519:{by.hex()} says: {json.dumps(said, default=bytes.hex)}")
+        elif given.command == "segment":
+            segment = segments.read(data, given.name)
+            place = f"segment {segment.number} of capsule {segment.capsule.hex()}"
+            print(f"{place}: {len(segment.payloads)} records from {segment.first}")
+            need(segment.end != "damaged", "§13", f"{place}: damaged at offset {segment.offset}")
+            print(f"  {segment.end} at offset {segment.offset}")
         else:
             import vectors
 

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 import blake3_tree
 import cbor
 import proofs
+import segments
 from capsule import verify_export
 from chains import Keys
 from proofs import check_fresh, pieces_of, verify_fork, verify_proof
@@ -668,6 +669,57 @@ class TestProofs(unittest.TestCase):
         self.refuses("§9", "does not follow", lambda: check_fresh(state, [pages[0], pages[0]], nonce))
         twice = says(r[0], a, 10, f={3: [[a.key.id, 1, bytes(32)]] * 2})
         self.refuses("§9", "ascending", lambda: proofs.heads(twice))
+
+
+class TestSegments(unittest.TestCase):
+    def segment(self, payloads: list[bytes], durable: list[int], seal: bool = False) -> bytes:
+        header = b"bldS\x01" + b"\x07" * 32 + (3).to_bytes(8, "big") + (40).to_bytes(8, "big") + b"saltsalt"
+        header_crc = segments.crc(0, header)
+        data, offsets = header + header_crc.to_bytes(4, "big"), []
+        if seal:
+            payloads, durable = [*payloads, b""], [*durable, segments.SEAL]
+        for ordinal, payload in enumerate(payloads):
+            offsets.append(len(data))
+            if durable[ordinal] == segments.SEAL:
+                payload = b"".join(offset.to_bytes(4, "big") for offset in offsets)
+            head = b"".join(n.to_bytes(4, "big") for n in (len(payload), ordinal, durable[ordinal]))
+            head_crc = segments.crc(header_crc, head)
+            frame_crc = segments.crc(head_crc, payload)
+            data += head + head_crc.to_bytes(4, "big") + frame_crc.to_bytes(4, "big") + payload
+        return data
+
+    def end(self, data: bytes) -> tuple[str, int]:
+        segment = segments.read(data)
+        return segment.end, len(segment.payloads)
+
+    def test_the_checksum_is_that_of_rfc_3720(self) -> None:
+        self.assertEqual(segments.crc(0, b"123456789"), 0xE3069283)
+        self.assertEqual(segments.crc(0, bytes(32)), 0x8A9136AA)
+        self.assertEqual(segments.crc(segments.crc(0, b"1234"), b"56789"), 0xE3069283)
+
+    def test_each_end_is_told_from_the_others(self) -> None:
+        payloads = [b"one", b"two", b"three" * 10]
+        plain = self.segment(payloads, [0, 0, 0])
+        later = self.segment(payloads, [0, 65, 88])
+        sealed = self.segment(payloads, [0, 65, 88], seal=True)
+        self.assertEqual(self.end(plain), ("clean", 3))
+        self.assertEqual(self.end(plain + bytes(100)), ("preallocated", 3))
+        self.assertEqual(self.end(sealed), ("sealed", 3))
+        self.assertEqual(self.end(sealed + bytes(100)), ("sealed", 3))
+        self.assertEqual(self.end(sealed + bytes(100) + b"x"), ("damaged", 3))
+        for cut in range(len(plain) - 69, len(plain)):  # the frame's first three bytes are zero
+            self.assertEqual(self.end(plain[:cut]), ("torn" if cut > len(plain) - 67 else "preallocated", 2))
+        self.assertEqual(self.end(plain[:65]), ("clean", 0))
+        for offset in range(65, 88):  # the first frame, which later frames knew to be synced
+            for data, expected in ((plain, "torn"), (later, "damaged"), (sealed, "damaged")):
+                changed = bytearray(data)
+                changed[offset] ^= 4
+                self.assertEqual(self.end(bytes(changed)), (expected, 0), offset)
+        for offset in range(65):
+            changed = bytearray(sealed)
+            changed[offset] ^= 1
+            with self.assertRaises(Refused):
+                segments.read(bytes(changed))
 
 
 class TestParts(unittest.TestCase):
