@@ -6,12 +6,14 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// Every program that a running system has, with the package that builds it.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("bield-cli", "bield"),
     ("bield-gateway", "bield-gateway"),
     ("bield-keys", "bield-keys"),
     ("bield-runtime", "bield-runtime"),
     ("bield-software-tee", "bield-software-tee"),
+    ("bield-store", "bield-store"),
+    ("bield-store", "bield-witness"),
     ("file-type", "file-type"),
 ];
 
