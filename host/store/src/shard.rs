@@ -130,6 +130,8 @@ impl Shard {
     fn serve(&mut self, replica: Replica) {
         self.shared.metrics.capsules.fetch_add(1, Relaxed);
         self.shared.list(&replica);
+        // Whatever was synced before this start, the witnesses may not have seen.
+        self.shared.synced(replica.name());
         self.replicas.insert(replica.name(), replica);
     }
 

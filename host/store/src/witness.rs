@@ -1,1 +1,339 @@
-//! x
+//! `bield-witness`: cosigns the checkpoints of logs that only ever grow (c2sp.org/tlog-witness).
+//!
+//! ```text
+//! POST /add-checkpoint ──▶ Witness::decide ──▶ DIR/logs/<hash of origin>, synced ──▶ cosignature
+//! GET  /                   its verifier key
+//! GET  /<hash of origin>/checkpoint            the newest one it cosigned
+//! GET  /metrics  /healthz
+//! ```
+//!
+//! Always true: a cosignature is given away only after the checkpoint it covers was synced to the
+//! disk under its name, so a crash makes the witness forget nothing it has said; one decision at a
+//! time.
+//!
+//! Which logs: those named with their key, and with `any_capsule` every log of a replica
+//! (`bield/capsule/<name>/<key>`, spec 06 §11): its key is in its origin, and its first checkpoint
+//! is believed. Not here: the decision itself (`core/tlog`).
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path as UrlPath, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use bield_envelope::Secret;
+use bield_tlog::witness::{ADD_CHECKPOINT_BYTES_MAX, FollowError, LOGS_MAX, Refusal};
+use bield_tlog::{
+    AddCheckpoint, KeyName, LogVerifier, Origin, SignedCheckpoint, TreeHead, Witness, WitnessKey,
+};
+
+use crate::identity::{IdentityError, identity};
+use crate::system::{self, Randomness};
+
+/// A log to follow: its origin and its key.
+#[derive(Debug, Clone)]
+pub struct FollowedLog {
+    /// The first line of its checkpoints.
+    pub origin: Origin,
+    /// The key of its checkpoints.
+    pub verifier: LogVerifier,
+}
+
+/// Text is no log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a log is written as ORIGIN=NAME+ID+KEY")]
+pub struct ParseLogError;
+
+impl FromStr for FollowedLog {
+    type Err = ParseLogError;
+
+    fn from_str(text: &str) -> Result<Self, ParseLogError> {
+        let (origin, verifier) = text.split_once('=').ok_or(ParseLogError)?;
+        Ok(Self {
+            origin: origin.parse().map_err(|_| ParseLogError)?,
+            verifier: verifier.parse().map_err(|_| ParseLogError)?,
+        })
+    }
+}
+
+/// A witness cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WitnessError {
+    /// The directory cannot be used.
+    #[error("{path} cannot be used: {error}; correct the path or its permissions and start again", path = .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The key file.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The name is no key name.
+    #[error("--name {0} is no name of a key: no spaces and no +; choose another")]
+    Name(String),
+    /// A log is named twice, or there are too many.
+    #[error("{0}; correct --origin")]
+    Follow(#[from] FollowError),
+    /// What was kept cannot be read.
+    #[error("{path} is not a checkpoint this witness kept: restore it; without it, what was cosigned is unknown", path = .path.display())]
+    Memory {
+        /// Which.
+        path: PathBuf,
+    },
+}
+
+/// What a witness is made of.
+#[derive(Debug, Clone)]
+pub struct WitnessSettings {
+    /// Directory of its key and its memory.
+    pub data: PathBuf,
+    /// Name of its key, by custom its domain; `None`: `bield/witness/` and its public key.
+    pub name: Option<String>,
+    /// Logs it follows.
+    pub logs: Vec<FollowedLog>,
+    /// Whether it follows every capsule's log that asks.
+    pub any_capsule: bool,
+}
+
+/// A witness and its memory on a disk.
+pub struct WitnessServer {
+    state: Mutex<Witness>,
+    logs: PathBuf,
+    any_capsule: bool,
+    verifier: String,
+    cosigned: AtomicU64,
+    refused: [AtomicU64; 6],
+}
+
+/// Statuses that are counted one by one.
+const STATUSES: [u16; 6] = [400, 403, 404, 409, 422, 500];
+
+impl WitnessServer {
+    /// Reads key and memory.
+    ///
+    /// # Errors
+    /// See [`WitnessError`].
+    pub fn open(settings: WitnessSettings) -> Result<Self, WitnessError> {
+        let logs = settings.data.join("logs");
+        fs::create_dir_all(&logs).map_err(|error| failed(&logs, error))?;
+        let key = identity(&settings.data, &mut Randomness)?;
+        let name = settings
+            .name
+            .unwrap_or_else(|| format!("bield/witness/{}", hex::encode(key.principal().as_bytes())));
+        let name: KeyName = name.parse().map_err(|_| WitnessError::Name(name))?;
+        let mut witness = Witness::new(WitnessKey::new(name, &Secret::from_bytes(*key.seed().expose())));
+        for log in settings.logs {
+            let latest = kept(&logs, &log.origin, std::slice::from_ref(&log.verifier))?;
+            witness.follow(log.origin, vec![log.verifier], latest)?;
+        }
+        Ok(Self {
+            verifier: witness.verifier().to_string(),
+            state: Mutex::new(witness),
+            logs,
+            any_capsule: settings.any_capsule,
+            cosigned: AtomicU64::new(0),
+            refused: Default::default(),
+        })
+    }
+
+    /// Its verifier key: what logs and readers are told.
+    #[must_use]
+    pub fn verifier(&self) -> &str {
+        &self.verifier
+    }
+
+    /// Decides about one request and keeps the decision. Blocks.
+    ///
+    /// # Errors
+    /// A status and a sentence, or the size it has seen.
+    fn add_checkpoint(&self, body: &[u8]) -> Result<String, (u16, String, &'static str)> {
+        let refuse = |refusal: Refusal| (refusal.status(), refusal.body(), refusal.media_type());
+        let disk = |error: io::Error| {
+            tracing::error!(%error, "a decision cannot be kept, so nothing is cosigned");
+            (500, "this witness cannot write to its disk; ask again later\n".to_owned(), "text/plain; charset=utf-8")
+        };
+        // Held until the decision is kept: no other one comes between.
+        let mut witness = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.any_capsule {
+            self.follow_capsule(&mut witness, body).map_err(disk)?;
+        }
+        let cosign = witness.decide(body, system::now()).map_err(refuse)?;
+        let path = self.logs.join(cosign.origin().path_segment());
+        keep(&self.logs, &path, cosign.note().to_string().as_bytes()).map_err(disk)?;
+        Ok(cosign.persisted().to_string())
+    }
+
+    /// Follows the log of a replica that asks for the first time, or the first time since the start.
+    fn follow_capsule(&self, witness: &mut Witness, body: &[u8]) -> io::Result<()> {
+        let Ok(request) = AddCheckpoint::parse(body) else {
+            return Ok(());
+        };
+        let signed = request.checkpoint();
+        let origin = signed.claimed().origin().clone();
+        let Some(verifier) = capsule_key(&origin).filter(|_| witness.latest(&origin).is_none()) else {
+            return Ok(());
+        };
+        // Only who has the key may take one of the places.
+        if signed.clone().verify(&origin, std::slice::from_ref(&verifier)).is_err() {
+            return Ok(());
+        }
+        let latest = kept(&self.logs, &origin, std::slice::from_ref(&verifier)).map_err(io::Error::other)?;
+        match witness.follow(origin, vec![verifier], latest) {
+            Err(FollowError::Full) => {
+                tracing::warn!("{LOGS_MAX} logs are followed, the most there may be: a new one is not");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = format!(
+            "# HELP bield_witness_cosigned_total Checkpoints cosigned.\n# TYPE bield_witness_cosigned_total counter\n\
+             bield_witness_cosigned_total {}\n\
+             # HELP bield_witness_refused_total Requests refused, by status.\n# TYPE bield_witness_refused_total counter\n",
+            self.cosigned.load(Relaxed)
+        );
+        for (status, count) in STATUSES.iter().zip(&self.refused) {
+            text += &format!("bield_witness_refused_total{{status=\"{status}\"}} {}\n", count.load(Relaxed));
+        }
+        text
+    }
+
+    fn count(&self, status: u16) {
+        if let Some(at) = STATUSES.iter().position(|known| *known == status) {
+            self.refused[at].fetch_add(1, Relaxed);
+        }
+    }
+}
+
+/// The paths of a witness.
+pub fn router(witness: Arc<WitnessServer>) -> Router {
+    Router::new()
+        .route("/", get(async |State(witness): State<Arc<WitnessServer>>| format!("{}\n", witness.verifier)))
+        .route("/add-checkpoint", post(add_checkpoint))
+        .route("/{log}/checkpoint", get(latest))
+        .route("/metrics", get(async |State(witness): State<Arc<WitnessServer>>| witness.metrics()))
+        .route("/healthz", get(async || "ok\n"))
+        .with_state(witness)
+}
+
+async fn add_checkpoint(State(witness): State<Arc<WitnessServer>>, body: Body) -> Response {
+    let Ok(body) = to_bytes(body, ADD_CHECKPOINT_BYTES_MAX).await else {
+        witness.count(400);
+        return said(400, "the request is cut off or too long\n".to_owned(), "text/plain; charset=utf-8");
+    };
+    let own = Arc::clone(&witness);
+    let decided = tokio::task::spawn_blocking(move || own.add_checkpoint(&body)).await;
+    match decided {
+        Ok(Ok(lines)) => {
+            witness.cosigned.fetch_add(1, Relaxed);
+            said(200, lines, "text/plain; charset=utf-8")
+        }
+        Ok(Err((status, body, kind))) => {
+            witness.count(status);
+            said(status, body, kind)
+        }
+        Err(_) => {
+            witness.count(500);
+            said(500, "the witness is stopping; ask again later\n".to_owned(), "text/plain; charset=utf-8")
+        }
+    }
+}
+
+/// The newest checkpoint cosigned of one log, for monitors.
+async fn latest(
+    State(witness): State<Arc<WitnessServer>>,
+    UrlPath(log): UrlPath<String>,
+) -> Response {
+    let plain = "text/plain; charset=utf-8";
+    let digits = log.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if log.len() != 64 || !digits {
+        return said(404, "a log is named by SHA-256 of its origin, in 64 hexadecimal digits\n".to_owned(), plain);
+    }
+    match tokio::fs::read_to_string(witness.logs.join(log)).await {
+        Ok(note) => said(200, note, plain),
+        Err(_) => said(404, "nothing of that log was cosigned here\n".to_owned(), plain),
+    }
+}
+
+fn said(status: u16, body: String, kind: &'static str) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let kind = HeaderValue::from_static(kind);
+    (status, [(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+/// The key in the origin of a replica's log (`spec/06 §11`).
+fn capsule_key(origin: &Origin) -> Option<LogVerifier> {
+    let (capsule, replica) = origin.as_str().strip_prefix("bield/capsule/")?.split_once('/')?;
+    let digits = |text: &str| text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    if !digits(capsule) || !digits(replica) {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(capsule, &mut bytes).ok()?;
+    hex::decode_to_slice(replica, &mut bytes).ok()?;
+    Some(LogVerifier::new(origin.as_str().parse().ok()?, bytes))
+}
+
+/// What was cosigned of a log last, out of the witness's memory.
+fn kept(logs: &Path, origin: &Origin, keys: &[LogVerifier]) -> Result<Option<TreeHead>, WitnessError> {
+    let path = logs.join(origin.path_segment());
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(&path, error)),
+    };
+    let verified = SignedCheckpoint::parse(&bytes).and_then(|signed| signed.verify(origin, keys));
+    let verified = verified.map_err(|_| WitnessError::Memory { path })?;
+    Ok(Some(verified.checkpoint().head()))
+}
+
+/// Replaces a file whole, and returns once that lasts.
+fn keep(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let half = path.with_extension("half");
+    let mut file = File::create(&half)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&half, path)?;
+    File::open(directory)?.sync_all()
+}
+
+fn failed(path: &Path, error: io::Error) -> WitnessError {
+    WitnessError::File {
+        path: path.to_owned(),
+        error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_origins_of_replicas_carry_a_key() {
+        let (capsule, replica) = ("ab".repeat(32), "cd".repeat(32));
+        let key = |origin: String| capsule_key(&origin.parse().unwrap());
+        let found = key(format!("bield/capsule/{capsule}/{replica}")).unwrap();
+        assert_eq!(found.public(), &[0xcd; 32]);
+        for wrong in [
+            format!("bield/capsule/{capsule}/{}", "CD".repeat(32)),
+            format!("bield/capsule/{capsule}/{}", "cd".repeat(31)),
+            format!("bield/capsule/{replica}"),
+            format!("other/capsule/{capsule}/{replica}"),
+            format!("bield/capsule/{capsule}/{replica}/x"),
+        ] {
+            assert!(key(wrong).is_none());
+        }
+    }
+}
