@@ -289,6 +289,23 @@ pub enum LogError {
         /// The writer.
         writer: WriterId,
     },
+    /// The owner revoked this home's key.
+    #[error("writer {writer} is revoked by the owner: ask it to admit a new key; do not retry")]
+    Revoked {
+        /// The writer.
+        writer: WriterId,
+    },
+    /// The owner destroyed the key of a record.
+    #[error("{writer}/{seq}: the owner erased generation {generation}: provable, gone for good",
+        writer = .writer.short())]
+    Erased {
+        /// Whose record.
+        writer: WriterId,
+        /// Which one.
+        seq: u64,
+        /// Its generation.
+        generation: u32,
+    },
     /// A record is refused.
     #[error("{writer}/{seq}: {error}", writer = .writer.short())]
     Refused {
@@ -326,6 +343,8 @@ impl LogError {
             | Self::Open { .. }
             | Self::Proof(_)
             | Self::NotAdmitted { .. }
+            | Self::Revoked { .. }
+            | Self::Erased { .. }
             | Self::Refused { .. } => Kind::Refused,
         }
     }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bield_capsule::{
     Applied, Change, Config, Entries, Fetched, GenerationKey, Head, HeadsStatement, Kept, KeyRing, Metadata,
-    NotResumed, Question, Received, Refused, Suite, Verifier, VerifierPolicy, Writer, WriterId,
+    NotResumed, OpenError, Question, Received, Refused, Suite, Verifier, VerifierPolicy, Writer, WriterId,
     WriterKey, resume_head,
 };
 use bield_envelope::{Principal, Secret, Signed, Verified};
@@ -438,6 +438,10 @@ impl Log {
         self.need_fresh()?;
         let config = self.config().head().ok_or(LogError::NotAdmitted { writer })?;
         let verifier = self.own_chain(&writer)?;
+        let next = verifier.chain(&writer).map_or(0, |chain| chain.tip().seq + 1);
+        if !self.config().through(&writer).includes(next) {
+            return Err(LogError::Revoked { writer });
+        }
         let (writer, first) = match verifier.chain(&writer) {
             Some(chain) => {
                 let (tip, levels) = (chain.signed_head().clone(), chain.levels().clone());
@@ -512,10 +516,15 @@ impl Log {
     /// No key for its generation, or the body does not open.
     pub fn read_entries(&self, record: &Applied) -> Result<Entries, LogError> {
         let head = record.record().head();
-        record.open(&self.ring).map_err(|error| LogError::Open {
-            writer: head.writer,
-            seq: head.seq,
-            error,
+        let (writer, seq) = (head.writer, head.seq);
+        let generation = record.record().header().generation;
+        record.open(&self.ring).map_err(|error| match error {
+            OpenError::NoKey { .. } if self.config().erased(generation) => LogError::Erased {
+                writer,
+                seq,
+                generation,
+            },
+            error => LogError::Open { writer, seq, error },
         })
     }
 

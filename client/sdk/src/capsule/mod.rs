@@ -27,6 +27,7 @@ mod replica;
 mod sink;
 mod transfer;
 mod window;
+mod witnessed;
 
 pub use appender::{AppendError, Appender, AppenderOptions, Finished, Older};
 pub use audit::{Audit, AuditError, AuditOptions, Bad, audit};
@@ -40,3 +41,4 @@ pub use replica::{Appended, Page, ReplicaClient, Subscription};
 pub use sink::{JournalSink, ReplicaSink, Sink, SinkError, Stored};
 pub use transfer::{ExportSummary, Imported, import};
 pub use window::{Health, NotReached, SinkState};
+pub use witnessed::WitnessedBy;

@@ -62,7 +62,7 @@ pub enum NotReached {
     /// Too few sinks are left.
     #[error(
         "{level} cannot be reached: {why}; what was queued since the last acknowledgement may be lost: \
-         wait until enough replicas answer, then write it again"
+         wait until enough replicas answer, read the capsule, then write what is missing again"
     )]
     TooFew {
         /// What was waited for.

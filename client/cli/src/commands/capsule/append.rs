@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bield_capsule::{Durability, PAYLOAD_BYTES_MAX};
 use bield_sdk::Home;
@@ -26,7 +27,8 @@ use crate::progress;
 /// that is slow or dead holds nothing up as long as a quorum of others answers; it is named.
 ///
 /// Durability: memory (queued in this process), sent, local and local-sync (the first replica on this
-/// machine has written or synced it), replicated(q) (q replicas have synced it).
+/// machine has written or synced it), replicated(q) (q replicas have synced it), witnessed(q,w) (the same,
+/// and w witnesses cosigned the log of each of them with the record in it).
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Append {
@@ -41,7 +43,7 @@ pub(crate) struct Append {
     #[arg(long)]
     lines: bool,
 
-    /// Wait until this is reached [default: replicated(quorum of the capsule)]
+    /// Wait until this is reached [default: the capsule's quorum]
     #[arg(long, value_name = "LEVEL")]
     durability: Option<Durability>,
 
@@ -65,8 +67,12 @@ impl Append {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         let mut source = self.source()?;
         let mut log = open(home, &self.capsule)?;
-        let quorum = u8::try_from(log.quorum()).unwrap_or(u8::MAX);
-        let level = self.durability.unwrap_or(Durability::Replicated(quorum));
+        let level = self.durability.unwrap_or_else(|| Durability::of(log.config().quorum()));
+        // Witnesses speak after replicas have.
+        let first = match level {
+            Durability::Witnessed(replicas, _) => Durability::Replicated(replicas),
+            level => level,
+        };
         let appender = log.appender(AppenderOptions::default())?;
         let before = appender.head().map(|head| head.seq);
         let bar = progress::bytes("appending");
@@ -77,16 +83,22 @@ impl Append {
             self.append(&appender, &mut source, &mut count, &bar)
         };
         let finished = match appended {
-            Ok(()) => appender.finish(level).map_err(Failure::from),
+            Ok(()) => appender.finish(first).map_err(Failure::from),
             Err(failure) => {
                 // What was queued before is still worth sending.
-                let _ = appender.finish(level);
+                let _ = appender.finish(first);
                 Err(failure)
             }
         };
         bar.finish_and_clear();
         let finished = finished?;
         log.remember(finished.head)?;
+        if let (Durability::Witnessed(replicas, witnesses), Some(head)) = (level, finished.head) {
+            let spinner = progress::spinner("waiting for witnesses");
+            let witnessed = log.wait_witnessed(&head, replicas, witnesses, WITNESS_PATIENCE);
+            spinner.finish_and_clear();
+            witnessed?;
+        }
         self.show(&log, &finished, before, &count, level, output)
     }
 
@@ -259,6 +271,8 @@ fn health(health: &Health) -> (&'static str, Option<String>) {
     }
 }
 
+/// How long witnesses may take: replicas ask them about once a second.
+const WITNESS_PATIENCE: Duration = Duration::from_secs(20);
 /// Erasable entries of one record: their keys are stored before it is sent.
 const ERASABLE_ENTRIES: usize = 1024;
 const ERASABLE_BYTES: usize = PAYLOAD_BYTES_MAX / 4;

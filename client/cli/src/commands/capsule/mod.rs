@@ -13,9 +13,9 @@ mod verify;
 
 use std::fmt::Write as _;
 
-use bield_capsule::{EntryPlace, WriterId};
-use bield_sdk::Home;
+use bield_capsule::{EntryPlace, VerifierPolicy, WriterId};
 use bield_sdk::capsule::{CapsuleHome, Completeness, Log, Skipped};
+use bield_sdk::{Home, HomeError};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -87,9 +87,22 @@ impl Capsule {
 fn open(home: &Home, asked: &str) -> Result<Log, Failure> {
     let found = CapsuleHome::find(home, asked)?;
     let spinner = progress::spinner("asking the replicas");
-    let log = Log::open(found);
+    let log = Log::open_with(found, policy(home)?);
     spinner.finish_and_clear();
     Ok(log?)
+}
+
+/// What trust.toml says of software TEEs, when there is one.
+fn policy(home: &Home) -> Result<VerifierPolicy, Failure> {
+    let allow_simulated = match home.trust() {
+        Ok(trust) => trust.allows_simulated(),
+        Err(HomeError::NoTrust { .. }) => false,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(VerifierPolicy {
+        allow_simulated,
+        ..VerifierPolicy::default()
+    })
 }
 
 /// A writer as typed: its 64 digits, the first few of them, `me`, or `owner`.
