@@ -17,7 +17,11 @@ use crate::failure::Failure;
 #[command(after_long_help = STORE_EXAMPLES, disable_help_flag = true)]
 pub(crate) struct Store {
     /// Arguments of bield-store
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGUMENT"
+    )]
     arguments: Vec<OsString>,
 }
 
@@ -29,7 +33,11 @@ pub(crate) struct Store {
 #[command(after_long_help = WITNESS_EXAMPLES, disable_help_flag = true)]
 pub(crate) struct Witness {
     /// Arguments of bield-witness
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "ARGUMENT"
+    )]
     arguments: Vec<OsString>,
 }
 

@@ -237,7 +237,8 @@ impl Appender {
         });
         if let Err(error) = keep(places.zip(keys).collect()) {
             // The record exists and its place is taken, but nobody could ever read it.
-            self.shared.stop("the keys of erasable entries could not be stored");
+            self.shared
+                .stop("the keys of erasable entries could not be stored");
             return Ok(Err(error));
         }
         self.shared.window.push(Arc::new(record), Ticket::new(0))?;
@@ -286,7 +287,8 @@ impl Appender {
     /// # Errors
     /// A head that is older or of another chain, or a generation whose key is not in `ring`.
     pub fn reconfigure(&self, config: &Config, ring: &KeyRing) -> Result<(), WriteError> {
-        let generation = super::log::key_of(ring, config.generation()).ok_or(WriteError::Generation)?;
+        let generation =
+            super::log::key_of(ring, config.generation()).ok_or(WriteError::Generation)?;
         let mut signing = self.shared.signing();
         if let Some(head) = config.head() {
             signing.writer.adopt_config(head)?;
@@ -341,7 +343,10 @@ impl Appender {
         }
         let end = self.shared.window.end();
         let safe = end.checked_sub(1).is_none_or(|last| {
-            flushed.is_ok() && self.wait_record(last, Durability::Replicated(quorum)).is_ok()
+            flushed.is_ok()
+                && self
+                    .wait_record(last, Durability::Replicated(quorum))
+                    .is_ok()
         });
         let finished = Finished {
             head: self.head(),

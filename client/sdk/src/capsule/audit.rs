@@ -254,7 +254,9 @@ impl<'a> Walk<'a> {
                 self.opened += 1;
                 self.entries += entries.len() as u64;
             }
-            Err(OpenError::NoKey { .. }) if self.verifier.config().erased(generation) => self.erased += 1,
+            Err(OpenError::NoKey { .. }) if self.verifier.config().erased(generation) => {
+                self.erased += 1
+            }
             Err(OpenError::NoKey { .. }) => self.without_key += 1,
             Err(error) => {
                 self.unreadable.get_or_insert((head, error));
@@ -267,7 +269,11 @@ impl<'a> Walk<'a> {
     fn conclude(&self, audit: &mut Audit) {
         audit.records = self.records;
         let config = self.verifier.config();
-        audit.heads = config.head().into_iter().chain(self.verifier.chains().map(|chain| chain.tip())).collect();
+        audit.heads = config
+            .head()
+            .into_iter()
+            .chain(self.verifier.chains().map(|chain| chain.tip()))
+            .collect();
         let writers = self.verifier.chains().count();
         let missing: Vec<_> = self.verifier.missing().collect();
         if audit.bad.is_none() {
@@ -279,7 +285,13 @@ impl<'a> Walk<'a> {
         }
         if let Some(gap) = missing.first() {
             let have = format!("{} is named and not here", gap.need);
-            audit.add("parents", Outcome::NotChecked, &have, "the records that others name", Mover::Operator);
+            audit.add(
+                "parents",
+                Outcome::NotChecked,
+                &have,
+                "the records that others name",
+                Mover::Operator,
+            );
         }
         match (self.keys, &self.unreadable) {
             (None, _) if self.sealed > 0 => {
@@ -288,17 +300,23 @@ impl<'a> Walk<'a> {
             }
             (None, _) => {}
             (Some(_), Some((head, error))) => {
-                audit.fail("contents", &format!("{head}: {error}"), "every body opens with its key");
+                audit.fail(
+                    "contents",
+                    &format!("{head}: {error}"),
+                    "every body opens with its key",
+                );
             }
             (Some(_), None) => {
                 let have = format!("{} records open, {} entries", self.opened, self.entries);
                 audit.pass("contents", &have);
                 if self.erased > 0 {
-                    let have = format!("{} records are erased: provable, not readable", self.erased);
+                    let have =
+                        format!("{} records are erased: provable, not readable", self.erased);
                     audit.open("erased", &have, "nothing: the owner destroyed the key");
                 }
                 if self.without_key > 0 {
-                    let have = format!("{} records: the ring has no key for them", self.without_key);
+                    let have =
+                        format!("{} records: the ring has no key for them", self.without_key);
                     audit.open("keys", &have, "keys of their generations");
                 }
             }
@@ -383,7 +401,10 @@ impl Bad {
             _ => "whose header cannot be read".to_owned(),
         };
         let file = self.file.file_name().unwrap_or_default().to_string_lossy();
-        format!("FIRST BAD: {file} offset {} (record {}, {place}): {}", self.offset, self.number, self.why)
+        format!(
+            "FIRST BAD: {file} offset {} (record {}, {place}): {}",
+            self.offset, self.number, self.why
+        )
     }
 }
 
@@ -410,22 +431,53 @@ fn proof(path: &Path, proof: &Proof, options: &AuditOptions<'_>) -> Audit {
             return audit;
         }
     };
-    audit.pass("configuration", &format!("config chain up to record {}", proven.config.seq));
-    audit.pass("writer", &format!("{} may write: {}", proven.head.writer.short(), authority(&proven)));
+    audit.pass(
+        "configuration",
+        &format!("config chain up to record {}", proven.config.seq),
+    );
+    audit.pass(
+        "writer",
+        &format!(
+            "{} may write: {}",
+            proven.head.writer.short(),
+            authority(&proven)
+        ),
+    );
     audit.pass("head", &format!("{}, signed", proven.head));
-    audit.pass("inclusion", &format!("record {}/{} is in its chain", proven.target.writer.short(), proven.target.seq));
+    audit.pass(
+        "inclusion",
+        &format!(
+            "record {}/{} is in its chain",
+            proven.target.writer.short(),
+            proven.target.seq
+        ),
+    );
     if let Some(entry) = &proven.entry {
-        audit.pass("entry", &format!("entry {} stands in the record", entry.place().index));
+        audit.pass(
+            "entry",
+            &format!("entry {} stands in the record", entry.place().index),
+        );
     }
     let (synced, quorum) = (proven.synced(), usize::from(proven.quorum.replicas));
     let have = format!("{synced} replicas of the configuration synced it");
     if synced >= quorum {
-        audit.pass("durability", &format!("{have}, the owner asks for {quorum}"));
+        audit.pass(
+            "durability",
+            &format!("{have}, the owner asks for {quorum}"),
+        );
     } else {
-        audit.open("durability", &have, &format!("the signed words of {quorum}"));
+        audit.open(
+            "durability",
+            &have,
+            &format!("the signed words of {quorum}"),
+        );
     }
     for open in &proven.not_checked {
-        audit.open("beyond", &open.to_string(), "what a single proof cannot show");
+        audit.open(
+            "beyond",
+            &open.to_string(),
+            "what a single proof cannot show",
+        );
     }
     if proven.entry.is_none() {
         audit.subject = "receipt";
@@ -443,7 +495,11 @@ fn authority(proven: &Proven) -> String {
         Authority::Owner => "it is the owner".to_owned(),
         Authority::Admitted => "the owner admitted its key".to_owned(),
         Authority::Certified { by, simulated, .. } => {
-            let tee = if *simulated { " for a SOFTWARE TEE" } else { "" };
+            let tee = if *simulated {
+                " for a SOFTWARE TEE"
+            } else {
+                ""
+            };
             format!("certified by {by}{tee}")
         }
     }
@@ -469,7 +525,11 @@ fn fork(path: &Path, proof: &ForkProof, options: &AuditOptions<'_>) -> Audit {
             let have = "whether the owner ever admitted the writer, or has revoked it";
             audit.open("admission", have, "the configuration");
         }
-        Err(error) => audit.fail("fork", &error.to_string(), "two signed heads of one position"),
+        Err(error) => audit.fail(
+            "fork",
+            &error.to_string(),
+            "two signed heads of one position",
+        ),
     }
     audit
 }
@@ -485,7 +545,11 @@ fn folder(
         found.push(path.to_owned());
     } else {
         let inner = path.join(CAPSULES);
-        let place = if inner.is_dir() { inner } else { path.to_owned() };
+        let place = if inner.is_dir() {
+            inner
+        } else {
+            path.to_owned()
+        };
         let at = |error| AuditError::Io {
             path: place.clone(),
             error,
@@ -500,7 +564,10 @@ fn folder(
     }
     if let Some(name) = options.name {
         // Of a store with many capsules only the one that is meant.
-        let named = |path: &PathBuf| path.file_name().is_some_and(|file| *file == *name.to_string());
+        let named = |path: &PathBuf| {
+            path.file_name()
+                .is_some_and(|file| *file == *name.to_string())
+        };
         if found.len() > 1 && found.iter().any(named) {
             found.retain(named);
         }
@@ -546,14 +613,25 @@ fn capsule_folder(
             error,
         })?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == SEGMENT))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == SEGMENT)
+        })
         .collect();
     segments.sort();
     let mut torn = None;
     for (number, segment) in segments.iter().enumerate() {
         let bytes = read(segment)?;
         let last = number + 1 == segments.len();
-        match one_segment(segment, &bytes, &name, number as u64, last, &mut walk, progress) {
+        match one_segment(
+            segment,
+            &bytes,
+            &name,
+            number as u64,
+            last,
+            &mut walk,
+            progress,
+        ) {
             Ok(None) => {}
             Ok(Some(end)) => torn = Some(end),
             Err(bad) => {
@@ -563,11 +641,24 @@ fn capsule_folder(
         }
     }
     let checkpoint = read(&path.join(CHECKPOINT)).ok();
-    compare_checkpoint(&mut audit, &walk, checkpoint.as_deref(), &name, torn.as_ref());
+    compare_checkpoint(
+        &mut audit,
+        &walk,
+        checkpoint.as_deref(),
+        &name,
+        torn.as_ref(),
+    );
     if audit.bad.is_none() {
-        audit.pass("checksums", &format!("{} segments, every frame", segments.len()));
+        audit.pass(
+            "checksums",
+            &format!("{} segments, every frame", segments.len()),
+        );
         if let Some(torn) = &torn {
-            audit.open("tail", &torn.why, "nothing: it was never synced, and is cut off at the next start");
+            audit.open(
+                "tail",
+                &torn.why,
+                "nothing: it was never synced, and is cut off at the next start",
+            );
         }
     }
     name_bad(&mut audit, &walk);
@@ -601,8 +692,14 @@ fn one_segment(
     if last && bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);
     }
-    let header = SegmentHeader::parse(bytes)
-        .map_err(|error| bad(0, first, None, format!("{error}: altered, or not this store's")))?;
+    let header = SegmentHeader::parse(bytes).map_err(|error| {
+        bad(
+            0,
+            first,
+            None,
+            format!("{error}: altered, or not this store's"),
+        )
+    })?;
     if header.capsule != *name.as_bytes() || header.segment != number || header.first != first {
         let why = format!(
             "is segment {} from record {}, where segment {number} from record {first} belongs: a file is \
@@ -634,7 +731,12 @@ fn one_segment(
         }
         Some(End::Clean { .. } | End::Preallocated { .. }) if !last => {
             let why = "the segment ends without a seal, and another one follows".to_owned();
-            Err(bad(u32::try_from(bytes.len()).unwrap_or(u32::MAX), walk.records, None, why))
+            Err(bad(
+                u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+                walk.records,
+                None,
+                why,
+            ))
         }
         _ => Ok(None),
     }
@@ -659,7 +761,11 @@ fn compare_checkpoint(
 ) {
     let Some(bytes) = checkpoint else {
         let have = "this replica never published one";
-        return audit.open("checkpoint", have, "its signed word on how many records there are");
+        return audit.open(
+            "checkpoint",
+            have,
+            "its signed word on how many records there are",
+        );
     };
     let signed = match own_checkpoint(bytes, name) {
         Ok(signed) => signed,
@@ -668,7 +774,10 @@ fn compare_checkpoint(
     let (size, root) = signed;
     match walk.tree.root_at(size) {
         Ok(found) if found == root => {
-            audit.pass("checkpoint", &format!("the first {size} records are those it signed for"));
+            audit.pass(
+                "checkpoint",
+                &format!("the first {size} records are those it signed for"),
+            );
         }
         Ok(_) => audit.fail(
             "checkpoint",
@@ -702,7 +811,10 @@ fn own_checkpoint(bytes: &[u8], name: &CapsuleName) -> Result<(u64, Hash), Strin
         .and_then(|digits| hex::decode(digits).ok())
         .and_then(|key| <[u8; 32]>::try_from(key).ok())
         .ok_or_else(|| format!("it is about the log {}", origin.as_str()))?;
-    let log = origin.as_str().parse().map_err(|error| format!("{error}"))?;
+    let log = origin
+        .as_str()
+        .parse()
+        .map_err(|error| format!("{error}"))?;
     let verifier = LogVerifier::new(log, key);
     let verified = signed
         .verify(&origin, &[verifier])
@@ -718,7 +830,11 @@ fn known_forks(audit: &mut Audit, bytes: &[u8], name: &CapsuleName) {
         let found = ForkProof::decode(proof).and_then(|proof| proof.verify(name));
         match found {
             Ok(fork) => {
-                let have = format!("writer {} told two stories at {}: proven", fork.writer.short(), fork.seq);
+                let have = format!(
+                    "writer {} told two stories at {}: proven",
+                    fork.writer.short(),
+                    fork.seq
+                );
                 audit.add("forks", Outcome::Passed, &have, "the same", Mover::Owner);
             }
             Err(error) => audit.fail("forks", &error.to_string(), "fork proofs that hold"),

@@ -126,7 +126,11 @@ impl Follower<'_> {
         }
         for head in pages.iter().flat_map(|page| &page.heads) {
             let chain = self.verifier.chain(&head.writer);
-            let counts = self.verifier.config().through(&head.writer).includes(head.seq);
+            let counts = self
+                .verifier
+                .config()
+                .through(&head.writer)
+                .includes(head.seq);
             if counts && chain.is_none_or(|chain| chain.tip().seq < head.seq) {
                 self.extend(&head.writer, Some(head.seq))?;
             }
@@ -140,7 +144,8 @@ impl Follower<'_> {
         match self.verifier.verify(record) {
             Ok(verified) => {
                 let applied = self.verifier.apply(verified);
-                self.ready.push_back(applied.map_err(|error| self.refused(&head, error))?);
+                self.ready
+                    .push_back(applied.map_err(|error| self.refused(&head, error))?);
                 Ok(())
             }
             Err(Refused::Known { .. } | Refused::Earlier { .. }) => Ok(()),
@@ -155,11 +160,17 @@ impl Follower<'_> {
         }
     }
 
-    fn extend(&mut self, writer: &bield_capsule::WriterId, to: Option<u64>) -> Result<(), ReplicaError> {
+    fn extend(
+        &mut self,
+        writer: &bield_capsule::WriterId,
+        to: Option<u64>,
+    ) -> Result<(), ReplicaError> {
         let replicas = self.log.replicas();
         let client = &replicas[self.replica % replicas.len()];
         let ready = &mut self.ready;
-        extend_with(&mut self.verifier, client, writer, to, |applied| ready.push_back(applied))
+        extend_with(&mut self.verifier, client, writer, to, |applied| {
+            ready.push_back(applied)
+        })
     }
 
     fn refused(&self, head: &bield_capsule::Head, error: Refused) -> ReplicaError {

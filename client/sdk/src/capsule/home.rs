@@ -197,12 +197,24 @@ impl CapsuleHome {
         replicas: &[KnownReplica],
     ) -> Result<Self, CapsuleHomeError> {
         let this = Self::make(home, metadata.name())?;
-        files::write(&this.path.join(OWNER), &to_hex(owner.seed()), Write::SecretOnce)?;
-        files::write(&this.path.join(WRITER), &to_hex(writer.seed()), Write::SecretOnce)?;
+        files::write(
+            &this.path.join(OWNER),
+            &to_hex(owner.seed()),
+            Write::SecretOnce,
+        )?;
+        files::write(
+            &this.path.join(WRITER),
+            &to_hex(writer.seed()),
+            Write::SecretOnce,
+        )?;
         this.keep_ring(ring)?;
         this.keep_replicas(replicas)?;
         // The metadata last: a directory with it has all the rest.
-        files::write(&this.path.join(METADATA), metadata.as_bytes(), Write::Public)?;
+        files::write(
+            &this.path.join(METADATA),
+            metadata.as_bytes(),
+            Write::Public,
+        )?;
         Ok(this)
     }
 
@@ -217,7 +229,11 @@ impl CapsuleHome {
     ) -> Result<Self, CapsuleHomeError> {
         let this = Self::make(home, metadata.name())?;
         this.keep_replicas(replicas)?;
-        files::write(&this.path.join(METADATA), metadata.as_bytes(), Write::Public)?;
+        files::write(
+            &this.path.join(METADATA),
+            metadata.as_bytes(),
+            Write::Public,
+        )?;
         Ok(this)
     }
 
@@ -228,7 +244,9 @@ impl CapsuleHome {
     pub fn find(home: &Home, asked: &str) -> Result<Self, CapsuleHomeError> {
         let mut found = Vec::new();
         for this in Self::list(home)? {
-            let labelled = this.metadata().is_ok_and(|found| found.label() == Some(asked));
+            let labelled = this
+                .metadata()
+                .is_ok_and(|found| found.label() == Some(asked));
             let digits = asked.len() >= PREFIX_DIGITS_MIN
                 && this.name.to_string().starts_with(&asked.to_lowercase());
             if labelled || digits {
@@ -264,8 +282,12 @@ impl CapsuleHome {
         };
         let mut found = Vec::new();
         for entry in entries {
-            let path = entry.map_err(|error| FileError::io(&directory, error))?.path();
-            let name = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            let path = entry
+                .map_err(|error| FileError::io(&directory, error))?
+                .path();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
             if let Some(name) = name.filter(|_| path.join(METADATA).is_file()) {
                 found.push(Self { path, name });
             }
@@ -447,7 +469,9 @@ impl CapsuleHome {
             Err(TryLockError::Error(error)) => return Err(at(error).into()),
         }
         let mut word = Vec::new();
-        let read = (&mut file).take(FINISHED.len() as u64 + 1).read_to_end(&mut word);
+        let read = (&mut file)
+            .take(FINISHED.len() as u64 + 1)
+            .read_to_end(&mut word);
         read.map_err(at)?;
         let in_order = word.is_empty() || word == FINISHED;
         Ok(Writing {
@@ -534,10 +558,10 @@ mod tests {
             let owner = WriterKey::generate(Suite::P256, &mut entropy);
             let writer = WriterKey::generate(Suite::P256, &mut entropy);
             let now = Time::from_secs(5);
-            let metadata =
-                Metadata::new(owner.public(), Some(label), now, &mut entropy).unwrap();
+            let metadata = Metadata::new(owner.public(), Some(label), now, &mut entropy).unwrap();
             let mut ring = KeyRing::new();
-            ring.insert(GenerationKey::generate(1, &mut entropy)).unwrap();
+            ring.insert(GenerationKey::generate(1, &mut entropy))
+                .unwrap();
             CapsuleHome::create(&home, &metadata, &owner, &writer, &ring, &[]).unwrap()
         });
         let made = made.collect();
@@ -549,7 +573,10 @@ mod tests {
         let (_directory, home, made) = stage(&["one", "two"]);
         let name = made[0].name().to_string();
         for asked in ["one", &name, &name[..8], &name[..8].to_uppercase()] {
-            assert_eq!(CapsuleHome::find(&home, asked).unwrap().name(), made[0].name());
+            assert_eq!(
+                CapsuleHome::find(&home, asked).unwrap().name(),
+                made[0].name()
+            );
         }
         for asked in ["three", &name[..2], ""] {
             assert!(matches!(

@@ -19,9 +19,9 @@ use std::thread;
 use std::time::Duration;
 
 use bield_capsule::{
-    Applied, Change, Config, Entries, Fetched, GenerationKey, Head, HeadsStatement, Kept, KeyRing, Metadata,
-    NotResumed, OpenError, Question, Received, Refused, Suite, Verifier, VerifierPolicy, Writer, WriterId,
-    WriterKey, resume_head,
+    Applied, Change, Config, Entries, Fetched, GenerationKey, Head, HeadsStatement, Kept, KeyRing,
+    Metadata, NotResumed, OpenError, Question, Received, Refused, Suite, Verifier, VerifierPolicy,
+    Writer, WriterId, WriterKey, resume_head,
 };
 use bield_envelope::{Principal, Secret, Signed, Verified};
 use rand_core::Rng as _;
@@ -85,7 +85,9 @@ impl Answer {
 
     /// Every head it names.
     pub fn heads(&self) -> impl Iterator<Item = Head> + '_ {
-        self.pages.iter().flat_map(|page| page.heads.iter().copied())
+        self.pages
+            .iter()
+            .flat_map(|page| page.heads.iter().copied())
     }
 
     fn config(&self) -> Option<u64> {
@@ -141,7 +143,9 @@ impl Log {
         let mut base = Verifier::new(metadata.clone(), VerifierPolicy::default());
         // What receivers would refuse is better noticed before anybody has it.
         apply(&mut base, config.clone())?;
-        let opened = base.verify(open.clone()).map_err(|error| refused(&open, error))?;
+        let opened = base
+            .verify(open.clone())
+            .map_err(|error| refused(&open, error))?;
         drop(opened);
         let config: Arc<[Received]> = [config].into();
         let stored = at_all(&replicas, |replica| {
@@ -232,7 +236,9 @@ impl Log {
         let mut asked = 0;
         while asked < self.replicas.len() {
             let name = self.metadata.name();
-            let answers = at_all(&self.replicas[asked..], |replica| replica.all_heads(&name, nonce));
+            let answers = at_all(&self.replicas[asked..], |replica| {
+                replica.all_heads(&name, nonce)
+            });
             for (replica, answer) in (asked..).zip(answers) {
                 match answer {
                     Ok(pages) => self.answers.push(Answer { replica, pages }),
@@ -371,7 +377,10 @@ impl Log {
         let mut writing = self.home.write()?;
         self.need_all_after_a_crash(writing.ended_in_order())?;
         let owner = self.metadata.owner_id();
-        let chain = self.base.chain(&owner).ok_or(LogError::NotAdmitted { writer: owner })?;
+        let chain = self
+            .base
+            .chain(&owner)
+            .ok_or(LogError::NotAdmitted { writer: owner })?;
         let (tip, levels) = (chain.signed_head().clone(), chain.levels().clone());
         let mut writer = Writer::resume(key, &self.metadata, &tip, tip.head(), levels)?;
         let record = writer.configure(changes, now())?;
@@ -436,9 +445,14 @@ impl Log {
         let mut writing = self.home.write()?;
         self.need_all_after_a_crash(writing.ended_in_order())?;
         self.need_fresh()?;
-        let config = self.config().head().ok_or(LogError::NotAdmitted { writer })?;
+        let config = self
+            .config()
+            .head()
+            .ok_or(LogError::NotAdmitted { writer })?;
         let verifier = self.own_chain(&writer)?;
-        let next = verifier.chain(&writer).map_or(0, |chain| chain.tip().seq + 1);
+        let next = verifier
+            .chain(&writer)
+            .map_or(0, |chain| chain.tip().seq + 1);
         if !self.config().through(&writer).includes(next) {
             return Err(LogError::Revoked { writer });
         }
@@ -533,9 +547,15 @@ impl Log {
         let mut holders: Vec<_> = self
             .answers
             .iter()
-            .filter(|answer| answer.head(&head.writer).is_some_and(|have| have.seq >= head.seq))
+            .filter(|answer| {
+                answer
+                    .head(&head.writer)
+                    .is_some_and(|have| have.seq >= head.seq)
+            })
             .collect();
-        holders.sort_by_key(|answer| std::cmp::Reverse(answer.head(&head.writer).map(|head| head.seq)));
+        holders.sort_by_key(|answer| {
+            std::cmp::Reverse(answer.head(&head.writer).map(|head| head.seq))
+        });
         holders
     }
 
@@ -584,7 +604,10 @@ impl Log {
     }
 
     fn remember_replicas(&self) -> Result<(), LogError> {
-        let known: Vec<_> = self.counted_replicas().map(|replica| known(replica)).collect();
+        let known: Vec<_> = self
+            .counted_replicas()
+            .map(|replica| known(replica))
+            .collect();
         if !known.is_empty() && self.home.replicas()? != known {
             self.home.keep_replicas(&known)?;
         }
@@ -623,7 +646,11 @@ impl Log {
                 let mut verifier = self.base.clone();
                 let replica = &self.replicas[answer.replica];
                 match extend(&mut verifier, replica, writer, Some(head.seq)) {
-                    Ok(()) if verifier.chain(writer).is_some_and(|chain| chain.tip() == *head) => {
+                    Ok(())
+                        if verifier
+                            .chain(writer)
+                            .is_some_and(|chain| chain.tip() == *head) =>
+                    {
                         found = verifier;
                         return Fetched::Right;
                     }
@@ -639,13 +666,16 @@ impl Log {
         let config = self.base.config();
         match resume_head(writer, seen, config, &statements, &self.question, fetch) {
             Ok(_) => Ok(found),
-            Err(NotResumed::NotFresh(_)) => Err(self.need_fresh().err().unwrap_or_else(|| {
-                LogError::TooFewAnswers {
-                    got: self.answers.len(),
-                    need: config.answers().unwrap_or(usize::MAX),
-                    why: "some answers do not count: compare the clocks".to_owned(),
-                }
-            })),
+            Err(NotResumed::NotFresh(_)) => {
+                Err(self
+                    .need_fresh()
+                    .err()
+                    .unwrap_or_else(|| LogError::TooFewAnswers {
+                        got: self.answers.len(),
+                        need: config.answers().unwrap_or(usize::MAX),
+                        why: "some answers do not count: compare the clocks".to_owned(),
+                    }))
+            }
             Err(NotResumed::RolledBack {
                 remembered, found, ..
             }) => Err(LogError::RolledBack {
@@ -739,7 +769,9 @@ pub(super) fn extend_with(
 ) -> Result<(), ReplicaError> {
     let name = verifier.metadata().name();
     loop {
-        let from = verifier.chain(writer).map_or(0, |chain| chain.tip().seq + 1);
+        let from = verifier
+            .chain(writer)
+            .map_or(0, |chain| chain.tip().seq + 1);
         if to.is_some_and(|to| from > to) {
             return Ok(());
         }
@@ -842,7 +874,9 @@ pub(super) fn at_all<T: Send>(
 ) -> Vec<Result<T, ReplicaError>> {
     thread::scope(|scope| {
         let act = &act;
-        let threads = replicas.iter().map(|replica| scope.spawn(move || act(replica)));
+        let threads = replicas
+            .iter()
+            .map(|replica| scope.spawn(move || act(replica)));
         let threads: Vec<_> = threads.collect();
         threads
             .into_iter()

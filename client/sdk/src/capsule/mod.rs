@@ -42,3 +42,6 @@ pub use sink::{JournalSink, ReplicaSink, Sink, SinkError, Stored};
 pub use transfer::{ExportSummary, Imported, import};
 pub use window::{Health, NotReached, SinkState};
 pub use witnessed::WitnessedBy;
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,10 @@ impl Log {
             )));
         };
         let newest = match self.config().through(writer) {
-            bield_capsule::Through::Last(last) if last < newest.seq => Head { seq: last, ..newest },
+            bield_capsule::Through::Last(last) if last < newest.seq => Head {
+                seq: last,
+                ..newest
+            },
             _ => newest,
         };
         let head = self.one(&newest, newest.seq)?;
@@ -74,7 +77,8 @@ impl Log {
         let words = self.words(&head);
         let config = self.config_records().to_vec();
         let metadata = self.metadata().clone();
-        let mut proof = Proof::new(metadata, config, opening, head.signed_head(), path).acknowledged(words);
+        let mut proof =
+            Proof::new(metadata, config, opening, head.signed_head(), path).acknowledged(words);
         if let Some(index) = entry {
             let secret = record_secret(&target, self.ring()).map_err(|error| LogError::Open {
                 writer: *writer,
@@ -99,8 +103,14 @@ impl Log {
         };
         let config = self.config_records().to_vec();
         let signed = kept.record.signed_head();
-        let proof = Proof::new(self.metadata().clone(), config, Some(opening), signed, Vec::new())
-            .acknowledged(kept.acknowledgements.iter().cloned());
+        let proof = Proof::new(
+            self.metadata().clone(),
+            config,
+            Some(opening),
+            signed,
+            Vec::new(),
+        )
+        .acknowledged(kept.acknowledgements.iter().cloned());
         let proven = self.checked(&proof)?;
         Ok((proof, proven))
     }

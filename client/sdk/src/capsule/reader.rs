@@ -17,7 +17,8 @@
 use std::collections::VecDeque;
 
 use bield_capsule::{
-    Applied, Clock, Freshness, Head, NoHistory, NotFresh, Refused, Through, Verifier, WriterId, fresh,
+    Applied, Clock, Freshness, Head, NoHistory, NotFresh, Refused, Through, Verifier, WriterId,
+    fresh,
 };
 
 use super::error::{Lie, LogError};
@@ -201,9 +202,14 @@ impl<'a> Reader<'a> {
         let writer = target.writer;
         let name = self.verifier.metadata().name();
         let mut why = Vec::new();
-        let wanted = Head { seq: from, ..*target };
+        let wanted = Head {
+            seq: from,
+            ..*target
+        };
         let holders = self.log.holders(&wanted);
-        let replicas = holders.iter().map(|answer| &self.log.replicas()[answer.replica]);
+        let replicas = holders
+            .iter()
+            .map(|answer| &self.log.replicas()[answer.replica]);
         for replica in replicas {
             let page = match replica.records(&name, &writer, from, Some(to)) {
                 Ok(page) if page.records.is_empty() => {
@@ -249,11 +255,14 @@ impl<'a> Reader<'a> {
                 let mut applied = Vec::with_capacity(verified.len());
                 for record in verified {
                     let seq = record.record().header().seq;
-                    let taken = self.verifier.apply(record).map_err(|error| LogError::Refused {
-                        writer,
-                        seq,
-                        error: Box::new(error),
-                    })?;
+                    let taken = self
+                        .verifier
+                        .apply(record)
+                        .map_err(|error| LogError::Refused {
+                            writer,
+                            seq,
+                            error: Box::new(error),
+                        })?;
                     applied.push(taken);
                 }
                 return Ok(applied);
@@ -281,7 +290,8 @@ impl Iterator for Reader<'_> {
                 return Some(Err(error));
             }
         }
-        self.lanes.retain(|lane| !lane.ended || !lane.front.is_empty());
+        self.lanes
+            .retain(|lane| !lane.ended || !lane.front.is_empty());
         let least = self.lanes.iter_mut().min_by_key(|lane| rank(lane))?;
         least.front.pop_front().map(Ok)
     }

@@ -84,7 +84,9 @@ impl ReplicaClient {
         let answer = replica.agent.get(replica.at("/v1/identity")).call();
         let (_, body) = replica.accept(answer, SMALL_BYTES_MAX)?;
         let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let principal = said["principal"].as_str().and_then(|text| text.parse().ok());
+        let principal = said["principal"]
+            .as_str()
+            .and_then(|text| text.parse().ok());
         replica.principal = principal.ok_or_else(|| replica.lied(Lie::Form))?;
         Ok(replica)
     }
@@ -285,7 +287,11 @@ impl ReplicaClient {
             let (headers, body) = self.read(answer, SMALL_BYTES_MAX)?;
             return Err(self.refusal(status, &headers, &body));
         }
-        let reader = answer.into_body().into_with_config().limit(u64::MAX).reader();
+        let reader = answer
+            .into_body()
+            .into_with_config()
+            .limit(u64::MAX)
+            .reader();
         Ok(Subscription {
             replica: self.url.clone(),
             capsule: *name,
@@ -324,7 +330,10 @@ impl ReplicaClient {
     /// # Errors
     /// Nobody there, or a refusal.
     pub fn log_part(&self, name: &CapsuleName, part: &str) -> Result<Vec<u8>, ReplicaError> {
-        let answer = self.agent.get(self.capsule(name, &format!("/log/{part}"))).call();
+        let answer = self
+            .agent
+            .get(self.capsule(name, &format!("/log/{part}")))
+            .call();
         Ok(self.accept(answer, SMALL_BYTES_MAX)?.1)
     }
 

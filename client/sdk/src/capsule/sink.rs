@@ -116,7 +116,6 @@ impl ReplicaSink {
     fn out(&self, lie: Lie) -> SinkError {
         SinkError::Out(self.client.lied(lie).to_string())
     }
-
 }
 
 impl Sink for ReplicaSink {
@@ -135,12 +134,16 @@ impl Sink for ReplicaSink {
             frames::push(&mut body, record.as_bytes());
         }
         let name = self.metadata.name();
-        let sent = self.client.append_frames(&name, &body, run.len(), self.kept);
+        let sent = self
+            .client
+            .append_frames(&name, &body, run.len(), self.kept);
         self.body = body;
         match sent {
             Ok(kept) => self.stored(run, kept.acknowledgements),
             // It may only lack the capsule or its configuration: once, that is put right.
-            Err(error) if !self.introduced && !matches!(error, ReplicaError::Unreachable { .. }) => {
+            Err(error)
+                if !self.introduced && !matches!(error, ReplicaError::Unreachable { .. }) =>
+            {
                 self.introduced = true;
                 introduce(&self.client, &self.metadata, &self.config, self.kept)
                     .map_err(|error| sink_error(&error))?;
@@ -165,8 +168,12 @@ pub(super) fn introduce(
     let name = metadata.name();
     let all = || config.iter().map(Received::as_bytes);
     let kept = match client.append(&name, all(), kept) {
-        Err(ReplicaError::Refused { have: Some(have), .. }) => {
-            let from = usize::try_from(have).unwrap_or(usize::MAX).saturating_add(1);
+        Err(ReplicaError::Refused {
+            have: Some(have), ..
+        }) => {
+            let from = usize::try_from(have)
+                .unwrap_or(usize::MAX)
+                .saturating_add(1);
             client.append(&name, all().skip(from), kept)?
         }
         kept => kept?,
@@ -218,7 +225,11 @@ impl JournalSink {
             export_record(record, &mut buffer);
         }
         let mut options = OpenOptions::new();
-        let mut file = options.append(true).create_new(true).open(path).map_err(at)?;
+        let mut file = options
+            .append(true)
+            .create_new(true)
+            .open(path)
+            .map_err(at)?;
         file.write_all(&buffer).map_err(at)?;
         file.sync_all().map_err(at)?;
         Ok(Self {
@@ -255,10 +266,16 @@ impl Sink for JournalSink {
         // A write that failed may have left a part, and a sync that failed may have lost pages that
         // a second one would not mention: this file is done with.
         synced.map_err(|error| SinkError::Out(format!("{}: {error}", self.name)))?;
-        let last = run.last().ok_or_else(|| SinkError::Down("nothing to keep".to_owned()))?;
+        let last = run
+            .last()
+            .ok_or_else(|| SinkError::Down("nothing to keep".to_owned()))?;
         Ok(Stored {
             head: last.head(),
-            kept: if self.sync { Kept::Synced } else { Kept::Written },
+            kept: if self.sync {
+                Kept::Synced
+            } else {
+                Kept::Written
+            },
             acknowledgement: None,
         })
     }

@@ -66,7 +66,9 @@ impl Log {
             records += 1;
             progress(records, bytes);
         }
-        out.write_all(&buffer).and_then(|()| out.flush()).map_err(wrong)?;
+        out.write_all(&buffer)
+            .and_then(|()| out.flush())
+            .map_err(wrong)?;
         bytes += buffer.len() as u64;
         Ok(ExportSummary {
             records,

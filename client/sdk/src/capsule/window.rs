@@ -191,7 +191,10 @@ impl Window {
             if let Some(why) = &state.stopped {
                 return Err(NotReached::Stopped(why.clone()));
             }
-            let hopeful = state.lanes.iter().filter(|lane| lane.is_hopeful(self.patience));
+            let hopeful = state
+                .lanes
+                .iter()
+                .filter(|lane| lane.is_hopeful(self.patience));
             if hopeful.count() < self.quorum {
                 return Err(state.too_few(Durability::Sent));
             }
@@ -241,7 +244,10 @@ impl Window {
                 return Work::Done;
             }
             state.sleeping += 1;
-            state = self.grown.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .grown
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
             state.sleeping -= 1;
         }
     }
@@ -278,9 +284,10 @@ impl Window {
         let mut state = self.lock();
         loop {
             let end = state.sent.end;
-            let mut working = state.lanes.iter().filter(|lane| {
-                matches!(lane.state.health, Health::Live | Health::CatchingUp)
-            });
+            let mut working = state
+                .lanes
+                .iter()
+                .filter(|lane| matches!(lane.state.health, Health::Live | Health::CatchingUp));
             if working.all(|lane| lane.points[0].end >= end) || Instant::now() >= until {
                 return;
             }
@@ -427,14 +434,20 @@ impl State {
     /// The point up to which `count` replicas keep everything, synced.
     fn synced(&self, count: usize) -> Option<Point> {
         let mut points = [None; LANES_MAX];
-        let replicas = self.lanes.iter().filter(|lane| lane.state.principal.is_some());
+        let replicas = self
+            .lanes
+            .iter()
+            .filter(|lane| lane.state.principal.is_some());
         let mut found = 0;
         for (lane, point) in replicas.zip(&mut points) {
             *point = Some(lane.points[Kept::Synced as usize]);
             found += 1;
         }
         points[..found].sort_unstable_by(|a, b| b.cmp(a));
-        points[..found].get(count.checked_sub(1)?).copied().flatten()
+        points[..found]
+            .get(count.checked_sub(1)?)
+            .copied()
+            .flatten()
     }
 
     /// Whether enough sinks are there already or may still come there.
@@ -454,7 +467,10 @@ impl State {
                 .and_then(|local| self.lanes.get(local))
                 .is_some_and(|lane| hopeful(lane, Kept::Synced)),
             Durability::Replicated(count) => {
-                let replicas = self.lanes.iter().filter(|lane| lane.state.principal.is_some());
+                let replicas = self
+                    .lanes
+                    .iter()
+                    .filter(|lane| lane.state.principal.is_some());
                 replicas.filter(|lane| hopeful(lane, Kept::Synced)).count() >= usize::from(count)
             }
             Durability::Witnessed(..) => false,
@@ -462,10 +478,13 @@ impl State {
     }
 
     fn too_few(&self, level: Durability) -> NotReached {
-        let ailing = self.lanes.iter().filter_map(|lane| match &lane.state.health {
-            Health::Live | Health::CatchingUp => None,
-            Health::Down(why) | Health::Out(why) => Some(why.as_str()),
-        });
+        let ailing = self
+            .lanes
+            .iter()
+            .filter_map(|lane| match &lane.state.health {
+                Health::Live | Health::CatchingUp => None,
+                Health::Down(why) | Health::Out(why) => Some(why.as_str()),
+            });
         let ailing: Vec<_> = ailing.collect();
         let why = if ailing.is_empty() {
             format!("there are {} places to keep records", self.lanes.len())
@@ -506,7 +525,9 @@ impl Lane {
     fn is_hopeful(&self, patience: Duration) -> bool {
         match self.state.health {
             Health::Live | Health::CatchingUp => true,
-            Health::Down(_) => self.down_since.is_none_or(|since| since.elapsed() < patience),
+            Health::Down(_) => self
+                .down_since
+                .is_none_or(|since| since.elapsed() < patience),
             Health::Out(_) => false,
         }
     }

@@ -47,7 +47,11 @@ impl Log {
         witnesses: u8,
         patience: Duration,
     ) -> Result<Vec<WitnessedBy>, LogError> {
-        let keys: Result<Vec<_>, _> = self.config().witnesses().map(|(_, key)| key.parse()).collect();
+        let keys: Result<Vec<_>, _> = self
+            .config()
+            .witnesses()
+            .map(|(_, key)| key.parse())
+            .collect();
         let quorum = keys
             .map_err(|error| LogError::Argument(format!("a witness of the configuration: {error}")))
             .and_then(|keys| {
@@ -88,7 +92,10 @@ fn shown(
     let wrong = |error: String| replica.lied(Lie::Proof(error));
     let bytes = replica.log_part(name, "checkpoint")?;
     let checkpoint = verified(replica, name, &bytes).map_err(wrong)?;
-    let (size, root) = (checkpoint.checkpoint().size(), checkpoint.checkpoint().root());
+    let (size, root) = (
+        checkpoint.checkpoint().size(),
+        checkpoint.checkpoint().root(),
+    );
     let part = format!("proof?hash={}&size={size}", head.hash);
     let said: Value = serde_json::from_slice(&replica.log_part(name, &part)?).unwrap_or_default();
     let hashes = said["hashes"].as_array().into_iter().flatten();
@@ -97,8 +104,14 @@ fn shown(
         .as_u64()
         .zip(hashes)
         .ok_or_else(|| replica.lied(Lie::Form))?;
-    verify_inclusion(&leaf_hash(head.hash.as_bytes()), index, size, &hashes, &root)
-        .map_err(|error| wrong(error.to_string()))?;
+    verify_inclusion(
+        &leaf_hash(head.hash.as_bytes()),
+        index,
+        size,
+        &hashes,
+        &root,
+    )
+    .map_err(|error| wrong(error.to_string()))?;
     let seen = quorum.check(&checkpoint, now(), COSIGNED_AGE_MAX);
     let seen = seen.map_err(|error| ReplicaError::Refused {
         replica: replica.url().to_owned(),
@@ -126,7 +139,9 @@ fn verified(
     let log = LogVerifier::new(key, *principal.as_bytes());
     let signed = SignedCheckpoint::parse(bytes).map_err(|error| error.to_string())?;
     let origin = log.name().into();
-    signed.verify(&origin, &[log]).map_err(|error| error.to_string())
+    signed
+        .verify(&origin, &[log])
+        .map_err(|error| error.to_string())
 }
 
 /// How old a cosignature may be: replicas ask for one after every new record.

@@ -67,7 +67,9 @@ impl Append {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         let mut source = self.source()?;
         let mut log = open(home, &self.capsule)?;
-        let level = self.durability.unwrap_or_else(|| Durability::of(log.config().quorum()));
+        let level = self
+            .durability
+            .unwrap_or_else(|| Durability::of(log.config().quorum()));
         // Witnesses speak after replicas have.
         let first = match level {
             Durability::Witnessed(replicas, _) => Durability::Replicated(replicas),
@@ -142,7 +144,9 @@ impl Append {
         // One byte more than fits tells a long entry from the longest.
         let mut bounded = source.take(PAYLOAD_BYTES_MAX as u64 + 2);
         if !self.lines {
-            bounded.read_to_end(entry).map_err(|error| self.unreadable(error))?;
+            bounded
+                .read_to_end(entry)
+                .map_err(|error| self.unreadable(error))?;
             if entry.len() > PAYLOAD_BYTES_MAX {
                 return Err(Failure::local(format_args!(
                     "an entry has at most {PAYLOAD_BYTES_MAX} bytes: split it, or use --lines"
@@ -150,7 +154,9 @@ impl Append {
             }
             return Ok(count.entries == 0);
         }
-        let read = bounded.read_until(b'\n', entry).map_err(|error| self.unreadable(error))?;
+        let read = bounded
+            .read_until(b'\n', entry)
+            .map_err(|error| self.unreadable(error))?;
         if entry.last() == Some(&b'\n') {
             entry.pop();
         }
@@ -241,7 +247,10 @@ impl Append {
             }));
         }
         if let Some((path, synced)) = &receipt {
-            let _ = write!(text, "\n  receipt   {path}: {synced} replicas have synced it");
+            let _ = write!(
+                text,
+                "\n  receipt   {path}: {synced} replicas have synced it"
+            );
         }
         output.show(
             &json!({

@@ -71,11 +71,23 @@ impl Create {
         let mut text = name.clone();
         let (quorum, count) = (log.quorum(), log.replicas().len());
         let suite = log.metadata().suite().name();
-        let _ = write!(text, "\n  suite     {suite}\n  writer    {}", log.home().writer_key()?.id());
+        let _ = write!(
+            text,
+            "\n  suite     {suite}\n  writer    {}",
+            log.home().writer_key()?.id()
+        );
         for replica in log.replicas() {
-            let _ = write!(text, "\n  replica   {} {}", replica.url(), replica.principal());
+            let _ = write!(
+                text,
+                "\n  replica   {} {}",
+                replica.url(),
+                replica.principal()
+            );
         }
-        let _ = write!(text, "\n  durable   when {quorum} of {count} replicas have synced");
+        let _ = write!(
+            text,
+            "\n  durable   when {quorum} of {count} replicas have synced"
+        );
         let _ = write!(text, "\n  keys      {}", log.home().path().display());
         output.show(
             &json!({

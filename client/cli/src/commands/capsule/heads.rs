@@ -58,11 +58,21 @@ impl Heads {
         let need = config.answers().unwrap_or(0);
         let answered = log.answers().len();
         let _ = match log.is_fresh() {
-            true => write!(text, "\nfresh     {answered} replicas answered, {need} are needed"),
-            false => write!(text, "\nNOT FRESH {answered} replicas answered, {need} are needed: newer records may be hidden"),
+            true => write!(
+                text,
+                "\nfresh     {answered} replicas answered, {need} are needed"
+            ),
+            false => write!(
+                text,
+                "\nNOT FRESH {answered} replicas answered, {need} are needed: newer records may be hidden"
+            ),
         };
         for fork in &forks {
-            let _ = write!(text, "\nFORK      {}", fork["message"].as_str().unwrap_or_default());
+            let _ = write!(
+                text,
+                "\nFORK      {}",
+                fork["message"].as_str().unwrap_or_default()
+            );
         }
         let value = json!({
             "capsule": log.metadata().name().to_string(),
@@ -82,7 +92,10 @@ impl Heads {
         if !output.is_json() {
             output.show(&value, text);
         }
-        let failure = format!("{} forks are proven: the owner must revoke their writers", forks.len());
+        let failure = format!(
+            "{} forks are proven: the owner must revoke their writers",
+            forks.len()
+        );
         Err(Failure::refused(failure).with(value))
     }
 
@@ -138,7 +151,9 @@ fn writer_text(log: &Log, newest: &Head) -> String {
         let url = log.replicas()[answer.replica].url();
         let _ = match answer.head(&newest.writer) {
             None => write!(text, "\n  {url}  has nothing"),
-            Some(head) if head == *newest => write!(text, "\n  {url}  {} {}", head.seq, head.hash.short()),
+            Some(head) if head == *newest => {
+                write!(text, "\n  {url}  {} {}", head.seq, head.hash.short())
+            }
             Some(head) if head.seq == newest.seq => write!(
                 text,
                 "\n  {url}  {} {}: ANOTHER RECORD at this position",

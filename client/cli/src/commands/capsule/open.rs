@@ -79,7 +79,11 @@ impl Writer {
             Err(error) => return Err(error.into()),
         };
         let (public, id) = (key.public(), key.id());
-        let digits: String = public.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits: String = public
+            .as_bytes()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         output.show(
             &json!({
                 "capsule": found.name().to_string(),

@@ -74,7 +74,12 @@ pub(crate) struct Erase {
     capsule: String,
 
     /// Destroy the key of this generation
-    #[arg(long, value_name = "N", required_unless_present = "entry", conflicts_with = "entry")]
+    #[arg(
+        long,
+        value_name = "N",
+        required_unless_present = "entry",
+        conflicts_with = "entry"
+    )]
     generation: Option<u32>,
 
     /// Destroy the key of this entry
@@ -99,7 +104,13 @@ impl Admit {
             ))
         })?;
         let head = log.configure(&[Change::admit(&key)])?;
-        done(&log, head, &format!("admitted  writer {}", key.id()), json!({ "writer": key.id().to_string() }), output);
+        done(
+            &log,
+            head,
+            &format!("admitted  writer {}", key.id()),
+            json!({ "writer": key.id().to_string() }),
+            output,
+        );
         Ok(())
     }
 }
@@ -115,7 +126,10 @@ impl Revoke {
                 // What a quorum acknowledged must stay: enough replicas have to say what there is.
                 log.need_fresh()?;
                 let heads = log.newest_heads();
-                heads.iter().find(|head| head.writer == writer).map(|head| head.seq)
+                heads
+                    .iter()
+                    .find(|head| head.writer == writer)
+                    .map(|head| head.seq)
             }
         };
         let head = log.configure(&[Change::Revoke { writer, last }])?;
@@ -123,7 +137,13 @@ impl Revoke {
             format!("its records up to {last} stay")
         });
         let text = format!("revoked   writer {writer}: {stays}");
-        done(&log, head, &text, json!({ "writer": writer.to_string(), "last": last }), output);
+        done(
+            &log,
+            head,
+            &text,
+            json!({ "writer": writer.to_string(), "last": last }),
+            output,
+        );
         Ok(())
     }
 }
@@ -133,7 +153,10 @@ impl Rotate {
         let mut log = open(home, &self.capsule)?;
         let number = log.rotate()?;
         let head = log.config().head();
-        let text = format!("generation {number} from now on; its key is in {}", log.home().path().display());
+        let text = format!(
+            "generation {number} from now on; its key is in {}",
+            log.home().path().display()
+        );
         if let Some(head) = head {
             done(&log, head, &text, json!({ "generation": number }), output);
         }
@@ -147,7 +170,9 @@ impl Erase {
         match (self.generation, &self.entry) {
             (Some(generation), _) => self.generation(&mut log, generation, output),
             (None, Some(entry)) => self.entry(&mut log, entry, output),
-            (None, None) => Err(Failure::local("name what to erase: --generation or --entry")),
+            (None, None) => Err(Failure::local(
+                "name what to erase: --generation or --entry",
+            )),
         }
     }
 
@@ -158,7 +183,9 @@ impl Erase {
                 "there is no generation {generation}: they are numbered 1 to {newest}"
             )));
         }
-        self.confirm(&format!("the key of generation {generation}, and with it every record of it"))?;
+        self.confirm(&format!(
+            "the key of generation {generation}, and with it every record of it"
+        ))?;
         let made = (generation == newest).then(|| log.rotate()).transpose()?;
         // First everybody learns that it is gone, then it is: after a failure in between, this
         // command can be repeated.
@@ -169,7 +196,11 @@ impl Erase {
         log.keep_ring()?;
         let mut text = format!(
             "erased    generation {generation}: {}",
-            if had { "its key is destroyed in this home" } else { "its key was not in this home" }
+            if had {
+                "its key is destroyed in this home"
+            } else {
+                "its key was not in this home"
+            }
         );
         if let Some(made) = made {
             text += &format!("\nsealing   with generation {made} from now on");
@@ -185,7 +216,9 @@ impl Erase {
     fn entry(&self, log: &mut Log, entry: &str, output: Output) -> Result<(), Failure> {
         let (writer, seq, index) = place(log, entry)?;
         let index = index.ok_or_else(|| {
-            Failure::local(format_args!("{entry:?} is a record: write WRITER/SEQ/INDEX for an entry"))
+            Failure::local(format_args!(
+                "{entry:?} is a record: write WRITER/SEQ/INDEX for an entry"
+            ))
         })?;
         let place = EntryPlace { writer, seq, index };
         if log.ring().entry(&place).is_none() {
@@ -200,7 +233,10 @@ impl Erase {
         log.keep_ring()?;
         output.show(
             &json!({ "erased_entry": entry, "destroyed_here": true }),
-            format_args!("erased    entry {}: its key is destroyed in this home{COPIES}", place_text(&place)),
+            format_args!(
+                "erased    entry {}: its key is destroyed in this home{COPIES}",
+                place_text(&place)
+            ),
         );
         Ok(())
     }
@@ -220,14 +256,19 @@ fn done(log: &Log, head: Head, text: &str, mut value: serde_json::Value, output:
     value["capsule"] = log.metadata().name().to_string().into();
     value["config"] = head.seq.into();
     value["generation"] = log.config().generation().into();
-    output.show(&value, format_args!("{text}\nconfig    record {}", head.seq));
+    output.show(
+        &value,
+        format_args!("{text}\nconfig    record {}", head.seq),
+    );
 }
 
 fn digits(text: &str) -> Option<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2);
     pairs
         .map(|pair| {
-            let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            let pair = std::str::from_utf8(pair)
+                .ok()
+                .filter(|pair| pair.len() == 2)?;
             u8::from_str_radix(pair, 16).ok()
         })
         .collect()

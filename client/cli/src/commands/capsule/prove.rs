@@ -44,7 +44,9 @@ impl Prove {
         let bytes = proof.encode();
         bield_sdk::write_atomically(&self.output, &bytes)?;
         let (path, synced) = (self.output.display().to_string(), proven.synced());
-        let shown = entry.map_or("the record".to_owned(), |entry| format!("entry {entry} of the record"));
+        let shown = entry.map_or("the record".to_owned(), |entry| {
+            format!("entry {entry} of the record")
+        });
         let name = log.metadata().name();
         output.show(
             &json!({

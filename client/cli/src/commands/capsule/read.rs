@@ -97,7 +97,10 @@ impl Read {
         let found = reader.completeness();
         if form == Form::Json {
             let complete = completeness_json(&found, reader.skipped());
-            ended(writeln!(out, "],\"count\":{count},\"unreadable\":{unreadable},\"completeness\":{complete}}}"));
+            ended(writeln!(
+                out,
+                "],\"count\":{count},\"unreadable\":{unreadable},\"completeness\":{complete}}}"
+            ));
         }
         ended(out.flush());
         if form != Form::Json {
@@ -139,7 +142,9 @@ impl Tail {
                     }
                     ended(out.flush());
                 }
-                Followed::Switched(why) => output.note(format_args!("asking another replica: {why}")),
+                Followed::Switched(why) => {
+                    output.note(format_args!("asking another replica: {why}"))
+                }
                 _ => {}
             }
         }
@@ -256,10 +261,15 @@ fn line(payload: &[u8]) -> String {
             .flat_map(|c| {
                 let escape = c.is_control();
                 let plain = (!escape).then_some(c);
-                plain.into_iter().chain(c.escape_default().filter(move |_| escape))
+                plain
+                    .into_iter()
+                    .chain(c.escape_default().filter(move |_| escape))
             })
             .collect(),
-        Err(_) => format!("{} bytes that are no text; --json or --raw shows them", payload.len()),
+        Err(_) => format!(
+            "{} bytes that are no text; --json or --raw shows them",
+            payload.len()
+        ),
     }
 }
 

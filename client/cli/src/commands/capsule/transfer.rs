@@ -54,7 +54,10 @@ impl Export {
         let spinner = progress::spinner("exporting");
         let mut out = BufWriter::with_capacity(1 << 20, &file);
         let exported = log.export(&mut out, &mut |records, bytes| {
-            spinner.set_message(format!("exporting: {records} records, {} MB", bytes / 1_000_000));
+            spinner.set_message(format!(
+                "exporting: {records} records, {} MB",
+                bytes / 1_000_000
+            ));
         });
         drop(out);
         spinner.finish_and_clear();
@@ -104,8 +107,16 @@ impl Import {
         let mut failed = None;
         for taken in &imported {
             let _ = match &taken.refused {
-                None => write!(text, "\n  {}  keeps {} records", taken.replica, taken.records),
-                Some(why) => write!(text, "\n  {}  keeps {} records, then: {why}", taken.replica, taken.records),
+                None => write!(
+                    text,
+                    "\n  {}  keeps {} records",
+                    taken.replica, taken.records
+                ),
+                Some(why) => write!(
+                    text,
+                    "\n  {}  keeps {} records, then: {why}",
+                    taken.replica, taken.records
+                ),
             };
             values.push(json!({
                 "replica": taken.replica,

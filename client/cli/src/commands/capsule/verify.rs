@@ -71,7 +71,13 @@ impl Verify {
             })?;
             ring = Some(CapsuleHome::find(home, &name.to_string())?.ring()?);
         }
-        run(&self.targets, name, ring.as_ref(), self.allow_simulated, output)
+        run(
+            &self.targets,
+            name,
+            ring.as_ref(),
+            self.allow_simulated,
+            output,
+        )
     }
 }
 
@@ -114,7 +120,13 @@ fn run(
             None => format!("{} does not verify", audit.path.display()),
         })
         .collect();
-    conclude(passed, json!({ "passed": passed, "targets": values }), &text, failed.join("\n"), output)
+    conclude(
+        passed,
+        json!({ "passed": passed, "targets": values }),
+        &text,
+        failed.join("\n"),
+        output,
+    )
 }
 
 fn one(target: &Path, options: &AuditOptions<'_>) -> Result<Vec<Audit>, Failure> {
@@ -135,13 +147,28 @@ fn to_text(audit: &Audit, keys: Option<&KeyRing>) -> String {
     } else {
         "NOT verified"
     };
-    let _ = write!(text, "\n\n{} {} {verdict}", audit.subject, audit.path.display());
+    let _ = write!(
+        text,
+        "\n\n{} {} {verdict}",
+        audit.subject,
+        audit.path.display()
+    );
     for head in &audit.heads {
-        let _ = write!(text, "\n  head  {}/{}  {}", head.writer, head.seq, head.hash.short());
+        let _ = write!(
+            text,
+            "\n  head  {}/{}  {}",
+            head.writer,
+            head.seq,
+            head.hash.short()
+        );
     }
     if let Some(payload) = shown(audit, keys) {
         let _ = match payload {
-            Ok(payload) => write!(text, "\n  entry  {}", String::from_utf8_lossy(&payload).escape_debug()),
+            Ok(payload) => write!(
+                text,
+                "\n  entry  {}",
+                String::from_utf8_lossy(&payload).escape_debug()
+            ),
             Err(why) => write!(text, "\n  entry  [{why}]"),
         };
     }
@@ -156,7 +183,9 @@ fn shown(audit: &Audit, keys: Option<&KeyRing>) -> Option<Result<Vec<u8>, String
         Entry::Erasable(erasable) => {
             let none = KeyRing::new();
             let opened = erasable.open(keys.unwrap_or(&none));
-            opened.map(|payload| payload.to_vec()).map_err(|error| error.to_string())
+            opened
+                .map(|payload| payload.to_vec())
+                .map_err(|error| error.to_string())
         }
     })
 }
@@ -171,9 +200,11 @@ fn to_json(audit: &Audit, keys: Option<&KeyRing>) -> Value {
     value["heads"] = audit
         .heads
         .iter()
-        .map(|head| json!({
-            "writer": head.writer.to_string(), "seq": head.seq, "hash": head.hash.to_string(),
-        }))
+        .map(|head| {
+            json!({
+                "writer": head.writer.to_string(), "seq": head.seq, "hash": head.hash.to_string(),
+            })
+        })
         .collect();
     if let Some(bad) = &audit.bad {
         value["bad"] = json!({
