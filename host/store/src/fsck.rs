@@ -17,12 +17,12 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use bield_capsule::segment::SegmentHeader;
+use bield_capsule::segment::{FRAME_HEAD_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
 use bield_capsule::{
-    CapsuleName, Context, ForkProof, History, Received, Refused, Verifier, VerifierPolicy, WriterId,
+    CapsuleName, Context, ForkProof, Header, History, Received, Refused, Verifier, VerifierPolicy, WriterId,
 };
 use bield_envelope::Digest;
 use bield_tlog::{SignedCheckpoint, Tree};
@@ -129,6 +129,8 @@ pub fn check(data: &Path, policy: VerifierPolicy) -> io::Result<Vec<Checked>> {
         return Err(io::Error::new(io::ErrorKind::NotFound, "there is no directory `capsules` in it"));
     }
     let storage = Directory::at(data)?;
+    // Held to the end: a store that runs would move what is read.
+    let _own = Files::own(data).map_err(io::Error::other)?;
     let names = storage.capsules()?;
     let check = |name: &CapsuleName| capsule(&storage, &capsules.join(name.to_string()), *name, policy);
     Ok(names.iter().map(check).collect())
@@ -193,10 +195,12 @@ fn capsule(storage: &Directory, path: &Path, name: CapsuleName, policy: Verifier
             return checked;
         }
     };
+    let recovered = journal.recovered();
+    let signed = reading.checkpoint(storage, name);
     // What is not intact comes before what therefore does not follow.
-    if let Some(damage) = journal.recovered().damage.iter().min_by_key(|damage| damage.index) {
+    if let Some(damage) = recovered.damage.iter().min_by_key(|damage| damage.index) {
         let gap = reading.first_bad.take().filter(|bad| bad.index >= Some(damage.index));
-        reading.first_bad = Some(Bad {
+        let mut bad = Bad {
             segment: Some(damage.segment),
             offset: Some(damage.offset),
             index: Some(damage.index),
@@ -204,17 +208,32 @@ fn capsule(storage: &Directory, path: &Path, name: CapsuleName, policy: Verifier
             // The first record that does not follow names the one before it.
             seq: gap.as_ref().and_then(|gap| gap.seq?.checked_sub(1)),
             what: format!("the bytes are not what was written ({:?})", damage.what),
-        });
+        };
+        reading.claim(path, &mut bad);
+        reading.first_bad = Some(bad);
     } else if let Some(bad) = &mut reading.first_bad
         && let Some((segment, offset)) = bad.index.and_then(|index| locate(path, index))
     {
         (bad.segment, bad.offset) = (Some(segment), Some(offset));
+    } else if let Ok(Some(size)) = signed
+        && size > journal.len()
+    {
+        // Nothing behind it proves that it had been synced; the checkpoint does.
+        let end = end(path);
+        let mut bad = Bad {
+            segment: end.map(|end| end.0),
+            offset: end.map(|end| end.1),
+            index: Some(journal.len()),
+            what: format!("the checkpoint covers {size} records, here and later are not what was written, or were removed"),
+            ..Bad::default()
+        };
+        reading.claim(path, &mut bad);
+        reading.first_bad = Some(bad);
     }
-    checked.torn_bytes = journal.recovered().cut_bytes;
+    checked.torn_bytes = recovered.cut_bytes;
     checked.verified = reading.verified;
-    let complete = reading.verified == journal.len();
-    let (checkpoint, forks) = (reading.checkpoint(storage, name, complete), reading.forks(storage, name));
-    checked.first_bad = reading.first_bad.or_else(|| checkpoint.or(forks).and_then(wrong));
+    let forks = reading.forks(storage, name);
+    checked.first_bad = reading.first_bad.or_else(|| signed.err().or(forks).and_then(wrong));
     checked
 }
 
@@ -260,20 +279,35 @@ impl Reading {
         Ok(())
     }
 
-    /// What is wrong with the checkpoint that left the store last.
-    fn checkpoint(&self, storage: &Directory, name: CapsuleName, complete: bool) -> Option<String> {
-        let bytes = match storage.get(&name, CHECKPOINT) {
-            Ok(bytes) => bytes?,
-            Err(error) => return Some(format!("the checkpoint cannot be read: {error}")),
+    /// How many records the newest checkpoint covers, or what is wrong with it.
+    fn checkpoint(&self, storage: &Directory, name: CapsuleName) -> Result<Option<u64>, String> {
+        let bytes = storage.get(&name, CHECKPOINT);
+        let Some(bytes) = bytes.map_err(|error| format!("the checkpoint cannot be read: {error}"))? else {
+            return Ok(None);
         };
-        let Ok(signed) = SignedCheckpoint::parse(&bytes) else {
-            return Some("the checkpoint is not one".to_owned());
+        let signed = SignedCheckpoint::parse(&bytes).map_err(|_| "the checkpoint is not one".to_owned())?;
+        let (size, root) = (signed.claimed().size(), signed.claimed().root());
+        match self.tree.root_at(size) {
+            Ok(found) if found != root => {
+                Err(format!("the records are not the {size} that the last checkpoint covers: some were exchanged"))
+            }
+            _ => Ok(Some(size)),
+        }
+    }
+
+    /// Reads at a bad place whose record was there, when that fits what is known of the chain.
+    fn claim(&self, path: &Path, bad: &mut Bad) {
+        let found = || {
+            let bytes = fs::read(path.join(format!("{:020}.segment", bad.segment?))).ok()?;
+            let start = usize::try_from(bad.offset?).ok()? + FRAME_HEAD_BYTES;
+            let (header, _) = Header::decode_prefix(bytes.get(start..)?).ok()?;
+            let next = self.held.get(&header.writer).map_or(0, Vec::len) as u64;
+            // Records behind the bad place may have been taken since.
+            (header.seq <= next).then_some((header.writer, header.seq))
         };
-        let claimed = signed.claimed();
-        let same = self.tree.root_at(claimed.size()).is_ok_and(|root| root == claimed.root());
-        (complete && !same).then(|| {
-            format!("the records are not those that the last checkpoint, of {} records, covers: some were removed or exchanged", claimed.size())
-        })
+        if let Some((writer, seq)) = found() {
+            (bad.writer, bad.seq) = (Some(writer), Some(seq));
+        }
     }
 
     /// What is wrong with the fork proofs.
@@ -290,12 +324,28 @@ impl Reading {
     }
 }
 
-/// Finds the segment and the offset of a record.
-fn locate(path: &Path, index: u64) -> Option<(u64, u64)> {
+/// The segment files of a capsule, in order.
+fn segments(path: &Path) -> Option<Vec<PathBuf>> {
     let mut segments: Vec<_> = fs::read_dir(path).ok()?.filter_map(Result::ok).map(|entry| entry.path()).collect();
     segments.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
     segments.sort_unstable();
-    for segment in segments {
+    Some(segments)
+}
+
+/// Where the intact records of the last segment end.
+fn end(path: &Path) -> Option<(u64, u64)> {
+    let bytes = fs::read(segments(path)?.last()?).ok()?;
+    let header = SegmentHeader::parse(&bytes).ok()?;
+    let last = header.frames(&bytes).last();
+    let offset = last.map_or(SEGMENT_HEADER_BYTES, |frame| {
+        frame.offset as usize + FRAME_HEAD_BYTES + frame.payload.len()
+    });
+    Some((header.segment, offset as u64))
+}
+
+/// Finds the segment and the offset of a record.
+fn locate(path: &Path, index: u64) -> Option<(u64, u64)> {
+    for segment in segments(path)? {
         let bytes = fs::read(segment).ok()?;
         let Ok(header) = SegmentHeader::parse(&bytes) else {
             continue;

@@ -63,6 +63,8 @@ pub struct Replica {
     forks: Forks,
     /// Bytes of all records.
     held: u64,
+    /// Records that the stored checkpoint covers.
+    remembered: u64,
     stopped: bool,
     grown: watch::Sender<u64>,
 }
@@ -258,6 +260,7 @@ impl Replica {
             log,
             forks,
             held,
+            remembered: published_size,
             stopped: false,
         })
     }
@@ -545,6 +548,7 @@ impl Replica {
     /// It cannot be stored: it must not leave.
     pub fn publish(&mut self, checkpoint: VerifiedCheckpoint) -> Result<(), Refusal> {
         let older = |published: &VerifiedCheckpoint| checkpoint.checkpoint().size() < published.checkpoint().size();
+        // `remember` may have stored a longer one; a cosigned one is worth more than its last records.
         if self.log.published.as_ref().is_some_and(older) || !self.log.extends(checkpoint.checkpoint()) {
             return Ok(());
         }
@@ -554,8 +558,26 @@ impl Replica {
             tracing::error!(%capsule, %error, "a checkpoint cannot be stored, so it is not published");
             Refusal::new(503, "stopped", "this replica cannot store its checkpoint; use another replica").retry_after(std::time::Duration::from_secs(30))
         })?;
+        self.remembered = checkpoint.checkpoint().size();
         self.log.published = Some(checkpoint);
         Ok(())
+    }
+
+    /// Stores a checkpoint of all synced records without publishing it: should the disk lose the
+    /// newest of them, the next start tells. Says whether there was anything to do.
+    ///
+    /// # Errors
+    /// It cannot be stored.
+    pub fn remember(&mut self) -> io::Result<bool> {
+        let synced = self.journal.synced();
+        if synced <= self.remembered {
+            return Ok(false);
+        }
+        let checkpoint = self.log.checkpoint(synced).map_err(io::Error::other)?;
+        let bytes = checkpoint.to_string();
+        self.storage.put(&self.name(), CHECKPOINT, bytes.as_bytes())?;
+        self.remembered = synced;
+        Ok(true)
     }
 
     /// Proves that the log grew from `old` to `new` records.

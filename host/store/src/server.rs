@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admission::{Admission, Owners, OwnersError, Quotas};
+use crate::disk::{Files, FilesError};
 use crate::http::{Face, router};
 use crate::identity::{IdentityError, identity};
 use crate::peers::{PeerAddress, Peers};
@@ -59,6 +60,9 @@ pub enum ServerError {
     /// The list of owners.
     #[error(transparent)]
     Owners(#[from] OwnersError),
+    /// Another program has the directory.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The object store.
     #[error(transparent)]
     Objects(#[from] ObjectStoreError),
@@ -230,9 +234,9 @@ pub async fn run(arguments: ServeArguments) -> Result<(), ServerError> {
         Duration::from_secs(arguments.drain_secs),
         arguments.until_stdin_ends,
     );
-    let settings = tokio::task::spawn_blocking(move || settings(arguments))
-        .await
-        .map_err(io::Error::other)??;
+    open_many_files();
+    let settings = tokio::task::spawn_blocking(move || settings(arguments));
+    let (_own, settings) = settings.await.map_err(io::Error::other)??;
     let server = Server::start(settings).await?;
     println!("listening {} {}", server.url(), server.principal());
     tracing::info!(address = %server.address(), principal = %server.principal(), "store ready");
@@ -247,7 +251,18 @@ pub async fn run(arguments: ServeArguments) -> Result<(), ServerError> {
     Ok(())
 }
 
-fn settings(arguments: ServeArguments) -> Result<ServerSettings, ServerError> {
+/// Raises the limit on open files as far as it goes: a capsule takes three.
+fn open_many_files() {
+    let resource = rustix::process::Resource::Nofile;
+    let mut limit = rustix::process::getrlimit(resource);
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(resource, limit) {
+        tracing::warn!(%error, "the limit on open files stays: a third as many capsules can be served");
+    }
+}
+
+/// Reads the arguments; the directory is this program's alone as long as the first value lives.
+fn settings(arguments: ServeArguments) -> Result<(Files, ServerSettings), ServerError> {
     let data = arguments.data.ok_or(ServerError::Missing("--data DIR"))?;
     let owners = arguments.owners.ok_or(ServerError::Missing("--owners FILE|any"))?;
     let owners = Owners::read(&owners)?;
@@ -255,6 +270,7 @@ fn settings(arguments: ServeArguments) -> Result<ServerSettings, ServerError> {
         let path = data.clone();
         ServerError::Data { path, error }
     })?;
+    let own = Files::own(&data)?;
     let key = identity(&data, &mut Randomness)?;
     let storage: Arc<dyn Storage> = match &arguments.object_store {
         Some(url) => Arc::new(Objects::open(url)?),
@@ -269,7 +285,7 @@ fn settings(arguments: ServeArguments) -> Result<ServerSettings, ServerError> {
         Some(shards) => usize::from(shards),
         None => std::thread::available_parallelism()?.get(),
     };
-    Ok(ServerSettings {
+    let settings = ServerSettings {
         store: Settings {
             storage,
             key,
@@ -285,7 +301,8 @@ fn settings(arguments: ServeArguments) -> Result<ServerSettings, ServerError> {
         peer_interval: Duration::from_millis(arguments.peer_interval_ms),
         follow: arguments.follow,
         witnesses: arguments.witnesses,
-    })
+    };
+    Ok((own, settings))
 }
 
 /// Ends when standard input does, or never.

@@ -32,6 +32,12 @@ pub(crate) use inbox::{Inbox, Round};
 /// What was written without a sync is synced after this long at the latest.
 const LAZY_SYNC: Duration = Duration::from_millis(200);
 
+/// What was synced is covered by a stored checkpoint after this long, or a few times that.
+const REMEMBER: Duration = Duration::from_secs(5);
+
+/// Checkpoints stored at once: three file syncs each, some ten milliseconds together.
+const REMEMBER_AT_ONCE: usize = 8;
+
 /// How long an idle shard sleeps between looks at nothing.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -97,6 +103,8 @@ pub(crate) struct Shard {
     broken: BTreeSet<CapsuleName>,
     /// Written, not synced.
     dirty: BTreeSet<CapsuleName>,
+    /// Synced, not covered by a stored checkpoint.
+    forgettable: BTreeSet<CapsuleName>,
 }
 
 impl Shard {
@@ -107,6 +115,7 @@ impl Shard {
             replicas: HashMap::new(),
             broken: BTreeSet::new(),
             dirty: BTreeSet::new(),
+            forgettable: BTreeSet::new(),
         };
         for name in capsules {
             let shared = &shard.shared;
@@ -138,30 +147,54 @@ impl Shard {
     /// Works until the inbox is closed and empty.
     pub(crate) fn run(mut self, inbox: &Inbox) {
         let mut written_at = Instant::now();
+        let mut remembered_at = Instant::now();
         loop {
-            let wait = if self.dirty.is_empty() {
-                IDLE
-            } else {
-                LAZY_SYNC.saturating_sub(written_at.elapsed())
-            };
+            let mut wait = IDLE;
+            if !self.dirty.is_empty() {
+                wait = LAZY_SYNC.saturating_sub(written_at.elapsed());
+            }
+            if !self.forgettable.is_empty() {
+                wait = wait.min(REMEMBER.saturating_sub(remembered_at.elapsed()));
+            }
             match inbox.take(wait) {
                 Round::Jobs(jobs) => {
-                    let was_clean = self.dirty.is_empty();
-                    self.round(jobs);
-                    if was_clean {
+                    if self.dirty.is_empty() {
                         written_at = Instant::now();
                     }
+                    if self.forgettable.is_empty() {
+                        remembered_at = Instant::now();
+                    }
+                    self.round(jobs);
                 }
                 Round::Idle => {}
                 Round::Closed => break,
             }
-            if written_at.elapsed() >= LAZY_SYNC {
+            if !self.dirty.is_empty() && written_at.elapsed() >= LAZY_SYNC {
                 let dirty = std::mem::take(&mut self.dirty);
                 self.sync(&dirty);
+            }
+            if !self.forgettable.is_empty() && remembered_at.elapsed() >= REMEMBER {
+                self.remember(REMEMBER_AT_ONCE);
+                remembered_at = Instant::now();
             }
         }
         let dirty = std::mem::take(&mut self.dirty);
         self.sync(&dirty);
+        self.remember(usize::MAX);
+    }
+
+    /// Stores checkpoints of what was synced.
+    fn remember(&mut self, max: usize) {
+        for _ in 0..max.min(self.forgettable.len()) {
+            let Some(capsule) = self.forgettable.pop_first() else {
+                return;
+            };
+            if let Some(replica) = self.replicas.get_mut(&capsule)
+                && let Err(error) = replica.remember()
+            {
+                tracing::warn!(%capsule, %error, "a checkpoint cannot be stored now");
+            }
+        }
     }
 
     fn round(&mut self, jobs: Vec<(CapsuleName, Job)>) {
@@ -263,6 +296,7 @@ impl Shard {
                     metrics.synced_records.fetch_add(after.synced - before.synced, Relaxed);
                     let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                     metrics.sync_micros.fetch_add(micros, Relaxed);
+                    self.forgettable.insert(*capsule);
                     self.shared.synced(*capsule);
                 }
                 Ok(false) => {}

@@ -131,10 +131,11 @@ fn two_programs_on_one_directory_do_not_both_serve_its_capsules() {
     let first = store(directory.path(), &[]);
     let capsule = Capsule::new(10, &[]);
     Client::new(&first.url).fill(&capsule, &[]);
-    let second = store(directory.path(), &[]);
-    let client = Client::new(&second.url);
-    let answer = client.get(&format!("/v1/capsules/{}", capsule.name()));
-    assert_eq!(answer.refusal(), (500, "damaged".into()));
+    let data = directory.path().to_str().unwrap();
+    let arguments = ["--data", data, "--listen", "127.0.0.1:0", "--owners", "any"];
+    let output = Command::new(env!("CARGO_BIN_EXE_bield-store")).args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("in use"));
     assert_eq!(Client::new(&first.url).create(&capsule).status, 200);
 }
 
