@@ -11,16 +11,18 @@ use serde::Serialize;
 pub(crate) struct Bar {
     /// What was measured.
     pub(crate) name: String,
-    /// The measured value; a ratio where there is a target.
+    /// The measured value; a ratio where there is a target, null where nothing could be measured.
     pub(crate) value: f64,
     /// Its unit.
     pub(crate) unit: &'static str,
-    /// The most it may be; `None` for a value that is only told.
+    /// The most or the least it may be; `None` for a value that is only told.
     pub(crate) target: Option<f64>,
     /// Whether it holds; `None` without a target.
     pub(crate) holds: Option<bool>,
     /// What it was measured from.
     pub(crate) note: String,
+    #[serde(skip)]
+    side: &'static str,
 }
 
 impl Bar {
@@ -33,7 +35,23 @@ impl Bar {
             target: Some(target),
             holds: Some(value <= target),
             note,
+            side: "≤",
         }
+    }
+
+    /// A ratio that must reach `target`.
+    pub(crate) fn at_least(name: String, value: f64, target: f64, note: String) -> Self {
+        Self {
+            holds: Some(value >= target),
+            side: "≥",
+            ..Self::at_most(name, value, target, note)
+        }
+    }
+
+    /// The same bar, which does not hold unless this does too.
+    pub(crate) fn provided(mut self, holds: bool) -> Self {
+        self.holds = self.holds.map(|own| own && holds);
+        self
     }
 
     /// A value that is only told.
@@ -45,21 +63,32 @@ impl Bar {
             target: None,
             holds: None,
             note,
+            side: "",
         }
+    }
+
+    /// A row that this machine cannot fill, and why.
+    pub(crate) fn missing(name: String, why: &str) -> Self {
+        Self::told(name, f64::NAN, "", format!("NOT MEASURED: {why}"))
     }
 }
 
 /// Prints a table and writes `target/bench/NAME.json` below the folder of the programs.
 pub(crate) fn report(name: &str, programs: &Path, bars: &[Bar]) -> Result<()> {
-    let width = bars.iter().map(|bar| bar.name.len()).max().unwrap_or(0);
+    let width = bars
+        .iter()
+        .map(|bar| bar.name.chars().count())
+        .max()
+        .unwrap_or(0);
     println!(
-        "\n{:width$}  {:>8}  {:>8}  holds  note",
+        "\n{:width$}  {:>12}  {:>8}  holds  note",
         name, "value", "target"
     );
     for bar in bars {
-        let target = bar
-            .target
-            .map_or_else(|| "–".to_owned(), |target| format!("{target:.2}"));
+        let target = bar.target.map_or_else(
+            || "–".to_owned(),
+            |target| format!("{}{target:.2}", bar.side),
+        );
         let holds = match bar.holds {
             Some(true) => "yes",
             Some(false) => "NO",
@@ -67,11 +96,13 @@ pub(crate) fn report(name: &str, programs: &Path, bars: &[Bar]) -> Result<()> {
         };
         let unit = if bar.unit == "ratio" { "" } else { bar.unit };
         println!(
-            "{:width$}  {:>8.3}  {target:>8}  {holds:>5}  {unit} {}",
-            bar.name, bar.value, bar.note
+            "{:width$}  {:>12}  {target:>8}  {holds:>5}  {unit} {}",
+            bar.name,
+            readable(bar.value),
+            bar.note
         );
     }
-    let folder = programs.parent().unwrap_or(programs).join("bench");
+    let folder = folder(programs);
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let file = folder.join(format!("{name}.json"));
     fs::write(&file, serde_json::to_vec_pretty(bars)?)?;
@@ -79,7 +110,31 @@ pub(crate) fn report(name: &str, programs: &Path, bars: &[Bar]) -> Result<()> {
     Ok(())
 }
 
-/// The middle of some durations, in milliseconds.
+/// Where results go: beside the folder of the programs.
+pub(crate) fn folder(programs: &Path) -> std::path::PathBuf {
+    programs.parent().unwrap_or(programs).join("bench")
+}
+
+/// Three decimals for small values, whole numbers with spaces for large ones.
+fn readable(value: f64) -> String {
+    if value.is_nan() {
+        return "–".to_owned();
+    }
+    if value.abs() < 10_000.0 {
+        return format!("{value:.3}");
+    }
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// The middle of some values.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

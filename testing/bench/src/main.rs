@@ -4,6 +4,7 @@
 //! writes `target/bench/NAME.json`; a bar that does not hold is reported as such.
 
 mod bars;
+mod capsule;
 mod inference;
 mod memory;
 mod peer;
@@ -38,6 +39,18 @@ enum Bench {
         #[arg(long, default_value_t = 2)]
         threads: usize,
     },
+    /// The log: rates, latencies, proofs and recovery against bounds and peers (up to 10 minutes).
+    Capsule {
+        /// Folder of the built programs.
+        #[arg(long)]
+        programs: PathBuf,
+        /// One size, one suite, short measurements: shows that it works, not what it does.
+        #[arg(long)]
+        quick: bool,
+        /// Only this part; repeatable.
+        #[arg(long = "only")]
+        parts: Vec<capsule::Part>,
+    },
     /// Opens a package and prints the peak of memory that took; started by `inference`.
     #[command(hide = true)]
     Open { package: PathBuf, key: PathBuf },
@@ -51,6 +64,11 @@ fn main() -> Result<()> {
             rounds,
             threads,
         } => inference::run(&programs, calls, rounds, threads),
+        Bench::Capsule {
+            programs,
+            quick,
+            parts,
+        } => capsule::run(&programs, quick, &parts),
         Bench::Open { package, key } => memory::open(&package, &key),
     }
 }
