@@ -39,6 +39,8 @@ use crate::{Refusal, frames};
 
 mod forks;
 mod log;
+#[cfg(test)]
+mod tests;
 
 pub use log::{LogProof, origin_of};
 

@@ -1,4 +1,5 @@
 //! A replica server from outside: what it takes, what it refuses, what survives.
+#![cfg(test)]
 
 mod checking;
 mod crash;
