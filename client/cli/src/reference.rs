@@ -14,10 +14,16 @@ pub fn reference() -> String {
         .disable_help_subcommand(true);
     command.build();
     section(&mut text, &mut command);
-    for subcommand in command.get_subcommands_mut() {
-        section(&mut text, subcommand);
-    }
+    sections(&mut text, &mut command);
     text
+}
+
+/// One section for each command below `command`, and below those.
+fn sections(text: &mut String, command: &mut clap::Command) {
+    for subcommand in command.get_subcommands_mut() {
+        section(text, subcommand);
+        sections(text, subcommand);
+    }
 }
 
 fn section(text: &mut String, command: &mut clap::Command) {

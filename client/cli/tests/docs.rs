@@ -23,11 +23,16 @@ fn the_definition_of_the_command_line_is_consistent() {
 
 #[test]
 fn every_command_teaches_with_an_example() {
-    for command in bield_cli::command().get_subcommands() {
+    teaches(&bield_cli::command(), "");
+}
+
+fn teaches(command: &clap::Command, above: &str) {
+    for command in command.get_subcommands() {
         let help = command.clone().render_long_help().to_string();
-        let name = command.get_name();
+        let name = format!("{above}{}", command.get_name());
         let shown =
             help.contains(&format!("bield {name}")) || help.contains(&format!("--json {name}"));
         assert!(shown, "`bield {name} --help` shows no example");
+        teaches(command, &format!("{name} "));
     }
 }

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use bield_capsule::segment::{End, FRAME_HEAD_BYTES, Flaw, SegmentHeader};
 use bield_capsule::{
     CapsuleName, ExportError, ExportReader, ForkProof, Head, Header, KeyRing, Kind, Metadata,
-    OpenError, Proof, Proven, Received, Verifier, VerifierPolicy, WriterId,
+    NotChecked, OpenError, Proof, Proven, Received, Verifier, VerifierPolicy, WriterId,
 };
 use bield_evidence::{Check, Mover, Outcome};
 use bield_tlog::{Hash, LogVerifier, SignedCheckpoint, Tree};
@@ -387,7 +387,7 @@ fn export(
 /// The bad record as a failed check.
 fn name_bad(audit: &mut Audit, walk: &Walk<'_>) {
     if let Some(bad) = &audit.bad {
-        let have = format!("{} after {} good ones", bad.text(), walk.records);
+        let have = format!("{}; {} records before it hold", bad.text(), walk.records);
         audit.fail("records", &have, "every record verifies");
     }
 }
@@ -473,11 +473,9 @@ fn proof(path: &Path, proof: &Proof, options: &AuditOptions<'_>) -> Audit {
         );
     }
     for open in &proven.not_checked {
-        audit.open(
-            "beyond",
-            &open.to_string(),
-            "what a single proof cannot show",
-        );
+        let text = open.to_string();
+        let (_, have) = text.split_once(": ").unwrap_or(("", &text));
+        audit.open(not_checked(*open), have, "more than this file");
     }
     if proven.entry.is_none() {
         audit.subject = "receipt";
@@ -486,6 +484,20 @@ fn proof(path: &Path, proof: &Proof, options: &AuditOptions<'_>) -> Audit {
     audit.records = 1;
     audit.proven = Some(proven);
     audit
+}
+
+const fn not_checked(open: NotChecked) -> &'static str {
+    match open {
+        NotChecked::Freshness => "newest",
+        NotChecked::Forks => "forks",
+        NotChecked::Arrival => "arrival",
+        NotChecked::Between => "between",
+        NotChecked::Parents => "parents",
+        NotChecked::Body => "body",
+        NotChecked::OtherEntries => "other entries",
+        NotChecked::ErasableContent => "content",
+        _ => "beyond",
+    }
 }
 
 fn authority(proven: &Proven) -> String {

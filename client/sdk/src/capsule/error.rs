@@ -242,8 +242,8 @@ pub enum LogError {
     /// A writer ended in the middle of sending, and not every replica answers.
     #[error(
         "the last process that wrote from here ended while it was sending, so one replica may hold \
-         records that the others lack, and {why}; retry when every replica answers: writing now could \
-         fork the chain"
+         records that the others lack, and {why}; retry when every replica answers: going on now could \
+         fork the chain. If one never will, begin a new chain: `bield capsule writer --new`"
     )]
     Unfinished {
         /// Who is missing.

@@ -9,6 +9,8 @@
 //!   replicas      one `URL principal` a line: where to ask first
 //!   seen          newest config and own head ever seen: whoever shows less rolled something back
 //!   writing       locked while a process writes; says whether the last one ended in order
+//!   configuring   the same for the owner's chain
+//!   retired/      former writer keys
 //! ```
 //!
 //! Always true: a key file is written before its public half is told to anybody; the metadata file is
@@ -449,7 +451,33 @@ impl CapsuleHome {
     /// # Errors
     /// [`CapsuleHomeError::Busy`], or the file cannot be used.
     pub fn write(&self) -> Result<Writing, CapsuleHomeError> {
-        let path = self.path.join(WRITING);
+        self.lock(WRITING)
+    }
+
+    /// Takes the right to write with the owner's key, which one process has at a time.
+    ///
+    /// # Errors
+    /// As [`CapsuleHome::write`].
+    pub fn configure(&self) -> Result<Writing, CapsuleHomeError> {
+        self.lock(CONFIGURING)
+    }
+
+    /// Puts this home's writer key away, so that a new one can be made: the way on when its chain must
+    /// not be continued.
+    ///
+    /// # Errors
+    /// There is none, another process writes with it, or files cannot be moved.
+    pub fn retire_writer_key(&self) -> Result<(), CapsuleHomeError> {
+        let mut writing = self.write()?;
+        let (path, retired) = (self.path.join(WRITER), self.path.join(RETIRED));
+        let to = retired.join(format!("{}.key", self.writer_key()?.id()));
+        files::make_private_directory(&retired)?;
+        std::fs::rename(&path, &to).map_err(|error| FileError::io(&path, error))?;
+        Ok(writing.finish()?)
+    }
+
+    fn lock(&self, file: &str) -> Result<Writing, CapsuleHomeError> {
+        let path = self.path.join(file);
         let at = |error| FileError::io(&path, error);
         let mut options = OpenOptions::new();
         let mut file = options
@@ -531,6 +559,8 @@ const KEYS: &str = "keys";
 const REPLICAS: &str = "replicas";
 const SEEN: &str = "seen";
 const WRITING: &str = "writing";
+const CONFIGURING: &str = "configuring";
+const RETIRED: &str = "retired";
 /// Of one length, so that writing one over the other needs no truncation.
 const FINISHED: &[u8] = b"finished\n";
 const UNFINISHED: &[u8] = b"sending.\n";
@@ -660,5 +690,24 @@ mod tests {
         writing.finish().unwrap();
         drop(writing);
         assert!(made[0].write().unwrap().ended_in_order());
+    }
+
+    #[test]
+    fn a_retired_key_is_kept_and_makes_room_for_another() {
+        let (_directory, _home, made) = stage(&["one"]);
+        made[0].write().unwrap().begin().unwrap();
+        let id = made[0].writer_key().unwrap().id();
+        made[0].retire_writer_key().unwrap();
+        assert!(
+            made[0]
+                .path()
+                .join(RETIRED)
+                .join(format!("{id}.key"))
+                .is_file()
+        );
+        assert!(!made[0].is_writer() && made[0].write().unwrap().ended_in_order());
+        let other = WriterKey::generate(Suite::P256, &mut Seeded::new(6));
+        made[0].keep_writer_key(&other).unwrap();
+        assert_eq!(made[0].writer_key().unwrap().id(), other.id());
     }
 }

@@ -374,7 +374,7 @@ impl Log {
     /// Not the owner's home, too few answers, changes that contradict the state, too few replicas.
     pub fn configure(&mut self, changes: &[Change]) -> Result<Head, LogError> {
         let key = self.home.owner_key()?;
-        let mut writing = self.home.write()?;
+        let mut writing = self.home.configure()?;
         self.need_all_after_a_crash(writing.ended_in_order())?;
         let owner = self.metadata.owner_id();
         let chain = self

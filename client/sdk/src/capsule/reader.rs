@@ -222,51 +222,46 @@ impl<'a> Reader<'a> {
                     continue;
                 }
             };
-            let mut run = page.records;
-            loop {
-                let copy = run.clone();
-                let verified = match self.verifier.verify_run(run) {
-                    Ok(verified) => verified,
-                    // A run whose newest record does not verify says nothing of those before it.
-                    Err((0, refused)) if is_rule(&refused) => {
-                        self.lanes[lane].ended = true;
-                        self.skipped.push(Skipped {
-                            writer,
-                            seq: from,
-                            why: refused.to_string(),
-                        });
-                        return Ok(Vec::new());
-                    }
-                    Err((index, refused)) if index > 0 && is_rule(&refused) => {
-                        run = copy;
-                        run.truncate(index);
-                        continue;
-                    }
-                    Err((index, refused)) => {
-                        let lie = Lie::Refused {
-                            writer,
-                            seq: from + index as u64,
-                            error: Box::new(refused),
-                        };
-                        why.push(replica.lied(lie).to_string());
-                        break;
-                    }
-                };
-                let mut applied = Vec::with_capacity(verified.len());
-                for record in verified {
-                    let seq = record.record().header().seq;
-                    let taken = self
-                        .verifier
-                        .apply(record)
-                        .map_err(|error| LogError::Refused {
-                            writer,
-                            seq,
-                            error: Box::new(error),
-                        })?;
-                    applied.push(taken);
+            let verified = match self.verifier.verify_run(page.records) {
+                Ok(verified) => verified,
+                Err((0, refused)) if is_rule(&refused) => {
+                    self.lanes[lane].ended = true;
+                    let why = refused.to_string();
+                    self.skipped.push(Skipped {
+                        writer,
+                        seq: from,
+                        why,
+                    });
+                    return Ok(Vec::new());
                 }
-                return Ok(applied);
+                // Those before it may be right: only now is it worth to ask for them alone.
+                Err((index, refused)) if is_rule(&refused) => {
+                    return self.page(lane, target, from, from + index as u64 - 1);
+                }
+                Err((index, refused)) => {
+                    let lie = Lie::Refused {
+                        writer,
+                        seq: from + index as u64,
+                        error: Box::new(refused),
+                    };
+                    why.push(replica.lied(lie).to_string());
+                    continue;
+                }
+            };
+            let mut applied = Vec::with_capacity(verified.len());
+            for record in verified {
+                let seq = record.record().header().seq;
+                let taken = self
+                    .verifier
+                    .apply(record)
+                    .map_err(|error| LogError::Refused {
+                        writer,
+                        seq,
+                        error: Box::new(error),
+                    })?;
+                applied.push(taken);
             }
+            return Ok(applied);
         }
         Err(LogError::Withheld {
             writer,

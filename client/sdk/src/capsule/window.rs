@@ -61,12 +61,14 @@ pub struct SinkState {
 pub enum NotReached {
     /// Too few sinks are left.
     #[error(
-        "{level} cannot be reached: {why}; what was queued since the last acknowledgement may be lost: \
-         wait until enough replicas answer, read the capsule, then write what is missing again"
+        "{level} cannot be reached, everything is at {reached} so far: {why}; wait until enough \
+         replicas answer, read the capsule, and append again only what is not in it"
     )]
     TooFew {
         /// What was waited for.
         level: Durability,
+        /// What everything sent so far has reached.
+        reached: Durability,
         /// How the sinks are.
         why: String,
     },
@@ -491,7 +493,17 @@ impl State {
         } else {
             ailing.join("; ")
         };
-        NotReached::TooFew { level, why }
+        let whole = |level: &Durability| {
+            let point = self.point(*level, None);
+            point.is_some_and(|point| point.end >= self.sent.end)
+        };
+        let count = u8::try_from(self.lanes.len()).unwrap_or(u8::MAX);
+        let reached = (1..=count).rev().map(Durability::Replicated).find(whole);
+        NotReached::TooFew {
+            level,
+            reached: reached.unwrap_or(Durability::Sent),
+            why,
+        }
     }
 
     /// The newest ticket in the records before `end`; unknown when those were let go.

@@ -75,7 +75,11 @@ impl Log {
                     .collect();
                 let level = Durability::Witnessed(replicas, witnesses);
                 let why = why.join("; ");
-                let error = NotReached::TooFew { level, why };
+                let error = NotReached::TooFew {
+                    level,
+                    reached: Durability::Replicated(replicas),
+                    why,
+                };
                 return Err(super::appender::AppendError::from(error).into());
             }
             thread::sleep(PAUSE);

@@ -221,8 +221,9 @@ impl Append {
         }
         let mut text = match head {
             Some(head) => format!(
-                "{} entries in {records} records, {level}\n  newest    {}/{}",
-                count.entries,
+                "{} in {}, {level}\n  newest    {}/{}",
+                plural(count.entries, "entry", "entries"),
+                plural(records, "record", "records"),
                 head.writer.short(),
                 head.seq
             ),
@@ -232,7 +233,7 @@ impl Append {
         for sink in &finished.sinks {
             let (word, why) = health(&sink.health);
             if let Some(why) = &why {
-                let _ = write!(text, "\n  {word:8}  {why}");
+                let _ = write!(text, "\n  {:8}  {why}", word.to_uppercase());
             } else {
                 let kept = sink.kept.map_or("nothing yet", bield_capsule::Kept::name);
                 let _ = write!(text, "\n  {word:8}  {} {kept}", sink.name);
@@ -271,12 +272,16 @@ impl Append {
     }
 }
 
+fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 fn health(health: &Health) -> (&'static str, Option<String>) {
     match health {
         Health::Live => ("kept", None),
         Health::CatchingUp => ("behind", None),
-        Health::Down(why) => ("DOWN", Some(why.clone())),
-        Health::Out(why) => ("OUT", Some(why.clone())),
+        Health::Down(why) => ("down", Some(why.clone())),
+        Health::Out(why) => ("out", Some(why.clone())),
     }
 }
 

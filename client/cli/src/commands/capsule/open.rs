@@ -28,12 +28,18 @@ pub(crate) struct Open {
 
 /// Print this home's public key for a capsule, for its owner to admit
 ///
-/// Makes the key when there is none. The owner runs `bield capsule admit NAME KEY`.
+/// Makes the key when there is none. The owner runs `bield capsule admit NAME KEY`. With --new another key
+/// is made: the way on after a crash, when a replica that may hold this home's newest record is gone for
+/// good, and after a revocation.
 #[derive(Args)]
 #[command(after_long_help = WRITER_EXAMPLES)]
 pub(crate) struct Writer {
     /// Label, name, or first digits of the capsule
     capsule: String,
+
+    /// Put the key that is there away and make a new one, which begins a new chain
+    #[arg(long)]
+    new: bool,
 }
 
 impl Open {
@@ -69,6 +75,9 @@ impl Open {
 impl Writer {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         let found = CapsuleHome::find(home, &self.capsule)?;
+        if self.new && found.is_writer() {
+            found.retire_writer_key()?;
+        }
         let key = match found.writer_key() {
             Ok(key) => key,
             Err(CapsuleHomeError::NotAWriter { .. }) => {
