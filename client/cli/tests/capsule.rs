@@ -252,7 +252,10 @@ fn a_killed_replica_is_named_and_two_of_three_go_on() {
         1,
         "{appended}"
     );
-    let three = stage.append("not to three", &["--durability", "replicated(3)"]);
+    let three = stage.append(
+        "not to three",
+        &["--durability", "replicated(3)", "--wait", "1"],
+    );
     assert_eq!(three.code, 3, "{}", three.out);
     let url = stage.stores[1].url.clone();
     assert!(
@@ -270,7 +273,7 @@ fn a_killed_replica_is_named_and_two_of_three_go_on() {
     stage.stores[0].stop();
     let alone = stage.run(&["heads", "notes"]).ok().json();
     assert_eq!(alone["fresh"], false);
-    assert_eq!(stage.append("alone", &[]).code, 3);
+    assert_eq!(stage.append("alone", &["--wait", "1"]).code, 3);
 }
 
 #[test]

@@ -265,6 +265,25 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Whose record belongs where bytes that do not hold say `claim`: what they say may be what was
+    /// changed.
+    fn expected(&self, claim: Option<Head>) -> (Option<WriterId>, Option<u64>) {
+        let next = |writer: &WriterId| Some(self.verifier.chain(writer)?.tip().seq + 1);
+        if let Some(claim) = claim {
+            if let Some(next) = next(&claim.writer) {
+                return (Some(claim.writer), Some(next));
+            }
+            if claim.seq == 0 {
+                return (Some(claim.writer), Some(0));
+            }
+        }
+        let mut chains = self.verifier.chains();
+        match (chains.next(), chains.next()) {
+            (Some(only), None) => (Some(only.writer()), next(&only.writer())),
+            _ => (None, None),
+        }
+    }
+
     /// Says what the walk found, after the records themselves.
     fn conclude(&self, audit: &mut Audit) {
         audit.records = self.records;
@@ -348,12 +367,12 @@ fn export(
     }
     let mut walk = Walk::new(reader.metadata().clone(), options);
     for exported in reader {
-        let bad = |number, offset, head: Option<Head>, why| Bad {
+        let bad = |number, offset, (writer, seq), why| Bad {
             file: path.to_owned(),
             offset,
             number,
-            writer: head.map(|head| head.writer),
-            seq: head.map(|head| head.seq),
+            writer,
+            seq,
             why,
         };
         let exported = match exported {
@@ -366,15 +385,16 @@ fn export(
                     | ExportError::Cut { number, offset } => (number, offset),
                     _ => (walk.records, bytes.len() as u64),
                 };
-                let claimed = claimed(bytes, offset as usize + 4);
-                audit.bad = Some(bad(number, offset, claimed, why));
+                let place = walk.expected(claimed(bytes, offset as usize + 4));
+                audit.bad = Some(bad(number, offset, place, why));
                 break;
             }
         };
         let (number, offset) = (exported.number, exported.offset);
         let head = exported.record.head();
         if let Err(why) = walk.take(exported.record) {
-            audit.bad = Some(bad(number, offset, Some(head), why));
+            let place = (Some(head.writer), Some(head.seq));
+            audit.bad = Some(bad(number, offset, place, why));
             break;
         }
         progress(walk.records);
@@ -691,14 +711,15 @@ fn one_segment(
     walk: &mut Walk<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Bad>, Bad> {
-    let bad = |offset: u32, index, head: Option<Head>, why| Bad {
+    let bad = |offset: u32, index, (writer, seq), why| Bad {
         file: file.to_owned(),
         offset: offset.into(),
         number: index,
-        writer: head.map(|head| head.writer),
-        seq: head.map(|head| head.seq),
+        writer,
+        seq,
         why,
     };
+    let nowhere = (None, None);
     let first = walk.records;
     // A file that the next start would use, and that was made just before a power cut.
     if last && bytes.iter().all(|byte| *byte == 0) {
@@ -708,7 +729,7 @@ fn one_segment(
         bad(
             0,
             first,
-            None,
+            nowhere,
             format!("{error}: altered, or not this store's"),
         )
     })?;
@@ -718,27 +739,32 @@ fn one_segment(
              missing or of another store",
             header.segment, header.first
         );
-        return Err(bad(0, first, None, why));
+        return Err(bad(0, first, nowhere, why));
     }
     let mut frames = header.frames(bytes);
     for frame in frames.by_ref() {
-        let claim = || claimed(frame.payload, 0);
-        let record = Received::decode(frame.payload.to_vec())
-            .map_err(|error| bad(frame.offset, frame.index, claim(), error.to_string()))?;
+        let record = Received::decode(frame.payload.to_vec()).map_err(|error| {
+            let place = walk.expected(claimed(frame.payload, 0));
+            bad(frame.offset, frame.index, place, error.to_string())
+        })?;
         let head = record.head();
+        let place = (Some(head.writer), Some(head.seq));
         walk.take(record)
-            .map_err(|why| bad(frame.offset, frame.index, Some(head), why))?;
+            .map_err(|why| bad(frame.offset, frame.index, place, why))?;
         progress(walk.records);
     }
-    let payload = |offset: u32| claimed(bytes, offset as usize + FRAME_HEAD_BYTES);
+    let place = |offset: u32| {
+        let claim = claimed(bytes, offset as usize + FRAME_HEAD_BYTES);
+        walk.expected(claim)
+    };
     match frames.end() {
         Some(End::Damaged { offset, index, why }) => {
             let why = format!("{}: bytes that had been synced have changed", flaw(why));
-            Err(bad(offset, index, payload(offset), why))
+            Err(bad(offset, index, place(offset), why))
         }
         Some(End::Torn { offset, why }) => {
             let why = format!("{} at offset {offset}", flaw(why));
-            let found = bad(offset, walk.records, payload(offset), why);
+            let found = bad(offset, walk.records, place(offset), why);
             if last { Ok(Some(found)) } else { Err(found) }
         }
         Some(End::Clean { .. } | End::Preallocated { .. }) if !last => {
@@ -746,7 +772,7 @@ fn one_segment(
             Err(bad(
                 u32::try_from(bytes.len()).unwrap_or(u32::MAX),
                 walk.records,
-                None,
+                nowhere,
                 why,
             ))
         }

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bield_capsule::{Durability, PAYLOAD_BYTES_MAX};
+use bield_capsule::{Batch, Durability, PAYLOAD_BYTES_MAX};
 use bield_sdk::Home;
 use bield_sdk::capsule::{Appender, AppenderOptions, Finished, Health, Log};
 use clap::Args;
@@ -51,10 +51,17 @@ pub(crate) struct Append {
     #[arg(long)]
     erasable: bool,
 
+    /// How long to wait for a replica that does not answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    wait: u64,
+
     /// Write a durability receipt: a file that proves offline which replicas keep these entries
     #[arg(long, value_name = "FILE")]
     receipt: Option<PathBuf>,
 }
+
+/// What is appended.
+type Source = BufReader<Box<dyn Read>>;
 
 /// Entries appended so far.
 #[derive(Default)]
@@ -75,7 +82,10 @@ impl Append {
             Durability::Witnessed(replicas, _) => Durability::Replicated(replicas),
             level => level,
         };
-        let appender = log.appender(AppenderOptions::default())?;
+        let appender = log.appender(AppenderOptions {
+            patience: Duration::from_secs(self.wait),
+            ..AppenderOptions::default()
+        })?;
         let before = appender.head().map(|head| head.seq);
         let bar = progress::bytes("appending");
         let mut count = Count::default();
@@ -104,12 +114,15 @@ impl Append {
         self.show(&log, &finished, before, &count, level, output)
     }
 
-    fn source(&self) -> Result<Box<dyn BufRead>, Failure> {
+    fn source(&self) -> Result<Source, Failure> {
         if self.file.as_os_str() == "-" {
-            return Ok(Box::new(BufReader::new(io::stdin())));
+            return Ok(BufReader::with_capacity(
+                BUFFER_BYTES,
+                Box::new(io::stdin()),
+            ));
         }
         let file = File::open(&self.file).map_err(|error| self.unreadable(error))?;
-        Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
+        Ok(BufReader::with_capacity(BUFFER_BYTES, Box::new(file)))
     }
 
     fn unreadable(&self, error: io::Error) -> Failure {
@@ -119,30 +132,45 @@ impl Append {
     fn append(
         &self,
         appender: &Appender,
-        source: &mut dyn BufRead,
+        source: &mut Source,
         count: &mut Count,
         bar: &indicatif::ProgressBar,
     ) -> Result<(), Failure> {
         let mut entry = Vec::new();
+        let mut batch = Batch::new();
+        let flush = |batch: &mut Batch| -> Result<(), Failure> {
+            if !batch.is_empty() {
+                appender.append_batch(batch)?;
+                batch.clear();
+            }
+            Ok(())
+        };
         while self.next(source, &mut entry, count)? {
-            appender.append(&entry)?;
+            if batch.push(&entry).is_err() {
+                flush(&mut batch)?;
+                appender.append(&entry)?;
+            }
             count.entries += 1;
             count.bytes += entry.len() as u64;
-            bar.set_position(count.bytes);
+            // What came in one piece goes out in one; whoever types line by line does not wait.
+            if source.buffer().is_empty() || batch.bytes() > BUFFER_BYTES {
+                flush(&mut batch)?;
+                bar.set_position(count.bytes);
+            }
         }
-        Ok(())
+        flush(&mut batch)
     }
 
     /// Reads the next entry; says whether there was one.
     fn next(
         &self,
-        source: &mut dyn BufRead,
+        source: &mut Source,
         entry: &mut Vec<u8>,
         count: &Count,
     ) -> Result<bool, Failure> {
         entry.clear();
         // One byte more than fits tells a long entry from the longest.
-        let mut bounded = source.take(PAYLOAD_BYTES_MAX as u64 + 2);
+        let mut bounded = source.by_ref().take(PAYLOAD_BYTES_MAX as u64 + 2);
         if !self.lines {
             bounded
                 .read_to_end(entry)
@@ -174,7 +202,7 @@ impl Append {
         &self,
         log: &mut Log,
         appender: &Appender,
-        source: &mut dyn BufRead,
+        source: &mut Source,
         count: &mut Count,
     ) -> Result<(), Failure> {
         let metadata = log.metadata().clone();
@@ -285,6 +313,8 @@ fn health(health: &Health) -> (&'static str, Option<String>) {
     }
 }
 
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 64 << 10;
 /// How long witnesses may take: replicas ask them about once a second.
 const WITNESS_PATIENCE: Duration = Duration::from_secs(20);
 /// Erasable entries of one record: their keys are stored before it is sent.
