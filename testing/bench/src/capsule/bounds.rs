@@ -182,12 +182,12 @@ impl Primitives {
                 .aead
                 .seal_in_place_separate_tag(nonce(), Aad::from(black_box(&body)), &mut [])
                 .map_err(no("authenticating"))?;
-            black_box(hedged);
+            let _ = black_box(hedged);
             let tag = self
                 .aead
                 .seal_in_place_separate_tag(nonce(), Aad::empty(), &mut body)
                 .map_err(no("sealing"))?;
-            black_box(tag);
+            let _ = black_box(tag);
             let root = self.hash(black_box(&body));
             self.sign(&root)?;
             records += 1;

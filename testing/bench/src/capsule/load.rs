@@ -67,7 +67,11 @@ pub(crate) fn offer(
     while acked < total {
         let at = begin.elapsed().as_nanos() as u64;
         let due = total.min((at as f64 / period) as u64 + 1);
-        let burst = due.min(pushed + BURST);
+        // Alone on its core the generator looks often; else whoever it yields to would see scraps.
+        let burst = match rest {
+            Rest::Spin => due.min(pushed + BURST),
+            Rest::Sleep => due,
+        };
         while pushed < burst {
             match appender.push(put.next()) {
                 Ok(_) => pushed += 1,
