@@ -78,7 +78,7 @@ impl Effort {
     fn span(&self, place: &Place) -> Duration {
         let full = match place {
             Place::Memory => Duration::from_millis(400),
-            Place::Disk(_) | Place::Stores(_) => Duration::from_secs(1),
+            Place::Disk(_) | Place::Segments(_) | Place::Stores(_) => Duration::from_secs(1),
         };
         if self.quick { full / 4 } else { full }
     }

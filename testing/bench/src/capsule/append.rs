@@ -192,7 +192,7 @@ impl Steps<'_> {
     fn at(&mut self, rate: f64) -> Result<Offered> {
         let rest = match self.place {
             Place::Memory => Rest::Spin,
-            Place::Disk(_) | Place::Stores(_) => Rest::Sleep,
+            Place::Disk(_) | Place::Segments(_) | Place::Stores(_) => Rest::Sleep,
         };
         self.with(rate, rest)
     }

@@ -60,59 +60,89 @@ pub(crate) fn crypto(effort: &Effort, bars: &mut Vec<Bar>) -> Result<()> {
     Ok(())
 }
 
-/// `fdatasync` of the bare device, against commits of the appender's journal.
+/// `fdatasync` of the bare device, against commits of an appender's journal.
 pub(crate) fn device(folder: &Path, effort: &Effort, bars: &mut Vec<Bar>) -> Result<()> {
-    let place = Place::Disk(folder.to_owned());
+    let span = effort.span(&Place::Disk(folder.to_owned()));
+    let bare = syncs(folder, 4096, span)?;
+    bars.push(Bar::told(
+        "bare device: write + fdatasync of 4 KiB, p99".to_owned(),
+        bare.p99,
+        "ms",
+        format!(
+            "p50 {:.3} ms, preallocated file: no synced put can be faster",
+            bare.p50
+        ),
+    ));
     for value in effort.values() {
-        eprintln!("  device bound, {value} B");
-        let (mut ratios, mut sizes, mut bare, mut ours) = (vec![], vec![], vec![], vec![]);
-        let mut batches = vec![];
-        for _ in 0..effort.rounds() {
-            let started = place.start(Suite::Ed25519, AppenderOptions::default())?;
-            let span = effort.span(&place);
-            let mut put = Put::of(value);
-            let begin = Instant::now();
-            let level = started.level;
-            let step = offer(
-                &started.appender,
-                &mut put,
-                DURABLE_RATE,
-                span,
-                level,
-                Rest::Sleep,
-            )?;
-            let seconds = begin.elapsed().as_secs_f64();
-            let commits = started.commits.count.load(Relaxed).max(1) as f64;
-            let size = started.commits.bytes.load(Relaxed) as f64 / commits;
-            drop(started);
-            let limit = syncs(folder, size as usize, span)?;
-            ratios.push(limit / (commits / seconds));
-            sizes.push(size);
-            bare.push(limit);
-            ours.push(commits / seconds);
-            batches.push(step.achieved / (commits / seconds));
+        let places = [
+            Place::Disk(folder.to_owned()),
+            Place::Segments(folder.to_owned()),
+        ];
+        for place in places {
+            eprintln!("  device bound, {}, {value} B", place.name());
+            committed(&place, folder, value, effort, bars)?;
         }
-        bars.push(Bar::at_most(
-            format!("device ÷ achieved local-sync commits, {value} B"),
-            median(ratios),
-            1.3,
-            format!(
-                "{}/s offered; commits of {:.0} B and {:.0} puts on average: {:.0}/s, bare write + \
-                 fdatasync of as many bytes into a preallocated file {:.0}/s",
-                short(DURABLE_RATE),
-                median(sizes),
-                median(batches),
-                median(ours),
-                median(bare)
-            ),
-        ));
     }
     Ok(())
 }
 
-/// Writes and syncs a second of the bare device: `size` bytes each, one after the other, into a file
-/// whose bytes are written already.
-fn syncs(folder: &Path, size: usize, span: Duration) -> Result<f64> {
+fn committed(
+    place: &Place,
+    folder: &Path,
+    value: usize,
+    effort: &Effort,
+    bars: &mut Vec<Bar>,
+) -> Result<()> {
+    let span = effort.span(place);
+    let (mut ratios, mut sizes, mut bare, mut ours) = (vec![], vec![], vec![], vec![]);
+    let mut batches = vec![];
+    for _ in 0..effort.rounds() {
+        let started = place.start(Suite::Ed25519, AppenderOptions::default())?;
+        let mut put = Put::of(value);
+        let begin = Instant::now();
+        let level = started.level;
+        let step = offer(
+            &started.appender,
+            &mut put,
+            DURABLE_RATE,
+            span,
+            level,
+            Rest::Sleep,
+        )?;
+        let seconds = begin.elapsed().as_secs_f64();
+        let commits = started.commits.count.load(Relaxed).max(1) as f64;
+        let size = started.commits.bytes.load(Relaxed) as f64 / commits;
+        drop(started);
+        let limit = syncs(folder, size as usize, span)?;
+        ratios.push(limit.rate / (commits / seconds));
+        sizes.push(size);
+        bare.push(limit.rate);
+        ours.push(commits / seconds);
+        batches.push(step.achieved / (commits / seconds));
+    }
+    let name = format!("device ÷ achieved commits, {}, {value} B", place.name());
+    let note = format!(
+        "{}/s offered; commits of {:.0} B and {:.0} puts on average: {:.0}/s, bare write + fdatasync of as \
+         many bytes into a preallocated file {:.0}/s",
+        short(DURABLE_RATE),
+        median(sizes),
+        median(batches),
+        median(ours),
+        median(bare)
+    );
+    bars.push(Bar::at_most(name, median(ratios), 1.3, note));
+    Ok(())
+}
+
+/// What the bare device does.
+struct Bare {
+    rate: f64,
+    p50: f64,
+    p99: f64,
+}
+
+/// Writes and syncs `size` bytes, one after the other, into a file whose bytes are written already.
+fn syncs(folder: &Path, size: usize, span: Duration) -> Result<Bare> {
     let file = tempfile::tempfile_in(folder)?;
     let bytes = vec![0x5a; size.max(1)];
     let zeros = vec![0; 1 << 20];
@@ -120,17 +150,25 @@ fn syncs(folder: &Path, size: usize, span: Duration) -> Result<f64> {
         file.write_all_at(&zeros, at << 20)?;
     }
     file.sync_all()?;
-    let (mut at, mut count) = (0, 0_u64);
+    let mut at = 0;
+    let mut took = Vec::new();
     let begin = Instant::now();
     while begin.elapsed() < span {
         if at + size as u64 > PREALLOCATED {
             at = 0;
         }
+        let start = Instant::now();
         commit(&file, &bytes, at)?;
+        took.push(start.elapsed().as_secs_f64() * 1e3);
         at += size as u64;
-        count += 1;
     }
-    Ok(count as f64 / begin.elapsed().as_secs_f64())
+    let rate = took.len() as f64 / begin.elapsed().as_secs_f64();
+    took.sort_by(f64::total_cmp);
+    Ok(Bare {
+        rate,
+        p50: took[took.len() / 2],
+        p99: took[took.len() * 99 / 100],
+    })
 }
 
 fn commit(file: &File, bytes: &[u8], at: u64) -> Result<()> {

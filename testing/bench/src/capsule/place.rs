@@ -2,6 +2,7 @@
 //! own.
 
 use std::net::TcpListener;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -9,13 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use bield_capsule::{Durability, Received, Suite};
+use bield_capsule::{Durability, Kept, Received, Suite};
 use bield_envelope::Principal;
 use bield_sdk::Home;
 use bield_sdk::capsule::{
     Appender, AppenderOptions, CreateOptions, JournalSink, Log, ReplicaClient, Sink, SinkError,
     Stored,
 };
+use bield_store::journal::{Journal, Options};
+use bield_store::storage::{Directory, METADATA, Storage as _};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -27,6 +30,8 @@ pub(crate) enum Place {
     Memory,
     /// An export file on the disk, synced after every run of records.
     Disk(PathBuf),
+    /// The journal of a replica, in this process, synced after every run of records.
+    Segments(PathBuf),
     /// `bield-store` processes; a majority must sync.
     Stores(Vec<Store>),
 }
@@ -53,6 +58,7 @@ impl Place {
         match self {
             Self::Memory => "memory".to_owned(),
             Self::Disk(_) => "local-sync".to_owned(),
+            Self::Segments(_) => "local-sync in a replica's journal".to_owned(),
             Self::Stores(stores) => {
                 format!("replicated {} of {}", stores.len() / 2 + 1, stores.len())
             }
@@ -70,12 +76,20 @@ impl Place {
                 let appender = Appender::start(writer, generation, vec![], vec![], options)?;
                 (appender, Durability::Sent, None)
             }
-            Self::Disk(folder) => {
+            Self::Disk(folder) | Self::Segments(folder) => {
                 let chain = Chain::new(suite)?;
                 let directory = TempDir::new_in(folder)?;
-                let file = directory.path().join("capsule");
-                let sink = JournalSink::create(&file, &chain.metadata, &chain.before, true)?;
-                let sink = Box::new(Counted(sink, Arc::clone(&commits)));
+                let commits = Arc::clone(&commits);
+                let sink: Box<dyn Sink> = if matches!(self, Self::Disk(_)) {
+                    let file = directory.path().join("capsule");
+                    let sink = JournalSink::create(&file, &chain.metadata, &chain.before, true)?;
+                    Box::new(Counted(sink, commits))
+                } else {
+                    Box::new(Counted(
+                        SegmentSink::new(directory.path(), &chain)?,
+                        commits,
+                    ))
+                };
                 let options = AppenderOptions {
                     local: Some(0),
                     ..options
@@ -127,6 +141,46 @@ impl<S: Sink> Sink for Counted<S> {
         self.1.count.fetch_add(1, Relaxed);
         self.1.bytes.fetch_add(bytes as u64, Relaxed);
         self.0.keep(run)
+    }
+}
+
+/// Appends to a replica's journal and syncs, as a replica does.
+struct SegmentSink(Box<dyn Journal>);
+
+impl SegmentSink {
+    fn new(folder: &Path, chain: &Chain) -> Result<Self> {
+        let storage = Directory::at(folder)?;
+        let name = chain.metadata.name();
+        storage.put(&name, METADATA, chain.metadata.as_bytes())?;
+        let mut visit = |_, _: &[u8]| ControlFlow::Continue(());
+        let mut journal = storage.journal(&name, Options::default(), &mut visit)?;
+        journal.append(&chain.before.each_ref().map(Received::as_bytes))?;
+        journal.sync()?;
+        Ok(Self(journal))
+    }
+}
+
+impl Sink for SegmentSink {
+    fn name(&self) -> &str {
+        "segments"
+    }
+
+    fn principal(&self) -> Option<Principal> {
+        None
+    }
+
+    fn keep(&mut self, run: &[Arc<Received>]) -> Result<Stored, SinkError> {
+        let records: Vec<_> = run.iter().map(|record| record.as_bytes()).collect();
+        let kept = self.0.append(&records).and_then(|_| self.0.sync());
+        kept.map_err(|error| SinkError::Out(error.to_string()))?;
+        let last = run
+            .last()
+            .ok_or_else(|| SinkError::Down("nothing to keep".to_owned()))?;
+        Ok(Stored {
+            head: last.head(),
+            kept: Kept::Synced,
+            acknowledgement: None,
+        })
     }
 }
 
