@@ -12,6 +12,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use bield_capsule::segment::{FRAME_HEAD_BYTES, SegmentHeader};
 use serde_json::Value;
 
 /// What one run of the program gave.
@@ -312,6 +313,43 @@ fn the_first_bad_record_of_a_tampered_folder_is_named() {
     stage.run(&["fsck", "store-2"]).ok();
     // Nothing is lost: the other replica has it.
     assert_eq!(stage.read(&[]).len(), 6);
+}
+
+#[test]
+fn mending_the_checksum_of_an_altered_record_gains_nothing() {
+    let mut stage = Stage::new(1);
+    for n in 0..4 {
+        stage.append(&format!("entry {n}"), &[]).ok();
+    }
+    stage.stores[0].stop();
+    let segment = stage.segment(0);
+    let good = fs::read(&segment).unwrap();
+    let header = SegmentHeader::parse(&good).unwrap();
+    // The third data record: after config and open record come two others.
+    let frame = header.frames(&good).nth(4).unwrap();
+    let at = frame.offset as usize;
+    let signature = bield_capsule::Header::decode_prefix(frame.payload)
+        .unwrap()
+        .1;
+    for flip in [100, signature, frame.payload.len() - 1] {
+        let mut payload = frame.payload.to_vec();
+        payload[flip] ^= 1;
+        let durable = u32::from_be_bytes(good[at + 8..at + 12].try_into().unwrap());
+        let head = header.frame_head(4, durable, &payload);
+        let mut bytes = good.clone();
+        bytes[at..at + FRAME_HEAD_BYTES].copy_from_slice(&head);
+        bytes[at + FRAME_HEAD_BYTES..][..payload.len()].copy_from_slice(&payload);
+        assert!(SegmentHeader::parse(&bytes).unwrap().frames(&bytes).count() >= 6);
+        fs::write(&segment, &bytes).unwrap();
+        let run = stage.run(&["verify", "store-1", "--name", "notes"]);
+        assert_eq!(run.code, 1, "{flip}");
+        let bad = &run.json()["targets"][0]["bad"];
+        assert_eq!(
+            (&bad["number"], &bad["offset"], &bad["seq"]),
+            (&4.into(), &at.into(), &3.into()),
+            "{bad}"
+        );
+    }
 }
 
 #[test]

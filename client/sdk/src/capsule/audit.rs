@@ -326,8 +326,10 @@ impl<'a> Walk<'a> {
                 );
             }
             (Some(_), None) => {
-                let have = format!("{} records open, {} entries", self.opened, self.entries);
-                audit.pass("contents", &have);
+                if self.opened > 0 {
+                    let have = format!("{} records open, {} entries", self.opened, self.entries);
+                    audit.pass("contents", &have);
+                }
                 if self.erased > 0 {
                     let have =
                         format!("{} records are erased: provable, not readable", self.erased);

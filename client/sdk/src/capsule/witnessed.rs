@@ -47,6 +47,13 @@ impl Log {
         witnesses: u8,
         patience: Duration,
     ) -> Result<Vec<WitnessedBy>, LogError> {
+        let named = self.config().witnesses().len();
+        if named < usize::from(witnesses) {
+            return Err(LogError::Argument(format!(
+                "the configuration names {named} witnesses, {witnesses} can never be reached; the entries \
+                 are appended at replicated({replicas})"
+            )));
+        }
         let keys: Result<Vec<_>, _> = self
             .config()
             .witnesses()

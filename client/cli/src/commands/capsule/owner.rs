@@ -1,6 +1,6 @@
 //! What only a capsule's owner does: `admit`, `revoke`, `rotate`, `erase`.
 
-use bield_capsule::{Change, EntryPlace, Head, PublicKey};
+use bield_capsule::{Change, EntryPlace, Head, PublicKey, WriterId};
 use bield_sdk::Home;
 use bield_sdk::capsule::Log;
 use clap::Args;
@@ -27,7 +27,8 @@ pub(crate) struct Admit {
 
 /// Refuse what a writer writes from now on
 ///
-/// Its records up to --last stay: without it, up to the newest that any replica has now. A revoked writer
+/// Its records up to --last stay: without it, up to the newest that any replica has now, or up to the last
+/// one before a proven fork. A revoked writer
 /// cannot write "before" its revocation, and is not admitted again: it draws a new key.
 #[derive(Args)]
 #[command(after_long_help = REVOKE_EXAMPLES)]
@@ -126,10 +127,13 @@ impl Revoke {
                 // What a quorum acknowledged must stay: enough replicas have to say what there is.
                 log.need_fresh()?;
                 let heads = log.newest_heads();
-                heads
-                    .iter()
-                    .find(|head| head.writer == writer)
-                    .map(|head| head.seq)
+                let newest = heads.iter().find(|head| head.writer == writer);
+                let newest = newest.map(|head| head.seq);
+                match fork(&log, &writer) {
+                    // Where two stories begin neither of them stays.
+                    Some(seq) if newest >= Some(seq) => seq.checked_sub(1),
+                    _ => newest,
+                }
             }
         };
         let head = log.configure(&[Change::Revoke { writer, last }])?;
@@ -249,6 +253,18 @@ impl Erase {
             "this destroys {what}: nothing brings it back; repeat with --yes if it is meant"
         )))
     }
+}
+
+/// The first position for which any replica proves that the writer signed two records.
+fn fork(log: &Log, writer: &WriterId) -> Option<u64> {
+    let name = log.metadata().name();
+    let replicas = log.replicas().iter();
+    let proofs = replicas.flat_map(|replica| replica.forks(&name).unwrap_or_default());
+    proofs
+        .filter_map(|proof| proof.verify(&name).ok())
+        .filter(|fork| fork.writer == *writer)
+        .map(|fork| fork.seq)
+        .min()
 }
 
 /// Shows a change and the config record that made it.
