@@ -8,8 +8,8 @@
 //! ```
 //!
 //! In: entries from any number of threads. Out: [`Ticket`]s, durability levels, [`Receipt`]s. Always
-//! true: both queues clock themselves: while one record is signed, or one request is under way, the
-//! next one fills; every buffer is bounded, a full one makes callers wait and never drops; a sink
+//! true: both queues clock themselves: while one record is signed, or a quorum of sinks is busy, the
+//! next one fills (a replica checks a signature a record, whatever is in it); every buffer is bounded, a full one makes callers wait and never drops; a sink
 //! that is slow or dead costs the others nothing; a level is reported only when the signed word of
 //! enough replicas, or the disk, supports it.
 //!
@@ -374,6 +374,12 @@ impl Shared {
         self.signing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// While a quorum of sinks is busy the batch grows: the sinks clock the signer, as the signer
+    /// clocks the callers.
+    fn clock(&self) {
+        self.window.clock(|busy| self.queue.hold(busy));
+    }
+
     fn stop(&self, why: &str) {
         self.queue.fail(why);
         self.window.stop(why.to_owned());
@@ -401,6 +407,8 @@ fn sign(shared: &Shared) {
         if let Err(error) = shared.window.push(record, tickets.last) {
             return shared.stop(&error.to_string());
         }
+        drop(signing);
+        shared.clock();
     }
 }
 
@@ -412,6 +420,7 @@ fn send(lane: usize, mut sink: Box<dyn Sink>, base: u64, shared: &Shared) {
     let mut pause = PAUSE_MIN;
     let rest = |health: Health, pause: &mut Duration| {
         window.ails(lane, health);
+        shared.clock();
         let ends = window.rest(*pause);
         *pause = (*pause * 2).min(PAUSE_MAX);
         ends
@@ -447,6 +456,7 @@ fn send(lane: usize, mut sink: Box<dyn Sink>, base: u64, shared: &Shared) {
                 cursor = stored.head.seq + 1;
                 pause = PAUSE_MIN;
                 window.kept(lane, stored);
+                shared.clock();
             }
             Err(SinkError::Gap { have }) => {
                 let next = have.map_or(0, |have| have.saturating_add(1));
@@ -457,7 +467,8 @@ fn send(lane: usize, mut sink: Box<dyn Sink>, base: u64, shared: &Shared) {
                         sink.name(),
                         next - 1
                     );
-                    return window.ails(lane, Health::Out(why));
+                    window.ails(lane, Health::Out(why));
+                    return shared.clock();
                 }
                 if next == cursor {
                     // It says that it misses nothing, and still does not take it.
@@ -473,7 +484,10 @@ fn send(lane: usize, mut sink: Box<dyn Sink>, base: u64, shared: &Shared) {
                     return;
                 }
             }
-            Err(SinkError::Out(why)) => return window.ails(lane, Health::Out(why)),
+            Err(SinkError::Out(why)) => {
+                window.ails(lane, Health::Out(why));
+                return shared.clock();
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ pub struct Follower<'a> {
 #[non_exhaustive]
 pub enum Followed {
     /// A new record.
-    Record(Applied),
+    Record(Box<Applied>),
     /// Nothing for a while; the stream is alive.
     Quiet,
     /// A replica was given up, for this reason; the next one is asked.
@@ -70,7 +70,7 @@ impl Follower<'_> {
         loop {
             if let Some(record) = self.ready.pop_front() {
                 self.failures = 0;
-                return Ok(Followed::Record(record));
+                return Ok(Followed::Record(Box::new(record)));
             }
             let step = match &mut self.stream {
                 None => self.connect().map(|()| None),

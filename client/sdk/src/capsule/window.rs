@@ -297,6 +297,15 @@ impl Window {
         }
     }
 
+    /// Tells `hold` whether a quorum of sinks is busy with what it was given: a record more would only
+    /// wait, and cost every replica a signature check. Under the lock, so that the last word is right.
+    pub(super) fn clock(&self, hold: impl FnOnce(bool)) {
+        let state = self.lock();
+        if !state.lanes.is_empty() {
+            hold(state.is_busy(self.quorum, self.patience));
+        }
+    }
+
     /// Notes that a sink is not well.
     pub(super) fn ails(&self, lane: usize, health: Health) {
         let mut state = self.lock();
@@ -513,6 +522,18 @@ impl State {
         Some(slot.ticket)
     }
 
+    /// Whether a quorum that may answer still has [`RECORDS_UNDER_WAY`] to answer for.
+    fn is_busy(&self, quorum: usize, patience: Duration) -> bool {
+        if self.ending || self.stopped.is_some() {
+            return false;
+        }
+        let hopeful = self.lanes.iter().filter(|lane| lane.is_hopeful(patience));
+        let mut ends: Vec<_> = hopeful.map(|lane| lane.points[0].end).collect();
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        let end = ends.get(quorum.max(1) - 1);
+        end.is_some_and(|end| self.sent.end.saturating_sub(*end) >= RECORDS_UNDER_WAY)
+    }
+
     /// Lets go of what every working sink has, and of what a quorum keeps when memory is short.
     fn trim(&mut self, quorum: usize, patience: Duration) {
         let everywhere = self.lanes.iter().filter(|lane| lane.is_hopeful(patience));
@@ -549,6 +570,8 @@ const fn frames_head() -> usize {
     super::frames::FRAME_HEAD_BYTES
 }
 
+/// One that is being sent and stored, one that goes next without waiting for the signer.
+const RECORDS_UNDER_WAY: u64 = 2;
 /// Most sinks: as many as a configuration has replicas, and a journal.
 pub(super) const LANES_MAX: usize = bield_capsule::REPLICAS_MAX + 1;
 /// How often somebody who waits looks at the clock.
