@@ -150,7 +150,9 @@ impl Admission {
             Err(_) => Err(Refusal::new(
                 409,
                 "capsules-quota",
-                format!("this store holds {max} capsules and takes no more; use another store, or ask its operator"),
+                format!(
+                    "this store holds {max} capsules and takes no more; use another store, or ask its operator"
+                ),
             )),
         }
     }
@@ -161,7 +163,12 @@ impl Admission {
     }
 
     /// Takes room for a record of `bytes` in a capsule that holds `held` bytes.
-    pub(crate) fn take(&self, bytes: u64, held: u64, own_quota: Option<u64>) -> Result<(), Refusal> {
+    pub(crate) fn take(
+        &self,
+        bytes: u64,
+        held: u64,
+        own_quota: Option<u64>,
+    ) -> Result<(), Refusal> {
         let flag = self.quotas.capsule_bytes_max;
         let (max, whose) = match own_quota {
             Some(own) if own < flag => (own, "its owner can raise the quota in the configuration"),
@@ -179,12 +186,17 @@ impl Admission {
         }
         let total = self.quotas.total_bytes_max;
         let take = |taken: u64| taken.checked_add(bytes).filter(|after| *after <= total);
-        match self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+        match self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+        {
             Ok(_) => Ok(()),
             Err(_) => Err(Refusal::new(
                 507,
                 "store-full",
-                format!("this store takes {total} bytes in all and is full; use another store, or ask its operator"),
+                format!(
+                    "this store takes {total} bytes in all and is full; use another store, or ask its operator"
+                ),
             )),
         }
     }

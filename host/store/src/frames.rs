@@ -8,7 +8,9 @@ pub const ITEM_BYTES_MAX: usize = 1_200_000;
 
 /// A body is not a sequence of whole items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("item {item} of the body, at byte {offset}, is cut off or longer than {ITEM_BYTES_MAX} bytes; send it whole")]
+#[error(
+    "item {item} of the body, at byte {offset}, is cut off or longer than {ITEM_BYTES_MAX} bytes; send it whole"
+)]
 pub struct BadFrame {
     /// Its number, from 0.
     pub item: usize,

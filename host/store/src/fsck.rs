@@ -22,7 +22,8 @@ use std::process::ExitCode;
 
 use bield_capsule::segment::{FRAME_HEAD_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
 use bield_capsule::{
-    CapsuleName, Context, ForkProof, Header, History, Received, Refused, Verifier, VerifierPolicy, WriterId,
+    CapsuleName, Context, ForkProof, Header, History, Received, Refused, Verifier, VerifierPolicy,
+    WriterId,
 };
 use bield_envelope::Digest;
 use bield_tlog::{SignedCheckpoint, Tree};
@@ -95,7 +96,10 @@ pub fn run(arguments: &FsckArguments) -> ExitCode {
     let checked = match check(&arguments.data, policy) {
         Ok(checked) => checked,
         Err(error) => {
-            eprintln!("bield-store: {}: {error}; name a store's directory that can be read", arguments.data.display());
+            eprintln!(
+                "bield-store: {}: {error}; name a store's directory that can be read",
+                arguments.data.display()
+            );
             return ExitCode::from(2);
         }
     };
@@ -103,12 +107,17 @@ pub fn run(arguments: &FsckArguments) -> ExitCode {
     for capsule in &checked {
         println!("{}: {} records verified", capsule.capsule, capsule.verified);
         if capsule.torn_bytes > 0 {
-            println!("  {} bytes of an unfinished append: the next start cuts them off", capsule.torn_bytes);
+            println!(
+                "  {} bytes of an unfinished append: the next start cuts them off",
+                capsule.torn_bytes
+            );
         }
         if let Some(first) = &capsule.first_bad {
             bad += 1;
             println!("  BAD: {first}");
-            println!("  set the capsule's directory aside and let the store copy it from another replica (--follow)");
+            println!(
+                "  set the capsule's directory aside and let the store copy it from another replica (--follow)"
+            );
         }
     }
     println!("{} capsules, {bad} damaged", checked.len());
@@ -126,13 +135,17 @@ pub fn run(arguments: &FsckArguments) -> ExitCode {
 pub fn check(data: &Path, policy: VerifierPolicy) -> io::Result<Vec<Checked>> {
     let capsules = data.join("capsules");
     if !capsules.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no directory `capsules` in it"));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "there is no directory `capsules` in it",
+        ));
     }
     let storage = Directory::at(data)?;
     // Held to the end: a store that runs would move what is read.
     let _own = Files::own(data).map_err(io::Error::other)?;
     let names = storage.capsules()?;
-    let check = |name: &CapsuleName| capsule(&storage, &capsules.join(name.to_string()), *name, policy);
+    let check =
+        |name: &CapsuleName| capsule(&storage, &capsules.join(name.to_string()), *name, policy);
     Ok(names.iter().map(check).collect())
 }
 
@@ -147,7 +160,10 @@ struct Reading {
 
 impl History for Reading {
     fn hash_at(&self, writer: &WriterId, seq: u64) -> Option<Digest> {
-        self.held.get(writer)?.get(usize::try_from(seq).ok()?).copied()
+        self.held
+            .get(writer)?
+            .get(usize::try_from(seq).ok()?)
+            .copied()
     }
 }
 
@@ -158,7 +174,12 @@ fn capsule(storage: &Directory, path: &Path, name: CapsuleName, policy: Verifier
         torn_bytes: 0,
         first_bad: None,
     };
-    let wrong = |what: String| Some(Bad { what, ..Bad::default() });
+    let wrong = |what: String| {
+        Some(Bad {
+            what,
+            ..Bad::default()
+        })
+    };
     let metadata = match read_metadata(storage, name) {
         Ok(metadata) => metadata,
         Err(error) => {
@@ -199,7 +220,10 @@ fn capsule(storage: &Directory, path: &Path, name: CapsuleName, policy: Verifier
     let signed = reading.checkpoint(storage, name);
     // What is not intact comes before what therefore does not follow.
     if let Some(damage) = recovered.damage.iter().min_by_key(|damage| damage.index) {
-        let gap = reading.first_bad.take().filter(|bad| bad.index >= Some(damage.index));
+        let gap = reading
+            .first_bad
+            .take()
+            .filter(|bad| bad.index >= Some(damage.index));
         let mut bad = Bad {
             segment: Some(damage.segment),
             offset: Some(damage.offset),
@@ -224,7 +248,9 @@ fn capsule(storage: &Directory, path: &Path, name: CapsuleName, policy: Verifier
             segment: end.map(|end| end.0),
             offset: end.map(|end| end.1),
             index: Some(journal.len()),
-            what: format!("the checkpoint covers {size} records, here and later are not what was written, or were removed"),
+            what: format!(
+                "the checkpoint covers {size} records, here and later are not what was written, or were removed"
+            ),
             ..Bad::default()
         };
         reading.claim(path, &mut bad);
@@ -233,7 +259,9 @@ fn capsule(storage: &Directory, path: &Path, name: CapsuleName, policy: Verifier
     checked.torn_bytes = recovered.cut_bytes;
     checked.verified = reading.verified;
     let forks = reading.forks(storage, name);
-    checked.first_bad = reading.first_bad.or_else(|| signed.err().or(forks).and_then(wrong));
+    checked.first_bad = reading
+        .first_bad
+        .or_else(|| signed.err().or(forks).and_then(wrong));
     checked
 }
 
@@ -250,7 +278,8 @@ impl Reading {
         let record = match Received::decode(bytes.to_vec()) {
             Ok(record) => record,
             Err(error) => {
-                self.first_bad.get_or_insert_with(|| bad(error.to_string(), None));
+                self.first_bad
+                    .get_or_insert_with(|| bad(error.to_string(), None));
                 return;
             }
         };
@@ -264,7 +293,8 @@ impl Reading {
             }
             Err(refused) => {
                 let place = Some((head.writer, head.seq));
-                self.first_bad.get_or_insert_with(|| bad(refused.to_string(), place));
+                self.first_bad
+                    .get_or_insert_with(|| bad(refused.to_string(), place));
             }
         }
     }
@@ -282,15 +312,18 @@ impl Reading {
     /// How many records the newest checkpoint covers, or what is wrong with it.
     fn checkpoint(&self, storage: &Directory, name: CapsuleName) -> Result<Option<u64>, String> {
         let bytes = storage.get(&name, CHECKPOINT);
-        let Some(bytes) = bytes.map_err(|error| format!("the checkpoint cannot be read: {error}"))? else {
+        let Some(bytes) =
+            bytes.map_err(|error| format!("the checkpoint cannot be read: {error}"))?
+        else {
             return Ok(None);
         };
-        let signed = SignedCheckpoint::parse(&bytes).map_err(|_| "the checkpoint is not one".to_owned())?;
+        let signed =
+            SignedCheckpoint::parse(&bytes).map_err(|_| "the checkpoint is not one".to_owned())?;
         let (size, root) = (signed.claimed().size(), signed.claimed().root());
         match self.tree.root_at(size) {
-            Ok(found) if found != root => {
-                Err(format!("the records are not the {size} that the last checkpoint covers: some were exchanged"))
-            }
+            Ok(found) if found != root => Err(format!(
+                "the records are not the {size} that the last checkpoint covers: some were exchanged"
+            )),
             _ => Ok(Some(size)),
         }
     }
@@ -326,8 +359,15 @@ impl Reading {
 
 /// The segment files of a capsule, in order.
 fn segments(path: &Path) -> Option<Vec<PathBuf>> {
-    let mut segments: Vec<_> = fs::read_dir(path).ok()?.filter_map(Result::ok).map(|entry| entry.path()).collect();
-    segments.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
+    let mut segments: Vec<_> = fs::read_dir(path)
+        .ok()?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .collect();
+    segments.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "segment")
+    });
     segments.sort_unstable();
     Some(segments)
 }

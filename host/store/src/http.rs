@@ -67,6 +67,8 @@ pub(crate) struct Face {
     stopping: watch::Receiver<bool>,
     /// Checkpoints go to witnesses before they are served.
     witnessed: bool,
+    /// A subscriber that takes nothing for this long is cut off.
+    stall_max: Duration,
 }
 
 impl Face {
@@ -75,6 +77,7 @@ impl Face {
         draining: Arc<AtomicBool>,
         stopping: watch::Receiver<bool>,
         witnessed: bool,
+        stall_max: Duration,
     ) -> Self {
         Self {
             store,
@@ -83,6 +86,7 @@ impl Face {
             draining,
             stopping,
             witnessed,
+            stall_max,
         }
     }
 
@@ -93,13 +97,20 @@ impl Face {
         }
         let read = tokio::time::timeout(BODY_WAIT, self.receive(body, max)).await;
         let slow = || {
-            let message = format!("the body did not arrive within {} s; send it again", BODY_WAIT.as_secs());
+            let message = format!(
+                "the body did not arrive within {} s; send it again",
+                BODY_WAIT.as_secs()
+            );
             Refusal::new(408, "slow-body", message).retry_after(Duration::from_secs(1))
         };
         read.unwrap_or_else(|_| Err(slow()))
     }
 
-    async fn receive(&self, body: Body, max: usize) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+    async fn receive(
+        &self,
+        body: Body,
+        max: usize,
+    ) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
         let announced = body.size_hint().exact();
         let announced = announced.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let too_long = || {
@@ -117,7 +128,11 @@ impl Face {
         let mut frames = body.into_data_stream();
         while let Some(frame) = frames.next().await {
             let Ok(frame) = frame else {
-                return Err(Refusal::new(400, "cut-off", "the body was cut off; send it again"));
+                return Err(Refusal::new(
+                    400,
+                    "cut-off",
+                    "the body was cut off; send it again",
+                ));
             };
             total = total.saturating_add(frame.len());
             if total > DISCARD_BYTES_MAX {
@@ -172,7 +187,11 @@ async fn ready(State(face): State<Face>) -> Result<&'static str, Refusal> {
 
 async fn metrics(State(face): State<Face>) -> Response {
     let kind = HeaderValue::from_static("text/plain; version=0.0.4");
-    ([(header::CONTENT_TYPE, kind)], face.store.metrics().render()).into_response()
+    (
+        [(header::CONTENT_TYPE, kind)],
+        face.store.metrics().render(),
+    )
+        .into_response()
 }
 
 impl IntoResponse for Refusal {
@@ -184,7 +203,9 @@ impl IntoResponse for Refusal {
             // RFC 9110 §10.2.3: whole seconds, at least one.
             let secs = after.as_millis().div_ceil(1000).max(1);
             let secs = u64::try_from(secs).unwrap_or(u64::MAX);
-            response.headers_mut().insert(header::RETRY_AFTER, secs.into());
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, secs.into());
         }
         response
     }

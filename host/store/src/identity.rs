@@ -120,7 +120,10 @@ mod tests {
 
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let refused = identity(directory.path(), &mut Seeded::new(3));
-        assert!(matches!(refused, Err(IdentityError::Readable { mode: 0o640, .. })));
+        assert!(matches!(
+            refused,
+            Err(IdentityError::Readable { mode: 0o640, .. })
+        ));
     }
 
     #[test]

@@ -98,7 +98,10 @@ impl Metrics {
 
     /// Changes the counts of one configured witness.
     pub fn witness(&self, witness: &str, change: impl FnOnce(&mut WitnessCount)) {
-        let mut witnesses = self.witnesses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut witnesses = self
+            .witnesses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         change(witnesses.entry(witness.to_owned()).or_default());
     }
 
@@ -107,18 +110,73 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = Text(String::with_capacity(4096));
         text.plain("capsules", "gauge", "Capsules held.", &self.capsules);
-        text.plain("records_total", "counter", "Records taken in.", &self.records);
-        text.plain("record_bytes_total", "counter", "Bytes of records taken in.", &self.record_bytes);
-        text.plain("repeated_records_total", "counter", "Records that were here already.", &self.repeated);
+        text.plain(
+            "records_total",
+            "counter",
+            "Records taken in.",
+            &self.records,
+        );
+        text.plain(
+            "record_bytes_total",
+            "counter",
+            "Bytes of records taken in.",
+            &self.record_bytes,
+        );
+        text.plain(
+            "repeated_records_total",
+            "counter",
+            "Records that were here already.",
+            &self.repeated,
+        );
         text.plain("syncs_total", "counter", "Syncs of journals.", &self.syncs);
-        text.plain("grouped_appends_total", "counter", "Append requests covered by syncs.", &self.grouped);
-        text.plain("synced_records_total", "counter", "Records covered by syncs.", &self.synced_records);
-        text.plain("sync_microseconds_total", "counter", "Time spent in syncs.", &self.sync_micros);
-        text.plain("forks_total", "counter", "Writers frozen by a fork proof.", &self.forks);
-        text.plain("stopped_replicas", "gauge", "Replicas that stopped accepting.", &self.stopped);
-        text.plain("subscribers", "gauge", "Open subscriptions.", &self.subscribers);
-        text.plain("subscribers_dropped_total", "counter", "Subscribers that read too slowly.", &self.dropped);
-        text.plain("sent_bytes_total", "counter", "Bytes sent to readers.", &self.sent_bytes);
+        text.plain(
+            "grouped_appends_total",
+            "counter",
+            "Append requests covered by syncs.",
+            &self.grouped,
+        );
+        text.plain(
+            "synced_records_total",
+            "counter",
+            "Records covered by syncs.",
+            &self.synced_records,
+        );
+        text.plain(
+            "sync_microseconds_total",
+            "counter",
+            "Time spent in syncs.",
+            &self.sync_micros,
+        );
+        text.plain(
+            "forks_total",
+            "counter",
+            "Writers frozen by a fork proof.",
+            &self.forks,
+        );
+        text.plain(
+            "stopped_replicas",
+            "gauge",
+            "Replicas that stopped accepting.",
+            &self.stopped,
+        );
+        text.plain(
+            "subscribers",
+            "gauge",
+            "Open subscriptions.",
+            &self.subscribers,
+        );
+        text.plain(
+            "subscribers_dropped_total",
+            "counter",
+            "Subscribers that read too slowly.",
+            &self.dropped,
+        );
+        text.plain(
+            "sent_bytes_total",
+            "counter",
+            "Bytes sent to readers.",
+            &self.sent_bytes,
+        );
 
         text.head("refusals_total", "counter", "Refusals by kind.");
         let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -126,15 +184,46 @@ impl Metrics {
             text.labelled("refusals_total", "kind", kind, *count);
         }
         drop(refusals);
-        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        type Peer = (&'static str, &'static str, &'static str, fn(&PeerCount) -> u64);
+        let peers = self
+            .peers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        type Peer = (
+            &'static str,
+            &'static str,
+            &'static str,
+            fn(&PeerCount) -> u64,
+        );
         let columns: [Peer; 6] = [
-            ("peer_rounds_total", "counter", "Anti-entropy rounds.", |p| p.rounds),
-            ("peer_failures_total", "counter", "Rounds that failed.", |p| p.failures),
-            ("peer_records_total", "counter", "Records fetched.", |p| p.records),
+            (
+                "peer_rounds_total",
+                "counter",
+                "Anti-entropy rounds.",
+                |p| p.rounds,
+            ),
+            (
+                "peer_failures_total",
+                "counter",
+                "Rounds that failed.",
+                |p| p.failures,
+            ),
+            ("peer_records_total", "counter", "Records fetched.", |p| {
+                p.records
+            }),
             ("peer_bytes_total", "counter", "Bytes fetched.", |p| p.bytes),
-            ("peer_refused_total", "counter", "What a peer served and was refused.", |p| p.refused),
-            ("peer_lag_records", "gauge", "Records a peer has and this store has not.", |p| p.lag),
+            (
+                "peer_refused_total",
+                "counter",
+                "What a peer served and was refused.",
+                |p| p.refused,
+            ),
+            (
+                "peer_lag_records",
+                "gauge",
+                "Records a peer has and this store has not.",
+                |p| p.lag,
+            ),
         ];
         for (name, kind, help, of) in columns {
             text.head(name, kind, help);
@@ -142,12 +231,19 @@ impl Metrics {
                 text.labelled(name, "peer", peer, of(count));
             }
         }
-        let witnesses = self.witnesses.lock().unwrap_or_else(PoisonError::into_inner);
+        let witnesses = self
+            .witnesses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         text.head("cosignatures_total", "counter", "Cosignatures received.");
         for (witness, count) in &*witnesses {
             text.labelled("cosignatures_total", "witness", witness, count.cosigned);
         }
-        text.head("witness_failures_total", "counter", "Checkpoints a witness did not cosign.");
+        text.head(
+            "witness_failures_total",
+            "counter",
+            "Checkpoints a witness did not cosign.",
+        );
         for (witness, count) in &*witnesses {
             text.labelled("witness_failures_total", "witness", witness, count.failures);
         }
@@ -159,7 +255,10 @@ struct Text(String);
 
 impl Text {
     fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
+        let _ = writeln!(
+            self.0,
+            "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}"
+        );
     }
 
     fn plain(&mut self, name: &str, kind: &str, help: &str, value: &AtomicU64) {
@@ -168,7 +267,10 @@ impl Text {
     }
 
     fn labelled(&mut self, name: &str, label: &str, value: &str, count: u64) {
-        let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let value = value
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
         let _ = writeln!(self.0, "{PREFIX}{name}{{{label}=\"{value}\"}} {count}");
     }
 }

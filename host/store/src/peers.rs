@@ -52,7 +52,9 @@ pub struct PeerAddress {
 
 /// Text is no address of a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a peer is written as http://HOST:PORT or http://HOST:PORT=ed25519:<64 hexadecimal digits>")]
+#[error(
+    "a peer is written as http://HOST:PORT or http://HOST:PORT=ed25519:<64 hexadecimal digits>"
+)]
 pub struct ParsePeerError;
 
 impl FromStr for PeerAddress {
@@ -102,7 +104,9 @@ impl Stop {
     /// Waits; says whether it is time to end.
     pub(crate) fn wait(&self, wait: Duration) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.told.wait_timeout_while(stopped, wait, |stopped| !*stopped);
+        let waited = self
+            .told
+            .wait_timeout_while(stopped, wait, |stopped| !*stopped);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }
@@ -176,7 +180,10 @@ mod tests {
     fn an_address_has_a_url_and_maybe_a_principal() {
         let principal = Principal::from_bytes([7; 32]);
         let both: PeerAddress = format!("http://a:1/={principal}").parse().unwrap();
-        assert_eq!((both.url.as_str(), both.principal), ("http://a:1", Some(principal)));
+        assert_eq!(
+            (both.url.as_str(), both.principal),
+            ("http://a:1", Some(principal))
+        );
         let alone: PeerAddress = "http://a:1".parse().unwrap();
         assert_eq!(alone.principal, None);
         for wrong in ["a:1", "https://a", "http://a=b", ""] {

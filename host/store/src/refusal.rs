@@ -142,9 +142,11 @@ impl From<Refused> for Refusal {
         let slug = refused.slug();
         let status = match slug {
             // The record and what is here do not fit together (yet).
-            "gap" | "config-gap" | "prev" | "earlier" | "known" | "conflict" | "forked" | "parent-conflict" => 409,
+            "gap" | "config-gap" | "prev" | "earlier" | "known" | "conflict" | "forked"
+            | "parent-conflict" => 409,
             // The writer may not.
-            "not-admitted" | "revoked" | "simulated" | "certificate" | "closed" | "owner-kind" | "writers" => 403,
+            "not-admitted" | "revoked" | "simulated" | "certificate" | "closed" | "owner-kind"
+            | "writers" => 403,
             // The record is wrong in itself.
             _ => 422,
         };

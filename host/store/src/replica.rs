@@ -123,7 +123,9 @@ pub struct Standing {
 #[non_exhaustive]
 pub enum OpenError {
     /// A file cannot be read or written.
-    #[error("{what} of capsule {capsule} cannot be used: {error}; correct the disk or its permissions and start again")]
+    #[error(
+        "{what} of capsule {capsule} cannot be used: {error}; correct the disk or its permissions and start again"
+    )]
     Item {
         /// Which.
         what: &'static str,
@@ -159,7 +161,9 @@ pub enum OpenError {
         error: RecordError,
     },
     /// A stored record does not follow from those before.
-    #[error("record {index} of capsule {capsule} does not follow: {refused}; run `bield-store fsck`")]
+    #[error(
+        "record {index} of capsule {capsule} does not follow: {refused}; run `bield-store fsck`"
+    )]
     Chain {
         /// Whose.
         capsule: CapsuleName,
@@ -336,10 +340,16 @@ impl Replica {
         let applied = self.verifier.apply(verified);
         let applied = applied.expect("verified against this state a moment ago");
         debug_assert_eq!(applied.record().head(), head);
-        assert_eq!(self.log.push(head.hash), index, "journal and log go together");
+        assert_eq!(
+            self.log.push(head.hash),
+            index,
+            "journal and log go together"
+        );
         self.places.entry(head.writer).or_default().push(index);
         self.held += room;
-        if head.seq == 0 && let Some(proof) = self.forks.of(&head.writer) {
+        if head.seq == 0
+            && let Some(proof) = self.forks.of(&head.writer)
+        {
             freeze(&mut self.verifier, proof);
         }
         Ok(true)
@@ -355,7 +365,10 @@ impl Replica {
             let here = self.places[&head.writer][head.seq as usize];
             let here = self.journal.record(here).map_err(Refusal::from)?;
             let here = Received::decode(here).map_err(|_| Refusal::stopped())?;
-            let chain = self.verifier.chain(&head.writer).ok_or_else(Refusal::stopped)?;
+            let chain = self
+                .verifier
+                .chain(&head.writer)
+                .ok_or_else(Refusal::stopped)?;
             ForkProof::new(
                 self.verifier.metadata(),
                 chain.key(),
@@ -403,7 +416,9 @@ impl Replica {
 
     fn keep_fork(&mut self, writer: WriterId, proof: ForkProof) -> Result<(), Refusal> {
         let capsule = self.name();
-        let kept = self.forks.keep(&*self.storage, &capsule, writer, proof.clone());
+        let kept = self
+            .forks
+            .keep(&*self.storage, &capsule, writer, proof.clone());
         if let Err(error) = kept {
             tracing::error!(%capsule, %writer, %error, "a fork proof cannot be stored");
             self.stopped = true;
@@ -474,9 +489,16 @@ impl Replica {
     /// The disk failed, or the writer is not known here.
     pub fn records(&self, writer: &WriterId, from: u64, to: u64) -> Result<Page, Refusal> {
         let Some(places) = self.places.get(writer) else {
-            return Err(Refusal::new(404, "no-writer", "this store has no record by that writer; ask another replica"));
+            return Err(Refusal::new(
+                404,
+                "no-writer",
+                "this store has no record by that writer; ask another replica",
+            ));
         };
-        let end = usize::try_from(to).unwrap_or(usize::MAX).saturating_add(1).min(places.len());
+        let end = usize::try_from(to)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1)
+            .min(places.len());
         let start = usize::try_from(from).unwrap_or(usize::MAX).min(end);
         self.page(places[start..end].iter().copied())
     }
@@ -497,7 +519,10 @@ impl Replica {
             let mut end = start + 1;
             let mut bytes = page.bytes.len() + self.record_bytes(start);
             let mut records = page.records + 1;
-            while records < PAGE_RECORDS_MAX && bytes < PAGE_BYTES_MAX && indices.next_if_eq(&end).is_some() {
+            while records < PAGE_RECORDS_MAX
+                && bytes < PAGE_BYTES_MAX
+                && indices.next_if_eq(&end).is_some()
+            {
                 bytes += self.record_bytes(end);
                 records += 1;
                 end += 1;
@@ -549,9 +574,13 @@ impl Replica {
     /// # Errors
     /// It cannot be stored: it must not leave.
     pub fn publish(&mut self, checkpoint: VerifiedCheckpoint) -> Result<(), Refusal> {
-        let older = |published: &VerifiedCheckpoint| checkpoint.checkpoint().size() < published.checkpoint().size();
+        let older = |published: &VerifiedCheckpoint| {
+            checkpoint.checkpoint().size() < published.checkpoint().size()
+        };
         // `remember` may have stored a longer one; a cosigned one is worth more than its last records.
-        if self.log.published.as_ref().is_some_and(older) || !self.log.extends(checkpoint.checkpoint()) {
+        if self.log.published.as_ref().is_some_and(older)
+            || !self.log.extends(checkpoint.checkpoint())
+        {
             return Ok(());
         }
         let (capsule, bytes) = (self.name(), checkpoint.to_string());
@@ -577,7 +606,8 @@ impl Replica {
         }
         let checkpoint = self.log.checkpoint(synced).map_err(io::Error::other)?;
         let bytes = checkpoint.to_string();
-        self.storage.put(&self.name(), CHECKPOINT, bytes.as_bytes())?;
+        self.storage
+            .put(&self.name(), CHECKPOINT, bytes.as_bytes())?;
         self.remembered = synced;
         Ok(true)
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use bield_capsule::VerifierPolicy;
 use bield_envelope::Principal;
 use tokio::net::TcpListener;
@@ -96,6 +97,8 @@ pub struct ServerSettings {
     pub follow: bool,
     /// Who cosigns checkpoints.
     pub witnesses: Vec<WitnessAddress>,
+    /// A subscriber that takes nothing for this long is cut off.
+    pub stall_max: Duration,
 }
 
 impl ServerSettings {
@@ -109,9 +112,13 @@ impl ServerSettings {
             peer_interval: Duration::from_secs(2),
             follow: false,
             witnesses: Vec::new(),
+            stall_max: STALL_MAX,
         }
     }
 }
+
+/// A subscriber that takes nothing for this long is cut off: it can come back and go on.
+const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// A store that serves.
 pub struct Server {
@@ -148,12 +155,30 @@ impl Server {
             Arc::clone(&draining),
             told.clone(),
             !settings.witnesses.is_empty(),
+            settings.stall_max,
         );
+        let stall_ms = u32::try_from(settings.stall_max.as_millis()).unwrap_or(u32::MAX);
+        let listener = listener.tap_io(move |connection| {
+            // Small answers must not wait for the acknowledgement of the answer before, and a reader
+            // that takes nothing must not hold a connection: the system then closes it.
+            let slow = rustix::net::sockopt::set_tcp_user_timeout(&*connection, stall_ms);
+            if let Err(error) = connection
+                .set_nodelay(true)
+                .and(slow.map_err(io::Error::from))
+            {
+                tracing::debug!(%error, "a connection keeps the system's settings");
+            }
+        });
         let server = axum::serve(listener, router(face)).with_graceful_shutdown(async move {
             let _ = told.wait_for(|told| *told).await;
         });
         let serving = tokio::spawn(server.into_future());
-        let peers = Peers::start(&store, settings.peers, settings.peer_interval, settings.follow)?;
+        let peers = Peers::start(
+            &store,
+            settings.peers,
+            settings.peer_interval,
+            settings.follow,
+        )?;
         let witnesses = match settings.witnesses {
             none if none.is_empty() => None,
             some => Some(Witnesses::start(&store, some)?),
@@ -201,7 +226,10 @@ impl Server {
             witnesses.stop();
         }
         self.stopping.send_replace(true);
-        if tokio::time::timeout(drain, &mut self.serving).await.is_err() {
+        if tokio::time::timeout(drain, &mut self.serving)
+            .await
+            .is_err()
+        {
             tracing::warn!("drain time is over; what is still in flight is cut");
             self.serving.abort();
         }
@@ -264,7 +292,9 @@ fn open_many_files() {
 /// Reads the arguments; the directory is this program's alone as long as the first value lives.
 fn settings(arguments: ServeArguments) -> Result<(Files, ServerSettings), ServerError> {
     let data = arguments.data.ok_or(ServerError::Missing("--data DIR"))?;
-    let owners = arguments.owners.ok_or(ServerError::Missing("--owners FILE|any"))?;
+    let owners = arguments
+        .owners
+        .ok_or(ServerError::Missing("--owners FILE|any"))?;
     let owners = Owners::read(&owners)?;
     std::fs::create_dir_all(&data).map_err(|error| {
         let path = data.clone();
@@ -274,7 +304,9 @@ fn settings(arguments: ServeArguments) -> Result<(Files, ServerSettings), Server
     let key = identity(&data, &mut Randomness)?;
     let storage: Arc<dyn Storage> = match &arguments.object_store {
         Some(url) => Arc::new(Objects::open(url)?),
-        None => Arc::new(Directory::at(&data).map_err(|error| ServerError::Data { path: data, error })?),
+        None => {
+            Arc::new(Directory::at(&data).map_err(|error| ServerError::Data { path: data, error })?)
+        }
     };
     let quotas = Quotas {
         capsules_max: arguments.capsules_max,
@@ -301,6 +333,7 @@ fn settings(arguments: ServeArguments) -> Result<(Files, ServerSettings), Server
         peer_interval: Duration::from_millis(arguments.peer_interval_ms),
         follow: arguments.follow,
         witnesses: arguments.witnesses,
+        stall_max: STALL_MAX,
     };
     Ok((own, settings))
 }

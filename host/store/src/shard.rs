@@ -214,7 +214,8 @@ impl Shard {
                         continue;
                     };
                     let records = std::mem::take(&mut append.records);
-                    let outcome = replica.ingest(records, append.source, now, &self.shared.admission);
+                    let outcome =
+                        replica.ingest(records, append.source, now, &self.shared.admission);
                     if append.kept == Kept::Synced {
                         wants_sync.insert(capsule);
                     }
@@ -224,7 +225,10 @@ impl Shard {
                 Job::Ask(question) => questions.push((capsule, question)),
             }
         }
-        self.shared.metrics.grouped.fetch_add(taken.len() as u64, Relaxed);
+        self.shared
+            .metrics
+            .grouped
+            .fetch_add(taken.len() as u64, Relaxed);
         self.sync(&wants_sync);
         self.answer(taken, now);
         for (capsule, question) in questions {
@@ -249,7 +253,10 @@ impl Shard {
             return Err(self.absent(&name));
         }
         self.shared.admission.create(metadata)?;
-        let (storage, key) = (Arc::clone(&self.shared.storage), Arc::clone(&self.shared.key));
+        let (storage, key) = (
+            Arc::clone(&self.shared.storage),
+            Arc::clone(&self.shared.key),
+        );
         match Replica::create(storage, key, metadata, self.shared.policy) {
             Ok(replica) => {
                 self.serve(replica);
@@ -293,7 +300,9 @@ impl Shard {
                 Ok(true) => {
                     let after = replica.standing();
                     metrics.syncs.fetch_add(1, Relaxed);
-                    metrics.synced_records.fetch_add(after.synced - before.synced, Relaxed);
+                    metrics
+                        .synced_records
+                        .fetch_add(after.synced - before.synced, Relaxed);
                     let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
                     metrics.sync_micros.fetch_add(micros, Relaxed);
                     self.forgettable.insert(*capsule);
@@ -315,7 +324,9 @@ impl Shard {
             let replica = &self.replicas[&capsule];
             touched.insert(capsule);
             let metrics = &self.shared.metrics;
-            metrics.repeated.fetch_add((outcome.accepted - outcome.new) as u64, Relaxed);
+            metrics
+                .repeated
+                .fetch_add((outcome.accepted - outcome.new) as u64, Relaxed);
             metrics.records.fetch_add(outcome.new as u64, Relaxed);
             if replica.is_stopped() {
                 metrics.refuse("stopped");

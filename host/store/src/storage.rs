@@ -111,7 +111,10 @@ impl Storage for Directory {
         for entry in fs::read_dir(&self.capsules)? {
             let entry = entry?;
             // A directory without metadata is one that a crash kept from becoming a capsule.
-            if let Some(name) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+            if let Some(name) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
                 && entry.path().join(METADATA).is_file()
             {
                 names.push(name);

@@ -12,8 +12,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use bield_capsule::{CapsuleName, Kept, Metadata, Received, VerifierPolicy};
 use bield_envelope::{Principal, SigningKey};
 use tokio::sync::oneshot;
 
+use crate::Refusal;
 use crate::admission::Admission;
 use crate::metrics::Metrics;
 use crate::replica::{Replica, Source, Standing};
 use crate::shard::{Append, Appended, Inbox, Job, Shard};
 use crate::storage::Storage;
-use crate::Refusal;
 
 /// What all threads of a store see.
 pub(crate) struct Shared {
@@ -104,7 +104,10 @@ impl Store {
         let mut opened = Vec::with_capacity(shards);
         for shard in 0..shards {
             let inbox = Arc::new(Inbox::default());
-            let mine = names.iter().copied().filter(|name| place(name, shards) == shard);
+            let mine = names
+                .iter()
+                .copied()
+                .filter(|name| place(name, shards) == shard);
             let (mine, shared, own) = (mine.collect(), Arc::clone(&shared), Arc::clone(&inbox));
             let (tell, told) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new()
@@ -195,23 +198,38 @@ impl Store {
     /// The capsules behind `after`, ascending, at most `max`.
     #[must_use]
     pub fn capsules(&self, after: Option<CapsuleName>, max: usize) -> Vec<(CapsuleName, Standing)> {
-        let list = self.shared.list.read().unwrap_or_else(PoisonError::into_inner);
+        let list = self
+            .shared
+            .list
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
         let range = list.range((from, std::ops::Bound::Unbounded));
-        range.take(max).map(|(name, standing)| (*name, *standing)).collect()
+        range
+            .take(max)
+            .map(|(name, standing)| (*name, *standing))
+            .collect()
     }
 
     /// What stands in the list about one capsule.
     #[must_use]
     pub fn standing(&self, capsule: &CapsuleName) -> Option<Standing> {
-        let list = self.shared.list.read().unwrap_or_else(PoisonError::into_inner);
+        let list = self
+            .shared
+            .list
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
         list.get(capsule).copied()
     }
 
     /// Waits until logs have grown, and says which.
     #[must_use]
     pub(crate) fn grown(&self, wait: Duration) -> BTreeSet<CapsuleName> {
-        let grown = self.shared.grown.lock().unwrap_or_else(PoisonError::into_inner);
+        let grown = self
+            .shared
+            .grown
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let (mut grown, _) = self
             .shared
             .grew
@@ -235,7 +253,9 @@ impl Store {
 
     fn submit(&self, capsule: CapsuleName, job: Job) -> Result<(), Refusal> {
         let inbox = &self.inboxes[place(&capsule, self.inboxes.len())];
-        inbox.push(capsule, job).inspect_err(|refusal| self.shared.metrics.refuse(refusal.slug))
+        inbox
+            .push(capsule, job)
+            .inspect_err(|refusal| self.shared.metrics.refuse(refusal.slug))
     }
 }
 

@@ -127,11 +127,14 @@ impl WitnessServer {
         let logs = settings.data.join("logs");
         fs::create_dir_all(&logs).map_err(|error| failed(&logs, error))?;
         let key = identity(&settings.data, &mut Randomness)?;
-        let name = settings
-            .name
-            .unwrap_or_else(|| format!("bield/witness/{}", hex::encode(key.principal().as_bytes())));
+        let name = settings.name.unwrap_or_else(|| {
+            format!("bield/witness/{}", hex::encode(key.principal().as_bytes()))
+        });
         let name: KeyName = name.parse().map_err(|_| WitnessError::Name(name))?;
-        let mut witness = Witness::new(WitnessKey::new(name, &Secret::from_bytes(*key.seed().expose())));
+        let mut witness = Witness::new(WitnessKey::new(
+            name,
+            &Secret::from_bytes(*key.seed().expose()),
+        ));
         for log in settings.logs {
             let latest = kept(&logs, &log.origin, std::slice::from_ref(&log.verifier))?;
             witness.follow(log.origin, vec![log.verifier], latest)?;
@@ -160,7 +163,11 @@ impl WitnessServer {
         let refuse = |refusal: Refusal| (refusal.status(), refusal.body(), refusal.media_type());
         let disk = |error: io::Error| {
             tracing::error!(%error, "a decision cannot be kept, so nothing is cosigned");
-            (500, "this witness cannot write to its disk; ask again later\n".to_owned(), "text/plain; charset=utf-8")
+            (
+                500,
+                "this witness cannot write to its disk; ask again later\n".to_owned(),
+                "text/plain; charset=utf-8",
+            )
         };
         // Held until the decision is kept: no other one comes between.
         let mut witness = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -180,17 +187,25 @@ impl WitnessServer {
         };
         let signed = request.checkpoint();
         let origin = signed.claimed().origin().clone();
-        let Some(verifier) = capsule_key(&origin).filter(|_| witness.latest(&origin).is_none()) else {
+        let Some(verifier) = capsule_key(&origin).filter(|_| witness.latest(&origin).is_none())
+        else {
             return Ok(());
         };
         // Only who has the key may take one of the places.
-        if signed.clone().verify(&origin, std::slice::from_ref(&verifier)).is_err() {
+        if signed
+            .clone()
+            .verify(&origin, std::slice::from_ref(&verifier))
+            .is_err()
+        {
             return Ok(());
         }
-        let latest = kept(&self.logs, &origin, std::slice::from_ref(&verifier)).map_err(io::Error::other)?;
+        let latest =
+            kept(&self.logs, &origin, std::slice::from_ref(&verifier)).map_err(io::Error::other)?;
         match witness.follow(origin, vec![verifier], latest) {
             Err(FollowError::Full) => {
-                tracing::warn!("{LOGS_MAX} logs are followed, the most there may be: a new one is not");
+                tracing::warn!(
+                    "{LOGS_MAX} logs are followed, the most there may be: a new one is not"
+                );
                 Ok(())
             }
             _ => Ok(()),
@@ -205,7 +220,10 @@ impl WitnessServer {
             self.cosigned.load(Relaxed)
         );
         for (status, count) in STATUSES.iter().zip(&self.refused) {
-            text += &format!("bield_witness_refused_total{{status=\"{status}\"}} {}\n", count.load(Relaxed));
+            text += &format!(
+                "bield_witness_refused_total{{status=\"{status}\"}} {}\n",
+                count.load(Relaxed)
+            );
         }
         text
     }
@@ -220,10 +238,18 @@ impl WitnessServer {
 /// The paths of a witness.
 pub fn router(witness: Arc<WitnessServer>) -> Router {
     Router::new()
-        .route("/", get(async |State(witness): State<Arc<WitnessServer>>| format!("{}\n", witness.verifier)))
+        .route(
+            "/",
+            get(async |State(witness): State<Arc<WitnessServer>>| {
+                format!("{}\n", witness.verifier)
+            }),
+        )
         .route("/add-checkpoint", post(add_checkpoint))
         .route("/{log}/checkpoint", get(latest))
-        .route("/metrics", get(async |State(witness): State<Arc<WitnessServer>>| witness.metrics()))
+        .route(
+            "/metrics",
+            get(async |State(witness): State<Arc<WitnessServer>>| witness.metrics()),
+        )
         .route("/healthz", get(async || "ok\n"))
         .with_state(witness)
 }
@@ -231,7 +257,11 @@ pub fn router(witness: Arc<WitnessServer>) -> Router {
 async fn add_checkpoint(State(witness): State<Arc<WitnessServer>>, body: Body) -> Response {
     let Ok(body) = to_bytes(body, ADD_CHECKPOINT_BYTES_MAX).await else {
         witness.count(400);
-        return said(400, "the request is cut off or too long\n".to_owned(), "text/plain; charset=utf-8");
+        return said(
+            400,
+            "the request is cut off or too long\n".to_owned(),
+            "text/plain; charset=utf-8",
+        );
     };
     let own = Arc::clone(&witness);
     let decided = tokio::task::spawn_blocking(move || own.add_checkpoint(&body)).await;
@@ -246,7 +276,11 @@ async fn add_checkpoint(State(witness): State<Arc<WitnessServer>>, body: Body) -
         }
         Err(_) => {
             witness.count(500);
-            said(500, "the witness is stopping; ask again later\n".to_owned(), "text/plain; charset=utf-8")
+            said(
+                500,
+                "the witness is stopping; ask again later\n".to_owned(),
+                "text/plain; charset=utf-8",
+            )
         }
     }
 }
@@ -257,13 +291,23 @@ async fn latest(
     UrlPath(log): UrlPath<String>,
 ) -> Response {
     let plain = "text/plain; charset=utf-8";
-    let digits = log.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let digits = log
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     if log.len() != 64 || !digits {
-        return said(404, "a log is named by SHA-256 of its origin, in 64 hexadecimal digits\n".to_owned(), plain);
+        return said(
+            404,
+            "a log is named by SHA-256 of its origin, in 64 hexadecimal digits\n".to_owned(),
+            plain,
+        );
     }
     match tokio::fs::read_to_string(witness.logs.join(log)).await {
         Ok(note) => said(200, note, plain),
-        Err(_) => said(404, "nothing of that log was cosigned here\n".to_owned(), plain),
+        Err(_) => said(
+            404,
+            "nothing of that log was cosigned here\n".to_owned(),
+            plain,
+        ),
     }
 }
 
@@ -275,8 +319,12 @@ fn said(status: u16, body: String, kind: &'static str) -> Response {
 
 /// The key in the origin of a replica's log (`spec/06 §11`).
 fn capsule_key(origin: &Origin) -> Option<LogVerifier> {
-    let (capsule, replica) = origin.as_str().strip_prefix("bield/capsule/")?.split_once('/')?;
-    let digits = |text: &str| text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let (capsule, replica) = origin
+        .as_str()
+        .strip_prefix("bield/capsule/")?
+        .split_once('/')?;
+    let digits =
+        |text: &str| text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
     if !digits(capsule) || !digits(replica) {
         return None;
     }
@@ -287,7 +335,11 @@ fn capsule_key(origin: &Origin) -> Option<LogVerifier> {
 }
 
 /// What was cosigned of a log last, out of the witness's memory.
-fn kept(logs: &Path, origin: &Origin, keys: &[LogVerifier]) -> Result<Option<TreeHead>, WitnessError> {
+fn kept(
+    logs: &Path,
+    origin: &Origin,
+    keys: &[LogVerifier],
+) -> Result<Option<TreeHead>, WitnessError> {
     let path = logs.join(origin.path_segment());
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,

@@ -51,7 +51,9 @@ pub struct WitnessAddress {
 
 /// Text is no address of a witness.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a witness is written as http://HOST:PORT=NAME+ID+KEY, the last part as the witness prints it")]
+#[error(
+    "a witness is written as http://HOST:PORT=NAME+ID+KEY, the last part as the witness prints it"
+)]
 pub struct ParseWitnessError;
 
 impl FromStr for WitnessAddress {
@@ -137,7 +139,11 @@ enum Said {
 impl Rounds {
     fn run(&mut self, stop: &Stop) {
         while !stop.is_told() {
-            let wait = if self.waiting.is_empty() { Duration::from_secs(1) } else { PACE };
+            let wait = if self.waiting.is_empty() {
+                Duration::from_secs(1)
+            } else {
+                PACE
+            };
             self.waiting.extend(self.store.grown(wait));
             for capsule in std::mem::take(&mut self.waiting) {
                 if stop.is_told() {
@@ -163,7 +169,10 @@ impl Rounds {
     /// Has the newest checkpoint of one capsule cosigned; says whether every witness has.
     fn capsule(&mut self, capsule: CapsuleName) -> Result<bool, Refusal> {
         let newest = self.runtime.block_on(self.store.ask(capsule, |replica| {
-            let newest = replica.checkpoint().ok().filter(|c| c.checkpoint().size() > 0);
+            let newest = replica
+                .checkpoint()
+                .ok()
+                .filter(|c| c.checkpoint().size() > 0);
             Ok(newest)
         }))?;
         let Some(newest) = newest else {
@@ -181,7 +190,9 @@ impl Rounds {
                     scope.spawn(move || witness.cosign(store, runtime, capsule, newest))
                 })
                 .collect();
-            let answers = asking.into_iter().map(|asked| asked.join().unwrap_or_default());
+            let answers = asking
+                .into_iter()
+                .map(|asked| asked.join().unwrap_or_default());
             answers.collect()
         });
         let mut all = true;
@@ -234,7 +245,9 @@ impl Asked {
         // The second time with the size it named; a third would mean that it contradicts itself.
         for _ in 0..2 {
             let proof = runtime.block_on(store.ask(capsule, move |replica| {
-                replica.consistency(old, new).map_err(|_| Refusal::no_capsule())
+                replica
+                    .consistency(old, new)
+                    .map_err(|_| Refusal::no_capsule())
             }));
             match self.ask(old, proof.ok()?, newest) {
                 Said::Cosigned(lines) => return Some(lines),
@@ -264,21 +277,30 @@ impl Asked {
             return Said::Silent;
         };
         let status = answer.status().as_u16();
-        let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_string();
+        let body = answer
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string();
         match (status, body) {
             (200, Ok(lines)) => Said::Cosigned(lines),
-            (409, Ok(size)) => size.trim_end().parse().map_or(Said::Refused(409), Said::Size),
+            (409, Ok(size)) => size
+                .trim_end()
+                .parse()
+                .map_or(Said::Refused(409), Said::Size),
             (status, _) => Said::Refused(status),
         }
     }
 
     fn note(&mut self, store: &Store, capsule: CapsuleName, cosigned: Option<u64>) {
         let quiet = self.quiet_until.is_some_and(|until| Instant::now() < until);
-        store.metrics().witness(&self.address.url, |count| match cosigned {
-            Some(_) => count.cosigned += 1,
-            None if quiet => {}
-            None => count.failures += 1,
-        });
+        store
+            .metrics()
+            .witness(&self.address.url, |count| match cosigned {
+                Some(_) => count.cosigned += 1,
+                None if quiet => {}
+                None => count.failures += 1,
+            });
         match cosigned {
             Some(size) => {
                 self.sizes.insert(capsule, size);

@@ -35,7 +35,11 @@ struct Arguments {
     #[arg(long)]
     name: Option<String>,
     /// A log to follow, with its verifier key; repeatable
-    #[arg(long = "origin", value_name = "ORIGIN=VERIFIERKEY", required_unless_present = "any_capsule")]
+    #[arg(
+        long = "origin",
+        value_name = "ORIGIN=VERIFIERKEY",
+        required_unless_present = "any_capsule"
+    )]
     origins: Vec<FollowedLog>,
     /// Follow every capsule's log that asks: its key is in its origin, its first checkpoint is believed
     #[arg(long)]
@@ -73,7 +77,9 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("bield-witness: threads do not start: {error}; free resources and start again");
+            eprintln!(
+                "bield-witness: threads do not start: {error}; free resources and start again"
+            );
             return ExitCode::FAILURE;
         }
     };
@@ -86,14 +92,19 @@ async fn serve(address: SocketAddr, witness: Arc<WitnessServer>) -> ExitCode {
     let listener = match TcpListener::bind(address).await {
         Ok(listener) => listener,
         Err(error) => {
-            eprintln!("bield-witness: cannot listen on {address}: {error}; choose another address with --listen");
+            eprintln!(
+                "bield-witness: cannot listen on {address}: {error}; choose another address with --listen"
+            );
             return ExitCode::from(2);
         }
     };
     let address = listener.local_addr().unwrap_or(address);
     println!("listening http://{address} {}", witness.verifier());
     let stop = async {
-        let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let (terminate, interrupt) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+        );
         match (terminate, interrupt) {
             (Ok(mut terminate), Ok(mut interrupt)) => {
                 tokio::select! {
@@ -105,7 +116,10 @@ async fn serve(address: SocketAddr, witness: Arc<WitnessServer>) -> ExitCode {
             _ => std::future::pending().await,
         }
     };
-    match axum::serve(listener, router(witness)).with_graceful_shutdown(stop).await {
+    match axum::serve(listener, router(witness))
+        .with_graceful_shutdown(stop)
+        .await
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bield-witness: {error}");

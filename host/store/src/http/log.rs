@@ -45,7 +45,11 @@ pub(super) async fn tile(
     let tile = face.store.ask(name, move |replica| Ok(replica.tile(&path)));
     match tile.await? {
         Some(tile) => Ok(bytes_response(tile)),
-        None => Err(Refusal::new(404, "no-tile", "the log has not grown that far; read the checkpoint for its size")),
+        None => Err(Refusal::new(
+            404,
+            "no-tile",
+            "the log has not grown that far; read the checkpoint for its size",
+        )),
     }
 }
 
@@ -64,7 +68,11 @@ pub(super) async fn proof(
         replica.prove(&hash, size).map_err(no_such_size)
     });
     let Some(proof) = proof.await? else {
-        return Err(Refusal::new(404, "not-in-log", "the log has no such record within that size; ask for a later checkpoint"));
+        return Err(Refusal::new(
+            404,
+            "not-in-log",
+            "the log has no such record within that size; ask for a later checkpoint",
+        ));
     };
     let hashes: Vec<_> = proof.hashes.iter().map(ToString::to_string).collect();
     let body = json!({ "index": proof.index, "size": proof.size, "hashes": hashes });
@@ -72,5 +80,9 @@ pub(super) async fn proof(
 }
 
 fn no_such_size(error: bield_tlog::TreeError) -> Refusal {
-    Refusal::new(404, "no-such-size", format!("{error}; read the checkpoint for the log's size"))
+    Refusal::new(
+        404,
+        "no-such-size",
+        format!("{error}; read the checkpoint for the log's size"),
+    )
 }

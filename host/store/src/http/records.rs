@@ -64,8 +64,9 @@ fn decode(body: &[u8]) -> (Vec<Received>, Option<Refusal>) {
     let mut records = Vec::new();
     for item in frames::items(body) {
         let record = item.map_err(Refusal::from).and_then(|bytes| {
-            Received::decode(bytes.to_vec())
-                .map_err(|error| Refusal::new(422, "bad-record", error.to_string()).with("record", records.len()))
+            Received::decode(bytes.to_vec()).map_err(|error| {
+                Refusal::new(422, "bad-record", error.to_string()).with("record", records.len())
+            })
         });
         match record {
             Ok(record) => records.push(record),
@@ -110,9 +111,9 @@ pub(super) async fn heads(
     let query = Query::parse(query.as_deref(), &["nonce", "after"])?;
     let Hex16(nonce) = query.required("nonce")?;
     let after = query.optional("after")?;
-    let heads = face
-        .store
-        .ask(name, move |replica| Ok(replica.heads(nonce, after, system::now())));
+    let heads = face.store.ask(name, move |replica| {
+        Ok(replica.heads(nonce, after, system::now()))
+    });
     Ok(bytes_response(heads.await?))
 }
 

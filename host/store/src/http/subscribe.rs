@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Always true: a subscriber costs one page and two chunks, however slowly it reads; one that takes
-//! nothing for [`STALL_MAX`] is cut off and counted; an empty item every [`SIGN_OF_LIFE`] tells a
+//! nothing for `stall_max` (30 s) is cut off and counted; an empty item every [`SIGN_OF_LIFE`] tells a
 //! quiet log from a dead connection. What is sent may not be synced yet, like what is read.
 
 use std::sync::Arc;
@@ -26,9 +26,6 @@ use super::query::{self, Query};
 use crate::metrics::Metrics;
 use crate::{Refusal, Store};
 
-/// A subscriber that takes nothing for this long is cut off.
-const STALL_MAX: Duration = Duration::from_secs(30);
-
 /// A quiet subscription sends an empty item this often.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
@@ -41,11 +38,19 @@ pub(super) async fn subscribe(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let name = query::capsule(&name)?;
-    let from = Query::parse(query.as_deref(), &["from"])?.optional("from")?.unwrap_or(0);
-    let permit = Arc::clone(&face.subscribers).try_acquire_owned().map_err(|_| {
-        Refusal::new(503, "subscribers", "this store has all the subscribers it takes; read pages, or use another replica")
+    let from = Query::parse(query.as_deref(), &["from"])?
+        .optional("from")?
+        .unwrap_or(0);
+    let permit = Arc::clone(&face.subscribers)
+        .try_acquire_owned()
+        .map_err(|_| {
+            Refusal::new(
+                503,
+                "subscribers",
+                "this store has all the subscribers it takes; read pages, or use another replica",
+            )
             .retry_after(Duration::from_secs(10))
-    })?;
+        })?;
     let grown = face.store.ask(name, |replica| Ok(replica.watch())).await?;
     let (chunks, body) = mpsc::channel::<Result<Bytes, std::io::Error>>(2);
     let subscription = Subscription {
@@ -54,6 +59,7 @@ pub(super) async fn subscribe(
         from,
         grown,
         stopping: face.stopping.clone(),
+        stall_max: face.stall_max,
         chunks,
     };
     tokio::spawn(async move {
@@ -63,9 +69,13 @@ pub(super) async fn subscribe(
         metrics.subscribers.fetch_sub(1, Relaxed);
         drop(permit);
     });
-    let body = futures_util::stream::unfold(body, async |mut body| {
-        let chunk = body.recv().await?;
-        Some((chunk, body))
+    // It never ends well: a reader must not take an early end for a whole answer.
+    let body = futures_util::stream::unfold(Some(body), async |body| {
+        let mut body = body?;
+        match body.recv().await {
+            Some(chunk) => Some((chunk, Some(body))),
+            None => Some((Err(std::io::Error::other("the subscription is over")), None)),
+        }
     });
     let kind = HeaderValue::from_static("application/octet-stream");
     Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(body)).into_response())
@@ -77,6 +87,7 @@ struct Subscription {
     from: u64,
     grown: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
+    stall_max: Duration,
     chunks: mpsc::Sender<Result<Bytes, std::io::Error>>,
 }
 
@@ -96,7 +107,10 @@ impl Subscription {
     async fn step(&mut self, metrics: &Metrics) -> Result<(), Over> {
         if *self.grown.borrow_and_update() > self.from {
             let from = self.from;
-            let page = self.store.ask(self.name, move |replica| replica.arrivals(from)).await;
+            let page = self
+                .store
+                .ask(self.name, move |replica| replica.arrivals(from))
+                .await;
             let page = match page {
                 Ok(page) => page,
                 // A busy shard is asked again; a broken one ends the stream, and the reader comes back.
@@ -107,7 +121,9 @@ impl Subscription {
                 Err(_) => return Err(Over),
             };
             self.from += page.records as u64;
-            metrics.sent_bytes.fetch_add(page.bytes.len() as u64, Relaxed);
+            metrics
+                .sent_bytes
+                .fetch_add(page.bytes.len() as u64, Relaxed);
             let mut rest = Bytes::from(page.bytes);
             while !rest.is_empty() {
                 let chunk = rest.split_to(rest.len().min(CHUNK_BYTES_MAX));
@@ -130,11 +146,11 @@ impl Subscription {
 
     async fn send(&mut self, chunk: Bytes, metrics: &Metrics) -> Result<(), Over> {
         tokio::select! {
-            sent = timeout(STALL_MAX, self.chunks.send(Ok(chunk))) => match sent {
+            sent = timeout(self.stall_max, self.chunks.send(Ok(chunk))) => match sent {
                 Ok(sent) => sent.map_err(|_| Over),
                 Err(_) => {
                     metrics.dropped.fetch_add(1, Relaxed);
-                    tracing::info!(capsule = %self.name, "a subscriber read nothing for {} s and is cut off", STALL_MAX.as_secs());
+                    tracing::info!(capsule = %self.name, "a subscriber read nothing for {:?} and is cut off", self.stall_max);
                     Err(Over)
                 }
             },

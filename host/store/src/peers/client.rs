@@ -81,11 +81,16 @@ impl PeerClient {
     }
 
     /// A page of its list, and whether there are more.
-    pub(super) fn list(&self, after: Option<CapsuleName>) -> Result<(Vec<Listed>, bool), PeerError> {
+    pub(super) fn list(
+        &self,
+        after: Option<CapsuleName>,
+    ) -> Result<(Vec<Listed>, bool), PeerError> {
         let after = after.map_or_else(String::new, |after| format!("?after={after}"));
         let body = self.get(&format!("/v1/capsules{after}"), LIST_BYTES_MAX)?;
         let said: Value = serde_json::from_slice(&body).map_err(lied)?;
-        let lines = said["capsules"].as_array().ok_or_else(|| lied("a list without capsules"))?;
+        let lines = said["capsules"]
+            .as_array()
+            .ok_or_else(|| lied("a list without capsules"))?;
         let listed = lines.iter().map(|line| {
             let name = line["name"].as_str().and_then(|name| name.parse().ok());
             Ok(Listed {
@@ -111,7 +116,10 @@ impl PeerClient {
         after: Option<WriterId>,
     ) -> Result<Verified<HeadsStatement>, PeerError> {
         let start = after.map_or_else(String::new, |after| format!("&after={after}"));
-        let path = format!("/v1/capsules/{name}/heads?nonce={}{start}", hex::encode(nonce));
+        let path = format!(
+            "/v1/capsules/{name}/heads?nonce={}{start}",
+            hex::encode(nonce)
+        );
         let body = self.get(&path, HEADS_BYTES_MAX)?;
         let signed = Signed::<HeadsStatement>::decode(&body).map_err(lied)?;
         let said = match &self.address.principal {
@@ -119,7 +127,11 @@ impl PeerClient {
             None => signed.verify_claimed(),
         };
         let said = said.map_err(lied)?;
-        if said.capsule != *name || said.nonce != nonce || said.after != after || !said.is_well_formed() {
+        if said.capsule != *name
+            || said.nonce != nonce
+            || said.after != after
+            || !said.is_well_formed()
+        {
             return Err(lied("heads of something else than was asked for"));
         }
         Ok(said)

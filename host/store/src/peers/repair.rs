@@ -140,13 +140,24 @@ impl Repair {
             let said = self.peer.heads(&name, nonce, after)?;
             // The config chain first: it says who may write, and which replicas vouch.
             if let Some(config) = said.config.filter(|_| after.is_none()) {
-                let owner = self.ask(name, |replica| Ok(replica.verifier().metadata().owner_id()))?;
-                let head = Head { writer: owner, seq: config.seq, hash: config.hash };
+                let owner =
+                    self.ask(name, |replica| Ok(replica.verifier().metadata().owner_id()))?;
+                let head = Head {
+                    writer: owner,
+                    seq: config.seq,
+                    hash: config.hash,
+                };
                 complete &= self.fetch_all(name, vec![head], Source::Sender, &mut missing)?;
             }
             let signer = said.signer();
-            let vouched = self.ask(name, move |replica| Ok(replica.verifier().config().is_replica(&signer)))?;
-            let source = if vouched { Source::Replica } else { Source::Sender };
+            let vouched = self.ask(name, move |replica| {
+                Ok(replica.verifier().config().is_replica(&signer))
+            })?;
+            let source = if vouched {
+                Source::Replica
+            } else {
+                Source::Sender
+            };
             complete &= self.fetch_all(name, said.heads.clone(), source, &mut missing)?;
             after = said.heads.last().map(|head| head.writer);
             if !said.more || after.is_none() {
@@ -170,7 +181,10 @@ impl Repair {
         missing: &mut u64,
     ) -> Result<bool, PeerError> {
         let ranges = self.ask(name, move |replica| {
-            Ok(heads.iter().filter_map(|head| below(replica, head)).collect::<Vec<_>>())
+            Ok(heads
+                .iter()
+                .filter_map(|head| below(replica, head))
+                .collect::<Vec<_>>())
         })?;
         let mut complete = true;
         for range in ranges {
@@ -182,8 +196,17 @@ impl Repair {
         Ok(complete)
     }
 
-    fn fetch(&self, name: CapsuleName, range: Missing, source: Source) -> Result<Fetched, PeerError> {
-        let Missing { writer, mut from, to } = range;
+    fn fetch(
+        &self,
+        name: CapsuleName,
+        range: Missing,
+        source: Source,
+    ) -> Result<Fetched, PeerError> {
+        let Missing {
+            writer,
+            mut from,
+            to,
+        } = range;
         while from <= to {
             if self.stop.is_told() {
                 return Ok(Fetched::Part);
@@ -203,7 +226,11 @@ impl Repair {
                 None => from += count,
                 // Its chain left ours earlier: the record before shows where, and proves it.
                 Some(refusal) if refusal.slug == "prev" && appended.accepted == 0 && from > 0 => {
-                    let before = Missing { writer, from: from - 1, to: from - 1 };
+                    let before = Missing {
+                        writer,
+                        from: from - 1,
+                        to: from - 1,
+                    };
                     self.refuse(&name, &refusal.message);
                     return self.fetch_one(name, before, source);
                 }
@@ -217,8 +244,15 @@ impl Repair {
     }
 
     /// Shows the replica one record that should conflict with its own.
-    fn fetch_one(&self, name: CapsuleName, place: Missing, source: Source) -> Result<Fetched, PeerError> {
-        let (records, bytes) = self.peer.records(&name, &place.writer, place.from, place.to)?;
+    fn fetch_one(
+        &self,
+        name: CapsuleName,
+        place: Missing,
+        source: Source,
+    ) -> Result<Fetched, PeerError> {
+        let (records, bytes) = self
+            .peer
+            .records(&name, &place.writer, place.from, place.to)?;
         self.count(|count| count.bytes += bytes);
         let appended = self.store.append(name, records, None, Kept::Synced, source);
         self.runtime.block_on(appended).map_err(here)?;
@@ -257,7 +291,9 @@ impl Repair {
         name: CapsuleName,
         question: impl FnOnce(&mut Replica) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, PeerError> {
-        self.runtime.block_on(self.store.ask(name, question)).map_err(here)
+        self.runtime
+            .block_on(self.store.ask(name, question))
+            .map_err(here)
     }
 
     fn count(&self, change: impl FnOnce(&mut crate::metrics::PeerCount)) {

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use bield_capsule::{
-    Batch, Change, GenerationKey, Suite, Writer, WriterKey,
-};
+use bield_capsule::{Batch, Change, GenerationKey, Suite, Writer, WriterKey};
 use bield_envelope::Seeded;
 use proptest::prelude::*;
 
@@ -75,7 +73,10 @@ fn story(records: usize) -> Story {
     let metadata = Metadata::new(key(2).public(), None, NOW, &mut entropy).unwrap();
     let generation = GenerationKey::generate(1, &mut entropy);
     let changes = [
-        Change::Generation { number: 1, commitment: generation.commitment(&metadata) },
+        Change::Generation {
+            number: 1,
+            commitment: generation.commitment(&metadata),
+        },
         Change::admit(key(3).public()),
         Change::admit(key(4).public()),
     ];
@@ -88,7 +89,11 @@ fn story(records: usize) -> Story {
         for n in 0..records {
             let mut batch = Batch::new();
             batch.push(&n.to_be_bytes()).unwrap();
-            chain.push(writer.seal(&batch, &generation, &[], NOW, &mut entropy).unwrap());
+            chain.push(
+                writer
+                    .seal(&batch, &generation, &[], NOW, &mut entropy)
+                    .unwrap(),
+            );
         }
         chains.push(chain);
     }
@@ -109,7 +114,12 @@ fn create(storage: &Arc<Failing>, story: &Story) -> Result<Replica, OpenError> {
 }
 
 fn open(storage: Arc<Failing>, story: &Story) -> Result<Replica, OpenError> {
-    Replica::open(storage, key(), story.metadata.name(), VerifierPolicy::default())
+    Replica::open(
+        storage,
+        key(),
+        story.metadata.name(),
+        VerifierPolicy::default(),
+    )
 }
 
 /// What a replica has signed to have synced: the newest position of each chain.
@@ -125,7 +135,10 @@ fn tell(replica: &mut Replica, story: &Story, promised: &mut Promised) -> Vec<Re
             refusals.extend(replica.sync().err());
             for writer in taken.writers {
                 let said = replica.acknowledge(&writer, NOW).unwrap();
-                let said = Signed::<Acknowledgement>::decode(&said).unwrap().verify_claimed().unwrap();
+                let said = Signed::<Acknowledgement>::decode(&said)
+                    .unwrap()
+                    .verify_claimed()
+                    .unwrap();
                 if said.kept == Kept::Synced {
                     promised.insert(writer, said.seq);
                 }
@@ -159,7 +172,12 @@ fn whatever_the_disk_does_what_was_acknowledged_as_synced_is_there() {
             }
             stopped += usize::from(replica.is_stopped());
             drop(replica);
-            for survival in [Survival::Nothing, Survival::Everything, Survival::TornLast(7), Survival::Seed(at as u64)] {
+            for survival in [
+                Survival::Nothing,
+                Survival::Everything,
+                Survival::TornLast(7),
+                Survival::Seed(at as u64),
+            ] {
                 let copy = Failing {
                     disk: storage.disk.copy(),
                     items: Mutex::new(storage.items.lock().unwrap().clone()),
@@ -168,14 +186,25 @@ fn whatever_the_disk_does_what_was_acknowledged_as_synced_is_there() {
                 let replica = open(copy.after(survival), &story).unwrap();
                 for (writer, seq) in &promised {
                     let held = replica.head_of(writer).map(|head| head.seq);
-                    assert!(held >= Some(*seq), "{at} {fault:?} {survival:?}: {held:?} of {seq}");
+                    assert!(
+                        held >= Some(*seq),
+                        "{at} {fault:?} {survival:?}: {held:?} of {seq}"
+                    );
                 }
                 for chain in &story.chains {
                     let writer = chain[0].header().writer;
                     let held = replica.head_of(&writer).map_or(0, |head| head.seq + 1);
-                    let page = replica.records(&writer, 0, u64::MAX).map_or_else(|_| Vec::new(), |page| page.bytes);
-                    let held: Vec<&[u8]> = chain[..held as usize].iter().map(Received::as_bytes).collect();
-                    assert_eq!(frames::items(&page).map(Result::unwrap).collect::<Vec<_>>(), held);
+                    let page = replica
+                        .records(&writer, 0, u64::MAX)
+                        .map_or_else(|_| Vec::new(), |page| page.bytes);
+                    let held: Vec<&[u8]> = chain[..held as usize]
+                        .iter()
+                        .map(Received::as_bytes)
+                        .collect();
+                    assert_eq!(
+                        frames::items(&page).map(Result::unwrap).collect::<Vec<_>>(),
+                        held
+                    );
                 }
             }
         }
@@ -194,16 +223,24 @@ fn after_a_full_disk_the_same_replica_goes_on() {
     take(&mut replica, &story.chains[0]);
     take(&mut replica, &story.chains[1][..1]);
     replica.sync().unwrap();
-    storage.disk.plan(storage.disk.operations().len(), Fault::NoSpace);
+    storage
+        .disk
+        .plan(storage.disk.operations().len(), Fault::NoSpace);
     let taken = take(&mut replica, &story.chains[1][1..]);
     let refusal = taken.refused.unwrap();
-    assert_eq!((refusal.status, refusal.slug, refusal.retry, taken.accepted), (507, "disk-full", true, 0));
+    assert_eq!(
+        (refusal.status, refusal.slug, refusal.retry, taken.accepted),
+        (507, "disk-full", true, 0)
+    );
     assert!(!replica.is_stopped());
     storage.disk.plan_nothing();
     let taken = take(&mut replica, &story.chains[1][1..]);
     assert!(taken.refused.is_none() && replica.sync().unwrap());
     let reopened = open(storage.after(Survival::Nothing), &story).unwrap();
-    assert_eq!(reopened.head_of(&story.chains[1][0].header().writer), replica.head_of(&story.chains[1][0].header().writer));
+    assert_eq!(
+        reopened.head_of(&story.chains[1][0].header().writer),
+        replica.head_of(&story.chains[1][0].header().writer)
+    );
 }
 
 #[test]
@@ -224,21 +261,34 @@ fn a_store_whose_sync_fails_answers_stopped_and_still_serves_what_it_has() {
         let append = store.append(name, records.to_vec(), None, Kept::Synced, Source::Sender);
         runtime.block_on(append)
     };
-    runtime.block_on(store.create(story.metadata.clone())).unwrap();
+    runtime
+        .block_on(store.create(story.metadata.clone()))
+        .unwrap();
     append(&story.chains[0]).unwrap();
     append(&story.chains[1][..2]).unwrap();
     // Whichever operations the next append needs, the first sync among them fails.
-    let syncs_at = |operation: &Operation| matches!(operation, Operation::SyncData | Operation::SyncAll);
+    let syncs_at =
+        |operation: &Operation| matches!(operation, Operation::SyncData | Operation::SyncAll);
     let before = storage.disk.operations().len();
     append(&story.chains[1][2..3]).unwrap();
-    let place = storage.disk.operations()[before..].iter().position(syncs_at).unwrap();
-    storage.disk.plan(storage.disk.operations().len() + place, Fault::Io);
+    let place = storage.disk.operations()[before..]
+        .iter()
+        .position(syncs_at)
+        .unwrap();
+    storage
+        .disk
+        .plan(storage.disk.operations().len() + place, Fault::Io);
     let refusal = append(&story.chains[1][3..]).unwrap_err();
     assert_eq!((refusal.status, refusal.slug), (503, "stopped"));
     let again = append(&story.chains[2]).unwrap_err();
-    assert_eq!(again.slug, "stopped", "nothing more is taken before somebody has looked");
+    assert_eq!(
+        again.slug, "stopped",
+        "nothing more is taken before somebody has looked"
+    );
     let writer = story.chains[1][0].header().writer;
-    let page = runtime.block_on(store.ask(name, move |replica| replica.records(&writer, 0, 2))).unwrap();
+    let page = runtime
+        .block_on(store.ask(name, move |replica| replica.records(&writer, 0, 2)))
+        .unwrap();
     assert_eq!(page.records, 3);
     store.close();
 }

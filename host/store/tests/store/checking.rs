@@ -22,23 +22,39 @@ fn stopped() -> Stopped {
     let mut capsule = Capsule::new(10, &[]);
     let (_, records) = capsule.chain(11, 8);
     node.client.fill(&capsule, &records);
-    node.client.get(&format!("/v1/capsules/{}/log/checkpoint", capsule.name()));
+    node.client
+        .get(&format!("/v1/capsules/{}/log/checkpoint", capsule.name()));
     let (directory, _) = node.stop();
     let name = capsule.name().to_string();
-    let segment = directory.path().join("capsules").join(name).join(format!("{:020}.segment", 0));
-    Stopped { directory, capsule, records, segment }
+    let segment = directory
+        .path()
+        .join("capsules")
+        .join(name)
+        .join(format!("{:020}.segment", 0));
+    Stopped {
+        directory,
+        capsule,
+        records,
+        segment,
+    }
 }
 
 impl Stopped {
     fn check(&self) -> Checked {
-        check(self.directory.path(), VerifierPolicy::default()).unwrap().remove(0)
+        check(self.directory.path(), VerifierPolicy::default())
+            .unwrap()
+            .remove(0)
     }
 
     /// Where the frame of the record at `index` begins.
     fn offset(&self, index: u64) -> usize {
         let bytes = std::fs::read(&self.segment).unwrap();
         let header = SegmentHeader::parse(&bytes).unwrap();
-        header.frames(&bytes).find(|frame| frame.index == index).unwrap().offset as usize
+        header
+            .frames(&bytes)
+            .find(|frame| frame.index == index)
+            .unwrap()
+            .offset as usize
     }
 
     /// Changes the file and returns what it was.
@@ -56,11 +72,21 @@ fn a_good_store_is_verified_whole() {
     let stopped = stopped();
     let checked = stopped.check();
     assert_eq!(checked.first_bad, None);
-    assert_eq!(checked.verified as usize, stopped.capsule.config.len() + stopped.records.len());
+    assert_eq!(
+        checked.verified as usize,
+        stopped.capsule.config.len() + stopped.records.len()
+    );
     let data = stopped.directory.path().to_str().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_bield-store")).args(["fsck", "--data", data]).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bield-store"))
+        .args(["fsck", "--data", data])
+        .output()
+        .unwrap();
     assert!(output.status.success());
-    assert!(String::from_utf8(output.stdout).unwrap().contains("11 records verified"));
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("11 records verified")
+    );
 }
 
 #[test]
@@ -70,13 +96,27 @@ fn a_rotten_byte_is_named_by_segment_offset_writer_and_seq() {
     let offset = stopped.offset(index);
     stopped.change(|bytes| bytes[offset + FRAME_HEAD_BYTES + 300] ^= 4);
     let bad = stopped.check().first_bad.unwrap();
-    assert_eq!((bad.segment, bad.offset, bad.index), (Some(0), Some(offset as u64), Some(index)));
-    assert_eq!((bad.writer, bad.seq), (Some(stopped.records[0].header().writer), Some(4)));
+    assert_eq!(
+        (bad.segment, bad.offset, bad.index),
+        (Some(0), Some(offset as u64), Some(index))
+    );
+    assert_eq!(
+        (bad.writer, bad.seq),
+        (Some(stopped.records[0].header().writer), Some(4))
+    );
     let data = stopped.directory.path().to_str().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_bield-store")).args(["fsck", "--data", data]).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bield-store"))
+        .args(["fsck", "--data", data])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains(&format!("BAD: segment 0, offset {offset}, record {index}, writer ")), "{said}");
+    assert!(
+        said.contains(&format!(
+            "BAD: segment 0, offset {offset}, record {index}, writer "
+        )),
+        "{said}"
+    );
 }
 
 #[test]
@@ -86,8 +126,10 @@ fn a_record_exchanged_with_mended_checksums_is_named_by_its_signature() {
     let offset = stopped.offset(index);
     stopped.change(|bytes| {
         let header = SegmentHeader::parse(bytes).unwrap();
-        let frames: Vec<(usize, Vec<u8>)> =
-            header.frames(bytes).map(|frame| (frame.offset as usize, frame.payload.to_vec())).collect();
+        let frames: Vec<(usize, Vec<u8>)> = header
+            .frames(bytes)
+            .map(|frame| (frame.offset as usize, frame.payload.to_vec()))
+            .collect();
         let record = bield_capsule::Received::decode(frames[index as usize].1.clone()).unwrap();
         let mut payload = record.as_bytes().to_vec();
         payload[record.header_bytes().len() + 9] ^= 1;
@@ -97,8 +139,14 @@ fn a_record_exchanged_with_mended_checksums_is_named_by_its_signature() {
         bytes[offset + head.len()..][..payload.len()].copy_from_slice(&payload);
     });
     let bad = stopped.check().first_bad.unwrap();
-    assert_eq!((bad.segment, bad.offset, bad.index), (Some(0), Some(offset as u64), Some(index)));
-    assert_eq!((bad.writer, bad.seq), (Some(stopped.records[0].header().writer), Some(4)));
+    assert_eq!(
+        (bad.segment, bad.offset, bad.index),
+        (Some(0), Some(offset as u64), Some(index))
+    );
+    assert_eq!(
+        (bad.writer, bad.seq),
+        (Some(stopped.records[0].header().writer), Some(4))
+    );
     assert!(bad.what.contains("signature"), "{bad}");
 }
 
@@ -116,6 +164,9 @@ fn records_removed_from_the_end_are_missed_by_the_checkpoint() {
 fn a_directory_that_is_no_store_is_said_to_be_none() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().to_str().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_bield-store")).args(["fsck", "--data", data]).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bield-store"))
+        .args(["fsck", "--data", data])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
 }

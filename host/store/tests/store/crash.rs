@@ -26,15 +26,27 @@ pub(crate) fn start(program: &str, arguments: &[&str]) -> Program {
         .spawn()
         .unwrap();
     let mut line = String::new();
-    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(process.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
     let mut words = line.trim_end().splitn(3, ' ');
     assert_eq!(words.next(), Some("listening"), "{line}");
-    let (url, rest) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
+    let (url, rest) = (
+        words.next().unwrap().to_owned(),
+        words.next().unwrap().to_owned(),
+    );
     Program { process, url, rest }
 }
 
 fn store(data: &Path, more: &[&str]) -> Program {
-    let mut arguments = vec!["--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0", "--owners", "any"];
+    let mut arguments = vec![
+        "--data",
+        data.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--owners",
+        "any",
+    ];
     arguments.extend_from_slice(more);
     start(env!("CARGO_BIN_EXE_bield-store"), &arguments)
 }
@@ -65,7 +77,9 @@ fn a_store_killed_under_load_still_has_everything_it_acknowledged_as_synced() {
                 std::thread::spawn(move || {
                     let path = format!("/v1/capsules/{name}/records?kept=synced");
                     for record in &records {
-                        let Ok(answer) = client.try_post(&path, &framed(std::slice::from_ref(record))) else {
+                        let Ok(answer) =
+                            client.try_post(&path, &framed(std::slice::from_ref(record)))
+                        else {
                             break;
                         };
                         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -94,9 +108,21 @@ fn a_store_killed_under_load_still_has_everything_it_acknowledged_as_synced() {
         let acknowledged = acknowledged.lock().unwrap();
         for (writer, records) in &writers {
             let held = client.records(&capsule.name(), &writer.id());
-            assert_eq!(held[..], records[..held.len()], "what is there is a prefix of what was sent");
-            let newest = acknowledged.iter().filter(|head| head.writer == writer.id()).map(|head| head.seq).max();
-            assert!(newest.is_none_or(|newest| held.len() as u64 > newest), "{newest:?} of {}", held.len());
+            assert_eq!(
+                held[..],
+                records[..held.len()],
+                "what is there is a prefix of what was sent"
+            );
+            let newest = acknowledged
+                .iter()
+                .filter(|head| head.writer == writer.id())
+                .map(|head| head.seq)
+                .max();
+            assert!(
+                newest.is_none_or(|newest| held.len() as u64 > newest),
+                "{newest:?} of {}",
+                held.len()
+            );
         }
     }
 }
@@ -111,7 +137,12 @@ fn a_store_told_to_stop_finishes_syncs_and_says_so_with_its_exit_code() {
     let (writer, records) = capsule.chain(11, 50);
     client.create(&capsule);
     for records in [&capsule.config[..], &records[..]] {
-        assert_eq!(client.append_kept(&capsule.name(), records, "memory").status, 200);
+        assert_eq!(
+            client
+                .append_kept(&capsule.name(), records, "memory")
+                .status,
+            200
+        );
     }
     // A subscription must not hold the program.
     let url = format!("{}/v1/capsules/{}/subscribe", program.url, capsule.name());
@@ -122,7 +153,10 @@ fn a_store_told_to_stop_finishes_syncs_and_says_so_with_its_exit_code() {
     let identity = program.rest.clone();
     let again = store(directory.path(), &[]);
     assert_eq!(again.rest, identity, "the identity stays");
-    assert_eq!(Client::new(&again.url).records(&capsule.name(), &writer.id()), records);
+    assert_eq!(
+        Client::new(&again.url).records(&capsule.name(), &writer.id()),
+        records
+    );
 }
 
 #[test]
@@ -133,7 +167,10 @@ fn two_programs_on_one_directory_do_not_both_serve_its_capsules() {
     Client::new(&first.url).fill(&capsule, &[]);
     let data = directory.path().to_str().unwrap();
     let arguments = ["--data", data, "--listen", "127.0.0.1:0", "--owners", "any"];
-    let output = Command::new(env!("CARGO_BIN_EXE_bield-store")).args(arguments).output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_bield-store"))
+        .args(arguments)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8(output.stderr).unwrap().contains("in use"));
     assert_eq!(Client::new(&first.url).create(&capsule).status, 200);
@@ -153,7 +190,10 @@ fn capsules_in_an_object_store_outlive_the_program() {
         client.fill(&capsule, &records[..9]);
         let answer = client.append_kept(&capsule.name(), &records[9..], "written");
         let kept = acknowledgements(&answer.body)[0].kept;
-        assert!(kept != Kept::Written, "an object that is not there yet is not written");
+        assert!(
+            kept != Kept::Written,
+            "an object that is not there yet is not written"
+        );
         program.process.kill().unwrap();
     }
     let program = store(&data, &more);
@@ -168,11 +208,30 @@ fn arguments_that_cannot_work_end_the_program_with_a_sentence() {
     for (arguments, says) in [
         (vec!["--data", data], "--owners"),
         (vec!["--data", data, "--owners", "/nonexistent"], "owner"),
-        (vec!["--data", "/proc/no", "--owners", "any"], "cannot be used"),
-        (vec!["--data", data, "--owners", "any", "--peer", "nowhere"], "http://"),
-        (vec!["--data", data, "--owners", "any", "--object-store", "gs://x"], "--object-store"),
+        (
+            vec!["--data", "/proc/no", "--owners", "any"],
+            "cannot be used",
+        ),
+        (
+            vec!["--data", data, "--owners", "any", "--peer", "nowhere"],
+            "http://",
+        ),
+        (
+            vec![
+                "--data",
+                data,
+                "--owners",
+                "any",
+                "--object-store",
+                "gs://x",
+            ],
+            "--object-store",
+        ),
     ] {
-        let output = Command::new(env!("CARGO_BIN_EXE_bield-store")).args(&arguments).output().unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_bield-store"))
+            .args(&arguments)
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains(says), "{arguments:?}: {said}");

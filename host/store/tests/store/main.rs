@@ -1,5 +1,5 @@
 //! A replica server from outside: what it takes, what it refuses, what survives.
-#![cfg(test)]
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
 
 mod checking;
 mod crash;

@@ -1,6 +1,7 @@
 //! Append, read, heads, subscribe, log.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::time::Duration;
 
 use bield_capsule::Kept;
 use bield_store::frames;
@@ -30,14 +31,23 @@ fn what_was_appended_is_acknowledged_read_and_named_as_head() {
     assert_eq!((said.kept, said.capsule), (Kept::Synced, name));
 
     assert_eq!(node.client.records(&name, &writer.id()), records);
-    assert_eq!(node.client.records(&name, &capsule.owner.id()), capsule.config);
-    let part = node.client.get(&format!("/v1/capsules/{name}/records/{}?from=2&to=3", writer.id()));
+    assert_eq!(
+        node.client.records(&name, &capsule.owner.id()),
+        capsule.config
+    );
+    let part = node.client.get(&format!(
+        "/v1/capsules/{name}/records/{}?from=2&to=3",
+        writer.id()
+    ));
     assert_eq!(unframed(&part.body), records[2..=3]);
 
     let heads = node.client.heads(&name, [7; 16]);
     assert_eq!((heads.signer(), heads.nonce), (principal(1), [7; 16]));
     assert_eq!(heads.heads, [writer.head().unwrap()]);
-    assert_eq!(heads.config.unwrap().hash, capsule.owner.head().unwrap().hash);
+    assert_eq!(
+        heads.config.unwrap().hash,
+        capsule.owner.head().unwrap().hash
+    );
 }
 
 #[test]
@@ -48,7 +58,10 @@ fn records_sent_twice_are_acknowledged_twice_and_stored_once() {
     node.client.fill(&capsule, &records);
     node.client.fill(&capsule, &records);
     let list = node.client.get("/v1/capsules").json();
-    assert_eq!(list["capsules"][0]["records"], capsule.config.len() + records.len());
+    assert_eq!(
+        list["capsules"][0]["records"],
+        capsule.config.len() + records.len()
+    );
 }
 
 #[test]
@@ -58,7 +71,9 @@ fn an_acknowledgement_says_no_more_than_what_happened() {
     let (mut writer, records) = capsule.chain(11, 1);
     node.client.fill(&capsule, &records);
     let record = capsule.data(&mut writer, b"not synced");
-    let answer = node.client.append_kept(&capsule.name(), &[record], "memory");
+    let answer = node
+        .client
+        .append_kept(&capsule.name(), &[record], "memory");
     let said = &acknowledgements(&answer.body)[0];
     assert_eq!(said.kept, Kept::Written, "on the disk's way, not synced");
 }
@@ -90,7 +105,58 @@ fn a_subscriber_sees_what_is_there_and_what_comes_in_the_order_of_arrival() {
         node.client.append(&name, std::slice::from_ref(&record));
         assert_eq!(next(), record.as_bytes());
     }
-    eventually("the subscriber is counted", || node.client.get("/metrics").text().contains("bield_store_subscribers 1\n"));
+    eventually("the subscriber is counted", || {
+        node.client
+            .get("/metrics")
+            .text()
+            .contains("bield_store_subscribers 1\n")
+    });
+}
+
+#[test]
+fn a_subscriber_that_reads_nothing_is_cut_off_and_counted() {
+    let setup = Setup {
+        stall_max: Duration::from_millis(300),
+        ..Setup::new(1)
+    };
+    let node = setup.start();
+    let mut capsule = Capsule::new(10, &[]);
+    let (mut writer, records) = capsule.chain(11, 0);
+    node.client.fill(&capsule, &records);
+    // More than the system keeps for a connection.
+    for _ in 0..40 {
+        let record = capsule.data(&mut writer, &vec![7; 1_000_000]);
+        assert_eq!(node.client.append(&capsule.name(), &[record]).status, 200);
+    }
+    let mut stream = std::net::TcpStream::connect(node.server().address()).unwrap();
+    write!(
+        stream,
+        "GET /v1/capsules/{}/subscribe HTTP/1.1\r\nhost: a\r\n\r\n",
+        capsule.name()
+    )
+    .unwrap();
+    let dropped = || {
+        node.client
+            .get("/metrics")
+            .text()
+            .contains("bield_store_subscribers_dropped_total 1\n")
+    };
+    eventually("it is cut off", dropped);
+    // What was sent may still be read; then the connection has ended early.
+    stream.set_read_timeout(Some(WAIT)).unwrap();
+    let mut read = Vec::new();
+    let _ = stream.read_to_end(&mut read);
+    assert!(
+        !read.is_empty() && read.len() < 40_000_000,
+        "{}",
+        read.len()
+    );
+    eventually("it is counted no more", || {
+        node.client
+            .get("/metrics")
+            .text()
+            .contains("bield_store_subscribers 0\n")
+    });
 }
 
 #[test]
@@ -103,7 +169,11 @@ fn pages_end_at_their_limit_and_say_that_there_is_more() {
     for part in records.chunks(500) {
         assert_eq!(node.client.append(&capsule.name(), part).status, 200);
     }
-    let first = node.client.get(&format!("/v1/capsules/{}/records/{}", capsule.name(), writer.id()));
+    let first = node.client.get(&format!(
+        "/v1/capsules/{}/records/{}",
+        capsule.name(),
+        writer.id()
+    ));
     assert_eq!(first.headers["bield-more"], "true");
     assert_eq!(frames::items(&first.body).count(), 1024);
     assert_eq!(node.client.records(&capsule.name(), &writer.id()), records);
@@ -116,6 +186,12 @@ fn the_program_tells_what_it_is_and_how_it_is() {
     assert_eq!(identity["principal"], principal(1).to_string());
     assert_eq!(node.client.get("/healthz").status, 200);
     assert_eq!(node.client.get("/readyz").status, 200);
-    assert_eq!(node.client.get("/v1/nothing").refusal(), (404, "no-such-path".into()));
-    assert_eq!(node.client.post("/v1/identity", b"").refusal(), (405, "other-method".into()));
+    assert_eq!(
+        node.client.get("/v1/nothing").refusal(),
+        (404, "no-such-path".into())
+    );
+    assert_eq!(
+        node.client.post("/v1/identity", b"").refusal(),
+        (405, "other-method".into())
+    );
 }

@@ -66,7 +66,11 @@ impl Capsule {
         self.open(key, None)
     }
 
-    pub(crate) fn open(&mut self, key: WriterKey, certificate: Option<&[u8]>) -> (Writer, Received) {
+    pub(crate) fn open(
+        &mut self,
+        key: WriterKey,
+        certificate: Option<&[u8]>,
+    ) -> (Writer, Received) {
         let config = self.owner.head().unwrap();
         Writer::open(key, &self.metadata, config, certificate, now()).unwrap()
     }
@@ -91,7 +95,8 @@ impl Capsule {
 
     /// The same writer again, from its key: what a copied or set-back machine is.
     pub(crate) fn twin(&self, seed: u64, records: &[Received]) -> Writer {
-        let mut verifier = bield_capsule::Verifier::new(self.metadata.clone(), VerifierPolicy::default());
+        let mut verifier =
+            bield_capsule::Verifier::new(self.metadata.clone(), VerifierPolicy::default());
         for record in self.config.iter().chain(records) {
             let verified = verifier.verify(record.clone()).unwrap();
             verifier.apply(verified).unwrap();
@@ -99,7 +104,14 @@ impl Capsule {
         let key = WriterKey::generate(Suite::Ed25519, &mut Seeded::new(seed));
         let chain = verifier.chain(&key.id()).unwrap();
         let (tip, levels) = (chain.signed_head().clone(), chain.levels().clone());
-        Writer::resume(key, &self.metadata, &tip, self.owner.head().unwrap(), levels).unwrap()
+        Writer::resume(
+            key,
+            &self.metadata,
+            &tip,
+            self.owner.head().unwrap(),
+            levels,
+        )
+        .unwrap()
     }
 }
 
@@ -121,6 +133,7 @@ pub(crate) struct Setup {
     pub(crate) witnesses: Vec<String>,
     pub(crate) quotas: Quotas,
     pub(crate) owners: Owners,
+    pub(crate) stall_max: Duration,
 }
 
 impl Setup {
@@ -134,6 +147,7 @@ impl Setup {
             witnesses: Vec::new(),
             quotas: Quotas::default(),
             owners: Owners::Any,
+            stall_max: WAIT,
         }
     }
 
@@ -159,7 +173,12 @@ impl Setup {
         let mut settings = ServerSettings::alone(store);
         settings.peer_interval = Duration::from_millis(100);
         settings.follow = self.follow;
-        settings.peers = self.peers.iter().map(|peer| peer.parse().unwrap()).collect();
+        settings.stall_max = self.stall_max;
+        settings.peers = self
+            .peers
+            .iter()
+            .map(|peer| peer.parse().unwrap())
+            .collect();
         settings.witnesses = self.witnesses.iter().map(|w| w.parse().unwrap()).collect();
         if let Some(listen) = self.listen {
             settings.listen = listen;
@@ -205,7 +224,8 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Some(server) = self.server.take() {
-            self.runtime.block_on(server.stop(Duration::from_millis(200)));
+            self.runtime
+                .block_on(server.stop(Duration::from_millis(200)));
         }
     }
 }
@@ -230,7 +250,10 @@ impl Answer {
 
     /// Status and slug of a refusal.
     pub(crate) fn refusal(&self) -> (u16, String) {
-        (self.status, self.json()["error"].as_str().unwrap().to_owned())
+        (
+            self.status,
+            self.json()["error"].as_str().unwrap().to_owned(),
+        )
     }
 
     pub(crate) fn text(&self) -> String {
@@ -267,15 +290,26 @@ impl Client {
     }
 
     pub(crate) fn create(&self, capsule: &Capsule) -> Answer {
-        self.put(&format!("/v1/capsules/{}", capsule.name()), capsule.metadata.as_bytes())
+        self.put(
+            &format!("/v1/capsules/{}", capsule.name()),
+            capsule.metadata.as_bytes(),
+        )
     }
 
     pub(crate) fn append(&self, name: &CapsuleName, records: &[Received]) -> Answer {
         self.append_kept(name, records, "synced")
     }
 
-    pub(crate) fn append_kept(&self, name: &CapsuleName, records: &[Received], kept: &str) -> Answer {
-        self.post(&format!("/v1/capsules/{name}/records?kept={kept}"), &framed(records))
+    pub(crate) fn append_kept(
+        &self,
+        name: &CapsuleName,
+        records: &[Received],
+        kept: &str,
+    ) -> Answer {
+        self.post(
+            &format!("/v1/capsules/{name}/records?kept={kept}"),
+            &framed(records),
+        )
     }
 
     /// Creates the capsule and sends its configuration and `records`; all must be taken.
@@ -292,7 +326,10 @@ impl Client {
     pub(crate) fn records(&self, name: &CapsuleName, writer: &WriterId) -> Vec<Received> {
         let mut all = Vec::new();
         loop {
-            let page = self.get(&format!("/v1/capsules/{name}/records/{writer}?from={}", all.len()));
+            let page = self.get(&format!(
+                "/v1/capsules/{name}/records/{writer}?from={}",
+                all.len()
+            ));
             if page.status == 404 {
                 return all;
             }
@@ -305,17 +342,29 @@ impl Client {
     }
 
     pub(crate) fn heads(&self, name: &CapsuleName, nonce: [u8; 16]) -> Verified<HeadsStatement> {
-        let page = self.get(&format!("/v1/capsules/{name}/heads?nonce={}", hex::encode(nonce)));
+        let page = self.get(&format!(
+            "/v1/capsules/{name}/heads?nonce={}",
+            hex::encode(nonce)
+        ));
         assert_eq!(page.status, 200, "{}", page.text());
-        Signed::<HeadsStatement>::decode(&page.body).unwrap().verify_claimed().unwrap()
+        Signed::<HeadsStatement>::decode(&page.body)
+            .unwrap()
+            .verify_claimed()
+            .unwrap()
     }
 
     pub(crate) fn head_of(&self, name: &CapsuleName, writer: &WriterId) -> Option<Head> {
-        let answer = self.get(&format!("/v1/capsules/{name}/heads?nonce={}", "00".repeat(16)));
+        let answer = self.get(&format!(
+            "/v1/capsules/{name}/heads?nonce={}",
+            "00".repeat(16)
+        ));
         if answer.status != 200 {
             return None;
         }
-        let said = Signed::<HeadsStatement>::decode(&answer.body).unwrap().verify_claimed().unwrap();
+        let said = Signed::<HeadsStatement>::decode(&answer.body)
+            .unwrap()
+            .verify_claimed()
+            .unwrap();
         said.head_of(writer)
     }
 
@@ -324,11 +373,15 @@ impl Client {
         if answer.status != 200 {
             return Vec::new();
         }
-        frames::items(&answer.body).map(|item| item.unwrap().to_vec()).collect()
+        frames::items(&answer.body)
+            .map(|item| item.unwrap().to_vec())
+            .collect()
     }
 }
 
-fn answer(result: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Answer, ureq::Error> {
+fn answer(
+    result: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<Answer, ureq::Error> {
     let (parts, mut body) = result?.into_parts();
     Ok(Answer {
         status: parts.status.as_u16(),
@@ -347,14 +400,21 @@ pub(crate) fn framed(records: &[Received]) -> Vec<u8> {
 
 pub(crate) fn unframed(body: &[u8]) -> Vec<Received> {
     let items = frames::items(body);
-    items.map(|item| Received::decode(item.unwrap().to_vec()).unwrap()).collect()
+    items
+        .map(|item| Received::decode(item.unwrap().to_vec()).unwrap())
+        .collect()
 }
 
 /// The acknowledgements in a body, signed by anyone.
 pub(crate) fn acknowledgements(body: &[u8]) -> Vec<Verified<Acknowledgement>> {
     let items = frames::items(body);
     items
-        .map(|item| Signed::<Acknowledgement>::decode(item.unwrap()).unwrap().verify_claimed().unwrap())
+        .map(|item| {
+            Signed::<Acknowledgement>::decode(item.unwrap())
+                .unwrap()
+                .verify_claimed()
+                .unwrap()
+        })
         .collect()
 }
 

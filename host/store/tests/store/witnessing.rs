@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
+use bield_envelope::{Seeded, SigningKey};
 use bield_store::replica::origin_of;
 use bield_store::witness::{WitnessServer, WitnessSettings, router};
 use bield_tlog::{
     AddCheckpoint, Checkpoint, Hash, LogKey, LogVerifier, Origin, Quorum, SignedCheckpoint, Tree,
     VerifiedCheckpoint, WitnessVerifier, leaf_hash, verify_consistency, verify_inclusion,
 };
-use bield_envelope::{Seeded, SigningKey};
 
 use crate::crash::start;
 use crate::support::*;
@@ -21,14 +21,24 @@ fn log(capsule: &Capsule, seed: u64) -> (Origin, LogVerifier) {
 }
 
 fn checkpoint(node: &Node, capsule: &Capsule, seed: u64) -> VerifiedCheckpoint {
-    let note = node.client.get(&format!("/v1/capsules/{}/log/checkpoint", capsule.name()));
+    let note = node
+        .client
+        .get(&format!("/v1/capsules/{}/log/checkpoint", capsule.name()));
     assert_eq!(note.status, 200, "{}", note.text());
     let (origin, verifier) = log(capsule, seed);
-    SignedCheckpoint::parse(&note.body).unwrap().verify(&origin, &[verifier]).unwrap()
+    SignedCheckpoint::parse(&note.body)
+        .unwrap()
+        .verify(&origin, &[verifier])
+        .unwrap()
 }
 
 fn hashes(value: &serde_json::Value) -> Vec<Hash> {
-    value.as_array().unwrap().iter().map(|hash| hash.as_str().unwrap().parse().unwrap()).collect()
+    value
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|hash| hash.as_str().unwrap().parse().unwrap())
+        .collect()
 }
 
 #[test]
@@ -39,7 +49,8 @@ fn every_record_is_proven_to_be_in_the_log_and_the_log_only_grows() {
     node.client.fill(&capsule, &records);
     let first = checkpoint(&node, &capsule, 1);
     let record = capsule.data(&mut writer, b"later");
-    node.client.append(&capsule.name(), std::slice::from_ref(&record));
+    node.client
+        .append(&capsule.name(), std::slice::from_ref(&record));
     records.push(record);
     let second = checkpoint(&node, &capsule, 1);
     assert_eq!(second.checkpoint().size(), first.checkpoint().size() + 1);
@@ -49,26 +60,51 @@ fn every_record_is_proven_to_be_in_the_log_and_the_log_only_grows() {
     for record in capsule.config.iter().chain(&records) {
         tree.append(record.hash().as_bytes());
     }
-    assert_eq!((tree.size(), tree.root()), (size, second.checkpoint().root()));
-    let proof = tree.consistency_proof(first.checkpoint().size(), size).unwrap();
+    assert_eq!(
+        (tree.size(), tree.root()),
+        (size, second.checkpoint().root())
+    );
+    let proof = tree
+        .consistency_proof(first.checkpoint().size(), size)
+        .unwrap();
     let roots = (first.checkpoint().root(), second.checkpoint().root());
     verify_consistency(first.checkpoint().size(), &roots.0, size, &roots.1, &proof).unwrap();
 
     let base = format!("/v1/capsules/{}/log", capsule.name());
     for record in [&records[0], &records[299], &capsule.config[0]] {
-        let said = node.client.get(&format!("{base}/proof?hash={}&size={size}", record.hash())).json();
-        let (leaf, index) = (leaf_hash(record.hash().as_bytes()), said["index"].as_u64().unwrap());
+        let said = node
+            .client
+            .get(&format!("{base}/proof?hash={}&size={size}", record.hash()))
+            .json();
+        let (leaf, index) = (
+            leaf_hash(record.hash().as_bytes()),
+            said["index"].as_u64().unwrap(),
+        );
         verify_inclusion(&leaf, index, size, &hashes(&said["hashes"]), &roots.1).unwrap();
     }
-    let unknown = node.client.get(&format!("{base}/proof?hash={}", "00".repeat(32)));
+    let unknown = node
+        .client
+        .get(&format!("{base}/proof?hash={}", "00".repeat(32)));
     assert_eq!(unknown.refusal(), (404, "not-in-log".into()));
 
     let tile = node.client.get(&format!("{base}/tile/0/000"));
-    let leaves: Vec<u8> = (0..256).flat_map(|index| *tree.leaf(index).unwrap().as_bytes()).collect();
+    let leaves: Vec<u8> = (0..256)
+        .flat_map(|index| *tree.leaf(index).unwrap().as_bytes())
+        .collect();
     assert_eq!(tile.body, leaves);
     let bundle = node.client.get(&format!("{base}/tile/entries/000"));
     let entries = bield_tlog::tile::read_entries(&bundle.body, 256).unwrap();
-    assert_eq!(entries[5], capsule.config.iter().chain(&records).nth(5).unwrap().hash().as_bytes());
+    assert_eq!(
+        entries[5],
+        capsule
+            .config
+            .iter()
+            .chain(&records)
+            .nth(5)
+            .unwrap()
+            .hash()
+            .as_bytes()
+    );
 }
 
 #[test]
@@ -78,11 +114,15 @@ fn a_checkpoint_outlives_a_restart_and_betrays_a_disk_that_was_set_back() {
     let (_, records) = capsule.chain(11, 5);
     node.client.fill(&capsule, &records[..3]);
     let (directory, _) = node.stop();
-    let segments = |directory: &std::path::Path| directory.join("capsules").join(capsule.name().to_string());
+    let segments =
+        |directory: &std::path::Path| directory.join("capsules").join(capsule.name().to_string());
     let path = segments(directory.path()).join(format!("{:020}.segment", 0));
     let before = std::fs::read(&path).unwrap();
 
-    let setup = |directory| Setup { directory, ..Setup::new(1) };
+    let setup = |directory| Setup {
+        directory,
+        ..Setup::new(1)
+    };
     let node = setup(directory).start();
     node.client.fill(&capsule, &records);
     let newest = checkpoint(&node, &capsule, 1);
@@ -94,11 +134,18 @@ fn a_checkpoint_outlives_a_restart_and_betrays_a_disk_that_was_set_back() {
     std::fs::write(&path, before).unwrap();
     let node = setup(directory).start();
     let answer = node.client.get(&format!("/v1/capsules/{}", capsule.name()));
-    assert_eq!(answer.refusal(), (500, "damaged".into()), "a log that forgot what it signed is not served");
+    assert_eq!(
+        answer.refusal(),
+        (500, "damaged".into()),
+        "a log that forgot what it signed is not served"
+    );
 }
 
 /// Starts the program; its URL and verifier key.
-fn witness_program(data: &std::path::Path, more: &[&str]) -> (crate::crash::Program, WitnessVerifier) {
+fn witness_program(
+    data: &std::path::Path,
+    more: &[&str],
+) -> (crate::crash::Program, WitnessVerifier) {
     let mut arguments = vec!["--data", data.to_str().unwrap(), "--listen", "127.0.0.1:0"];
     arguments.extend_from_slice(more);
     let program = start(env!("CARGO_BIN_EXE_bield-witness"), &arguments);
@@ -112,9 +159,19 @@ fn witness_program(data: &std::path::Path, more: &[&str]) -> (crate::crash::Prog
 fn checkpoints_are_cosigned_by_every_witness_soon_after_the_records_are_synced() {
     let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let (one, first) = witness_program(directories[0].path(), &["--any-capsule"]);
-    let (two, second) = witness_program(directories[1].path(), &["--any-capsule", "--name", "witness.example/two"]);
-    let witnesses = vec![format!("{}={first}", one.url), format!("{}={second}", two.url)];
-    let node = Setup { witnesses, ..Setup::new(1) }.start();
+    let (two, second) = witness_program(
+        directories[1].path(),
+        &["--any-capsule", "--name", "witness.example/two"],
+    );
+    let witnesses = vec![
+        format!("{}={first}", one.url),
+        format!("{}={second}", two.url),
+    ];
+    let node = Setup {
+        witnesses,
+        ..Setup::new(1)
+    }
+    .start();
     let mut capsule = Capsule::new(10, &[]);
     let (mut writer, records) = capsule.chain(11, 3);
     node.client.fill(&capsule, &records);
@@ -132,13 +189,30 @@ fn checkpoints_are_cosigned_by_every_witness_soon_after_the_records_are_synced()
         note.checkpoint().size() >= size && quorum.check(&note, now(), WAIT).is_ok()
     };
     eventually("both cosign the next", || cosigned(size + 1));
-    let monitored = Client::new(&one.url).get(&format!("/{}/checkpoint", log(&capsule, 1).0.path_segment()));
-    assert_eq!(SignedCheckpoint::parse(&monitored.body).unwrap().claimed().size(), size + 1);
+    let monitored = Client::new(&one.url).get(&format!(
+        "/{}/checkpoint",
+        log(&capsule, 1).0.path_segment()
+    ));
+    assert_eq!(
+        SignedCheckpoint::parse(&monitored.body)
+            .unwrap()
+            .claimed()
+            .size(),
+        size + 1
+    );
 
     // After a restart the sizes are asked for, not assumed.
     let (directory, _) = node.stop();
-    let witnesses = vec![format!("{}={}", one.url, one.rest), format!("{}={}", two.url, two.rest)];
-    let node = Setup { directory, witnesses, ..Setup::new(1) }.start();
+    let witnesses = vec![
+        format!("{}={}", one.url, one.rest),
+        format!("{}={}", two.url, two.rest),
+    ];
+    let node = Setup {
+        directory,
+        witnesses,
+        ..Setup::new(1)
+    }
+    .start();
     let next = capsule.data(&mut writer, b"after the restart");
     assert_eq!(node.client.append(&capsule.name(), &[next]).status, 200);
     eventually("both cosign after a restart", || {
@@ -153,32 +227,52 @@ fn a_witness_that_is_down_holds_nothing_up_and_cosigns_when_it_is_back() {
     let (program, verifier) = witness_program(directory.path(), &["--any-capsule"]);
     let (url, rest) = (program.url.clone(), program.rest.clone());
     drop(program);
-    let node = Setup { witnesses: vec![format!("{url}={rest}")], ..Setup::new(1) }.start();
+    let node = Setup {
+        witnesses: vec![format!("{url}={rest}")],
+        ..Setup::new(1)
+    }
+    .start();
     let mut capsule = Capsule::new(10, &[]);
     let (_, records) = capsule.chain(11, 3);
     node.client.fill(&capsule, &records);
     let size = (capsule.config.len() + records.len()) as u64;
-    eventually("the checkpoint is served uncosigned", || checkpoint(&node, &capsule, 1).checkpoint().size() == size);
+    eventually("the checkpoint is served uncosigned", || {
+        checkpoint(&node, &capsule, 1).checkpoint().size() == size
+    });
     let address = url.strip_prefix("http://").unwrap();
     let data = directory.path().to_str().unwrap();
-    let again = start(env!("CARGO_BIN_EXE_bield-witness"), &["--data", data, "--listen", address, "--any-capsule"]);
+    let again = start(
+        env!("CARGO_BIN_EXE_bield-witness"),
+        &["--data", data, "--listen", address, "--any-capsule"],
+    );
     assert_eq!(again.rest, rest, "its key stays");
     let quorum = Quorum::new(vec![verifier], 1).unwrap();
-    eventually("it is cosigned", || quorum.check(&checkpoint(&node, &capsule, 1), now(), WAIT).is_ok());
+    eventually("it is cosigned", || {
+        quorum
+            .check(&checkpoint(&node, &capsule, 1), now(), WAIT)
+            .is_ok()
+    });
 }
 
 /// A witness in this process.
 fn served(settings: WitnessSettings) -> (Client, tokio::runtime::Runtime) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let witness = Arc::new(WitnessServer::open(settings).unwrap());
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .unwrap();
     let client = Client::new(&format!("http://{}", listener.local_addr().unwrap()));
     runtime.spawn(async move { axum::serve(listener, router(witness)).await.unwrap() });
     (client, runtime)
 }
 
 fn settings(data: &std::path::Path) -> WitnessSettings {
-    WitnessSettings { data: data.to_owned(), name: None, logs: Vec::new(), any_capsule: true }
+    WitnessSettings {
+        data: data.to_owned(),
+        name: None,
+        logs: Vec::new(),
+        any_capsule: true,
+    }
 }
 
 /// A tree of `count` entries of one story.
@@ -200,7 +294,10 @@ fn a_witness_cosigns_one_history_even_across_a_restart() {
     let request = |old: u64, tree: &Tree| {
         let signed = Checkpoint::new(origin.clone(), tree.size(), tree.root()).sign(&log_key);
         let proof = tree.consistency_proof(old, tree.size()).unwrap();
-        AddCheckpoint::new(old, proof, &signed).unwrap().to_string().into_bytes()
+        AddCheckpoint::new(old, proof, &signed)
+            .unwrap()
+            .to_string()
+            .into_bytes()
     };
     let (client, runtime) = served(settings(directory.path()));
     let ask = |client: &Client, body: &[u8]| client.post("/add-checkpoint", body);
@@ -208,17 +305,28 @@ fn a_witness_cosigns_one_history_even_across_a_restart() {
     let stale = ask(&client, &request(0, &tree(7, 1)));
     assert_eq!((stale.status, stale.text().as_str()), (409, "5\n"));
     assert_eq!(stale.headers["content-type"], "text/x.tlog.size");
-    assert_eq!(ask(&client, &request(5, &tree(7, 2))).status, 422, "another story");
+    assert_eq!(
+        ask(&client, &request(5, &tree(7, 2))).status,
+        422,
+        "another story"
+    );
     drop(runtime);
 
     let (client, _runtime) = served(settings(directory.path()));
     let forgets = ask(&client, &request(0, &tree(6, 2)));
-    assert_eq!((forgets.status, forgets.text().as_str()), (409, "5\n"), "it remembers after a restart");
+    assert_eq!(
+        (forgets.status, forgets.text().as_str()),
+        (409, "5\n"),
+        "it remembers after a restart"
+    );
     assert_eq!(ask(&client, &request(5, &tree(7, 2))).status, 422);
     assert_eq!(ask(&client, &request(5, &tree(7, 1))).status, 200);
 
     // Another key under the same origin, or an origin without a key: nobody's log.
-    let thief = LogKey::new(origin.as_str().parse().unwrap(), SigningKey::generate(&mut Seeded::new(2)).seed());
+    let thief = LogKey::new(
+        origin.as_str().parse().unwrap(),
+        SigningKey::generate(&mut Seeded::new(2)).seed(),
+    );
     let forged = Checkpoint::new(origin.clone(), 8, tree(8, 1).root()).sign(&thief);
     let proof = tree(8, 1).consistency_proof(7, 8).unwrap();
     let forged = AddCheckpoint::new(7, proof, &forged).unwrap().to_string();
@@ -226,9 +334,15 @@ fn a_witness_cosigns_one_history_even_across_a_restart() {
     let other: Origin = "example.com/log".parse().unwrap();
     let key = LogKey::new(other.as_str().parse().unwrap(), key.seed());
     let unknown = Checkpoint::new(other, 1, tree(1, 1).root()).sign(&key);
-    let unknown = AddCheckpoint::new(0, Vec::new(), &unknown).unwrap().to_string();
+    let unknown = AddCheckpoint::new(0, Vec::new(), &unknown)
+        .unwrap()
+        .to_string();
     assert_eq!(ask(&client, unknown.as_bytes()).status, 404);
     assert_eq!(ask(&client, b"old").status, 400);
     let metrics = client.get("/metrics").text();
-    assert!(metrics.contains("bield_witness_cosigned_total 1\n") && metrics.contains("{status=\"422\"} 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("bield_witness_cosigned_total 1\n")
+            && metrics.contains("{status=\"422\"} 1\n"),
+        "{metrics}"
+    );
 }
