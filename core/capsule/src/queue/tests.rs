@@ -232,3 +232,64 @@ fn a_closed_queue_gives_out_what_it_has_and_takes_no_more() {
     assert_eq!(queue.wait(tickets.last, 2), Ok(()));
     assert_eq!(queue.take(&mut batch), None);
 }
+
+#[test]
+fn a_held_queue_gives_nothing_until_let_go_half_full_pressed_or_closed() {
+    let queue = small();
+    let mut batch = Batch::new();
+    queue.hold(true);
+    queue.push(b"first").unwrap();
+    assert!(queue.try_take(&mut batch).is_none());
+    queue.hold(false);
+    assert!(queue.try_take(&mut batch).is_some());
+
+    queue.hold(true);
+    for _ in 0..49 {
+        queue.push(b"x").unwrap();
+    }
+    assert!(queue.try_take(&mut batch).is_none());
+    queue.push(b"the fiftieth of a hundred").unwrap();
+    assert!(queue.try_take(&mut batch).is_some());
+
+    queue.push(&[7; 1000]).unwrap();
+    assert!(queue.try_take(&mut batch).is_none());
+    assert_eq!(queue.push(&[7; 3500]), Err(QueueError::Full));
+    assert!(queue.try_take(&mut batch).is_some());
+
+    queue.push(b"last").unwrap();
+    assert!(queue.try_take(&mut batch).is_none());
+    queue.close();
+    assert!(queue.try_take(&mut batch).is_some());
+    assert!(queue.take(&mut batch).is_none());
+}
+
+#[test]
+fn a_signer_that_sleeps_on_a_held_queue_wakes_when_it_is_let_go_or_a_producer_needs_room() {
+    let queue = small();
+    thread::scope(|scope| {
+        let queue = &queue;
+        let signer = scope.spawn(move || {
+            let mut batch = Batch::new();
+            let mut lengths = Vec::new();
+            while let Some(tickets) = queue.take(&mut batch) {
+                lengths.push(batch.len());
+                queue.reached(tickets.last, 1);
+            }
+            lengths
+        });
+        queue.hold(true);
+        queue.push(b"a").unwrap();
+        let ticket = queue.push(b"b").unwrap();
+        let span = Duration::from_millis(20);
+        assert!(!queue.wait_at_most(ticket, 1, span).unwrap());
+        queue.hold(false);
+        queue.wait(ticket, 1).unwrap();
+        queue.hold(true);
+        queue.push(&[7; 1000]).unwrap();
+        let ticket = queue.push_wait(&[7; 3500]).unwrap();
+        queue.hold(false);
+        queue.wait(ticket, 1).unwrap();
+        queue.close();
+        assert_eq!(signer.join().unwrap(), [2, 1, 1]);
+    });
+}
