@@ -29,8 +29,10 @@ mod recovery;
 mod segments;
 #[cfg(test)]
 mod tests;
+mod window;
 
-pub use object::ObjectJournal;
+pub(crate) use object::GETS_AT_ONCE;
+pub use object::{ObjectJournal, Requests};
 pub use recovery::{Mode, Options, Recovered};
 pub use segments::SegmentJournal;
 

@@ -9,33 +9,40 @@
 //! the index of its first record. So of two owners who both believe to be the only one, the second
 //! to write an index learns it ([`JournalError::Fenced`]) and must stop; nothing acknowledged is
 //! overwritten. An answer that got lost is told from another owner by the object's random salt.
+//! Nothing but removal of the whole journal frees a name.
 //!
-//! One sync costs one PUT; opening costs one listing and one GET an object, [`GETS_AT_ONCE`] at a
-//! time. What was not synced is in memory only, and lost with the process.
+//! One sync costs one PUT. Opening costs three listings or more, one for each thousand names, and
+//! one GET an object, [`GETS_AT_ONCE`] at a time: many small groups are [copied](copies) into one
+//! object, in the background. What was not synced is in memory only, and lost with the process.
 //!
-//! A store must keep what it has acknowledged and list what it keeps (S3 and what is compatible to
-//! it do). `object_store`'s local file system does so only with its option for syncing set.
+//! A store must keep what it has acknowledged, list what it keeps, and honour `If-None-Match`:
+//! `storage::Objects` asks it before it is used.
 //!
-//! Not here: merging small objects into larger ones; credentials (the caller builds the store).
+//! Not here: credentials (the caller builds the store).
 
-use std::future::Future;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bield_capsule::segment::{End, FRAME_HEAD_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader};
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{Error, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+mod copies;
+mod requests;
+
+pub(crate) use requests::GETS_AT_ONCE;
+pub use requests::Requests;
 
 use super::index::{self, MISSING, Segment};
 use super::recovery::{Mode, Options, Recovered};
 use super::{
     Damage, Damaged, Journal, JournalError, Scrub, Visit, check_records, draw_salt, failing,
 };
+use copies::Covered;
+use requests::Stored;
 
 /// A [`Journal`] in object storage. See the module's text.
 #[derive(Debug)]
@@ -47,6 +54,10 @@ pub struct ObjectJournal {
     segments: Vec<Segment>,
     /// The bytes of that group.
     group: Vec<u8>,
+    /// How many segments, from the first, are copies or need none.
+    copied: usize,
+    /// Makes copies.
+    copying: Option<JoinHandle<()>>,
     recovered: Recovered,
     stopped: Option<Stopped>,
 }
@@ -58,11 +69,17 @@ enum Stopped {
     Fenced { index: u64 },
 }
 
-/// Objects being fetched at the same time while a journal is opened.
-const GETS_AT_ONCE: usize = 16;
-
 /// A group becomes an object at this length even without a sync: it is all in memory.
 const OBJECT_BYTES_MAX: u32 = 16 << 20;
+
+/// Time between two looks at whether a copy is made: only removal waits for one.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(5);
+
+/// An object to read.
+enum Object {
+    Group(u64),
+    Copy(Covered),
+}
 
 /// Removal has begun: whatever is still there goes at the next open.
 const REMOVED: &str = "removed";
@@ -73,14 +90,15 @@ impl ObjectJournal {
     /// # Errors
     /// When objects are damaged or gone, another capsule's, or the store fails.
     pub fn open(
-        store: Arc<dyn ObjectStore>,
+        requests: &Arc<Requests>,
         prefix: Path,
         capsule: [u8; 32],
         options: Options,
         visit: &mut Visit<'_>,
     ) -> Result<Self, JournalError> {
+        let requests = Arc::clone(requests);
         let mut journal = Self {
-            store: Stored::start(store, prefix)?,
+            store: Stored { requests, prefix },
             capsule,
             options: Options {
                 segment_bytes: options.segment_bytes.min(OBJECT_BYTES_MAX),
@@ -88,27 +106,166 @@ impl ObjectJournal {
             },
             segments: Vec::new(),
             group: Vec::new(),
+            copied: 0,
+            copying: None,
             recovered: Recovered::default(),
             stopped: None,
         };
         let owns = options.mode == Mode::Own;
-        let (mut firsts, removed) = journal.store.list()?;
-        if owns && removed {
-            journal.store.remove(&firsts)?;
-            firsts.clear();
+        if owns && journal.store.is_removed()? {
+            journal.store.remove()?;
         }
+        let mut copies = journal.store.copies()?;
         let mut shows = true;
-        for group in firsts.chunks(GETS_AT_ONCE) {
-            for (first, bytes) in group.iter().zip(journal.store.get_all(group)?) {
-                journal.take(*first, &bytes, visit, &mut shows)?;
+        while let Some(bad) = journal.take_all(&copies, visit, &mut shows)? {
+            if owns {
+                journal.store.drop_copy(&bad)?;
             }
+            copies.remove(&bad);
         }
         let (len, acknowledged) = (journal.len(), options.acknowledged);
         if owns && len < acknowledged {
             return Err(JournalError::Shortened { len, acknowledged });
         }
         journal.recovered.records = len;
+        if owns {
+            journal.copy();
+        }
         Ok(journal)
+    }
+
+    /// Takes in everything behind what is here already; returns the first copy that is bad.
+    fn take_all(
+        &mut self,
+        copies: &BTreeSet<Covered>,
+        visit: &mut Visit<'_>,
+        shows: &mut bool,
+    ) -> Result<Option<Covered>, JournalError> {
+        let objects = self.objects(copies)?;
+        for some in objects.chunks(GETS_AT_ONCE) {
+            let names = some.iter().map(|object| match object {
+                Object::Group(first) => self.store.group(*first),
+                Object::Copy(covered) => copies::name(&self.store.prefix, &covered.0),
+            });
+            let bytes = self.store.get_all(names.collect())?;
+            for (object, bytes) in some.iter().zip(bytes) {
+                match object {
+                    Object::Group(first) => self.take(*first, &bytes, visit, shows)?,
+                    Object::Copy(covered) if self.take_copy(&covered.0, &bytes, visit, shows) => {}
+                    Object::Copy(covered) => return Ok(Some(covered.clone())),
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is to be read, in order: copies where there are, groups elsewhere.
+    fn objects(&self, copies: &BTreeSet<Covered>) -> Result<Vec<Object>, JournalError> {
+        let mut at = self.len();
+        let mut objects = Vec::new();
+        let beginning = |at: u64| {
+            let copy = copies.range(Covered(at..u64::MAX)..).next();
+            copy.filter(|copy| copy.0.start == at)
+        };
+        // Rare: of two owners one has copied from another group on.
+        let holding = |at: u64| copies.iter().find(|copy| copy.0.contains(&at));
+        while let Some(copy) = beginning(at).or_else(|| holding(at)) {
+            at = copy.0.end;
+            objects.push(Object::Copy(copy.clone()));
+        }
+        for first in self.store.groups(at)? {
+            if first < at {
+                continue;
+            }
+            match beginning(first) {
+                Some(copy) => {
+                    at = copy.0.end;
+                    objects.push(Object::Copy(copy.clone()));
+                }
+                None => objects.push(Object::Group(first)),
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Takes in a copy, or says that it is bad.
+    fn take_copy(
+        &mut self,
+        covered: &Range<u64>,
+        bytes: &[u8],
+        visit: &mut Visit<'_>,
+        shows: &mut bool,
+    ) -> bool {
+        let from = self.len().max(self.options.known);
+        let show = |index, record: &[u8]| {
+            if *shows && index >= from {
+                *shows = visit(index, record).is_continue();
+            }
+        };
+        let Some(segment) = copies::parse(bytes, &self.capsule, covered, show) else {
+            tracing::warn!(
+                from = covered.start,
+                to = covered.end,
+                "a merged copy of records is damaged; their groups are read instead"
+            );
+            return false;
+        };
+        self.segments.push(segment);
+        self.copied = self.segments.len();
+        true
+    }
+
+    /// Starts to copy groups that are due, unless the last copies are still being made.
+    fn copy(&mut self) {
+        let makes = |task: &JoinHandle<()>| !task.is_finished();
+        if self.copying.as_ref().is_some_and(makes) {
+            return;
+        }
+        let from = self.copied;
+        let (due, upto) = copies::due(&self.segments[from..]);
+        let mut plans = Vec::with_capacity(due.len());
+        for run in due {
+            let run = &self.segments[from + run.start..from + run.end];
+            let (Some(first), Some(last), Ok(salt)) = (run.first(), run.last(), draw_salt()) else {
+                return;
+            };
+            let header = SegmentHeader {
+                capsule: self.capsule,
+                segment: last.next(),
+                first: first.header.first,
+                salt,
+            };
+            let groups = run.iter().map(|group| self.store.name(&group.header));
+            plans.push(copies::Plan {
+                header,
+                name: self.store.name(&header),
+                groups: groups.collect(),
+            });
+        }
+        self.copied += upto;
+        if plans.is_empty() {
+            return;
+        }
+        self.copying = Some(self.store.requests.start(|store| async move {
+            for plan in plans {
+                let name = plan.name.clone();
+                if let Err(error) = copies::make(&store, plan).await {
+                    tracing::warn!(%name, %error, "no merged copy was made; the next opening tries again");
+                    return;
+                }
+            }
+        }));
+    }
+
+    /// Waits until no copy is being made.
+    pub(super) fn settle(&mut self) {
+        while self
+            .copying
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
+            std::thread::sleep(SETTLE_INTERVAL);
+        }
     }
 
     /// What opening found.
@@ -147,7 +304,7 @@ impl ObjectJournal {
         let header = match SegmentHeader::parse(bytes) {
             Ok(header) if header.capsule != self.capsule => {
                 return Err(JournalError::Foreign {
-                    place: self.store.name(first).to_string(),
+                    place: self.store.group(first).to_string(),
                 });
             }
             Ok(header) if first >= len && header.first == first && header.segment == first => {
@@ -278,13 +435,15 @@ impl Journal for ObjectJournal {
 
     fn sync(&mut self) -> Result<(), JournalError> {
         self.check_open()?;
-        self.put_group()
+        self.put_group()?;
+        self.copy();
+        Ok(())
     }
 
     fn read(&self, range: Range<u64>, visit: &mut Visit<'_>) -> Result<(), JournalError> {
         index::read(&self.segments, range, visit, |segment, range, visit| {
             let fetch = |place: Range<u32>| match segment.sealed {
-                true => self.store.get(segment.header.first, Some(place)),
+                true => self.store.get(&segment.header, Some(place)),
                 false => Ok(self.group[place.start as usize..place.end as usize].to_vec()),
             };
             segment.read(range, fetch, visit)
@@ -316,7 +475,7 @@ impl Journal for ObjectJournal {
     fn scrub(&self) -> Result<Scrub, JournalError> {
         let mut all = Scrub::default();
         for segment in self.segments.iter().filter(|segment| segment.sealed) {
-            let mut found = match self.store.get(segment.header.first, None) {
+            let mut found = match self.store.get(&segment.header, None) {
                 Ok(bytes) => segment.examine(&bytes),
                 Err(JournalError::Failing { source, .. })
                     if source.kind() == io::ErrorKind::NotFound =>
@@ -331,174 +490,11 @@ impl Journal for ObjectJournal {
         Ok(all)
     }
 
-    fn remove(self: Box<Self>) -> Result<(), JournalError> {
+    fn remove(mut self: Box<Self>) -> Result<(), JournalError> {
         if self.options.mode == Mode::Salvage {
             return Err(JournalError::ReadOnly);
         }
-        let (firsts, _) = self.store.list()?;
-        self.store.remove(&firsts)
-    }
-}
-
-/// The objects below a prefix, through calls that block.
-///
-/// Futures run on a thread of their own, so that a caller inside another runtime does no harm.
-#[derive(Debug)]
-struct Stored {
-    store: Arc<dyn ObjectStore>,
-    prefix: Path,
-    runtime: Handle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Stored {
-    fn start(store: Arc<dyn ObjectStore>, prefix: Path) -> Result<Self, JournalError> {
-        let started = || {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            let handle = runtime.handle().clone();
-            let (stop, stopped) = oneshot::channel();
-            let run = move || drop(runtime.block_on(stopped));
-            let thread = std::thread::Builder::new()
-                .name("object-journal".to_owned())
-                .spawn(run)?;
-            Ok((handle, stop, thread))
-        };
-        let (runtime, stop, thread) =
-            started().map_err(failing("starting", "the object storage client"))?;
-        Ok(Self {
-            store,
-            prefix,
-            runtime,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-
-    fn name(&self, first: u64) -> Path {
-        self.prefix.clone().join(format!("{first:020}"))
-    }
-
-    /// Waits for what `ask` makes of the store.
-    fn wait<T: Send + 'static, F>(
-        &self,
-        doing: &'static str,
-        place: &Path,
-        ask: impl FnOnce(Arc<dyn ObjectStore>) -> F,
-    ) -> Result<T, JournalError>
-    where
-        F: Future<Output = Result<T, Error>> + Send + 'static,
-    {
-        let (answer, answered) = mpsc::sync_channel(1);
-        let future = ask(Arc::clone(&self.store));
-        self.runtime.spawn(async move { answer.send(future.await) });
-        let answer = answered.recv().map_err(io::Error::other);
-        answer
-            .and_then(|answer| Ok(answer?))
-            .map_err(failing(doing, place.as_ref()))
-    }
-
-    /// The first indices of all objects, in order, and whether removal has begun.
-    fn list(&self) -> Result<(Vec<u64>, bool), JournalError> {
-        let prefix = self.prefix.clone();
-        let names = self.wait("listing", &self.prefix, |store| async move {
-            let names = store.list(Some(&prefix)).map_ok(|object| object.location);
-            names.try_collect::<Vec<Path>>().await
-        })?;
-        let removed = names.contains(&self.prefix.clone().join(REMOVED));
-        let first = |name: &Path| {
-            name.filename()?
-                .parse()
-                .ok()
-                .filter(|first| self.name(*first) == *name)
-        };
-        let mut firsts: Vec<u64> = names.iter().filter_map(first).collect();
-        firsts.sort_unstable();
-        Ok((firsts, removed))
-    }
-
-    fn get(&self, first: u64, range: Option<Range<u32>>) -> Result<Vec<u8>, JournalError> {
-        let name = self.name(first);
-        let range = range.map(|range| (u64::from(range.start)..u64::from(range.end)).into());
-        self.wait("reading", &name.clone(), |store| async move {
-            let options = GetOptions {
-                range,
-                ..GetOptions::default()
-            };
-            Ok(store
-                .get_opts(&name, options)
-                .await?
-                .bytes()
-                .await?
-                .to_vec())
-        })
-    }
-
-    fn get_all(&self, firsts: &[u64]) -> Result<Vec<Vec<u8>>, JournalError> {
-        let names: Vec<Path> = firsts.iter().map(|first| self.name(*first)).collect();
-        self.wait("reading", &self.prefix, |store| async move {
-            let get = |name: Path| {
-                let store = Arc::clone(&store);
-                async move { Ok(store.get(&name).await?.bytes().await?.to_vec()) }
-            };
-            futures_util::stream::iter(names)
-                .map(get)
-                .buffered(GETS_AT_ONCE)
-                .try_collect()
-                .await
-        })
-    }
-
-    /// Creates the object of the records from `first` on, or finds that another owner has.
-    fn create(&self, first: u64, bytes: Vec<u8>) -> Result<(), JournalError> {
-        let name = self.name(first);
-        let is_ours = self.wait("creating", &name.clone(), |store| async move {
-            // Shared, not copied: the payload is needed again only when the name is taken.
-            let payload = PutPayload::from(bytes);
-            match store
-                .put_opts(&name, payload.clone(), PutMode::Create.into())
-                .await
-            {
-                Ok(_) => Ok(true),
-                // Maybe our own: the first answer was lost, the client tried again.
-                Err(Error::AlreadyExists { .. }) => {
-                    let there = store.get(&name).await?.bytes().await?;
-                    Ok(payload.iter().flatten().eq(there.iter()))
-                }
-                Err(error) => Err(error),
-            }
-        })?;
-        match is_ours {
-            true => Ok(()),
-            false => Err(JournalError::Fenced { index: first }),
-        }
-    }
-
-    /// Removes all objects, in an order that a crash cannot turn into a shorter journal.
-    fn remove(&self, firsts: &[u64]) -> Result<(), JournalError> {
-        let marker = self.prefix.clone().join(REMOVED);
-        let names: Vec<Path> = firsts.iter().map(|first| self.name(*first)).collect();
-        self.wait("removing", &self.prefix, |store| async move {
-            store
-                .put(&marker, PutPayload::from_static(b"removed"))
-                .await?;
-            for name in names {
-                match store.delete(&name).await {
-                    Ok(()) | Err(Error::NotFound { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            store.delete(&marker).await
-        })
-    }
-}
-
-impl Drop for Stored {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It ends as soon as it sees the sender gone; its panic would be its own report.
-            let _ = thread.join();
-        }
+        self.settle();
+        self.store.remove()
     }
 }

@@ -8,18 +8,21 @@
 //! synced is an error that changes nothing; [`Mode::Salvage`] reads around it and writes nothing.
 //! What was in the system's memory only, after a kill, is synced before it is shown.
 //!
-//! Cost: one read and one checksum pass over all files, one after the other; a sealed segment below
-//! [`Options::known`] costs two small reads instead. Memory: one segment file at a time.
+//! Cost: one read and one checksum pass over all files, one after the other, through a window that
+//! stays in the processor's cache; a segment that is torn or damaged is read a second time, whole. A
+//! sealed segment below [`Options::known`] costs two small reads instead.
 
+use std::io;
 use std::ops::ControlFlow;
 
 use bield_capsule::segment::{
-    End, Flaw, SEGMENT_BYTES_MAX, SEGMENT_FILE_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader,
-    SegmentHeaderError,
+    End, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Flaw, SEGMENT_BYTES_MAX, SEGMENT_FILE_BYTES_MAX,
+    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentHeaderError,
 };
 
 use super::index::{MISSING, Segment};
 use super::segments::{SegmentJournal, Tail, segment_name};
+use super::window::Window;
 use super::{Damage, Damaged, Journal as _, JournalError, Visit, failing};
 use crate::disk::{Disk, DiskFile, read_exact};
 
@@ -99,14 +102,17 @@ impl<D: Disk> SegmentJournal<D> {
             },
             visit,
             shows: true,
+            visited: 0,
             buffer: Vec::new(),
         };
         let numbers = opening.numbers()?;
         for (position, number) in numbers.iter().enumerate() {
             opening.segment(*number, position + 1 == numbers.len())?;
         }
+        // What was shown once is as good as acknowledged, whatever a second look found.
+        let acknowledged = options.acknowledged.max(opening.visited);
         let mut journal = opening.journal;
-        let (len, acknowledged) = (journal.len(), options.acknowledged);
+        let len = journal.len();
         if len < acknowledged && options.mode == Mode::Own {
             return Err(JournalError::Shortened { len, acknowledged });
         }
@@ -120,7 +126,9 @@ struct Opening<'v, 'a, D: Disk> {
     journal: SegmentJournal<D>,
     visit: &'v mut Visit<'a>,
     shows: bool,
-    /// One segment's file, reused: fresh memory for each is paid for in page faults.
+    /// Records below were shown already.
+    visited: u64,
+    /// A window on a segment's file, reused.
     buffer: Vec<u8>,
 }
 
@@ -201,7 +209,29 @@ impl<D: Disk> Opening<'_, '_, D> {
             self.journal.segments.push(segment);
             return Ok(());
         }
-        let mut bytes = std::mem::take(&mut self.buffer);
+        let mut window = std::mem::take(&mut self.buffer);
+        let walked = self.walk(&file, number, first, &mut window);
+        self.buffer = window;
+        match walked.map_err(failing("reading", &name))? {
+            Some(End::Sealed { .. }) => return Ok(()),
+            Some(_) if last => {
+                let segment = self.journal.segments.last().expect("just walked");
+                let allocated = file.size().map_err(failing("reading", &name))? as u32;
+                let durable = segment.end;
+                self.journal.tail = self.owns().then_some(Tail {
+                    file,
+                    allocated,
+                    durable,
+                });
+                return Ok(());
+            }
+            Some(_) => {
+                self.journal.segments.pop();
+            }
+            None => {}
+        }
+        // Torn, damaged, or no segment at all: a look at the whole tells which.
+        let mut bytes = Vec::new();
         read_file(&file, &name, &mut bytes)?;
         let header = match SegmentHeader::parse(&bytes) {
             Ok(header) if header.capsule != self.journal.capsule => {
@@ -234,8 +264,77 @@ impl<D: Disk> Opening<'_, '_, D> {
                 durable: offset,
             });
         }
-        self.buffer = bytes;
         Ok(())
+    }
+
+    /// Takes in an intact segment through a window that stays in the processor's cache.
+    ///
+    /// `None` when there is anything to be said about it; nothing is then taken in, but its first
+    /// records may have been shown, and `visited` says up to where.
+    fn walk(
+        &mut self,
+        file: &D::File,
+        number: u64,
+        first: u64,
+        bytes: &mut Vec<u8>,
+    ) -> io::Result<Option<End>> {
+        let size = file.size()?;
+        if size > SEGMENT_FILE_BYTES_MAX as u64 {
+            return Ok(None);
+        }
+        let mut window = Window::over(file, size as usize, bytes);
+        let Ok(header) = SegmentHeader::parse(window.at(0, SEGMENT_HEADER_BYTES)?) else {
+            return Ok(None);
+        };
+        let names = header.capsule == self.journal.capsule && header.segment == number;
+        if !names || header.first != first {
+            return Ok(None);
+        }
+        let mut offsets = Vec::new();
+        let (mut at, mut index) = (SEGMENT_HEADER_BYTES, first);
+        loop {
+            let head = window.at(at, FRAME_HEAD_BYTES)?;
+            let Some(length) = head.first_chunk().map(|length| u32::from_be_bytes(*length)) else {
+                break;
+            };
+            let frame_bytes = FRAME_HEAD_BYTES + length as usize;
+            if length as usize > FRAME_BYTES_MAX {
+                break;
+            }
+            let frame = window.at(at, frame_bytes)?;
+            let Ok(frame) = header.parse_frame(frame, index, at as u32) else {
+                break;
+            };
+            if self.shows && index >= self.journal.options.known.max(self.visited) {
+                self.visited = index + 1;
+                self.shows = (self.visit)(index, frame.payload) == ControlFlow::Continue(());
+            }
+            offsets.push(at as u32);
+            at += frame_bytes;
+            index += 1;
+        }
+        let offset = at as u32;
+        let end = if window.are_zeros(at)? {
+            End::Preallocated { offset }
+        } else {
+            let seal_bytes = FRAME_HEAD_BYTES + 4 * (offsets.len() + 1);
+            let seal = window.at(at, seal_bytes)?;
+            let sealed = header.parse_seal(seal, offset);
+            if sealed.as_ref() != Some(&offsets) || !window.are_zeros(at + seal_bytes)? {
+                return Ok(None);
+            }
+            End::Sealed {
+                offset,
+                next: index,
+            }
+        };
+        self.journal.segments.push(Segment {
+            header,
+            offsets,
+            end: offset,
+            sealed: matches!(end, End::Sealed { .. }),
+        });
+        Ok(Some(end))
     }
 
     /// A sealed segment that the caller knows already, from its header and its seal alone.
@@ -289,10 +388,8 @@ impl<D: Disk> Opening<'_, '_, D> {
         let end = loop {
             for frame in frames.by_ref() {
                 offsets.push(frame.offset);
-                end_of_last = frame.offset as usize
-                    + bield_capsule::segment::FRAME_HEAD_BYTES
-                    + frame.payload.len();
-                if self.shows && frame.index >= self.journal.options.known {
+                end_of_last = frame.offset as usize + FRAME_HEAD_BYTES + frame.payload.len();
+                if self.shows && frame.index >= self.journal.options.known.max(self.visited) {
                     self.shows =
                         (self.visit)(frame.index, frame.payload) == ControlFlow::Continue(());
                 }
@@ -327,7 +424,8 @@ impl<D: Disk> Opening<'_, '_, D> {
         bytes: &[u8],
         offset: u32,
     ) -> Result<(), JournalError> {
-        let (len, acknowledged) = (self.journal.len(), self.journal.options.acknowledged);
+        let acknowledged = self.journal.options.acknowledged.max(self.visited);
+        let len = self.journal.len();
         if len < acknowledged {
             return Err(JournalError::Shortened { len, acknowledged });
         }

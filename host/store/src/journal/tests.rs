@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::*;
 use crate::disk::{Disk, Fault, Faulty, Files, Operation, Survival};
 
+mod copies;
 mod crash;
 mod damage;
 mod kill;

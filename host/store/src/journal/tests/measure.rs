@@ -11,6 +11,8 @@ use super::*;
 
 const ROUNDS: usize = 400;
 
+const JOURNAL_BYTES: u64 = 512 << 20;
+
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64()
@@ -60,45 +62,54 @@ fn measure_append_and_sync_against_the_device() {
 #[test]
 #[ignore = "a measurement, not a test"]
 fn measure_recovery_against_a_plain_read() {
-    let home = tempfile::tempdir_in(".").unwrap();
-    let path = home.path().join("journal");
-    let (mut journal, _) = open(Files::own(&path).unwrap(), LARGE).unwrap();
-    let group: Records = (0..64).map(|n| vec![n as u8 + 1; 16 << 10]).collect();
-    for _ in 0..256 {
-        journal.append(&borrowed(&group)).unwrap();
-    }
-    journal.sync().unwrap();
-    drop(journal);
-    let bytes = 256 * 64 * (16 << 10);
-    let rate = |start: Instant| f64::from(bytes) / 1e6 / start.elapsed().as_secs_f64();
-    let forget = || {
-        for entry in std::fs::read_dir(&path).unwrap() {
-            crate::disk::DiskFile::forget_cached(&File::open(entry.unwrap().path()).unwrap());
+    for (record_bytes, name) in [(16 << 10, "16 KiB"), (256, "256 B")] {
+        let home = tempfile::tempdir_in(".").unwrap();
+        let path = home.path().join("journal");
+        let (mut journal, _) = open(Files::own(&path).unwrap(), LARGE).unwrap();
+        let group: Records = (0..64)
+            .map(|n| vec![n as u8 + 1; record_bytes as usize])
+            .collect();
+        let groups = JOURNAL_BYTES / 64 / record_bytes;
+        for _ in 0..groups {
+            journal.append(&borrowed(&group)).unwrap();
         }
-    };
-    let (mut plain, mut recovered) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        forget();
-        let start = Instant::now();
-        let mut buffer = vec![0; 1 << 20];
-        for entry in std::fs::read_dir(&path).unwrap() {
-            let mut file = File::open(entry.unwrap().path()).unwrap();
-            while file.read(&mut buffer).unwrap() > 0 {}
+        journal.sync().unwrap();
+        drop(journal);
+        for (cold, state) in [(true, "cold"), (false, "warm")] {
+            let (mut plain, mut recovered) = (0.0_f64, 0.0_f64);
+            for _ in 0..5 {
+                let rate =
+                    |start: Instant| JOURNAL_BYTES as f64 / 1e6 / start.elapsed().as_secs_f64();
+                let prepare = || {
+                    for entry in std::fs::read_dir(&path).unwrap() {
+                        let mut file = File::open(entry.unwrap().path()).unwrap();
+                        match cold {
+                            true => crate::disk::DiskFile::forget_cached(&file),
+                            false => drop(io::copy(&mut file, &mut io::sink())),
+                        }
+                    }
+                };
+                prepare();
+                let start = Instant::now();
+                let mut buffer = vec![0; 1 << 20];
+                for entry in std::fs::read_dir(&path).unwrap() {
+                    let mut file = File::open(entry.unwrap().path()).unwrap();
+                    while file.read(&mut buffer).unwrap() > 0 {}
+                }
+                plain = plain.max(rate(start));
+                prepare();
+                let files = Files::own(&path).unwrap();
+                let start = Instant::now();
+                let journal = SegmentJournal::open(files, CAPSULE, LARGE, &mut |_, _| {
+                    ControlFlow::Continue(())
+                });
+                recovered = recovered.max(rate(start));
+                assert_eq!(journal.unwrap().len(), groups * 64);
+            }
+            println!(
+                "{name} records, {state}: recovery ÷ plain sequential read: {:.2} ({recovered:.0} of {plain:.0} MB/s)",
+                recovered / plain
+            );
         }
-        plain.push(rate(start));
-        forget();
-        let start = Instant::now();
-        let journal =
-            SegmentJournal::open(Files::own(&path).unwrap(), CAPSULE, LARGE, &mut |_, _| {
-                ControlFlow::Continue(())
-            });
-        recovered.push(rate(start));
-        assert_eq!(journal.unwrap().len(), 256 * 64);
     }
-    let best = |rates: Vec<f64>| rates.into_iter().fold(0.0, f64::max);
-    let (plain, recovered) = (best(plain), best(recovered));
-    println!(
-        "recovery ÷ plain sequential read: {:.2} ({recovered:.0} of {plain:.0} MB/s)",
-        recovered / plain
-    );
 }

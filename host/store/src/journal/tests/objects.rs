@@ -9,7 +9,7 @@ use object_store::{ObjectStore, ObjectStoreExt as _};
 
 use super::*;
 
-fn open_at(
+pub(super) fn open_at(
     store: &Arc<dyn ObjectStore>,
     options: Options,
 ) -> Result<(ObjectJournal, Records), JournalError> {
@@ -19,11 +19,12 @@ fn open_at(
         shown.push(record.to_vec());
         ControlFlow::Continue(())
     };
-    let journal = ObjectJournal::open(Arc::clone(store), prefix(), CAPSULE, options, visit)?;
+    let requests = Requests::to(Arc::clone(store)).unwrap();
+    let journal = ObjectJournal::open(&requests, prefix(), CAPSULE, options, visit)?;
     Ok((journal, shown))
 }
 
-fn prefix() -> Path {
+pub(super) fn prefix() -> Path {
     Path::from("capsules/7")
 }
 
@@ -36,7 +37,7 @@ fn object(first: u64) -> Path {
 }
 
 /// Runs one request of a test's own.
-fn now<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -170,7 +171,14 @@ fn changed_and_missing_objects_are_damage() {
         seen.push(index);
         ControlFlow::Continue(())
     };
-    let journal = ObjectJournal::open(store, prefix(), CAPSULE, options, visit).unwrap();
+    let journal = ObjectJournal::open(
+        &Requests::to(store).unwrap(),
+        prefix(),
+        CAPSULE,
+        options,
+        visit,
+    )
+    .unwrap();
     assert!(journal.record(1).is_err());
     assert_eq!(seen, [0, 2]);
 }
