@@ -30,6 +30,7 @@ from records import (
 )
 from values import (
     ABSENT_OK,
+    Refused,
     Suite,
     at,
     fields,
@@ -150,6 +151,8 @@ def verify_proof(data: bytes, name: bytes, simulated: bool = False) -> Proven:
             path.append(Header(raw, metadata))
     check_path(head, path)
     target = path[-1] if path else head
+    if opening is not None and target.seq:
+        target.check_after(chain.headers[0])
     for header in (head, target):
         with at(header.names):
             check_in_proof(capsule, chain, header)
@@ -209,33 +212,59 @@ def heads(data: bytes) -> tuple[bytes, list[Any]]:
     })  # fmt: skip
     ids = [said[5] or b"", *(head[0] for head in said[3])]
     need(all(a < b for a, b in zip(ids, ids[1:])), "§9", "the heads are not in ascending order, after the page's start")
+    need(said[3] or not said[6], "§9", "an empty page that says more")
     return by, said
 
 
 def check_fresh(capsule: Capsule, statements: list[bytes], nonce: bytes) -> None:
     """The state has all that `n − q + 1` replicas of its configuration name, in answer to this nonce.
 
-    A replica's pages come one after the other. What `at` says is for the caller to compare with its clock.
+    What breaks a rule does not count. What `at` says is for the caller to compare with its clock.
     """
-    config, owner, pages = capsule.config, capsule.metadata.owner, {}
+    config = capsule.config
+    pages: dict[bytes, dict[bytes | None, list[Any]]] = {by: {} for by in config.replicas}
+    why = []
     for one in statements:
-        by, (name, answered, _, named, config_head, after, more) = heads(one)
-        need(name == capsule.name and answered == nonce, "§9", "a statement is for another capsule or nonce")
-        if by not in config.replicas:
-            continue
-        need(after == pages.get(by), "§9", "a page does not follow the one before it")
-        need(owner not in [writer for writer, _, _ in named], "§9", "the owner's head stands with the others")
-        for writer, seq, digest in named + ([[owner, *config_head]] if config_head else []):
-            have = capsule.chains[writer].headers if writer in capsule.chains else []
-            last = config.revoked.get(writer, seq)
-            held = last < len(have) if seq > last else seq < len(have) and have[seq].hash == digest
-            need(held, "§9", f"the state is without writer {writer.hex()}, seq {seq}")
-        need(named or not more, "§9", "an empty page that says more")
-        pages[by] = named[-1][0] if more else b""
-    quorum, complete = config.quorum[0], sum(end == b"" for end in pages.values())
+        try:
+            by, said = heads(one)
+            need(by in pages, "§9", "not by a replica of the configuration")
+            need((said[0], said[1]) == (capsule.name, nonce), "§9", "a statement is for another capsule or nonce")
+            pages[by][said[5]] = said
+        except Refused as reason:
+            why.append(str(reason))
+    complete = 0
+    for answer in pages.values():
+        try:
+            _check_answer(capsule, answer)
+            complete += 1
+        except Refused as reason:
+            why.append(str(reason))
+    quorum = config.quorum[0]
     need(quorum <= len(config.replicas), "§9", "the quorum is larger than the number of replicas")
     needed = len(config.replicas) - quorum + 1
-    need(complete >= needed, "§9", f"{complete} replicas answered, {needed} are needed")
+    need(complete >= needed, "§9", f"{complete} replicas answered, {needed} are needed; {'; '.join(why)}")
+
+
+def _check_answer(capsule: Capsule, pages: dict[bytes | None, list[Any]]) -> None:
+    """One replica's pages lead from the first to one without more, and the state holds what they name."""
+    owner, after, more = capsule.metadata.owner, None, True
+    while more:
+        need(after in pages, "§9", "a page does not follow the one before it, or is missing")
+        _, _, _, named, config_head, _, more = pages[after]
+        need(owner not in [writer for writer, _, _ in named], "§9", "the owner's head stands with the others")
+        for writer, seq, digest in named + ([[owner, *config_head]] if config_head else []):
+            _check_held(capsule, writer, seq, digest)
+        after = named[-1][0] if named else None
+
+
+def _check_held(capsule: Capsule, writer: bytes, seq: int, digest: bytes) -> None:
+    chain = capsule.chains.get(writer)
+    if chain and writer != capsule.metadata.owner and not capsule.config.counts(chain):
+        return
+    have = chain.headers if chain else []
+    last = capsule.config.revoked.get(writer, seq)
+    held = last < len(have) if seq > last else seq < len(have) and have[seq].hash == digest
+    need(held, "§9", f"the state is without writer {writer.hex()}, seq {seq}")
 
 
 # ── §10: forks ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -79,23 +79,30 @@ def read(data: bytes, name: bytes | None = None) -> Segment:
         if not any(data[at:]):
             return segment("preallocated")
         head = head_at(at)
-        if not (head and head.intact):
+        if not (head and head.intact and _in_bounds(head, at) and head.ordinal == len(offsets)):
             return segment(_damaged_or_torn(data, at, at + FRAME_BYTES, len(offsets), head_at))
         behind = at + FRAME_BYTES + head.length
         payload = data[at + FRAME_BYTES : behind]
-        whole = len(payload) == head.length and head.ordinal == len(offsets)
-        whole = whole and crc(head.crc, payload) == int.from_bytes(data[at + HEAD_BYTES :][:4], "big")
+        whole = len(payload) == head.length and crc(head.crc, payload) == int.from_bytes(data[at + HEAD_BYTES :][:4], "big")
         if whole and head.durable == SEAL:
             if payload == b"".join(offset.to_bytes(4, "big") for offset in [*offsets, at]):
-                return segment("damaged" if any(data[behind:]) else "sealed")
+                if not any(data[behind:]):
+                    return segment("sealed")
+                at = behind
+                return segment("damaged")
             whole = False
-        in_bounds = 1 <= head.length <= PAYLOAD_MAX and head.ordinal < FRAMES_MAX and head.durable <= at
-        if not (whole and in_bounds):
+        if not whole:
             return segment(_damaged_or_torn(data, at, behind, len(offsets), head_at))
         offsets.append(at)
         payloads.append(payload)
         at = behind
     return segment("clean")
+
+
+def _in_bounds(head: Head, at: int) -> bool:
+    if head.durable == SEAL:
+        return head.ordinal <= FRAMES_MAX and head.length == 4 * (head.ordinal + 1)
+    return 1 <= head.length <= PAYLOAD_MAX and head.ordinal < FRAMES_MAX and head.durable <= at
 
 
 def _damaged_or_torn(
@@ -104,6 +111,8 @@ def _damaged_or_torn(
     """Damaged, when something later proves that the bad place had been synced."""
     for at in range(search_from, len(data) - HEAD_BYTES + 1):
         ordinal, durable = (int.from_bytes(data[at + i : at + i + 4], "big") for i in (4, 8))
-        if ordinal >= expected and durable > bad and head_at(at).intact:
-            return "damaged"
+        if ordinal >= expected and durable > bad:
+            head = head_at(at)
+            if head.intact and _in_bounds(head, at):
+                return "damaged"
     return "torn"

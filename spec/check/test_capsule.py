@@ -214,6 +214,9 @@ def erasable(capsule: Built, key: bytes, payload: bytes) -> bytes:
     return b"\x01" + both[32:] + AESGCM(both[:32]).encrypt(bytes(12), payload, capsule.name)
 
 
+KEY = b"\x04" + bytes(32)  # of a cosigner
+
+
 def witness(name: str, key: bytes) -> list[Any]:
     digest = hashlib.sha256(name.encode() + b"\n" + key).hexdigest()[:8]
     return [9, [f"{name}+{digest}+{base64.b64encode(key).decode()}"]]
@@ -408,9 +411,11 @@ class TestCapsule(unittest.TestCase):
             ("§5", "unreplica", lambda c, w: c.configure([7, [b"\x01" * 32]])),
             ("§5", "uncertify", lambda c, w: c.configure([1, [b"\x01" * 32, []]])),
             ("§5", "unwitness", lambda c, w: c.configure([10, ["nobody"]])),
-            ("§5", "form", lambda c, w: c.configure([9, ["name+0000000+AAAA"]])),
-            ("§5", "form", lambda c, w: c.configure([9, ["na me+00000000+AAAA"]])),
-            ("§5", "its name is one", lambda c, w: c.configure([9, ["a+00000000+AAAA"]], [9, ["a+00000001+AAAB"]])),
+            ("§5", "form", lambda c, w: c.configure([9, ["name+00000000+AAA"]])),
+            ("§5", "cosigner", lambda c, w: c.configure(witness("a", b"\x01" + bytes(32)))),
+            ("§5", "hash", lambda c, w: c.configure([9, ["b" + witness("a", KEY)[1][0][1:]]])),
+            ("§5", "white space", lambda c, w: c.configure(witness("na me", KEY))),
+            ("§5", "its name is one", lambda c, w: c.configure(witness("a", KEY), witness("a", KEY[:-1] + b"a"))),
             ("§5", "certify: the principal", lambda c, w: c.configure([0, [c.certifier.id]])),
             (
                 "§5",
@@ -453,7 +458,7 @@ class TestCapsule(unittest.TestCase):
             ("§6", "another type or size", {"code": bytes(129)}),
             ("§6", "simulated", {"simulated": True}),
             ("§6", "outside", {"from": T0 + 1}),
-            ("§6", "outside", {"until": T0}),
+            ("§6", "time is empty", {"until": T0}),
             ("§3", "not that config record", {"parents": [(Built(1).owner_key.id, 0, other)]}),
             ("§3", "its config", {"parents": [(Built(1).owner_key.id, 1, other)]}),
             ("§6", "not that of the key", {"writer_id": other}),
@@ -665,8 +670,9 @@ class TestProofs(unittest.TestCase):
         pages = [says(r[0], low, 3, f={6: True}), says(r[0], high, 4, f={5: low.key.id})]
         check_fresh(state, pages, nonce)
         self.refuses("§9", "0 replicas", lambda: check_fresh(state, pages[:1], nonce))
-        self.refuses("§9", "does not follow", lambda: check_fresh(state, pages[::-1], nonce))
+        check_fresh(state, pages[::-1], nonce)  # pages say themselves where they belong
         self.refuses("§9", "does not follow", lambda: check_fresh(state, [pages[0], pages[0]], nonce))
+        self.refuses("§9", "does not follow", lambda: check_fresh(state, pages[1:], nonce))
         twice = says(r[0], a, 10, f={3: [[a.key.id, 1, bytes(32)]] * 2})
         self.refuses("§9", "ascending", lambda: proofs.heads(twice))
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import proofs
+import segments
 from capsule import verify_export
 from chains import Keys, certificate, open_erasable, record_keys
 from proofs import acknowledgement, heads, verify_fork, verify_proof
@@ -52,7 +53,61 @@ def run(v: dict[str, Any]) -> None:
         with at(f"suite {suite['suite']}"):
             accepted, mutated = run_suite(suite)
         print(f"suite {suite['suite']}: {accepted} vectors accepted, {mutated} mutations refused")
+    print(f"broken: {run_broken(v)} refused, and their unbroken twins accepted")
+    for one in v["segments"]:
+        with at(f"segment: {one['what']}"):
+            found = segments.read(h(one["segment"]))
+            same(found.end, one["end"], "end")
+            same(found.offset, one["offset"], "offset")
+            same([payload.hex() for payload in found.payloads], one["payloads"], "payloads")
+    print(f"segments: {len(v['segments'])} end as they should")
     need({suite["suite"] for suite in v["suites"]} == set(SUITES), "vectors", "not all suites are there")
+
+
+def run_broken(v: dict[str, Any]) -> int:
+    """Each breaks one rule in its state, where its twin is accepted (suite 1)."""
+    suite = next(one for one in v["suites"] if one["suite"] == 1)
+    metadata = h(suite["metadata"])
+    keys = Keys({one["number"]: h(one["key"]) for one in suite["keys"]["generations"]})
+    records = [h(one["header"] + one["signature"] + one["body"]) for one in suite["records"]]
+    count = 0
+    for group in v["broken"]:
+
+        def check(data: bytes) -> None:
+            frames = [metadata, *records[: group["after"]], *map(h, group["before"])]  # noqa: B023
+            state = verify_export(export_file(frames), None, group["simulated"], keys)  # noqa: B023
+            judge_broken(group["of"], data, state, v["suites"][0])  # noqa: B023
+
+        with at(f"twin of {group['bad'][0]['name']!r}"):
+            check(h(group["good"]))
+        for bad in group["bad"]:
+            count += 1
+            try:
+                check(h(bad["bytes"]))
+            except Refused as reason:
+                same(reason.clause, bad["clause"], f"the clause that {bad['name']!r} breaks")
+                continue
+            need(False, "vectors", f"{bad['name']!r} is accepted ({bad['clause']})")
+    return count
+
+
+def judge_broken(of: str, data: bytes, state: Any, suite: dict[str, Any]) -> None:
+    name = state.name
+    if of in ("record", "body"):
+        state.add(data)
+    elif of == "metadata":
+        Metadata(data)
+    elif of == "proof":
+        verify_proof(data, name, True)
+    elif of == "fork":
+        verify_fork(data, name)
+    elif of == "acknowledgement":
+        acknowledgement(data)
+    elif of == "heads":
+        proofs.check_fresh(state, [data], h(suite["heads"]["nonce"]))
+    else:
+        need(of == "export", "vectors", f"{of!r} is unknown")
+        verify_export(data, name, True)
 
 
 def run_suite(v: dict[str, Any]) -> tuple[int, int]:
@@ -64,8 +119,6 @@ def run_suite(v: dict[str, Any]) -> tuple[int, int]:
     accepted = 3
 
     export = export_of(v)
-    if "export" in v:
-        same(export, h(v["export"]), "export")
     with at("export"):
         state = verify_export(export, name, True, keys)
         mutated.append(mutate(export, lambda data: verify_export(data, name, True), 700))
@@ -118,6 +171,10 @@ def run_suite(v: dict[str, Any]) -> tuple[int, int]:
 
 def export_of(v: dict[str, Any]) -> bytes:
     frames = [h(v["metadata"]), *(h(one["header"] + one["signature"] + one["body"]) for one in v["records"])]
+    return export_file(frames)
+
+
+def export_file(frames: list[bytes]) -> bytes:
     return b"bldc\x01" + b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)
 
 

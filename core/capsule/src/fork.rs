@@ -66,8 +66,11 @@ pub enum ForkError {
     /// The key is not one of the capsule's suite.
     #[error("the writer's key is not of the capsule's suite; do not retry")]
     Key,
-    /// Heads of different capsules, writers or positions contradict nothing.
-    #[error("the two heads are not of one capsule, writer and position: no fork; do not retry")]
+    /// Heads of different capsules, writers or positions contradict nothing; one of a kind that has no place
+    /// in its chain binds nobody.
+    #[error(
+        "the two heads are not of one capsule, writer and position, or not of their chain: no fork; do not retry"
+    )]
     NotComparable,
     /// Twice the same header.
     #[error("the two heads have one hash: no fork; do not retry")]
@@ -170,12 +173,8 @@ impl ForkProof {
             return Err(MetadataError::OtherName { expected, found }.into());
         }
         let (first, second) = (self.first.head(), self.second.head());
-        let one_place = |head: &SignedHead| {
-            let header = head.header();
-            header.capsule == *name && header.suite == self.metadata.suite()
-        };
-        if !one_place(&self.first)
-            || !one_place(&self.second)
+        if !self.first.header().belongs(&self.metadata)
+            || !self.second.header().belongs(&self.metadata)
             || (first.writer, first.seq) != (second.writer, second.seq)
         {
             return Err(ForkError::NotComparable);

@@ -16,7 +16,10 @@
 
 use bield_envelope::{Digest, SignatureInvalid};
 
-use crate::{CapsuleName, Clock, Head, PublicKey, Suite, WriterId, WriterKey};
+use crate::{
+    CHANGES_BYTES_MAX, CapsuleName, Clock, Head, Metadata, OPENING_BYTES_MAX, PublicKey, Suite,
+    WriterId, WriterKey,
+};
 
 /// Longest body in bytes: what a writer holds in memory twice, and a replica at once.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
@@ -302,12 +305,17 @@ impl Header {
                     clear && self.count >= 1 && self.parents.is_empty(),
                     "shape of a config record",
                 )?;
+                rule(
+                    self.body_bytes as usize <= CHANGES_BYTES_MAX,
+                    "changes are too long",
+                )?;
                 rule(self.config == self.seq, "a config record names itself")
             }
             Kind::Open => rule(
                 clear
                     && self.seq == 0
                     && self.count == 0
+                    && self.body_bytes as usize <= OPENING_BYTES_MAX
                     && self.parents.len() == 1
                     && self.parents[0].seq == self.config,
                 "shape of an open record",
@@ -324,6 +332,7 @@ impl Header {
                     && self.seq >= 1
                     && self.count == 0
                     && self.body_bytes == 0
+                    && self.root == self.suite.root(&[])
                     && !self.parents.is_empty(),
                 "shape of a join record",
             ),
@@ -332,10 +341,20 @@ impl Header {
                     && self.seq >= 1
                     && self.count == 0
                     && self.body_bytes == 0
+                    && self.root == self.suite.root(&[])
                     && self.parents.is_empty(),
                 "shape of a close record",
             ),
         }
+    }
+
+    /// Whether it is a header of this capsule, and of a chain where its kind belongs: what a header can
+    /// break when the metadata is known and nothing else (`spec/06 §3`).
+    pub(crate) fn belongs(&self, metadata: &Metadata) -> bool {
+        let owner = metadata.owner_id();
+        (self.capsule, self.suite) == (metadata.name(), metadata.suite())
+            && (self.writer == owner) == (self.kind == Kind::Config)
+            && (self.kind != Kind::Open || self.parents[0].writer == owner)
     }
 
     /// The position this header takes.

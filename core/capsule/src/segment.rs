@@ -295,6 +295,7 @@ impl SegmentHeader {
             ordinal: 0,
             end: None,
             behind: 0,
+            skipped: false,
         }
     }
 
@@ -367,6 +368,8 @@ pub struct Frames<'a> {
     end: Option<End>,
     /// Where to look for the next frame, when the one at `at` is bad.
     behind: usize,
+    /// Bad frames were skipped: where the frames before lie is no longer known.
+    skipped: bool,
 }
 
 impl Frames<'_> {
@@ -387,6 +390,7 @@ impl Frames<'_> {
         };
         let skipped = head.ordinal - self.ordinal;
         (self.at, self.ordinal, self.end) = (at, head.ordinal, None);
+        self.skipped = true;
         Some(skipped)
     }
 
@@ -413,6 +417,21 @@ impl Frames<'_> {
             from = at + head.frame_bytes();
         }
         false
+    }
+
+    /// Whether a seal at this place names every frame before it, and itself; no frame was skipped.
+    fn lists_the_frames(&self, table: &[u8]) -> bool {
+        let mut at = SEGMENT_HEADER_BYTES;
+        let offsets = table.as_chunks().0;
+        for (index, listed) in offsets.iter().enumerate() {
+            if u32::from_be_bytes(*listed) != offset(at) {
+                return false;
+            }
+            if index + 1 < offsets.len() {
+                at += FRAME_HEAD_BYTES + u32::from_be_bytes(part(self.bytes, at)) as usize;
+            }
+        }
+        at == self.at
     }
 
     fn stop(&mut self, end: End) {
@@ -470,7 +489,10 @@ impl<'a> Iterator for Frames<'a> {
             Some(head) if head.ordinal == self.ordinal => head,
             _ => {
                 let short = rest.len() < FRAME_HEAD_BYTES;
-                self.stop_at_flaw(if short { Flaw::Short } else { Flaw::Head }, self.at + 1);
+                self.stop_at_flaw(
+                    if short { Flaw::Short } else { Flaw::Head },
+                    self.at + FRAME_HEAD_BYTES,
+                );
                 return None;
             }
         };
@@ -484,7 +506,11 @@ impl<'a> Iterator for Frames<'a> {
             return None;
         }
         if head.is_seal() {
-            self.stop_at_seal(head.frame_bytes());
+            if self.skipped || self.lists_the_frames(&rest[FRAME_HEAD_BYTES..head.frame_bytes()]) {
+                self.stop_at_seal(head.frame_bytes());
+            } else {
+                self.stop_at_flaw(Flaw::Payload, behind);
+            }
             return None;
         }
         let frame = Frame {

@@ -9,8 +9,10 @@
     reason = "a failed unwrap in a test is a failed test"
 )]
 
+mod broken;
 mod cast;
 mod proofs;
+mod segments;
 
 use std::ops::Range;
 use std::path::Path;
@@ -37,6 +39,8 @@ fn the_vectors_are_what_this_crate_makes() {
             "about": "spec/06-capsule.md. Byte strings are hex, times are milliseconds since 1970, \
                       seeds are for tests. Record signatures of suites 2 and 3 are random.",
             "suites": suites,
+            "broken": broken::broken(),
+            "segments": segments::segments(),
         }));
     }
     let frozen = frozen();
@@ -47,6 +51,8 @@ fn the_vectors_are_what_this_crate_makes() {
             "{FILE} is frozen: a change here is a new version"
         );
     }
+    assert_eq!(frozen["broken"], json!(broken::broken()));
+    assert_eq!(frozen["segments"], json!(segments::segments()));
 }
 
 #[test]
@@ -103,7 +109,7 @@ fn proofs_verify_and_no_flipped_byte_does(suite: Suite) {
     let name = cast(suite).name();
     for proof in vectors_of(suite)["proofs"].as_array().unwrap() {
         let good = bytes(&proof["proof"]);
-        flips("proof", &good, |bytes| {
+        every_nth_flip("proof", &good, 5, |bytes| {
             Proof::decode(bytes).is_ok_and(|proof| proof.verify(&name, POLICY).is_ok())
         });
         let proven = Proof::decode(&good).unwrap().verify(&name, POLICY).unwrap();
@@ -182,7 +188,7 @@ fn slices_show_what_was_asked_and_no_flipped_byte_does() {
 #[test]
 fn an_export_is_read_and_verified_record_by_record() {
     let cast = cast(Suite::Ed25519);
-    let file = bytes(&vectors_of(Suite::Ed25519)["export"]);
+    let file = cast.export();
     let whole = |file: &[u8]| {
         let mut reader = ExportReader::new(file).ok()?;
         if reader.metadata().name() != cast.name() {
@@ -208,7 +214,7 @@ fn an_export_is_read_and_verified_record_by_record() {
 fn vectors(cast: &Cast) -> Value {
     let suite = cast.suite;
     let proofs: &[(u64, Option<u32>)] = match suite {
-        Suite::Ed25519 => &[(3, Some(1)), (9, Some(1)), (10, None)],
+        Suite::Ed25519 => &[(3, Some(1)), (9, Some(1))],
         Suite::P256 => &[(3, Some(1)), (9, Some(1))],
         Suite::MlDsa44 => &[(2, Some(1))],
     };
@@ -245,9 +251,6 @@ fn vectors(cast: &Cast) -> Value {
     });
     if suite != Suite::MlDsa44 {
         made["slices"] = slices(suite).into();
-    }
-    if suite == Suite::Ed25519 {
-        made["export"] = hex(&cast.export()).into();
     }
     made
 }
@@ -331,12 +334,11 @@ fn shown(proven: &Proven) -> Value {
 
 #[expect(clippy::single_range_in_vec_init, reason = "one range is one question")]
 fn slices(suite: Suite) -> Vec<Value> {
-    let questions: [(usize, Vec<Range<usize>>); 7] = [
+    let questions: [(usize, Vec<Range<usize>>); 6] = [
         (0, vec![]),
         (1, vec![0..1]),
         (1024, vec![3..5]),
         (1025, vec![1020..1025]),
-        (5000, vec![4097..4099]),
         (9000, vec![0..10, 8990..9000]),
         (20_000, vec![13_000..13_001]),
     ];
@@ -366,8 +368,14 @@ fn ranges(value: &Value) -> Vec<Range<usize>> {
 
 /// One bit in every byte, every cut at a few places, and a byte too many.
 fn flips(what: &str, good: &[u8], accepts: impl Fn(&[u8]) -> bool) {
+    every_nth_flip(what, good, 1, accepts);
+}
+
+/// As [`flips`], in every `n`-th byte: of what takes a millisecond to refuse, and is made of parts that are
+/// flipped in every byte elsewhere.
+fn every_nth_flip(what: &str, good: &[u8], n: usize, accepts: impl Fn(&[u8]) -> bool) {
     assert!(accepts(good), "{what}");
-    for at in 0..good.len() {
+    for at in (0..good.len()).step_by(n) {
         let mut bad = good.to_vec();
         bad[at] ^= 1 << (at % 8);
         assert!(!accepts(&bad), "{what}: byte {at}");
@@ -435,7 +443,14 @@ fn frozen() -> Value {
     reason = "a test reads and writes its vectors"
 )]
 fn freeze(made: &Value) {
-    std::fs::write(path(), serde_json::to_string_pretty(made).unwrap() + "\n").unwrap();
+    // Half the indentation: the file is large.
+    let pretty = serde_json::to_string_pretty(made).unwrap() + "\n";
+    let lines = pretty.lines().map(|line| {
+        let text = line.trim_start();
+        format!("{}{text}\n", " ".repeat((line.len() - text.len()) / 2))
+    });
+    let text: String = lines.collect();
+    std::fs::write(path(), text).unwrap();
 }
 
 fn path() -> std::path::PathBuf {

@@ -1,5 +1,7 @@
 //! One change after the other: the rules of `spec/06 §5`, and what contradicts them.
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bield_envelope::Principal;
 
 use super::{
@@ -164,15 +166,24 @@ impl Config {
     }
 }
 
-/// The name in a C2SP verifier key, `name+hash+key`; whoever checks cosignatures parses the rest.
-fn witness_name(key: &str) -> Option<&str> {
-    let mut parts = key.splitn(3, '+');
-    let (name, hash, material) = (parts.next()?, parts.next()?, parts.next()?);
-    let hexadecimal = hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let plain = !name.is_empty() && !key.contains(char::is_whitespace);
-    let whole = hexadecimal && plain && !material.is_empty() && key.len() <= TEXT_BYTES_MAX;
-    whole.then_some(name)
+/// The name in the C2SP verifier key of a witness, `name+id+base64(0x04 ‖ key)`, where `id` is the first four
+/// bytes of `SHA-256(name ‖ "\n" ‖ 0x04 ‖ key)`; `None` when the text is anything else.
+fn witness_name(text: &str) -> Option<&str> {
+    let mut parts = text.splitn(3, '+');
+    let (name, id, key) = (parts.next()?, parts.next()?, parts.next()?);
+    let forbidden = |c: char| c.is_whitespace() || c < '\u{20}';
+    let key = BASE64.decode(key).ok()?;
+    let form = key.len() == 33 && key[0] == COSIGNATURE && text.len() <= TEXT_BYTES_MAX;
+    let hash = digest(&SHA256, &[name.as_bytes(), b"\n", &key].concat());
+    let written: String = hash.as_ref()[..4]
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    (form && !name.is_empty() && !name.contains(forbidden) && id == written).then_some(name)
 }
+
+/// C2SP's type of a witness's key: `cosignature/v1`.
+const COSIGNATURE: u8 = 4;
 
 /// Which change is being made; makes the errors.
 #[derive(Clone, Copy)]

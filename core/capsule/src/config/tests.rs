@@ -3,6 +3,10 @@ use bield_envelope::{Secret, Seeded, Time};
 use super::*;
 use crate::{CODE_BYTES_MAX, WriterKey};
 
+/// Two witnesses of one name, as C2SP writes them.
+const WITNESS: &str = "w+ae4f3a9a+BNuZX+JRadFByrm7upK6oB+fLh7OffTLKsBRkPN/zB+d";
+const OTHER_WITNESS: &str = "w+2a8bd9ee+BCFS+NGbeR0kRTJC4V8uq2y3z/p7al7TAJeWDgaYgdsS";
+
 fn config() -> Config {
     let key = WriterKey::generate(Suite::Ed25519, &mut Seeded::new(1));
     let metadata = Metadata::new(
@@ -65,6 +69,16 @@ fn witness(key: &str) -> Change {
     Change::Witness(key.into())
 }
 
+/// A key of this name, as C2SP writes it; nobody holds the private half.
+fn verifier_key(name: &str) -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let key = [&[4; 1], &[1; 32][..]].concat();
+    let text = [name.as_bytes(), b"\n", &key].concat();
+    let id = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
+    let id = hex::encode(&id.as_ref()[..4]);
+    format!("{name}+{id}+{}", STANDARD.encode(key))
+}
+
 #[test]
 fn changes_fold_in_order() {
     let first = after(&config(), &[Change::Certify(principal(1)), generation(1)]).unwrap();
@@ -78,7 +92,7 @@ fn changes_fold_in_order() {
                 replicas: 2,
                 witnesses: 1,
             },
-            witness("w+00112233+AQ=="),
+            witness(WITNESS),
             Change::Quota(9),
         ],
     )
@@ -127,7 +141,7 @@ fn contradictions_and_broken_rules_are_refused_where_they_stand() {
             generation(1),
             replica(1),
             admit.clone(),
-            witness("w+00112233+AQ=="),
+            witness(WITNESS),
             revoke(7, Some(5)),
         ],
     )
@@ -145,7 +159,7 @@ fn contradictions_and_broken_rules_are_refused_where_they_stand() {
         Change::Erase(2),
         replica(1),
         Change::Unreplica(principal(2)),
-        witness("w+00000000+AQ=="),
+        witness(OTHER_WITNESS),
         Change::Unwitness("v".into()),
         admit,
         Change::admit(owners.public()),
@@ -184,11 +198,13 @@ fn contradictions_and_broken_rules_are_refused_where_they_stand() {
         codes(&[&[1], &[1]]),
         codes(&[&[0; CODE_BYTES_MAX + 1]]),
         witness("w"),
-        witness("+00112233+AQ=="),
-        witness("w+0011223+AQ=="),
-        witness("w+0011223x+AQ=="),
-        witness("w+00112233+"),
-        witness("w w+00112233+AQ=="),
+        witness(&WITNESS[1..]),
+        witness(&WITNESS.replace("ae4f", "ae4")),
+        witness(&WITNESS.replace("ae4f", "AE4F")),
+        witness(&WITNESS.replace("ae4f", "ae40")),
+        witness(WITNESS.trim_end_matches('d')),
+        witness(&format!("{WITNESS}AA==")),
+        witness(&WITNESS.replace("w+", "w w+")),
     ];
     for change in broken {
         let refused = after(&start, std::slice::from_ref(&change));
@@ -242,7 +258,7 @@ fn a_full_table_refuses_and_stays_as_it_was() {
     many(REPLICAS_MAX, replica);
     many(CERTIFIERS_MAX, |byte| Change::Certify(principal(byte)));
     many(WITNESSES_MAX, |byte| {
-        witness(&format!("w{byte}+00112233+AQ=="))
+        witness(&verifier_key(&format!("w{byte}")))
     });
 }
 

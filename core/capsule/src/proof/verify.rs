@@ -5,8 +5,8 @@
 use super::proven::not_checked;
 use super::{Acknowledged, AcknowledgementError, Authority, Proof, ProofError, Proven};
 use crate::{
-    CapsuleName, Config, Header, Kind, MetadataError, PublicKey, Verifier, VerifierPolicy,
-    verify_path,
+    CapsuleName, Config, Header, Kind, MetadataError, PublicKey, Received, Verifier,
+    VerifierPolicy, verify_path,
 };
 
 impl Proof {
@@ -130,6 +130,15 @@ impl Proof {
             let close_within = header.kind == Kind::Close && header.seq != head.seq;
             rule(!close_within, "records follow a close")?;
             above = header;
+        }
+        if let Some(opening) = self.opening.as_ref().map(Received::header) {
+            let target = self.target();
+            rule(
+                opening.clock <= target.clock
+                    && opening.epoch <= target.epoch
+                    && opening.config <= target.config,
+                "clock, epoch or config is below the opening's",
+            )?;
         }
         for header in [head, self.target()] {
             let known = match &self.opening {

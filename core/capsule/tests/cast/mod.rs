@@ -17,9 +17,15 @@ pub(crate) const POLICY: VerifierPolicy = VerifierPolicy {
     writers_max: 16,
 };
 pub(crate) const NONCE: [u8; 16] = [0x5a; 16];
-pub(crate) const CODE: [u8; 34] = [0xc0; 34];
+/// An encoded measurement (spec 02): SGX, 32 bytes.
+pub(crate) const CODE: [u8; 36] = {
+    let mut code = [0xc0; 36];
+    [code[0], code[1], code[2], code[3]] = [0x82, 0x01, 0x58, 0x20];
+    code
+};
+/// A C2SP verifier key for cosignatures: seed 0x41…41; `bield-tlog` prints the same.
 pub(crate) const WITNESS: &str =
-    "witness.example/w1+f0e1d2c3+AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA";
+    "witness.example/w1+a89e55c6+BNuZX+JRadFByrm7upK6oB+fLh7OffTLKsBRkPN/zB+d";
 
 /// A record and what it is for.
 pub(crate) struct Told {
