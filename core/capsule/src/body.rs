@@ -10,7 +10,8 @@
 //!
 //! In: a batch to seal; a received record and a key ring to open. Out: record bytes, still unsigned;
 //! [`Entries`]. Always true: a key seals one plaintext, also after a virtual machine was set back
-//! with its random generator, because the salt is made of the plaintext too; a body is decrypted
+//! with its random generator, because the salt is made of the plaintext and of everything it is
+//! bound to as well; a body is decrypted
 //! only under the one key its header commits to; the layout is checked whole before an entry is
 //! handed out. Nothing here panics, whatever the bytes.
 //!
@@ -187,6 +188,8 @@ pub(crate) fn seal(
             generation.secret().expose(),
             fresh.expose(),
             &bytes[..SALT_AT],
+            // Parents and skip pointers: AES-GCM must not see one nonce with two associated data.
+            &bytes[HEADER_BYTES..header_bytes],
             hedge.as_ref(),
         ],
     );

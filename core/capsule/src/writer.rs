@@ -10,7 +10,9 @@
 //! In: a key, the verified newest config record, batches; time and randomness as arguments. Out:
 //! records, each the next of the chain. Always true: what a writer makes passes the rules a receiver
 //! applies to a record by itself; seq has no gap, clock, epoch and config never go back; a refused
-//! call changes nothing, so the next one takes the same place; nothing follows a close.
+//! call changes nothing, so the next one takes the same place; nothing follows a close. The owner's
+//! writer holds the folded configuration and signs no change that contradicts it: such a record is
+//! refused by all, but it is signed, and with the one that takes its place it proves a fork.
 //!
 //! A key must have one `Writer` at a time: two of them fork the chain, which anybody can then prove.
 //! Left to the caller: that the generation is the newest one as of the adopted config record, that
@@ -26,9 +28,9 @@ use crate::body;
 use crate::certificate::{Opening, OpeningError};
 use crate::record::ZERO;
 use crate::{
-    Batch, CapsuleName, Change, Clock, ConfigError, GenerationKey, Head, Header, Kind, Metadata,
-    PARENTS_MAX, PublicKey, Received, RecordError, SignedHead, SkipLevels, Suite, WriterId,
-    WriterKey, decode_changes, encode_changes,
+    Batch, CapsuleName, Change, Clock, Config, ConfigError, GenerationKey, Head, Header, Kind,
+    Metadata, PARENTS_MAX, PublicKey, Received, RecordError, SignedHead, SkipLevels, Suite,
+    WriterId, WriterKey, decode_changes, encode_changes,
 };
 
 /// Why there is no record. The chain is as it was before the call.
@@ -101,8 +103,8 @@ pub enum WriteError {
     /// The certificate is not one for this key and capsule.
     #[error("no opening that receivers accept: {0}; ask the key service for a certificate")]
     Opening(#[from] OpeningError),
-    /// The changes are too many, too long, or none.
-    #[error("no config record that receivers accept: {0}")]
+    /// The changes are too many, too long, none, or contradict the configuration before them.
+    #[error("no config record that receivers accept, nothing was signed: {0}")]
     Config(#[from] ConfigError),
     /// The record would break a rule of the format.
     #[error("not written, the arguments make no record: {0}")]
@@ -142,6 +144,8 @@ pub struct Writer {
     clock: Clock,
     /// Newest config record adopted; in the owner's chain its own newest.
     config: Option<Head>,
+    /// What the owner's chain says; only in the owner's.
+    folded: Option<Box<Config>>,
     closed: bool,
     /// Memory for associated data.
     scratch: Vec<u8>,
@@ -176,7 +180,7 @@ impl Writer {
     /// Begins the owner's chain: config record 0.
     ///
     /// # Errors
-    /// Not the owner's key, no change or too many.
+    /// Not the owner's key, no change or too many, a change that contradicts another.
     pub fn owner(
         key: WriterKey,
         metadata: &Metadata,
@@ -184,16 +188,20 @@ impl Writer {
         now: Time,
     ) -> Result<(Self, Received), WriteError> {
         let mut writer = Self::new(key, metadata)?;
+        if !writer.is_owner() {
+            return Err(WriteError::Role);
+        }
+        writer.folded = Some(Box::new(Config::new(metadata)));
         let record = writer.configure(changes, now)?;
         Ok((writer, record))
     }
 
     /// Continues a chain from its newest record, as found by asking enough replicas
-    /// (`spec/06 §9`); `levels` are those of the verified chain, its last record being `tip`. In
-    /// the owner's chain `config` is `tip` itself.
+    /// (`spec/06 §9`); `levels` are those of the verified chain, its last record being `tip`.
     ///
     /// # Errors
-    /// A tip that is not this key's or does not verify, a closed chain, an older config head.
+    /// The owner's key ([`Writer::resume_owner`]), a tip that is not this key's or does not verify, a
+    /// closed chain, an older config head.
     pub fn resume(
         key: WriterKey,
         metadata: &Metadata,
@@ -201,55 +209,56 @@ impl Writer {
         config: Head,
         levels: SkipLevels,
     ) -> Result<Self, WriteError> {
-        let mut writer = Self::new(key, metadata)?;
-        let header = tip.header();
-        if header.capsule != writer.capsule || header.writer != writer.id() {
-            return Err(WriteError::OtherChain(tip.head()));
-        }
-        if tip.verify(writer.key.public()).is_err()
-            || levels.newest() != Some(tip.head().hash)
-            || header.seq.checked_add(1) != Some(levels.next())
-        {
-            return Err(WriteError::Unverified);
-        }
-        if writer.is_owner() && config != tip.head() {
-            return Err(WriteError::OtherChain(config));
-        }
-        if config.writer != writer.owner {
-            return Err(WriteError::OtherChain(config));
-        }
-        if config.seq < header.config {
-            return Err(WriteError::ConfigBackwards {
-                adopted: header.config,
-                found: config.seq,
-            });
-        }
-        if header.kind == Kind::Close {
-            return Err(WriteError::Closed);
-        }
-        writer.levels = levels;
-        writer.epoch = header.epoch;
-        writer.clock = header.clock;
-        writer.config = Some(config);
-        Ok(writer)
-    }
-
-    /// Writes changes to the configuration; the owner's chain only. Whether they contradict the
-    /// state before them is for a verifier to say, before the record is shown to anybody.
-    ///
-    /// # Errors
-    /// Not the owner's chain, no change or too many.
-    pub fn configure(&mut self, changes: &[Change], now: Time) -> Result<Received, WriteError> {
-        if !self.is_owner() {
+        let writer = Self::new(key, metadata)?;
+        if writer.is_owner() {
             return Err(WriteError::Role);
         }
+        writer.continued(tip, config, levels)
+    }
+
+    /// Continues the owner's chain from its newest record `tip`; `config` is what the chain says up to
+    /// there, as a verifier folded it, and `levels` are those of the verified chain.
+    ///
+    /// # Errors
+    /// Not the owner's key, a tip that does not verify, a configuration that does not end with it.
+    pub fn resume_owner(
+        key: WriterKey,
+        metadata: &Metadata,
+        tip: &SignedHead,
+        config: &Config,
+        levels: SkipLevels,
+    ) -> Result<Self, WriteError> {
+        let mut writer = Self::new(key, metadata)?;
+        if !writer.is_owner() {
+            return Err(WriteError::Role);
+        }
+        if config.capsule() != writer.capsule || config.head() != Some(tip.head()) {
+            return Err(WriteError::OtherChain(tip.head()));
+        }
+        writer.folded = Some(Box::new(config.clone()));
+        writer.continued(tip, tip.head(), levels)
+    }
+
+    /// Writes changes to the configuration; the owner's chain only. They are folded into what the
+    /// chain says before anything is signed.
+    ///
+    /// # Errors
+    /// Not the owner's chain, no change or too many, a change that contradicts the configuration.
+    pub fn configure(&mut self, changes: &[Change], now: Time) -> Result<Received, WriteError> {
+        let Some(folded) = &self.folded else {
+            return Err(WriteError::Role);
+        };
         let mut header = self.next(Kind::Config, now)?;
         header.config = header.seq;
         let body = encode_changes(changes);
         header.count = changes.len() as u32;
         decode_changes(&body, header.count)?;
+        header.body_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        header.root = self.suite.root(&body);
+        let after = folded.after(header.hash(), changes)?;
         let record = self.sign_clear(header, &body)?;
         self.config = Some(record.head());
+        self.folded = Some(Box::new(after));
         Ok(record)
     }
 
@@ -392,6 +401,41 @@ impl Writer {
         self.closed
     }
 
+    fn continued(
+        mut self,
+        tip: &SignedHead,
+        config: Head,
+        levels: SkipLevels,
+    ) -> Result<Self, WriteError> {
+        let header = tip.header();
+        if header.capsule != self.capsule || header.writer != self.id() {
+            return Err(WriteError::OtherChain(tip.head()));
+        }
+        if tip.verify(self.key.public()).is_err()
+            || levels.newest() != Some(tip.head().hash)
+            || header.seq.checked_add(1) != Some(levels.next())
+        {
+            return Err(WriteError::Unverified);
+        }
+        if config.writer != self.owner {
+            return Err(WriteError::OtherChain(config));
+        }
+        if config.seq < header.config {
+            return Err(WriteError::ConfigBackwards {
+                adopted: header.config,
+                found: config.seq,
+            });
+        }
+        if header.kind == Kind::Close {
+            return Err(WriteError::Closed);
+        }
+        self.levels = levels;
+        self.epoch = header.epoch;
+        self.clock = header.clock;
+        self.config = Some(config);
+        Ok(self)
+    }
+
     fn new(key: WriterKey, metadata: &Metadata) -> Result<Self, WriteError> {
         let suite = metadata.suite();
         if key.suite() != suite {
@@ -409,6 +453,7 @@ impl Writer {
             epoch: 0,
             clock: Clock::default(),
             config: None,
+            folded: None,
             closed: false,
             scratch: Vec::new(),
         })

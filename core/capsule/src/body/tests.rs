@@ -140,6 +140,25 @@ fn one_generator_twice_repeats_a_record_only_for_the_same_plaintext() {
 }
 
 #[test]
+fn one_generator_twice_repeats_no_key_for_other_parents() {
+    // Same place, same plaintext, other associated data: one key would give AES-GCM's hash key away.
+    for suite in Suite::ALL {
+        let seal = |hash| {
+            let mut fixture = Fixture::new(suite);
+            let parent = Head {
+                hash: suite.root(hash),
+                ..fixture.config
+            };
+            fixture.seal_after(&batch(&[b"same"]), &[parent])
+        };
+        let (one, other) = (seal(b"1"), seal(b"2"));
+        assert_ne!(one.header().salt, other.header().salt);
+        assert_ne!(one.header().commitment, other.header().commitment);
+        assert_ne!(one.body()[..4], other.body()[..4]);
+    }
+}
+
+#[test]
 fn a_moved_boundary_between_entries_is_another_plaintext() {
     let seal = |payloads: &[&[u8]]| Fixture::new(Suite::Ed25519).seal(&batch(payloads));
     let (one, other) = (seal(&[b"a\0b", b"c"]), seal(&[b"a", b"b\0c"]));

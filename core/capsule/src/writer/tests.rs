@@ -285,9 +285,68 @@ fn a_restarted_owner_continues_its_own_chain() {
     levels.push(0, first.hash());
     let key = WriterKey::from_seed(Suite::P256, seed).unwrap();
     let tip = first.signed_head();
-    let mut writer = Writer::resume(key, &metadata, &tip, first.head(), levels).unwrap();
-    let second = writer.configure(&[Change::Quota(1)], NOW).unwrap();
+    let config = Config::new(&metadata);
+    let folded = config.after(first.hash(), &[Change::Quota(1)]).unwrap();
+    let key_again = WriterKey::from_seed(Suite::P256, Secret::from_bytes(*key.seed().expose()));
+    assert_eq!(
+        Writer::resume_owner(key_again.unwrap(), &metadata, &tip, &config, levels.clone()).err(),
+        Some(WriteError::OtherChain(tip.head())),
+        "what was folded must end with the tip"
+    );
+    let mut writer = Writer::resume_owner(key, &metadata, &tip, &folded, levels).unwrap();
+    assert_eq!(writer.folded.as_ref().unwrap().quota(), Some(1));
+    let second = writer.configure(&[Change::Quota(2)], NOW).unwrap();
     follows(&second, &first);
+}
+
+#[test]
+fn an_owner_signs_nothing_that_contradicts_its_configuration() {
+    let mut fixture = Fixture::new(Suite::Ed25519);
+    let before = fixture.owner.head();
+    let admit = Change::admit(WriterKey::generate(Suite::Ed25519, &mut Seeded::new(3)).public());
+    for changes in [vec![Change::Erase(9)], vec![admit.clone(), admit.clone()]] {
+        assert!(matches!(
+            fixture.owner.configure(&changes, NOW),
+            Err(WriteError::Config(ConfigError::Contradiction { .. }))
+        ));
+        assert_eq!(fixture.owner.head(), before, "the place is still free");
+    }
+    // What came before a refused change of the same record is not remembered either.
+    let admitted = fixture.owner.configure(std::slice::from_ref(&admit), NOW);
+    assert_eq!(admitted.unwrap().header().seq, 1);
+    assert!(fixture.owner.configure(&[admit], NOW).is_err());
+
+    let owner = WriterKey::generate(Suite::Ed25519, &mut Seeded::new(4));
+    let metadata = Metadata::new(owner.public(), None, NOW, &mut Seeded::new(5)).unwrap();
+    let first = Writer::owner(owner, &metadata, &[Change::Erase(1)], NOW);
+    assert!(matches!(first.err(), Some(WriteError::Config(_))));
+}
+
+#[test]
+fn the_owners_chain_is_not_continued_like_another() {
+    let (mut fixture, seed, records, levels) = chain(2);
+    let metadata = &fixture.metadata;
+    let key = WriterKey::from_seed(Suite::Ed25519, seed).unwrap();
+    let config = Config::new(metadata);
+    let tip = records[1].signed_head();
+    assert_eq!(
+        Writer::resume_owner(key, metadata, &tip, &config, levels.clone()).err(),
+        Some(WriteError::Role)
+    );
+    let owner = WriterKey::generate(Suite::Ed25519, &mut Seeded::new(1));
+    assert_eq!(owner.id(), metadata.owner_id(), "the fixture's owner");
+    let tip = fixture.owner.configure(&[Change::Quota(3)], NOW).unwrap();
+    assert_eq!(
+        Writer::resume(
+            owner,
+            &fixture.metadata,
+            &tip.signed_head(),
+            tip.head(),
+            levels
+        )
+        .err(),
+        Some(WriteError::Role)
+    );
 }
 
 #[test]

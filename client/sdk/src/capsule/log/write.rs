@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use bield_capsule::{
     CapsuleName, Change, Fetched, GenerationKey, Head, Kept, KeyRing, NotResumed, Received,
-    Verifier, Writer, WriterId, resume_head,
+    Remembered, Verifier, Writer, WriterId, resume_head,
 };
-use bield_envelope::Secret;
+use bield_envelope::{Principal, Secret};
 
 use super::{Log, apply, at_all, extend, words};
 use crate::capsule::appender::{Appender, AppenderOptions, Older};
@@ -36,7 +36,8 @@ impl Log {
             .chain(&owner)
             .ok_or(LogError::NotAdmitted { writer: owner })?;
         let (tip, levels) = (chain.signed_head().clone(), chain.levels().clone());
-        let mut writer = Writer::resume(key, &self.metadata, &tip, tip.head(), levels)?;
+        let config = self.config();
+        let mut writer = Writer::resume_owner(key, &self.metadata, &tip, config, levels)?;
         let record = writer.configure(changes, now())?;
         let head = record.head();
         let mut base = self.base.clone();
@@ -103,7 +104,7 @@ impl Log {
             .config()
             .head()
             .ok_or(LogError::NotAdmitted { writer })?;
-        let verifier = self.own_chain(&writer)?;
+        let verifier = self.own_chain(&writer, writing.ended_in_order())?;
         let next = verifier
             .chain(&writer)
             .map_or(0, |chain| chain.tip().seq + 1);
@@ -166,33 +167,49 @@ impl Log {
     }
 
     /// This home's own chain up to the newest record that enough replicas name (`spec/06 §9`).
-    fn own_chain(&self, writer: &WriterId) -> Result<Verifier, LogError> {
+    fn own_chain(&self, writer: &WriterId, ended_in_order: bool) -> Result<Verifier, LogError> {
         let mut found = self.base.clone();
-        let fetch = |head: &Head| {
-            let mut fetched = Fetched::Unreachable;
-            for answer in self.holders(head) {
-                let mut verifier = self.base.clone();
-                let replica = &self.replicas[answer.replica];
-                match extend(&mut verifier, replica, writer, Some(head.seq)) {
-                    Ok(())
-                        if verifier
-                            .chain(writer)
-                            .is_some_and(|chain| chain.tip() == *head) =>
-                    {
-                        found = verifier;
-                        return Fetched::Right;
-                    }
-                    // One that names records and does not give them out may still be right.
-                    Ok(()) | Err(ReplicaError::Unreachable { .. }) => {}
-                    Err(_) => fetched = Fetched::Wrong,
-                }
+        let name = self.metadata.name();
+        let fetch = |principal: &Principal, head: &Head| {
+            let mut replicas = self.replicas.iter();
+            let Some(replica) = replicas.find(|replica| replica.principal() == *principal) else {
+                return Fetched::Wrong;
+            };
+            // What one replica gave out and was verified, the next one need only have as well.
+            let tip = found.chain(writer).map(bield_capsule::Chain::tip);
+            if tip == Some(*head) {
+                let page = replica.records(&name, writer, head.seq, Some(head.seq));
+                let same = page.is_ok_and(|page| {
+                    let record = page.records.first();
+                    record.is_some_and(|record| record.hash() == head.hash)
+                });
+                return if same { Fetched::Right } else { Fetched::Wrong };
             }
-            fetched
+            let mut verifier = self.base.clone();
+            let extended = extend(&mut verifier, replica, writer, Some(head.seq));
+            let tip = verifier.chain(writer).map(bield_capsule::Chain::tip);
+            if extended.is_err() || tip != Some(*head) {
+                return Fetched::Wrong;
+            }
+            found = verifier;
+            Fetched::Right
         };
         let seen = self.seen.head(writer);
+        let remembered = if ended_in_order {
+            Remembered::Newest(seen)
+        } else {
+            Remembered::Perhaps(seen)
+        };
         let statements = self.statements();
-        let config = self.base.config();
-        match resume_head(writer, seen, config, &statements, &self.question, fetch) {
+        let config = self.config();
+        match resume_head(
+            writer,
+            remembered,
+            config,
+            &statements,
+            &self.question,
+            fetch,
+        ) {
             Ok(_) => Ok(found),
             Err(NotResumed::NotFresh(_)) => {
                 Err(self
