@@ -1,20 +1,23 @@
 //! A capsule as one file (`spec/06 §12`).
 //!
 //! ```text
-//! "bldc" 01 │ u32 ‖ metadata │ u32 ‖ record │ u32 ‖ record │ …
+//! "bldc" 01 │ u32 ‖ metadata │ u32 ‖ config record │ … │ u32 ‖ record │ …
 //!           Export::wants() ──▶ bytes ──▶ Export::put ──▶ Piece::{Metadata, Record}
 //! ```
 //!
 //! In: bytes from anyone, as they come ([`Export`]) or all at once ([`ExportReader`]). Out:
 //! metadata, then [`Received`] records, each with its number and offset. Always true: no length is
-//! believed beyond what a record may have; an error names the record and where it begins. Left to
+//! believed beyond what a record may have; the config records come first, so that whoever reads the
+//! rest knows everything that was taken from a writer; an error names the record and where it begins. Left to
 //! others: whether records are signed, admitted and in order (`crate::Verifier` says so of each),
 //! and whether the newest are there: a file that was cut at a record's end is a shorter export.
 //!
 //! Cost: the hashes of [`Received::decode`] and one copy of each record from a file that is mapped,
 //! none from a stream.
 
-use crate::{METADATA_BYTES_MAX, Metadata, MetadataError, RECORD_BYTES_MAX, Received, RecordError};
+use crate::{
+    Kind, METADATA_BYTES_MAX, Metadata, MetadataError, RECORD_BYTES_MAX, Received, RecordError,
+};
 
 /// The beginning of an export of the capsule with this metadata.
 #[must_use]
@@ -27,8 +30,8 @@ pub fn export_header(metadata: &Metadata) -> Vec<u8> {
     out
 }
 
-/// Appends a record. Records must come after their predecessor and after the config record they
-/// name; then one pass over the file verifies it.
+/// Appends a record whose own signature was checked (`Applied::storable`). All config records come
+/// first, every other record after its predecessor; then one pass over the file verifies it.
 pub fn export_record(record: &Received, out: &mut Vec<u8>) {
     let bytes = record.as_bytes();
     out.reserve(LENGTH_BYTES + bytes.len());
@@ -82,6 +85,17 @@ pub enum ExportError {
         /// What is wrong with it.
         why: RecordError,
     },
+    /// A config record behind another record.
+    #[error(
+        "record {number} at byte {offset} of the export is a config record behind another record, \
+         config records come first: export the capsule again"
+    )]
+    LateConfig {
+        /// Its number, from 0.
+        number: u64,
+        /// Where it begins.
+        offset: u64,
+    },
     /// Asked for a piece, given one of another size.
     #[error("was given {found} bytes where {wanted} were wanted: a fault of the caller")]
     Unwanted {
@@ -129,6 +143,8 @@ pub struct Export {
     number: u64,
     /// Where the current record begins, or would.
     offset: u64,
+    /// The config records are over.
+    configured: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -153,6 +169,7 @@ impl Export {
             state: State::Start,
             number: 0,
             offset: 0,
+            configured: false,
         }
     }
 
@@ -212,6 +229,11 @@ impl Export {
                     offset,
                     why,
                 })?;
+                let config = record.header().kind == Kind::Config;
+                if config && self.configured {
+                    return Err(ExportError::LateConfig { number, offset });
+                }
+                self.configured = !config;
                 self.state = State::Length;
                 self.number += 1;
                 self.offset += (LENGTH_BYTES + length) as u64;

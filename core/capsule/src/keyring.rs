@@ -6,6 +6,10 @@
 //!
 //! Dropping a key is erasure as far as this ring is concerned. Whether other copies exist is for
 //! their holders to say: the log itself stays provable without any key.
+//!
+//! A ring alone cannot know which key of a generation is the right one: the configuration can. A key
+//! that came from anybody else goes in by [`KeyRing::insert_committed`], and a writer compares the key
+//! it seals with ([`GenerationKey::check`]); else nobody could read what it writes.
 
 use std::collections::BTreeMap;
 
@@ -15,10 +19,10 @@ use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use crate::{Metadata, WriterId};
+use crate::{CONFIG_GENERATIONS_MAX, Config, Metadata, WriterId};
 
-/// Most generations a ring holds: one a day for eleven years.
-pub const GENERATIONS_MAX: usize = 4096;
+/// Most generations a ring holds: as many as a capsule may have; 2.5 MiB encoded.
+pub const GENERATIONS_MAX: usize = CONFIG_GENERATIONS_MAX;
 
 /// Most keys of erasable entries a ring holds: 11 MiB encoded.
 pub const ENTRY_KEYS_MAX: usize = 131_072;
@@ -57,6 +61,23 @@ impl GenerationKey {
         &self.secret
     }
 
+    /// Compares the key with what the configuration says of its generation.
+    ///
+    /// # Errors
+    /// Another capsule's configuration, a generation that is not known, or another key.
+    pub fn check(&self, metadata: &Metadata, config: &Config) -> Result<(), KeyRingError> {
+        let generation = self.number;
+        let committed = config
+            .commitment(generation)
+            .filter(|_| config.capsule() == metadata.name())
+            .ok_or(KeyRingError::NoGeneration { generation })?;
+        if committed == self.commitment(metadata) {
+            Ok(())
+        } else {
+            Err(KeyRingError::NotCommitted { generation })
+        }
+    }
+
     /// What the configuration says about this key in this capsule, without showing it.
     #[must_use]
     pub fn commitment(&self, metadata: &Metadata) -> Digest {
@@ -93,6 +114,22 @@ pub enum KeyRingError {
         "the ring holds another key there: compare both with the configuration's commitment; do not retry"
     )]
     Other,
+    /// The configuration has no such generation.
+    #[error(
+        "the configuration known has no generation {generation}: fetch a newer one, then try again"
+    )]
+    NoGeneration {
+        /// The key's number.
+        generation: u32,
+    },
+    /// The configuration names another key: records sealed with this one open for nobody else.
+    #[error(
+        "the key is not the one that the configuration names for generation {generation}: whoever gave it is wrong; ask the owner or the key service, do not retry with this key"
+    )]
+    NotCommitted {
+        /// The key's number.
+        generation: u32,
+    },
     /// As many keys as a ring holds.
     #[error("the ring is full: drop keys that nobody needs, or use a second ring")]
     Full,
@@ -115,7 +152,23 @@ impl KeyRing {
         }
     }
 
-    /// Keeps a generation's key; the same key again is fine.
+    /// Keeps a generation's key that somebody gave, if it is the one that the configuration names; the
+    /// same key again is fine.
+    ///
+    /// # Errors
+    /// As [`GenerationKey::check`], or a full ring; the ring is unchanged.
+    pub fn insert_committed(
+        &mut self,
+        key: GenerationKey,
+        metadata: &Metadata,
+        config: &Config,
+    ) -> Result<(), KeyRingError> {
+        key.check(metadata, config)?;
+        self.insert(key)
+    }
+
+    /// Keeps a generation's key that was drawn here; one from elsewhere goes in by
+    /// [`KeyRing::insert_committed`]. The same key again is fine.
     ///
     /// # Errors
     /// Another key under this number, or a full ring.
@@ -327,6 +380,39 @@ mod tests {
         assert!(ring.drop_generation(1) && !ring.drop_generation(1));
         assert!(ring.generation(1).is_none());
         assert!(ring.drop_entry(&place(0)) && ring.entry(&place(0)).is_none());
+    }
+
+    #[test]
+    fn a_key_from_elsewhere_is_the_one_that_the_configuration_names() {
+        let mut entropy = Seeded::new(6);
+        let mut capsule = || {
+            let owner = crate::WriterKey::generate(crate::Suite::Ed25519, &mut entropy);
+            let now = bield_envelope::Time::from_millis(1);
+            Metadata::new(owner.public(), None, now, &mut entropy).unwrap()
+        };
+        let (metadata, other) = (capsule(), capsule());
+        let key = |byte| GenerationKey::from_secret(1, Secret::from_bytes([byte; 32]));
+        let begins = crate::Change::Generation {
+            number: 1,
+            commitment: key(7).commitment(&metadata),
+        };
+        let empty = Config::new(&metadata);
+        let config = empty.after(metadata.name().digest(), &[begins]).unwrap();
+        let mut ring = KeyRing::new();
+        let generation = 1;
+        assert_eq!(
+            ring.insert_committed(key(8), &metadata, &config),
+            Err(KeyRingError::NotCommitted { generation })
+        );
+        for (metadata, config) in [(&metadata, &empty), (&other, &config)] {
+            assert_eq!(
+                ring.insert_committed(key(7), metadata, config),
+                Err(KeyRingError::NoGeneration { generation })
+            );
+        }
+        assert!(ring.newest().is_none());
+        assert_eq!(ring.insert_committed(key(7), &metadata, &config), Ok(()));
+        assert_eq!(ring.insert_committed(key(7), &metadata, &config), Ok(()));
     }
 
     #[test]

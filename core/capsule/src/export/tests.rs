@@ -53,6 +53,32 @@ fn what_was_exported_is_read_with_numbers_and_offsets() {
 }
 
 #[test]
+fn a_config_record_behind_another_record_is_refused() {
+    let owner = WriterKey::generate(Suite::Ed25519, &mut Seeded::new(1));
+    let (metadata, records, file) = file(1);
+    let now = Time::from_secs(2);
+    let quota = [crate::Change::Quota(1)];
+    let (mut owner, first) = crate::Writer::owner(owner, &metadata, &quota, now).unwrap();
+    let second = owner.configure(&quota, now).unwrap();
+    let written = |records: &[&Received]| {
+        let mut file = export_header(&metadata);
+        for record in records {
+            export_record(record, &mut file);
+        }
+        file
+    };
+    let good = written(&[&first, &second, &records[0]]);
+    assert!(ExportReader::new(&good).unwrap().all(|read| read.is_ok()));
+    let late = written(&[&first, &records[0], &second]);
+    let read: Vec<_> = ExportReader::new(&late).unwrap().collect();
+    assert_eq!(read.len(), 3, "the error is told once");
+    let offset = (late.len() - second.as_bytes().len() - LENGTH_BYTES) as u64;
+    assert_eq!(read[2], Err(ExportError::LateConfig { number: 2, offset }));
+    // A file that begins with another record takes none at all; whether one is needed, the verifier says.
+    assert!(ExportReader::new(&file).unwrap().all(|read| read.is_ok()));
+}
+
+#[test]
 fn a_file_cut_anywhere_but_after_a_record_says_where() {
     let (metadata, records, file) = file(2);
     let start = START_BYTES + metadata.as_bytes().len();
