@@ -21,11 +21,13 @@ mod proven;
 mod refused;
 mod verify;
 
+use core::cmp::Reverse;
 use core::fmt;
 
-use bield_envelope::{Signed, wire};
+use bield_envelope::{Secret, Signed, wire};
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
+use zeroize::Zeroizing;
 
 use self::entry::EntryProof;
 pub use self::proven::{Acknowledged, Authority, NotChecked, Proven, ProvenEntry};
@@ -73,8 +75,8 @@ struct Fields {
 struct EntryFields {
     #[n(0)]
     index: u32,
-    #[cbor(n(1), with = "minicbor::bytes")]
-    secret: [u8; 32],
+    #[cbor(n(1), with = "bield_envelope::transport")]
+    secret: Secret,
     #[cbor(n(2), with = "minicbor::bytes")]
     slice: Vec<u8>,
     #[n(3)]
@@ -123,24 +125,31 @@ impl Proof {
         Ok(self)
     }
 
-    /// Also shows that replicas hold the chain up to the head: at most one word of each is kept.
+    /// Also shows that replicas hold the chain up to the head. Of each the best word is kept: one that
+    /// verifies and is about the head, and of those the one that says it is kept most safely.
     #[must_use]
     pub fn acknowledged(
         mut self,
         words: impl IntoIterator<Item = Signed<Acknowledgement>>,
     ) -> Self {
+        let head = self.head.head();
+        let worth = |word: &Signed<Acknowledgement>| {
+            let said = word.clone().verify_claimed().ok()?;
+            (said.head() == head).then_some(said.kept)
+        };
         self.acknowledgements.extend(words);
-        self.acknowledgements.sort_by_key(Signed::claimed_signer);
+        self.acknowledgements
+            .sort_by_cached_key(|word| (word.claimed_signer(), Reverse(worth(word))));
         self.acknowledgements
             .dedup_by_key(|word| word.claimed_signer());
         self
     }
 
-    /// The canonical bytes. They hold the secret of the record that is shown.
+    /// The canonical bytes. They hold the secret of the record that is shown, and are wiped on drop.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let bytes = |record: &Received| ByteVec::from(record.as_bytes().to_vec());
-        wire::encode(&Fields {
+        wire::encode_secret(&Fields {
             metadata: self.metadata.as_bytes().to_vec(),
             config: self.config.iter().map(bytes).collect(),
             opening: self.opening.as_ref().map(bytes),
@@ -152,7 +161,7 @@ impl Proof {
                 .collect(),
             entry: self.entry.as_ref().map(|entry| EntryFields {
                 index: entry.index,
-                secret: *entry.secret.expose(),
+                secret: Secret::from_bytes(*entry.secret.expose()),
                 slice: entry.slice.clone(),
                 start: entry.start,
                 end: entry.end,
@@ -191,7 +200,7 @@ impl Proof {
                 .collect::<Result<_, _>>()?,
             entry: fields.entry.map(|entry| EntryProof {
                 index: entry.index,
-                secret: RecordSecret::from_bytes(entry.secret),
+                secret: RecordSecret::from_bytes(*entry.secret.expose()),
                 slice: entry.slice,
                 start: entry.start,
                 end: entry.end,
@@ -223,6 +232,9 @@ impl fmt::Debug for Proof {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 fn whole_header(bytes: &[u8]) -> Result<Header, ProofError> {
     let what = "a header of the path";

@@ -1,4 +1,6 @@
-//! A witness's decision: may this checkpoint be cosigned? (c2sp.org/tlog-witness@v1.0.0)
+//! A witness's decision: may this checkpoint be cosigned? (c2sp.org/tlog-witness@v1.0.0, and where
+//! that says 409 to another root at an equal size the text of July 2026, which says 422: a 409 always
+//! carries a size to prove from, and there is none that would help)
 //!
 //! ```text
 //!              body, now                                refused: 400 403 404 409 422 500
@@ -144,7 +146,8 @@ impl Witness {
         if old != latest.size {
             return Err(Refusal::Conflict { size: latest.size });
         }
-        // Covers the empty tree's root, an empty proof from size zero, and equal roots at equal sizes.
+        // Covers the empty tree's root, an empty proof from size zero, and equal roots at equal sizes:
+        // 422 for all of them.
         verify_consistency(old, &latest.root, head.size, &head.root, &proof)
             .map_err(|_| Refusal::BadProof)?;
         if now.as_secs() == 0 {

@@ -108,7 +108,7 @@ pub fn capsule_proof(data: &[u8]) -> bool {
     let Ok(proof) = Proof::decode(data) else {
         return false;
     };
-    assert_eq!(proof.encode(), data);
+    assert_eq!(*proof.encode(), data);
     let name = CAST.metadata.name();
     let strict = proof.verify(&name, VerifierPolicy::default());
     assert!(strict.is_err(), "a simulated writer passed the default");
@@ -419,7 +419,7 @@ pub(crate) mod seeds {
             },
             Change::Revoke {
                 writer: CAST.writer.id(),
-                last: Some(7),
+                last: Some(CAST.records[0].head().into()),
             },
             Change::Erase(1),
             Change::Uncertify {
@@ -488,7 +488,9 @@ pub(crate) mod seeds {
             .show(record, secret, 0)
             .expect("the record has an entry")
             .acknowledged([acknowledgement()]);
-        vec![proof(3).encode(), proof(1).encode(), shown.encode()]
+        [proof(3), proof(1), shown]
+            .map(|proof| proof.encode().to_vec())
+            .into()
     }
 
     pub(crate) fn capsule_fork() -> Vec<Vec<u8>> {

@@ -126,6 +126,9 @@ pub enum NotChecked {
     Body,
     /// Other entries of the target, and its layout as a whole.
     OtherEntries,
+    /// The seal of the target's body: a reader with the key opens it whole or not at all, a proof takes
+    /// the entry from bytes that the writer signed.
+    Seal,
     /// What the erasable entry says: its key is elsewhere, or destroyed.
     ErasableContent,
 }
@@ -144,6 +147,7 @@ impl fmt::Display for NotChecked {
             Self::Parents => "records of other chains that the record names",
             Self::Body => "the body: no entry is shown",
             Self::OtherEntries => "other entries of the record",
+            Self::Seal => "the seal of the record's body: whether it opens as a whole",
             Self::ErasableContent => "the content of the entry, which opens with its own key only",
         })
     }
@@ -173,6 +177,7 @@ pub(super) fn not_checked(
     let data = target.kind == Kind::Data;
     also(data && entry.is_none(), NotChecked::Body);
     also(data && entry.is_some(), NotChecked::OtherEntries);
+    also(data && entry.is_some(), NotChecked::Seal);
     also(
         entry.is_some_and(|entry| matches!(entry.entry(), Entry::Erasable(_))),
         NotChecked::ErasableContent,

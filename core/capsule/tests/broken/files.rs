@@ -226,7 +226,7 @@ fn proofs(cast: &Cast) -> Vec<Group> {
             with(&|p| p.words = vec![word(cast, 0x31, other_head)]),
         ),
     ];
-    vec![Group::file(Of::Proof, good.encode(), bad)]
+    vec![Group::file(Of::Proof, good.encode().to_vec(), bad)]
 }
 
 /// What headers of one chain owe each other.

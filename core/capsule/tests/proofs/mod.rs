@@ -52,9 +52,12 @@ fn a_proof_says_what_it_shows_and_what_not() {
     let entry = proven.entry.as_ref().unwrap();
     assert_eq!(entry.place().index, 2);
     assert_eq!(entry.entry().plain(), Some(&[7; 40][..]));
-    use NotChecked::{Arrival, Between, Body, Forks, Freshness, OtherEntries, Parents};
+    use NotChecked::{Arrival, Between, Body, Forks, Freshness, OtherEntries, Parents, Seal};
     let always = [Freshness, Forks, Arrival, Between];
-    assert_eq!(proven.not_checked, [&always[..], &[OtherEntries]].concat());
+    assert_eq!(
+        proven.not_checked,
+        [&always[..], &[OtherEntries, Seal]].concat()
+    );
     let inclusion = cast.proof(3, None).verify(&cast.name(), POLICY).unwrap();
     assert_eq!(
         inclusion.not_checked,
@@ -195,9 +198,11 @@ fn acknowledgements_count_once_for_this_head_and_by_configured_replicas() {
         ProofError::Acknowledgement { why, .. } => why,
         other => panic!("{other}"),
     };
-    // A second word of a replica is dropped when the proof is made.
+    // Of two words of a replica one is dropped when the proof is made.
     let again = with(&cast.replicas[0], 10, cast.name()).unwrap();
     assert_eq!(again.acknowledged.len(), 2);
+    let of_another_head = with(&cast.replicas[0], 9, cast.name()).unwrap();
+    assert_eq!(of_another_head.acknowledged, again.acknowledged);
     let stranger = SigningKey::from_seed(Secret::from_bytes([0x99; 32]));
     let removed = &cast.replicas[2];
     for signer in [&stranger, removed] {

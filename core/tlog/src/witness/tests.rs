@@ -136,6 +136,10 @@ fn a_fork_is_refused() {
     for body in [body(&other, 6, 6), body(&other, 6, 9)] {
         assert_eq!(refusal(&mut witness, &body), Refusal::BadProof);
     }
+    // Equal size, other root: 422 since July 2026, for a 409 would name the very size that was given.
+    let same_size = refusal(&mut witness, &body(&other, 6, 6));
+    assert_eq!(same_size.status(), 422);
+    assert_ne!(same_size.media_type(), SIZE_MEDIA_TYPE);
     let proof = tree.consistency_proof(6, 9).unwrap();
     let mixed = AddCheckpoint::new(6, proof, &signed(9, other.root())).unwrap();
     assert_eq!(refusal(&mut witness, &mixed.to_string()), Refusal::BadProof);

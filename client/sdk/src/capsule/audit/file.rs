@@ -146,6 +146,7 @@ const fn not_checked(open: NotChecked) -> &'static str {
         NotChecked::Parents => "parents",
         NotChecked::Body => "body",
         NotChecked::OtherEntries => "other entries",
+        NotChecked::Seal => "seal",
         NotChecked::ErasableContent => "content",
         _ => "beyond",
     }
