@@ -116,6 +116,28 @@ impl Log {
     }
 }
 
+impl Log {
+    /// The verified head of `writer` at `seq`, whichever replica names it.
+    ///
+    /// # Errors
+    /// No replica gives out records that verify up to there.
+    pub fn head_at(&self, writer: &WriterId, seq: u64) -> Result<Head, LogError> {
+        let mut reader = self.read(ReadOptions {
+            writer: Some(*writer),
+            from: seq,
+            to: Some(seq),
+        });
+        match reader.next() {
+            Some(applied) => Ok(applied?.record().head()),
+            None => Err(LogError::Withheld {
+                writer: *writer,
+                seq,
+                why: "no replica names it, or it does not count".to_owned(),
+            }),
+        }
+    }
+}
+
 impl<'a> Reader<'a> {
     /// Writers that were not read, or not to their end, so far.
     #[must_use]
@@ -141,6 +163,7 @@ impl<'a> Reader<'a> {
                         .map(|answer| log.replicas()[answer.replica].principal())
                         .collect(),
                     at: log.question().now,
+                    except: Vec::new(),
                 }),
                 Some(need) => Err(NotFresh::TooFew {
                     need,
@@ -150,7 +173,14 @@ impl<'a> Reader<'a> {
                 None => Err(NotFresh::NoQuorum),
             }
         } else {
-            fresh(&self.verifier, &statements, log.question(), &NoHistory)
+            let refused: Vec<_> = self.skipped.iter().map(|skipped| skipped.writer).collect();
+            fresh(
+                &self.verifier,
+                &statements,
+                log.question(),
+                &NoHistory,
+                &refused,
+            )
         };
         Completeness {
             fresh,

@@ -172,6 +172,9 @@ fn completeness_json(found: &Completeness, skipped: &[Skipped]) -> Value {
         "replicas": found.fresh.as_ref().map(|fresh| {
             fresh.replicas.iter().map(ToString::to_string).collect::<Vec<_>>()
         }).unwrap_or_default(),
+        "except": found.fresh.as_ref().map(|fresh| {
+            fresh.except.iter().map(ToString::to_string).collect::<Vec<_>>()
+        }).unwrap_or_default(),
         "silent": found.silent,
         "skipped": skipped.iter().map(|skipped| json!({
             "writer": skipped.writer.to_string(),
@@ -189,6 +192,13 @@ fn completeness_text(found: &Completeness, skipped: &[Skipped]) -> String {
         ),
         Err(error) => format!("NOT KNOWN TO BE COMPLETE: {error}"),
     };
+    for writer in found.fresh.iter().flat_map(|fresh| &fresh.except) {
+        let _ = write!(
+            text,
+            "\n  but nothing is known about {}: its chain is forked or refused",
+            writer.short()
+        );
+    }
     for silent in &found.silent {
         let _ = write!(text, "\n  {silent}");
     }

@@ -136,7 +136,13 @@ impl Revoke {
                 }
             }
         };
-        let head = log.configure(&[Change::Revoke { writer, last }])?;
+        // By hash, and verified: of two stories the right one stays.
+        let stays = last.map(|seq| log.head_at(&writer, seq)).transpose()?;
+        let change = Change::Revoke {
+            writer,
+            last: stays.map(Into::into),
+        };
+        let head = log.configure(&[change])?;
         let stays = last.map_or("nothing it wrote counts".to_owned(), |last| {
             format!("its records up to {last} stay")
         });
