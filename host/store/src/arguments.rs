@@ -54,7 +54,11 @@ pub struct ServeArguments {
     /// Directory of the identity, and of the capsules unless --object-store is given
     #[arg(long, value_name = "DIR", required = true)]
     pub data: Option<PathBuf>,
-    /// Keep capsules in an object store: a directory, or s3://BUCKET/PREFIX (credentials in the environment)
+    /// Keep capsules in an object store: a directory, or s3://BUCKET/PREFIX
+    ///
+    /// S3 needs a build with the feature `s3`, a bucket that exists, and in the environment AWS_ACCESS_KEY_ID,
+    /// AWS_SECRET_ACCESS_KEY (or a role of the machine) and AWS_REGION; for anything but Amazon also
+    /// AWS_ENDPOINT=https://HOST. The store must honour If-None-Match: at the start it is asked, and refused if not
     #[arg(long, value_name = "URL")]
     pub object_store: Option<String>,
     /// Address of the HTTP endpoint

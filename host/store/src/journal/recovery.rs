@@ -10,7 +10,10 @@
 //!
 //! Cost: one read and one checksum pass over all files, one after the other, through a window that
 //! stays in the processor's cache; a segment that is torn or damaged is read a second time, whole. A
-//! sealed segment below [`Options::known`] costs two small reads instead.
+//! sealed segment below [`Options::known`] costs two small reads instead. Measured against reading
+//! the same 512 MiB with a buffer of 1 MiB, best of five, on two shared processors: from the device
+//! 0.93 with records of 16 KiB and 0.96 with 256 B; from the system's memory, where reading is a
+//! copy in the cache and the checksum is no longer hidden, 0.45 and 0.12.
 
 use std::io;
 use std::ops::ControlFlow;

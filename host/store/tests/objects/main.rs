@@ -13,13 +13,16 @@
 //!     AWS_REGION=us-east-1 cargo nextest run -p bield-store --features s3 --test objects --run-ignored all
 //! ```
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
+
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, Stdio};
 
 use bield_capsule::Kept;
 
+#[cfg(feature = "s3")]
+mod s3;
 #[path = "../store/support.rs"]
 #[expect(dead_code, reason = "the tests of the store use the rest")]
 mod support;
@@ -37,25 +40,6 @@ impl Place {
         Self {
             url: path.to_str().unwrap().to_owned(),
             environment: Vec::new(),
-        }
-    }
-
-    /// A prefix of its own in the bucket that the environment names.
-    #[cfg(feature = "s3")]
-    fn s3(test: &str) -> Self {
-        let named =
-            |name| std::env::var(name).unwrap_or_else(|_| panic!("set {name}: see this file"));
-        let unique = Instant::now().elapsed().as_nanos() + u128::from(std::process::id());
-        let since = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap();
-        Self {
-            url: format!(
-                "s3://{}/{test}-{}-{unique}",
-                named("BIELD_S3_BUCKET"),
-                since.as_nanos()
-            ),
-            environment: vec![("AWS_ENDPOINT", named("BIELD_S3_ENDPOINT"))],
         }
     }
 
@@ -84,12 +68,6 @@ impl Place {
             process,
         }
     }
-
-    /// What the program says when it does not start.
-    fn refusal(&self, data: &Path) -> (Option<i32>, String) {
-        let Output { status, stderr, .. } = self.command(data).output().unwrap();
-        (status.code(), String::from_utf8(stderr).unwrap())
-    }
 }
 
 /// A running program, killed when dropped.
@@ -105,10 +83,13 @@ impl Drop for Program {
     }
 }
 
+/// Groups in one life of the program: four lives are enough for groups to be copied into one object.
+const GROUPS: usize = 150;
+
 fn everything_acknowledged_outlives_kills(place: &Place) {
     let data = tempfile::tempdir().unwrap();
     let mut capsule = Capsule::new(10, &[]);
-    let (writer, records) = capsule.chain(11, 40);
+    let (writer, records) = capsule.chain(11, 4 * GROUPS);
     let mut synced = 0;
     for life in 1..=4 {
         let program = place.start(data.path());
@@ -121,7 +102,7 @@ fn everything_acknowledged_outlives_kills(place: &Place) {
             held.len()
         );
         assert_eq!(held[..], records[..held.len()]);
-        for record in &records[held.len()..life * 10] {
+        for record in &records[held.len()..life * GROUPS] {
             let answer = client.append(&capsule.name(), std::slice::from_ref(record));
             assert_eq!(answer.status, 200, "{}", answer.text());
             assert_eq!(acknowledgements(&answer.body)[0].kept, Kept::Synced);
@@ -129,10 +110,10 @@ fn everything_acknowledged_outlives_kills(place: &Place) {
         }
         // Something in flight at the kill: it may be there or not.
         let path = format!("/v1/capsules/{}/records?kept=memory", capsule.name());
-        let _ = client.try_post(&path, &framed(&records[life * 10..=life * 10]));
+        let _ = client.try_post(&path, &framed(&records[life * GROUPS..=life * GROUPS]));
     }
     let program = place.start(data.path());
-    assert!(program.client.records(&capsule.name(), &writer.id()).len() >= 40);
+    assert!(program.client.records(&capsule.name(), &writer.id()).len() >= 4 * GROUPS);
 }
 
 fn of_two_programs_the_slower_one_is_fenced(place: &Place) {
@@ -178,73 +159,4 @@ fn everything_acknowledged_outlives_kills_on_a_directory() {
 fn of_two_programs_on_a_directory_the_slower_one_is_fenced() {
     let home = tempfile::tempdir().unwrap();
     of_two_programs_the_slower_one_is_fenced(&Place::directory(home.path()));
-}
-
-#[cfg(feature = "s3")]
-#[test]
-#[ignore = "needs an S3 endpoint: see the module's text"]
-fn everything_acknowledged_outlives_kills_on_s3() {
-    everything_acknowledged_outlives_kills(&Place::s3("kills"));
-}
-
-#[cfg(feature = "s3")]
-#[test]
-#[ignore = "needs an S3 endpoint: see the module's text"]
-fn of_two_programs_on_s3_the_slower_one_is_fenced() {
-    of_two_programs_the_slower_one_is_fenced(&Place::s3("fence"));
-}
-
-#[cfg(feature = "s3")]
-#[test]
-#[ignore = "needs an S3 endpoint: see the module's text"]
-fn wrong_credentials_and_no_bucket_are_told_apart() {
-    let data = tempfile::tempdir().unwrap();
-    let mut place = Place::s3("refused");
-    place
-        .environment
-        .push(("AWS_SECRET_ACCESS_KEY", "wrong".to_owned()));
-    let (code, said) = place.refusal(data.path());
-    assert!(
-        code == Some(2) && said.contains("AWS_SECRET_ACCESS_KEY"),
-        "{code:?} {said}"
-    );
-    let mut place = Place::s3("refused");
-    place.url = "s3://there-is-no-such-bucket/prefix".to_owned();
-    let (code, said) = place.refusal(data.path());
-    assert!(
-        code == Some(2) && said.contains("create the bucket"),
-        "{code:?} {said}"
-    );
-}
-
-#[cfg(feature = "s3")]
-#[test]
-fn an_endpoint_that_does_not_answer_is_told_within_seconds() {
-    let data = tempfile::tempdir().unwrap();
-    // A port that nobody listens on: bound once, then given back.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let environment = [
-        ("AWS_ENDPOINT", format!("http://127.0.0.1:{port}")),
-        ("AWS_ACCESS_KEY_ID", "key".to_owned()),
-        ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
-    ];
-    let place = Place {
-        url: "s3://bucket/prefix".to_owned(),
-        environment: environment.to_vec(),
-    };
-    let began = Instant::now();
-    let (code, said) = place.refusal(data.path());
-    assert!(
-        code == Some(2) && said.contains("AWS_ENDPOINT"),
-        "{code:?} {said}"
-    );
-    assert!(
-        began.elapsed() < Duration::from_secs(60),
-        "{:?}",
-        began.elapsed()
-    );
 }

@@ -17,6 +17,7 @@ use object_store::{
 
 use super::objects::{now, open_at, prefix};
 use super::*;
+use crate::storage::{ObjectStoreError, Objects};
 
 /// How a request goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ enum Cut {
     Behind,
     /// As `Behind`, and all later ones work again.
     Once,
+    /// None: but what is to be created only if absent is overwritten.
+    Unfenced,
 }
 
 /// A store of which the first requests work, and then none.
@@ -98,6 +101,7 @@ impl ObjectStore for Cutting {
     ) -> Result<PutResult> {
         let (done, answered) = self.serve("put");
         let put = match done {
+            true if self.cut == Cut::Unfenced => self.inner.put(name, payload).await,
             true => self.inner.put_opts(name, payload, options).await,
             false => Err(cut()),
         };
@@ -388,4 +392,22 @@ fn an_answer_that_is_lost_is_no_other_owner() {
     assert_eq!(losing.served("put"), 3);
     assert_eq!(losing.served("get"), empty.served("get") + 1);
     assert_eq!(open_at(&dynamic(&store), LARGE).unwrap().1, records(0..3));
+}
+
+#[test]
+fn a_store_that_overwrites_what_is_there_is_refused_before_it_is_used() {
+    let store = Arc::new(InMemory::new());
+    for (cut, fences) in [(Cut::Before, true), (Cut::Unfenced, false)] {
+        let probed = dynamic(&Cutting::over(&store, usize::MAX, cut));
+        let objects = Objects::new(probed, prefix()).unwrap();
+        match objects.probe("s3://bucket") {
+            Ok(()) => assert!(fences),
+            Err(error) => {
+                assert!(!fences && matches!(error, ObjectStoreError::Unfenced { .. }));
+                assert!(error.to_string().contains("s3://bucket"));
+            }
+        }
+        let left: Vec<_> = now(store.list(None).try_collect()).unwrap();
+        assert!(left.is_empty(), "the probe cleans up: {left:?}");
+    }
 }
