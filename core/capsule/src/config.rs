@@ -6,22 +6,25 @@
 //! ```
 //!
 //! In: config records in order. Out: the state after them. Always true: a record with one change that
-//! contradicts the state before it changes nothing; what was taken away (a certifier, a writer) never
-//! comes back, so that a refusal does not depend on when a verifier heard of it; every table has a
-//! limit. Of the past only what later records need is kept: the hash of every config record, because
+//! contradicts the state before it changes nothing; what `uncertify` or `revoke` took stays taken, except
+//! that the owner may admit an uncertified writer by its key, and `codes` may be replaced; every table
+//! has a limit. Of the past only what later records need is kept: the hash of every config record, because
 //! open records name it, and where every generation begins.
 //!
-//! Memory: 32 bytes a config record, 40 a generation, about 50 an entry of any other table.
+//! Memory: 32 bytes a config record, 40 a generation, about 50 to 90 an entry of any other table. Copies
+//! share every table that they do not change.
 
 mod change;
 mod fold;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bield_envelope::{Digest, Principal, wire::WireError};
 
 pub use self::change::{
-    CHANGES_BYTES_MAX, CHANGES_MAX, CODES_MAX, Change, KEEP_MAX, decode_changes, encode_changes,
+    CHANGES_BYTES_MAX, CHANGES_MAX, CODES_MAX, Change, KEEP_MAX, Last, decode_changes,
+    encode_changes,
 };
 use self::fold::Step;
 use crate::{CapsuleName, CertificateError, Head, Metadata, Suite, WriterCertificate, WriterId};
@@ -62,17 +65,47 @@ pub struct Config {
     capsule: CapsuleName,
     suite: Suite,
     owner: WriterId,
-    records: Vec<Digest>,
-    certifiers: BTreeMap<Principal, Codes>,
-    former: BTreeMap<Principal, Former>,
+    records: Hashes,
+    certifiers: Arc<BTreeMap<Principal, Codes>>,
+    former: Arc<BTreeMap<Principal, Arc<Former>>>,
     kept: usize,
-    admitted: BTreeSet<WriterId>,
-    revoked: BTreeMap<WriterId, Option<u64>>,
-    generations: Vec<Generation>,
-    replicas: BTreeMap<Principal, String>,
+    admitted: Arc<BTreeSet<WriterId>>,
+    revoked: Arc<BTreeMap<WriterId, Option<Last>>>,
+    generations: Arc<Vec<Generation>>,
+    replicas: Arc<BTreeMap<Principal, String>>,
     quorum: Quorum,
-    witnesses: BTreeMap<String, String>,
+    witnesses: Arc<BTreeMap<String, String>>,
     quota: Option<u64>,
+}
+
+/// Header hashes of the config chain. Copies share all but the newest few.
+#[derive(Clone, Debug, Default)]
+struct Hashes {
+    older: Arc<Vec<Digest>>,
+    recent: Vec<Digest>,
+}
+
+/// How many hashes every copy has for itself: 16 KiB.
+const RECENT_MAX: usize = 512;
+
+impl Hashes {
+    fn len(&self) -> usize {
+        self.older.len() + self.recent.len()
+    }
+
+    fn get(&self, at: usize) -> Option<Digest> {
+        let recent = at.checked_sub(self.older.len());
+        recent
+            .map_or_else(|| self.older.get(at), |at| self.recent.get(at))
+            .copied()
+    }
+
+    fn push(&mut self, hash: Digest) {
+        if self.recent.len() >= RECENT_MAX {
+            Arc::make_mut(&mut self.older).append(&mut self.recent);
+        }
+        self.recent.push(hash);
+    }
 }
 
 /// Which codes' certificates of a certifier count; `None`: all.
@@ -153,16 +186,16 @@ impl Config {
             capsule: metadata.name(),
             suite: metadata.suite(),
             owner: metadata.owner_id(),
-            records: Vec::new(),
-            certifiers: BTreeMap::new(),
-            former: BTreeMap::new(),
+            records: Hashes::default(),
+            certifiers: Arc::default(),
+            former: Arc::default(),
             kept: 0,
-            admitted: BTreeSet::new(),
-            revoked: BTreeMap::new(),
-            generations: Vec::new(),
-            replicas: BTreeMap::new(),
+            admitted: Arc::default(),
+            revoked: Arc::default(),
+            generations: Arc::default(),
+            replicas: Arc::default(),
             quorum: Quorum::default(),
-            witnesses: BTreeMap::new(),
+            witnesses: Arc::default(),
             quota: None,
         }
     }
@@ -189,6 +222,12 @@ impl Config {
         self.capsule
     }
 
+    /// The owner's id: that of the config chain.
+    #[must_use]
+    pub const fn owner(&self) -> WriterId {
+        self.owner
+    }
+
     /// Whether this is the owner's id: that of the config chain.
     #[must_use]
     pub fn is_owner(&self, writer: &WriterId) -> bool {
@@ -202,14 +241,14 @@ impl Config {
         Some(Head {
             writer: self.owner,
             seq: seq as u64,
-            hash: self.records[seq],
+            hash: self.records.get(seq)?,
         })
     }
 
     /// Header hash of the config record at `seq`.
     #[must_use]
     pub fn hash_at(&self, seq: u64) -> Option<Digest> {
-        self.records.get(usize::try_from(seq).ok()?).copied()
+        self.records.get(usize::try_from(seq).ok()?)
     }
 
     /// The newest generation as of config record `config`; 0 when there was none.
@@ -252,8 +291,24 @@ impl Config {
     pub fn through(&self, writer: &WriterId) -> Through {
         match self.revoked.get(writer) {
             None => Through::Everything,
-            Some(Some(last)) => Through::Last(*last),
+            Some(Some(last)) => Through::Last(last.seq),
             Some(None) => Through::Nothing,
+        }
+    }
+
+    /// The last record of a revoked writer that stays; none: it is not revoked, or nothing stays.
+    #[must_use]
+    pub fn last(&self, writer: &WriterId) -> Option<Last> {
+        self.revoked.get(writer).copied().flatten()
+    }
+
+    /// Whether revocations leave this very record.
+    #[must_use]
+    pub fn includes(&self, head: &Head) -> bool {
+        match self.revoked.get(&head.writer) {
+            None => true,
+            Some(None) => false,
+            Some(Some(last)) => head.seq < last.seq || Last::from(*head) == *last,
         }
     }
 

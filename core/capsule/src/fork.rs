@@ -72,6 +72,14 @@ pub enum ForkError {
         "the two heads are not of one capsule, writer and position, or not of their chain: no fork; do not retry"
     )]
     NotComparable,
+    /// No room to remember forks of writers that have no chain here.
+    #[error(
+        "{max} forks of unknown writers are remembered: keep the proof, and retry with the chain"
+    )]
+    Full {
+        /// The limit.
+        max: usize,
+    },
     /// Twice the same header.
     #[error("the two heads have one hash: no fork; do not retry")]
     Same,

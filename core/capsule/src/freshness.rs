@@ -43,6 +43,9 @@ pub struct Freshness {
     pub replicas: Vec<Principal>,
     /// The earliest of their clocks.
     pub at: Time,
+    /// Writers that these replicas name and about whom nothing is said: their chains are forked and the
+    /// owner has not said what stays, or end otherwise than the owner said, or the caller refuses them.
+    pub except: Vec<WriterId>,
 }
 
 /// Why a replica's statement does not count.
@@ -90,6 +93,12 @@ pub enum Uncounted {
     /// It names records that the state does not have.
     #[error("it names records that the state lacks")]
     Ahead,
+    /// It does not give out the record that it names.
+    #[error("it names {head} and does not give it out")]
+    Withheld {
+        /// What it names.
+        head: Head,
+    },
 }
 
 /// Why a state is not known to be fresh.
@@ -121,6 +130,10 @@ pub enum NotFresh {
 
 /// Whether everything that a quorum acknowledged before `question` was asked is in `verifier`.
 /// `history` gives hashes below the tips; without it, positions below a tip are compared by number.
+/// `refused` are writers whose records the caller refuses by its own policy: heads of theirs are left out.
+///
+/// A chain that is forked, or that ends otherwise here than the owner said, says nothing about the others:
+/// it is left out and listed ([`Freshness::except`]).
 ///
 /// # Errors
 /// Not enough answers count, or the state lacks what they name.
@@ -129,6 +142,7 @@ pub fn fresh(
     statements: &[Signed<HeadsStatement>],
     question: &Question,
     history: &dyn History,
+    refused: &[WriterId],
 ) -> Result<Freshness, NotFresh> {
     let config = verifier.config();
     let need = config.answers().ok_or(NotFresh::NoQuorum)?;
@@ -136,10 +150,16 @@ pub fn fresh(
     let mut replicas = Vec::new();
     let mut at = Time::from_millis(u64::MAX);
     let mut missing = BTreeMap::new();
+    let mut except = BTreeSet::new();
+    let state = State {
+        verifier,
+        history,
+        refused,
+    };
     for (replica, pages) in &answers {
         let contained = whole(pages).and_then(|pages| {
             for page in &pages {
-                contains(verifier, page, history, &mut missing)?;
+                contains(&state, page, &mut missing, &mut except)?;
             }
             Ok(pages)
         });
@@ -152,7 +172,12 @@ pub fn fresh(
         }
     }
     if replicas.len() >= need {
-        return Ok(Freshness { replicas, at });
+        let except = except.into_iter().collect();
+        return Ok(Freshness {
+            replicas,
+            at,
+            except,
+        });
     }
     if missing.is_empty() {
         return Err(NotFresh::TooFew {
@@ -167,15 +192,24 @@ pub fn fresh(
     })
 }
 
-/// What the caller found when it fetched a head and checked it.
+/// What the caller found when it fetched a head from one replica and checked it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetched {
     /// The record is there, and its chain verifies.
     Right,
-    /// What is there is not a record of the chain.
+    /// What is there is not a record of the chain, or nothing came.
     Wrong,
-    /// Nobody who has it could be reached.
-    Unreachable,
+}
+
+/// What a writer knows of its own chain when its program starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remembered {
+    /// The newest record it ever made: each one was on its own disk before it left the machine, or is known
+    /// to have reached a quorum. Whatever the replicas lack of it is sent again first. This does not
+    /// survive a disk that is set back to an earlier state and looks whole.
+    Newest(Option<Head>),
+    /// A record that it made, perhaps not the newest. Any replica may hold a newer one.
+    Perhaps(Option<Head>),
 }
 
 /// Why a writer must not write.
@@ -185,13 +219,6 @@ pub enum NotResumed {
     /// Not enough replicas answered.
     #[error(transparent)]
     NotFresh(#[from] NotFresh),
-    /// A replica names a newer record that cannot be fetched: writing on without it could fork the
-    /// chain.
-    #[error("record {head} is named but cannot be fetched: reach the replica that names it, retry")]
-    Unreachable {
-        /// What is named.
-        head: Head,
-    },
     /// The replicas' newest record is older than what the writer remembers.
     #[error(
         "the replicas were rolled back: the writer wrote {remembered}, and they end at {found:?}; do \
@@ -219,9 +246,14 @@ pub enum NotResumed {
     },
 }
 
-/// Where the chain of `writer` goes on: the newest of its heads that enough replicas name and that
-/// `fetch` finds right; `None` when there is no such chain yet. `remembered` is the newest head the
-/// writer knows that it made.
+/// Where the chain of `writer` goes on: the newest of its heads that replicas name and give out, checked
+/// by `fetch`; `None` when there is no such chain yet. A writer that starts again should draw a new key
+/// instead: this is for those that cannot (`spec/06 §9`).
+///
+/// How many must answer depends on what the writer remembers: all replicas, because its newest record may
+/// be at any one alone; or as many as reveal what a quorum holds, when it remembers its newest record and
+/// they name no newer one. An answer counts when its replica gives out itself what it names, so that one
+/// that invents a head stops nobody as long as others answer.
 ///
 /// The caller still has to see that its remembered head, when it is older, lies on the chain of the
 /// one returned: its verifier, which applies the records between, does that.
@@ -230,26 +262,60 @@ pub enum NotResumed {
 /// The writer must not write, and why.
 pub fn resume_head(
     writer: &WriterId,
-    remembered: Option<Head>,
+    remembered: Remembered,
     config: &Config,
     statements: &[Signed<HeadsStatement>],
     question: &Question,
-    mut fetch: impl FnMut(&Head) -> Fetched,
+    mut fetch: impl FnMut(&Principal, &Head) -> Fetched,
 ) -> Result<Option<Head>, NotResumed> {
-    let need = config.answers().ok_or(NotFresh::NoQuorum)?;
+    let quorum = config.answers().ok_or(NotFresh::NoQuorum)?;
     let (answers, mut uncounted) = answers(config, statements, question);
-    let mut counted = 0;
-    // By seq, then hash: the newest last.
-    let mut named = BTreeSet::new();
+    let mut counted = answers.len();
+    let mut named: BTreeMap<Head, Vec<Principal>> = BTreeMap::new();
+    let mut newer = None;
     for (replica, pages) in &answers {
         let mut speaking = pages.iter().filter(|page| page.covers(writer)).peekable();
         if speaking.peek().is_none() {
             uncounted.push((*replica, Uncounted::Pages));
+            counted -= 1;
             continue;
         }
-        counted += 1;
-        named.extend(speaking.filter_map(|page| page.head_of(writer)));
+        newer = newer.or_else(|| pages.iter().find_map(|page| other_config(config, page)));
+        if let Some(head) = speaking.find_map(|page| page.head_of(writer)) {
+            named.entry(head).or_default().push(*replica);
+        }
     }
+    // What the answers say of quorums and replicas, a newer configuration may take back.
+    if let Some(gap) = newer {
+        let missing = vec![gap];
+        return Err(NotFresh::Behind { missing, uncounted }.into());
+    }
+    let mut found: Option<Head> = None;
+    for (head, replicas) in named.iter().rev() {
+        if found.is_some_and(|found| head.seq < found.seq) {
+            break;
+        }
+        let mut right = false;
+        for replica in replicas {
+            if fetch(replica, head) == Fetched::Right {
+                right = true;
+            } else {
+                uncounted.push((*replica, Uncounted::Withheld { head: *head }));
+                counted -= 1;
+            }
+        }
+        match found {
+            Some(first) if right => return Err(forked(&first, head)),
+            None if right => found = Some(*head),
+            _ => {}
+        }
+    }
+    let (need, remembered) = match remembered {
+        Remembered::Newest(remembered) if seq(found) <= seq(remembered) => (quorum, remembered),
+        Remembered::Newest(remembered) | Remembered::Perhaps(remembered) => {
+            (config.replicas().len(), remembered)
+        }
+    };
     if counted < need {
         return Err(NotFresh::TooFew {
             need,
@@ -258,21 +324,9 @@ pub fn resume_head(
         }
         .into());
     }
-    let mut found: Option<Head> = None;
-    for head in named.iter().rev() {
-        if found.is_some_and(|found| head.seq < found.seq) {
-            break;
-        }
-        match (fetch(head), found) {
-            (Fetched::Unreachable, _) => return Err(NotResumed::Unreachable { head: *head }),
-            (Fetched::Wrong, _) => {}
-            (Fetched::Right, None) => found = Some(*head),
-            (Fetched::Right, Some(first)) => return Err(forked(&first, head)),
-        }
-    }
     match (remembered, found) {
-        (Some(remembered), found) if found.is_none_or(|found| found.seq < remembered.seq) => {
-            let found = found.map(|head| head.seq);
+        (Some(remembered), found) if seq(found) < Some(remembered.seq) => {
+            let found = seq(found);
             Err(NotResumed::RolledBack { remembered, found })
         }
         (Some(first), Some(second)) if first.seq == second.seq && first != second => {
@@ -280,6 +334,23 @@ pub fn resume_head(
         }
         (_, found) => Ok(found),
     }
+}
+
+fn seq(head: Option<Head>) -> Option<u64> {
+    head.map(|head| head.seq)
+}
+
+/// The config head that a page names, when the configuration here does not contain it.
+fn other_config(config: &Config, page: &HeadsStatement) -> Option<Gap> {
+    let theirs = page.config?;
+    (config.hash_at(theirs.seq) != Some(theirs.hash)).then(|| Gap {
+        have: seq(config.head()),
+        need: Head {
+            writer: config.owner(),
+            seq: theirs.seq,
+            hash: theirs.hash,
+        },
+    })
 }
 
 fn forked(first: &Head, second: &Head) -> NotResumed {
@@ -360,21 +431,32 @@ fn whole(pages: &[Verified<HeadsStatement>]) -> Result<Vec<&Verified<HeadsStatem
     }
 }
 
-/// Whether the state has every head of the page; notes those it lacks.
+/// What a caller asks about.
+struct State<'a> {
+    verifier: &'a Verifier,
+    history: &'a dyn History,
+    refused: &'a [WriterId],
+}
+
+/// Whether the state has every head of the page; notes those it lacks, and the writers that are left out.
 fn contains(
-    verifier: &Verifier,
+    state: &State<'_>,
     page: &HeadsStatement,
-    history: &dyn History,
     missing: &mut BTreeMap<WriterId, Gap>,
+    except: &mut BTreeSet<WriterId>,
 ) -> Result<(), Uncounted> {
-    let owner = verifier.metadata().owner_id();
+    let verifier = state.verifier;
     let config = page.config.map(|config| Head {
-        writer: owner,
+        writer: verifier.metadata().owner_id(),
         seq: config.seq,
         hash: config.hash,
     });
     let mut ahead = false;
     for theirs in config.iter().chain(&page.heads) {
+        if state.leaves_out(&theirs.writer) {
+            except.insert(theirs.writer);
+            continue;
+        }
         let chain = verifier.chain(&theirs.writer);
         let through = chain.map_or_else(
             || verifier.config().through(&theirs.writer),
@@ -399,10 +481,13 @@ fn contains(
             }
             continue;
         }
-        let ours = verifier.hash_at(verifier.config(), &theirs.writer, theirs.seq, history);
+        // The owner decided which record is at a cut; a replica that names another has not heard of it.
+        let cut = through == Through::Last(need);
+        let ours = verifier.hash_at(&theirs.writer, theirs.seq, state.history);
         if let Some(ours) = ours
             && ours != theirs.hash
             && need == theirs.seq
+            && !cut
         {
             return Err(Uncounted::Conflict {
                 ours,
@@ -411,6 +496,18 @@ fn contains(
         }
     }
     if ahead { Err(Uncounted::Ahead) } else { Ok(()) }
+}
+
+impl State<'_> {
+    /// Whether nothing can be said about this writer, and the others do not depend on it.
+    fn leaves_out(&self, writer: &WriterId) -> bool {
+        let config = self.verifier.config();
+        let other = config.last(writer).is_some_and(|last| {
+            let ours = self.verifier.hash_at(writer, last.seq, self.history);
+            ours.is_some_and(|ours| ours != last.hash)
+        });
+        other || self.verifier.undecided(writer) || self.refused.contains(writer)
+    }
 }
 
 #[cfg(test)]

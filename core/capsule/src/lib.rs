@@ -57,7 +57,7 @@ pub use certificate::{
 pub use config::{
     ADMITTED_MAX, CERTIFIERS_MAX, CHANGES_BYTES_MAX, CHANGES_MAX, CODES_MAX,
     CONFIG_GENERATIONS_MAX, CONFIG_RECORDS_MAX, Change, Config, ConfigError, FORMER_CERTIFIERS_MAX,
-    KEEP_MAX, KEPT_WRITERS_MAX, Quorum, REPLICAS_MAX, REVOKED_MAX, TEXT_BYTES_MAX, Through,
+    KEEP_MAX, KEPT_WRITERS_MAX, Last, Quorum, REPLICAS_MAX, REVOKED_MAX, TEXT_BYTES_MAX, Through,
     WITNESSES_MAX, decode_changes, encode_changes,
 };
 pub use durability::{Durability, NotCounted, ParseDurabilityError, Reached, judge};
@@ -66,7 +66,8 @@ pub use export::{
 };
 pub use fork::{FORK_PROOF_BYTES_MAX, Fork, ForkError, ForkProof};
 pub use freshness::{
-    AT_GRACE, Fetched, Freshness, NotFresh, NotResumed, Question, Uncounted, fresh, resume_head,
+    AT_GRACE, Fetched, Freshness, NotFresh, NotResumed, Question, Remembered, Uncounted, fresh,
+    resume_head,
 };
 pub use heads::{ConfigHead, HEADS_MAX, HeadsStatement, Nonce};
 pub use key::{PublicKey, WriterKey};
@@ -90,7 +91,7 @@ pub use skip::SkipLevels;
 pub use slice::{SliceError, open_slice, slice};
 pub use suite::{PIECE_BYTES, Suite};
 pub use verifier::{
-    ARRIVAL_GRACE, Applied, Chain, Context, Gap, History, NoHistory, Refused, Verified, Verifier,
-    VerifierPolicy, WANTED_MAX, WRITERS_MAX,
+    ARRIVAL_GRACE, Applied, CLOCK_AHEAD_MAX, Chain, Context, Contradiction, FORKS_MAX, Gap,
+    History, NoHistory, Refused, Verified, Verifier, VerifierPolicy, WRITERS_MAX,
 };
 pub use writer::{WriteError, Writer};

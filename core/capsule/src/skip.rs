@@ -66,6 +66,19 @@ impl SkipLevels {
             .collect()
     }
 
+    /// Header hash at `seq`, where it is among those that are kept.
+    #[must_use]
+    pub fn hash_at(&self, seq: u64) -> Option<Digest> {
+        let newest = self.next.checked_sub(1)?;
+        if seq == 0 {
+            return self.first;
+        }
+        let kept = |level: &usize| newest >> level << level == seq;
+        (0..self.levels.len())
+            .find(kept)
+            .map(|level| self.levels[level])
+    }
+
     /// Whether `skips` are the pointers of the next record; without allocating.
     #[must_use]
     pub fn are(&self, skips: &[Digest]) -> bool {
@@ -118,6 +131,9 @@ mod tests {
             }
             let prev = seq.checked_sub(1).map(hash);
             assert_eq!(levels.newest(), prev);
+            let known = (0..seq).filter(|at| levels.hash_at(*at) == Some(hash(*at)));
+            let said = (0..seq).filter(|at| levels.hash_at(*at).is_some());
+            assert!(seq > 70 || (known.eq(said) && levels.hash_at(seq).is_none()));
             levels.push(seq, hash(seq));
         }
         assert!(levels.levels.len() == 12, "2^11 is the largest below 3000");

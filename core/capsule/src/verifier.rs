@@ -27,33 +27,32 @@ mod rules;
 mod verified;
 
 use core::ops::Bound;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bield_envelope::{Digest, Time};
 
 pub use self::chain::Chain;
 pub use self::refused::Refused;
-pub use self::rules::ARRIVAL_GRACE;
+pub use self::rules::{ARRIVAL_GRACE, CLOCK_AHEAD_MAX};
 use self::rules::{Effect, State};
+use self::verified::Folded;
 pub use self::verified::{Applied, Verified};
 use crate::{
-    Config, Fork, ForkError, ForkProof, Head, Kind, Metadata, PublicKey, Received, Through,
-    WriterId,
+    Config, Fork, ForkError, ForkProof, Head, Kind, Last, Metadata, Received, Through, WriterId,
 };
 
 /// Most writers of a capsule unless policy says otherwise: 64 MiB of chains.
 pub const WRITERS_MAX: usize = 65_536;
 
-/// Most writers whose missing records are remembered. Beyond it [`Verifier::missing`] is a hint; the
-/// heads that replicas state are the complete list.
-pub const WANTED_MAX: usize = 65_536;
+/// Most forks that are remembered of writers that have no chain here: 4 MiB.
+pub const FORKS_MAX: usize = 65_536;
 
 /// What a verifier accepts beyond the rules of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VerifierPolicy {
     /// Certificates whose evidence came from a software TEE count.
     pub allow_simulated: bool,
-    /// Most writers.
+    /// Most writers of whose records any count.
     pub writers_max: usize,
 }
 
@@ -69,8 +68,8 @@ impl Default for VerifierPolicy {
 /// What the caller knows when a record comes in.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// When it arrived, by the verifier's own clock: certificates that ended admit nothing new. `None`
-    /// where that says nothing, as in an old export.
+    /// When its writer sent it here, by the verifier's own clock: certificates that ended admit nothing
+    /// new. `None` where that says nothing, as in an old export, or from another replica.
     pub arrived: Option<Time>,
     /// The records applied so far.
     pub history: &'a dyn History,
@@ -110,6 +109,17 @@ pub struct Gap {
     pub need: Head,
 }
 
+/// An author names another record as parent than the one here: it saw the other side of a fork, or lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// Whose record names it.
+    pub by: WriterId,
+    /// What is named.
+    pub parent: Head,
+    /// What is here in its place.
+    pub known: Digest,
+}
+
 /// Everything that is known about one capsule's chains.
 #[derive(Clone, Debug)]
 pub struct Verifier {
@@ -118,7 +128,10 @@ pub struct Verifier {
     config: Config,
     /// The config chain is among them.
     chains: BTreeMap<WriterId, Chain>,
-    wanted: BTreeMap<WriterId, Head>,
+    /// Chains of which anything counts, without the config chain.
+    counting: usize,
+    /// The lowest position known to have two records.
+    forks: BTreeMap<WriterId, u64>,
 }
 
 impl Verifier {
@@ -130,7 +143,8 @@ impl Verifier {
             metadata,
             policy,
             chains: BTreeMap::new(),
-            wanted: BTreeMap::new(),
+            counting: 0,
+            forks: BTreeMap::new(),
         }
     }
 
@@ -147,16 +161,21 @@ impl Verifier {
     /// # Errors
     /// As [`Verifier::verify`].
     pub fn verify_in(&self, record: Received, context: &Context<'_>) -> Result<Verified, Refused> {
-        let chain = self.chains.get(&record.header().writer);
         let state = State {
             config: &self.config,
-            chain,
+            chain: self.chains.get(&record.header().writer),
         };
-        let effect = self.judge(&state, &record, context)?;
-        self.check_signature(&effect, chain, &record)?;
+        let folded = match self.judge(&state, &record, context, true)? {
+            Effect::Configures(after) => Some(Box::new(Folded {
+                before: self.config.head(),
+                after: *after,
+            })),
+            _ => None,
+        };
         Ok(Verified {
             record,
             signature_checked: true,
+            folded,
         })
     }
 
@@ -183,8 +202,9 @@ impl Verifier {
             return Ok(Vec::new());
         };
         let mut chain = self.chains.get(&writer).cloned();
-        let mut changed = None;
-        let mut verified = Vec::with_capacity(run.len());
+        let mut changed: Option<Box<Config>> = None;
+        let mut before = self.config.head();
+        let mut verified: Vec<Verified> = Vec::with_capacity(run.len());
         let newest = run.len() - 1;
         for (index, record) in run.into_iter().enumerate() {
             let at = |refused| (index, refused);
@@ -196,22 +216,27 @@ impl Verifier {
                 config: changed.as_deref().unwrap_or(&self.config),
                 chain: chain.as_ref(),
             };
-            let effect = self.judge(&state, &record, context).map_err(at)?;
             let signature_checked =
                 index == newest || matches!(record.header().kind, Kind::Open | Kind::Config);
-            if signature_checked {
-                self.check_signature(&effect, chain.as_ref(), &record)
-                    .map_err(at)?;
-            }
+            let effect = self
+                .judge(&state, &record, context, signature_checked)
+                .map_err(at)?;
             let after = self.extended(chain, &effect, &record, signature_checked);
             chain = Some(after);
             if let Effect::Configures(config) = effect {
+                before = state_head(changed.as_deref(), &self.config);
                 changed = Some(config);
             }
             verified.push(Verified {
                 record,
                 signature_checked,
+                folded: None,
             });
+        }
+        // Only of the newest: what the others make of the configuration would add up.
+        if let (Some(last), Some(after)) = (verified.last_mut(), changed) {
+            let after = *after;
+            last.folded = Some(Box::new(Folded { before, after }));
         }
         Ok(verified)
     }
@@ -222,7 +247,16 @@ impl Verifier {
     /// # Errors
     /// The record is no longer the next of its chain, or a revocation came first.
     pub fn apply(&mut self, verified: Verified) -> Result<Applied, Refused> {
-        self.take(verified.record, verified.signature_checked)
+        let Verified {
+            record,
+            signature_checked,
+            folded,
+        } = verified;
+        self.take(&record, signature_checked, folded)?;
+        Ok(Applied {
+            record,
+            signature_checked,
+        })
     }
 
     /// Takes back a record that this verifier's own process stored after applying it. **No signature is
@@ -232,19 +266,51 @@ impl Verifier {
     /// # Errors
     /// As [`Verifier::verify`], but for the signature.
     pub fn restore_own(&mut self, record: Received) -> Result<Applied, Refused> {
-        self.take(record, true)
+        self.take(&record, true, None)?;
+        Ok(Applied {
+            record,
+            signature_checked: false,
+        })
     }
 
-    /// Remembers that a writer told two stories: nothing that follows from it is accepted until the
-    /// owner cuts its chain before the fork (`spec/06 §5`).
+    /// Remembers that a writer told two stories: nothing from there on is accepted until the owner names
+    /// the last record that stays (`spec/06 §5`). It does not matter whether the chain is here yet. A
+    /// verifier that starts again is told again, from the proofs that its caller keeps.
     ///
     /// # Errors
-    /// The proof proves nothing, or is about a capsule or writer that is not known here.
+    /// The proof proves nothing, is about another capsule, or there is no room for one about a writer that
+    /// has no chain here.
     pub fn mark_forked(&mut self, proof: &ForkProof) -> Result<Fork, ForkError> {
         let fork = proof.verify(&self.metadata.name())?;
-        let chain = self.chains.get_mut(&fork.writer);
-        chain.ok_or(ForkError::Key)?.mark_forked(fork.seq);
+        let known = self.forks.contains_key(&fork.writer)
+            || self.chains.contains_key(&fork.writer)
+            || self.config.is_owner(&fork.writer);
+        if !known && self.forks.len() >= FORKS_MAX {
+            return Err(ForkError::Full { max: FORKS_MAX });
+        }
+        let seq = self.forks.entry(fork.writer).or_insert(fork.seq);
+        *seq = fork.seq.min(*seq);
         Ok(fork)
+    }
+
+    /// The lowest position of a writer that is known to have two records.
+    #[must_use]
+    pub fn forked(&self, writer: &WriterId) -> Option<u64> {
+        self.forks.get(writer).copied()
+    }
+
+    /// Tells which record a chain has where a revocation cut it below its tip, see
+    /// [`Chain::unchecked_cut`]: a chain that has another one than the owner named counts for nothing.
+    /// `stored` is the caller's own, from its storage of applied records.
+    pub fn compare_cut(&mut self, stored: Head) {
+        let asked = |chain: &&mut Chain| {
+            let last = chain.unchecked_cut(&self.config);
+            last.is_some_and(|last| last.seq == stored.seq)
+        };
+        if let Some(chain) = self.chains.get_mut(&stored.writer).filter(asked) {
+            chain.remember(stored.into());
+            self.settle();
+        }
     }
 
     /// The capsule.
@@ -286,65 +352,114 @@ impl Verifier {
             .map(|(_, chain)| chain)
     }
 
-    /// The newest records that count, ascending by writer: without the config chain (see
-    /// [`Config::head`]), and without chains that were cut below their tip by a revocation.
+    /// The newest records that count, ascending by writer, for a join to name: without the config chain
+    /// (see [`Config::head`]), and without chains that are known to be forked and that the owner has not
+    /// cut yet. A chain that was cut below its tip ends where the owner said.
     pub fn heads(&self) -> impl Iterator<Item = Head> {
-        self.chains()
-            .filter(|chain| chain.through(&self.config).includes(chain.tip().seq))
-            .map(Chain::tip)
+        self.stated_after(None)
+            .filter(|head| !self.undecided(&head.writer))
     }
 
-    /// Records that applied records name as parents and that are not here, ascending by writer; what
-    /// was cut off is not missed.
+    /// The heads a replica states to others, of writers after `after`, ascending: of all chains of which
+    /// anything counts the newest record that does (`spec/06 §9`).
+    pub fn stated_after(&self, after: Option<WriterId>) -> impl Iterator<Item = Head> {
+        self.chains_after(after)
+            .filter_map(|chain| self.head_of(chain))
+    }
+
+    /// Records that the newest joins of chains that count name as parents and that are not here, ascending
+    /// by writer and position; what was cut off is not missed. Nothing is remembered of them: what a
+    /// writer invented is gone when its chain counts no more, or names others.
     pub fn missing(&self) -> impl Iterator<Item = Gap> {
-        let counts = |head: &&Head| self.config.through(&head.writer).includes(head.seq);
-        self.wanted.values().filter(counts).map(|need| Gap {
-            have: self.chains.get(&need.writer).map(|chain| chain.tip().seq),
-            need: *need,
+        let have = |writer: &WriterId| match self.config.is_owner(writer) {
+            true => self.config.head().map(|head| head.seq),
+            false => self.chains.get(writer).map(|chain| chain.tip().seq),
+        };
+        let named: BTreeSet<Head> = self.parents().map(|(_, parent)| parent).collect();
+        named.into_iter().filter_map(move |need| {
+            let have = have(&need.writer);
+            (have < Some(need.seq)).then_some(Gap { have, need })
         })
     }
 
-    /// The heads a replica states to others, of writers after `after`, ascending: the tips of all chains
-    /// of which anything counts (`spec/06 §9`).
-    pub fn stated_after(&self, after: Option<WriterId>) -> impl Iterator<Item = Head> {
-        self.chains_after(after)
-            .filter(|chain| chain.through(&self.config) != Through::Nothing)
-            .map(Chain::tip)
+    /// Parents that are named by the newest joins of chains that count, where another record is here: a
+    /// fact to look into, and no reason to refuse anybody. `history` gives hashes below the tips.
+    pub fn contradictions(&self, history: &dyn History) -> impl Iterator<Item = Contradiction> {
+        self.parents().filter_map(move |(by, parent)| {
+            let known = self.hash_at(&parent.writer, parent.seq, history)?;
+            (known != parent.hash).then_some(Contradiction { by, parent, known })
+        })
+    }
+
+    /// What the newest joins of chains that count name, without what was cut off.
+    fn parents(&self) -> impl Iterator<Item = (WriterId, Head)> {
+        let joins = self.chains().filter_map(|chain| {
+            let (seq, parents) = chain.joined()?;
+            let counts = chain.through(&self.config).includes(seq);
+            counts.then_some((chain.writer(), parents))
+        });
+        joins.flat_map(|(by, parents)| {
+            let stays = |parent: &Head| self.config.through(&parent.writer).includes(parent.seq);
+            let parents = parents.into_iter().filter(move |parent| stays(parent));
+            parents.map(move |parent| (by, parent))
+        })
+    }
+
+    /// The newest record of a chain that counts.
+    fn head_of(&self, chain: &Chain) -> Option<Head> {
+        let tip = chain.tip();
+        if chain.through(&self.config) == Through::Nothing {
+            return None;
+        }
+        Some(match self.config.last(&tip.writer) {
+            Some(Last { seq, hash }) if seq <= tip.seq => Head { seq, hash, ..tip },
+            _ => tip,
+        })
+    }
+
+    /// Whether it is not known which records of a forked chain stay: the owner has not said so, or the
+    /// chain here has not come to the record that it named.
+    pub(crate) fn undecided(&self, writer: &WriterId) -> bool {
+        let Some(fork) = self.forked(writer) else {
+            return false;
+        };
+        let tip = self.chains.get(writer).map(|chain| chain.tip().seq);
+        match (self.config.through(writer), self.config.last(writer)) {
+            (Through::Nothing, _) => false,
+            (_, Some(last)) => tip >= Some(fork) && tip < Some(last.seq),
+            (_, None) => true,
+        }
+    }
+
+    /// Counts anew which chains count, after the configuration changed.
+    fn settle(&mut self) {
+        self.counting = 0;
+        for (writer, chain) in &mut self.chains {
+            if self.config.is_owner(writer) {
+                continue;
+            }
+            if chain.through(&self.config) == Through::Nothing {
+                chain.shrink();
+            } else {
+                self.counting += 1;
+            }
+        }
     }
 
     /// Header hash of an applied record, where it is known.
     pub(crate) fn hash_at(
         &self,
-        config: &Config,
         writer: &WriterId,
         seq: u64,
         history: &dyn History,
     ) -> Option<Digest> {
-        if config.is_owner(writer) {
-            return config.hash_at(seq);
+        if self.config.is_owner(writer) {
+            return self.config.hash_at(seq);
         }
         let chain = self.chains.get(writer);
         chain
             .and_then(|chain| chain.hash_at(seq))
             .or_else(|| history.hash_at(writer, seq))
-    }
-
-    fn check_signature(
-        &self,
-        effect: &Effect,
-        chain: Option<&Chain>,
-        record: &Received,
-    ) -> Result<(), Refused> {
-        let key = self.key(effect, chain);
-        record.verify_signature(key).map_err(|_| Refused::Signature)
-    }
-
-    fn key<'a>(&'a self, effect: &'a Effect, chain: Option<&'a Chain>) -> &'a PublicKey {
-        match (effect, chain) {
-            (Effect::Opens(opening), _) => opening.key(),
-            (_, Some(chain)) => chain.key(),
-            (_, None) => self.metadata.owner(),
-        }
     }
 
     fn extended(
@@ -368,53 +483,43 @@ impl Verifier {
         }
     }
 
-    fn take(&mut self, record: Received, signature_checked: bool) -> Result<Applied, Refused> {
+    fn take(
+        &mut self,
+        record: &Received,
+        signature_known: bool,
+        folded: Option<Box<Folded>>,
+    ) -> Result<(), Refused> {
         let writer = record.header().writer;
+        let context = Context::default();
         let state = State {
             config: &self.config,
             chain: self.chains.get(&writer),
         };
-        let effect = self.judge(&state, &record, &Context::default())?;
+        let effect = match folded {
+            Some(folded) if folded.before == self.config.head() => {
+                self.fits(&state, record, &context)?;
+                Effect::Configures(Box::new(folded.after))
+            }
+            _ => self.judge(&state, record, &context, false)?,
+        };
         if let Some(chain) = self.chains.get_mut(&writer) {
-            chain.extend(&record, signature_checked);
+            chain.extend(record, signature_known);
         } else {
-            let chain = self.extended(None, &effect, &record, signature_checked);
+            let chain = self.extended(None, &effect, record, signature_known);
+            self.counting += usize::from(!self.config.is_owner(&writer));
             self.chains.insert(writer, chain);
         }
         if let Effect::Configures(config) = effect {
             self.config = *config;
+            self.settle();
         }
-        self.want(&record);
-        Ok(Applied {
-            record,
-            signature_checked,
-        })
+        Ok(())
     }
+}
 
-    /// Notes the parents that are not here, and that this record is.
-    fn want(&mut self, record: &Received) {
-        let header = record.header();
-        if self
-            .wanted
-            .get(&header.writer)
-            .is_some_and(|want| want.seq <= header.seq)
-        {
-            self.wanted.remove(&header.writer);
-        }
-        for parent in &header.parents {
-            let here = self.chains.get(&parent.writer);
-            if here.is_some_and(|chain| chain.tip().seq >= parent.seq) {
-                continue;
-            }
-            let room = self.wanted.len() < WANTED_MAX;
-            match self.wanted.get_mut(&parent.writer) {
-                Some(want) if want.seq < parent.seq => *want = *parent,
-                Some(_) => {}
-                None if room => drop(self.wanted.insert(parent.writer, *parent)),
-                None => {}
-            }
-        }
-    }
+/// The newest config record of the state in the middle of a run.
+fn state_head(changed: Option<&Config>, start: &Config) -> Option<Head> {
+    changed.unwrap_or(start).head()
 }
 
 #[cfg(test)]

@@ -143,10 +143,10 @@ impl From<Refused> for Refusal {
         let status = match slug {
             // The record and what is here do not fit together (yet).
             "gap" | "config-gap" | "prev" | "earlier" | "known" | "conflict" | "forked"
-            | "parent-conflict" => 409,
+            | "other-config" => 409,
             // The writer may not.
-            "not-admitted" | "revoked" | "simulated" | "certificate" | "closed" | "owner-kind"
-            | "writers" => 403,
+            "not-admitted" | "revoked" | "other-last" | "simulated" | "certificate" | "closed"
+            | "owner-kind" | "writers" => 403,
             // The record is wrong in itself.
             _ => 422,
         };

@@ -252,6 +252,7 @@ impl Replica {
             }
             log.published = Some(published);
         }
+        compare_cuts(&mut verifier, &places, &log);
         let forks = Forks::load(&*storage, &capsule).map_err(item("fork proofs", capsule))?;
         for proof in forks.proofs() {
             freeze(&mut verifier, proof);
@@ -340,6 +341,9 @@ impl Replica {
         let applied = self.verifier.apply(verified);
         let applied = applied.expect("verified against this state a moment ago");
         debug_assert_eq!(applied.record().head(), head);
+        if self.verifier.config().is_owner(&head.writer) {
+            compare_cuts(&mut self.verifier, &self.places, &self.log);
+        }
         assert_eq!(
             self.log.push(head.hash),
             index,
@@ -762,6 +766,21 @@ fn restore(
     log.push(head.hash);
     places.entry(head.writer).or_default().push(index);
     Ok(())
+}
+
+/// Tells the verifier which records are where the owner cut chains: it keeps no hashes below the tips.
+fn compare_cuts(verifier: &mut Verifier, places: &HashMap<WriterId, Vec<u64>>, log: &Log) {
+    let asked = |chain: &Chain| {
+        let last = chain.unchecked_cut(verifier.config())?;
+        let writer = chain.writer();
+        let index = *places.get(&writer)?.get(usize::try_from(last.seq).ok()?)?;
+        let (seq, hash) = (last.seq, log.hash(index)?);
+        Some(Head { writer, seq, hash })
+    };
+    let stored: Vec<Head> = verifier.chains().filter_map(asked).collect();
+    for head in stored {
+        verifier.compare_cut(head);
+    }
 }
 
 fn freeze(verifier: &mut Verifier, proof: &ForkProof) {

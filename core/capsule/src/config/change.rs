@@ -3,7 +3,7 @@
 use bield_envelope::{Digest, Principal, wire};
 use minicbor::{Decode, Encode};
 
-use crate::{ConfigError, PublicKey, WriterId};
+use crate::{ConfigError, Head, PublicKey, WriterId};
 
 /// Most changes in one config record.
 pub const CHANGES_MAX: usize = 256;
@@ -36,20 +36,21 @@ pub enum Change {
     /// A writer without a certificate: its public key. [`Change::admit`] makes it.
     #[n(2)]
     Admit(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
-    /// Records of this writer after `last` are refused; all of them when there is no `last`.
+    /// Records of this writer after `last` are refused, and so is another one in its place; all of
+    /// them when there is no `last`.
     #[n(3)]
     Revoke {
         /// Whose.
         #[n(0)]
         writer: WriterId,
-        /// The last position that stays.
+        /// The last record that stays.
         #[cbor(
             n(1),
             encode_with = "encode_last",
             decode_with = "decode_last",
             is_nil = "never"
         )]
-        last: Option<u64>,
+        last: Option<Last>,
     },
     /// From here on records are sealed under this generation.
     #[n(4)]
@@ -108,6 +109,27 @@ pub enum Change {
     },
 }
 
+/// The last record of a chain that stays: named by hash, because a writer that forked its chain has two
+/// for one position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Last {
+    /// Position.
+    #[n(0)]
+    pub seq: u64,
+    /// Header hash there.
+    #[n(1)]
+    pub hash: Digest,
+}
+
+impl From<Head> for Last {
+    fn from(head: Head) -> Self {
+        Self {
+            seq: head.seq,
+            hash: head.hash,
+        }
+    }
+}
+
 impl Change {
     /// Admits the holder of this key.
     #[must_use]
@@ -143,29 +165,29 @@ struct Changes(#[cbor(n(0), decode_with = "wire::at_most::<CHANGES_MAX, _, _>")]
 
 /// An explicit null: fields of an array keep their places.
 fn encode_last<C, W: minicbor::encode::Write>(
-    last: &Option<u64>,
+    last: &Option<Last>,
     e: &mut minicbor::Encoder<W>,
-    _: &mut C,
+    context: &mut C,
 ) -> Result<(), minicbor::encode::Error<W::Error>> {
     match last {
-        Some(last) => e.u64(*last)?.ok(),
+        Some(last) => last.encode(e, context),
         None => e.null()?.ok(),
     }
 }
 
 /// Keeps the derived encoder from leaving a trailing null out.
-const fn never(_: &Option<u64>) -> bool {
+const fn never(_: &Option<Last>) -> bool {
     false
 }
 
 fn decode_last<C>(
     d: &mut minicbor::Decoder<'_>,
-    _: &mut C,
-) -> Result<Option<u64>, minicbor::decode::Error> {
+    context: &mut C,
+) -> Result<Option<Last>, minicbor::decode::Error> {
     if d.datatype()? == minicbor::data::Type::Null {
         return d.null().map(|()| None);
     }
-    d.u64().map(Some)
+    Last::decode(d, context).map(Some)
 }
 
 fn encode_codes<C, W: minicbor::encode::Write>(
@@ -205,7 +227,10 @@ mod tests {
             Change::Admit(vec![3; 32]),
             Change::Revoke {
                 writer,
-                last: Some(7),
+                last: Some(Last {
+                    seq: 7,
+                    hash: Digest::from_bytes([5; 32]),
+                }),
             },
             Change::Revoke { writer, last: None },
             Change::Generation {

@@ -1,13 +1,15 @@
 //! One change after the other: the rules of `spec/06 §5`, and what contradicts them.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bield_envelope::Principal;
 
 use super::{
     ADMITTED_MAX, CERTIFIERS_MAX, CONFIG_GENERATIONS_MAX, Change, Config, ConfigError,
-    FORMER_CERTIFIERS_MAX, Former, Generation, KEPT_WRITERS_MAX, Quorum, REPLICAS_MAX, REVOKED_MAX,
-    TEXT_BYTES_MAX, WITNESSES_MAX,
+    FORMER_CERTIFIERS_MAX, Former, Generation, KEPT_WRITERS_MAX, Last, Quorum, REPLICAS_MAX,
+    REVOKED_MAX, TEXT_BYTES_MAX, WITNESSES_MAX,
 };
 use crate::{CODE_BYTES_MAX, PublicKey, WriterId};
 
@@ -24,8 +26,9 @@ impl Config {
                     return Err(step.full("generations", CONFIG_GENERATIONS_MAX));
                 }
                 step.agrees(*number == self.generation() + 1, "generation out of order")?;
-                self.generations.push(Generation {
-                    from: self.records.len() as u64,
+                let from = self.records.len() as u64;
+                Arc::make_mut(&mut self.generations).push(Generation {
+                    from,
                     commitment: *commitment,
                     erased: false,
                 });
@@ -34,7 +37,7 @@ impl Config {
             Change::Erase(number) => {
                 let known = self.row(*number).is_some_and(|row| !row.erased);
                 step.agrees(known, "no such generation, or erased before")?;
-                self.generations[*number as usize - 1].erased = true;
+                Arc::make_mut(&mut self.generations)[*number as usize - 1].erased = true;
                 Ok(())
             }
             Change::Replica { principal, address } => {
@@ -42,11 +45,13 @@ impl Config {
                 if self.replicas.len() >= REPLICAS_MAX {
                     return Err(step.full("replicas", REPLICAS_MAX));
                 }
-                let new = self.replicas.insert(*principal, address.clone()).is_none();
+                let replicas = Arc::make_mut(&mut self.replicas);
+                let new = replicas.insert(*principal, address.clone()).is_none();
                 step.agrees(new, "a replica already")
             }
             Change::Unreplica(principal) => {
-                step.agrees(self.replicas.remove(principal).is_some(), "no such replica")
+                let known = Arc::make_mut(&mut self.replicas).remove(principal);
+                step.agrees(known.is_some(), "no such replica")
             }
             Change::Quorum {
                 replicas,
@@ -65,11 +70,16 @@ impl Config {
                 if self.witnesses.len() >= WITNESSES_MAX {
                     return Err(step.full("witnesses", WITNESSES_MAX));
                 }
-                let new = self.witnesses.insert(name.to_owned(), key.clone());
+                // Two names for one key would count one witness twice.
+                let mut others = self.witnesses.values();
+                let alone = !others.any(|other| material(other) == material(key));
+                step.agrees(alone, "a witness with this key already")?;
+                let new = Arc::make_mut(&mut self.witnesses).insert(name.to_owned(), key.clone());
                 step.agrees(new.is_none(), "a witness of this name already")
             }
             Change::Unwitness(name) => {
-                step.agrees(self.witnesses.remove(name).is_some(), "no such witness")
+                let known = Arc::make_mut(&mut self.witnesses).remove(name);
+                step.agrees(known.is_some(), "no such witness")
             }
             Change::Quota(bytes) => {
                 self.quota = Some(*bytes);
@@ -86,7 +96,8 @@ impl Config {
         if self.certifiers.len() >= CERTIFIERS_MAX {
             return Err(step.full("certifiers", CERTIFIERS_MAX));
         }
-        let new = self.certifiers.insert(*principal, None).is_none();
+        let certifiers = Arc::make_mut(&mut self.certifiers);
+        let new = certifiers.insert(*principal, None).is_none();
         step.agrees(new, "certified already")
     }
 
@@ -100,7 +111,7 @@ impl Config {
             keep.is_sorted_by(|a, b| a < b),
             "kept writers ascend, each once",
         )?;
-        let Some(codes) = self.certifiers.remove(principal) else {
+        let Some(codes) = Arc::make_mut(&mut self.certifiers).remove(principal) else {
             return Err(step.contradiction("no such certifier"));
         };
         if self.former.len() >= FORMER_CERTIFIERS_MAX {
@@ -111,7 +122,8 @@ impl Config {
             return Err(step.full("kept writers", KEPT_WRITERS_MAX));
         }
         let keep = keep.iter().copied().collect();
-        self.former.insert(*principal, Former { codes, keep });
+        let former = Arc::new(Former { codes, keep });
+        Arc::make_mut(&mut self.former).insert(*principal, former);
         Ok(())
     }
 
@@ -127,7 +139,7 @@ impl Config {
                 && codes.is_sorted_by(|a, b| a < b),
             "1 to 64 codes of at most 128 bytes ascend, each once",
         )?;
-        let Some(of) = self.certifiers.get_mut(principal) else {
+        let Some(of) = Arc::make_mut(&mut self.certifiers).get_mut(principal) else {
             return Err(step.contradiction("no such certifier"));
         };
         *of = Some(codes.iter().cloned().collect());
@@ -145,23 +157,28 @@ impl Config {
         if self.admitted.len() >= ADMITTED_MAX {
             return Err(step.full("admitted writers", ADMITTED_MAX));
         }
-        step.agrees(self.admitted.insert(writer), "admitted already")
+        let known = self.admitted.contains(&writer);
+        step.agrees(!known, "admitted already")?;
+        Arc::make_mut(&mut self.admitted).insert(writer);
+        Ok(())
     }
 
     fn revoke(
         &mut self,
         step: Step,
         writer: &WriterId,
-        last: Option<u64>,
+        last: Option<Last>,
     ) -> Result<(), ConfigError> {
         step.agrees(*writer != self.owner, "the owner cannot be revoked")?;
         // `None`, nothing stays, is stricter than any `Some`, and that is how options compare.
-        let stricter = self.revoked.get(writer).is_none_or(|before| last < *before);
+        let seq = |last: Option<Last>| last.map(|last| last.seq);
+        let before = self.revoked.get(writer).copied();
+        let stricter = before.is_none_or(|before| seq(last) < seq(before));
         step.agrees(stricter, "revoked already, no less strictly")?;
         if self.revoked.len() >= REVOKED_MAX && !self.revoked.contains_key(writer) {
             return Err(step.full("revoked writers", REVOKED_MAX));
         }
-        self.revoked.insert(*writer, last);
+        Arc::make_mut(&mut self.revoked).insert(*writer, last);
         Ok(())
     }
 }
@@ -180,6 +197,11 @@ fn witness_name(text: &str) -> Option<&str> {
         .map(|b| format!("{b:02x}"))
         .collect();
     (form && !name.is_empty() && !name.contains(forbidden) && id == written).then_some(name)
+}
+
+/// What is behind name and id in a verifier key: the key itself, in its one spelling.
+fn material(text: &str) -> Option<&str> {
+    text.splitn(3, '+').nth(2)
 }
 
 /// C2SP's type of a witness's key: `cosignature/v1`.

@@ -45,9 +45,10 @@ fn replica(byte: u8) -> Change {
 }
 
 fn revoke(byte: u8, last: Option<u64>) -> Change {
+    let hash = Digest::from_bytes([byte; 32]);
     Change::Revoke {
         writer: writer(byte),
-        last,
+        last: last.map(|seq| Last { seq, hash }),
     }
 }
 
@@ -70,9 +71,9 @@ fn witness(key: &str) -> Change {
 }
 
 /// A key of this name, as C2SP writes it; nobody holds the private half.
-fn verifier_key(name: &str) -> String {
+fn verifier_key(name: &str, key: u8) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let key = [&[4; 1], &[1; 32][..]].concat();
+    let key = [&[4; 1], &[key; 32][..]].concat();
     let text = [name.as_bytes(), b"\n", &key].concat();
     let id = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &text);
     let id = hex::encode(&id.as_ref()[..4]);
@@ -232,8 +233,7 @@ fn contradictions_and_broken_rules_are_refused_where_they_stand() {
 #[test]
 fn a_revoked_writer_is_not_admitted_afterwards() {
     let key = WriterKey::from_seed(Suite::Ed25519, Secret::from_bytes([9; 32])).unwrap();
-    let last = Some(3);
-    let writer = key.id();
+    let (last, writer) = (None, key.id());
     let refused = after(
         &config(),
         &[Change::Revoke { writer, last }, Change::admit(key.public())],
@@ -258,8 +258,37 @@ fn a_full_table_refuses_and_stays_as_it_was() {
     many(REPLICAS_MAX, replica);
     many(CERTIFIERS_MAX, |byte| Change::Certify(principal(byte)));
     many(WITNESSES_MAX, |byte| {
-        witness(&verifier_key(&format!("w{byte}")))
+        witness(&verifier_key(&format!("w{byte}"), byte))
     });
+}
+
+#[test]
+fn one_witness_does_not_count_twice_under_two_names() {
+    let first = after(&config(), &[witness(&verifier_key("a", 1))]).unwrap();
+    let refused = after(&first, &[witness(&verifier_key("b", 1))]);
+    assert!(matches!(refused, Err(ConfigError::Contradiction { .. })));
+    assert!(after(&first, &[witness(&verifier_key("b", 2))]).is_ok());
+    let again = [
+        Change::Unwitness("a".into()),
+        witness(&verifier_key("b", 1)),
+    ];
+    assert!(after(&first, &again).is_ok());
+}
+
+#[test]
+fn copies_keep_what_they_were_made_with() {
+    let mut config = config();
+    let digest = |n: u64| Digest::of("test", &[&n.to_be_bytes()]);
+    let mut copies = Vec::new();
+    for n in 0..1200 {
+        config = config.after(digest(n), &[Change::Quota(n)]).unwrap();
+        copies.push(config.clone());
+    }
+    for (n, copy) in (0u64..).zip(&copies) {
+        assert_eq!(copy.head().map(|head| head.hash), Some(digest(n)));
+        assert_eq!(copy.hash_at(n / 2), Some(digest(n / 2)));
+        assert_eq!((copy.hash_at(n + 1), copy.quota()), (None, Some(n)));
+    }
 }
 
 #[test]

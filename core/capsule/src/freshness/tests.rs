@@ -62,7 +62,7 @@ fn held(stage: &Stage) -> HeadsStatement {
 }
 
 fn ask(stage: &Stage, said: &[Signed<HeadsStatement>]) -> Result<Freshness, NotFresh> {
-    fresh(&stage.verifier, said, &question(), &NoHistory)
+    fresh(&stage.verifier, said, &question(), &NoHistory, &[])
 }
 
 #[test]
@@ -236,10 +236,8 @@ fn what_was_cut_off_is_not_missed_and_what_stays_is() {
     let (mut stage, mut author) = stage();
     let records = [author.data(), author.data()];
     let writer = author.id();
-    stage.configure(&[Change::Revoke {
-        writer,
-        last: Some(2),
-    }]);
+    let last = Some(records[0].head().into());
+    stage.configure(&[Change::Revoke { writer, last }]);
     // The replicas hold 3, which counts no more; 2 does, and is not here yet.
     let said = [1, 2].map(|by| signed(by, page(&stage, &[author.head()])));
     assert!(matches!(ask(&stage, &said), Err(NotFresh::Behind { .. })));
@@ -303,7 +301,16 @@ impl Resume {
         &self,
         remembered: Option<Head>,
         said: &[Signed<HeadsStatement>],
-        fetch: impl FnMut(&Head) -> Fetched,
+        mut fetch: impl FnMut(&Head) -> Fetched,
+    ) -> Result<Option<Head>, NotResumed> {
+        self.go_on(Remembered::Newest(remembered), said, |_, head| fetch(head))
+    }
+
+    fn go_on(
+        &self,
+        remembered: Remembered,
+        said: &[Signed<HeadsStatement>],
+        fetch: impl FnMut(&Principal, &Head) -> Fetched,
     ) -> Result<Option<Head>, NotResumed> {
         let config = self.stage.verifier.config();
         let writer = self.author.id();
@@ -322,9 +329,8 @@ fn a_writer_goes_on_from_the_newest_head_that_a_quorum_may_hold() {
         signed(2, page(&cast.stage, &[new])),
     ];
     let right = |_: &Head| Fetched::Right;
-    assert_eq!(cast.ask(Some(old), &said, right), Ok(Some(new)));
-    assert_eq!(cast.ask(None, &said, right), Ok(Some(new)));
-    // One that is named but is not a record of the chain is passed over.
+    assert_eq!(cast.ask(Some(new), &said, right), Ok(Some(new)));
+    // One that is named and not given out takes its replica's answer with it; others are enough.
     let wrong = |head: &Head| {
         if *head == new {
             Fetched::Wrong
@@ -332,19 +338,145 @@ fn a_writer_goes_on_from_the_newest_head_that_a_quorum_may_hold() {
             Fetched::Right
         }
     };
-    assert_eq!(cast.ask(Some(old), &said, wrong), Ok(Some(old)));
-    // One that cannot be fetched is not: it may be real.
-    let lost = |head: &Head| {
-        if *head == new {
-            Fetched::Unreachable
-        } else {
-            Fetched::Right
-        }
+    let few = cast.ask(Some(old), &said, wrong);
+    assert!(matches!(
+        few,
+        Err(NotResumed::NotFresh(NotFresh::TooFew { counted: 1, .. }))
+    ));
+    let three = [&said[..], &[signed(3, page(&cast.stage, &[old]))]].concat();
+    assert_eq!(cast.ask(Some(old), &three, wrong), Ok(Some(old)));
+}
+
+#[test]
+fn a_writer_that_may_have_forgotten_its_newest_record_asks_every_replica() {
+    let mut cast = Resume::new();
+    let old = cast.author.head();
+    cast.author.data();
+    // Its newest record reached one replica only, which does not answer.
+    let new = cast.author.head();
+    let two = [1, 2].map(|by| signed(by, page(&cast.stage, &[old])));
+    let right = |_: &Principal, _: &Head| Fetched::Right;
+    for remembered in [None, Some(old)].map(Remembered::Perhaps) {
+        let few = cast.go_on(remembered, &two, right);
+        let few = matches!(
+            few,
+            Err(NotResumed::NotFresh(NotFresh::TooFew { need: 3, .. }))
+        );
+        assert!(few);
+        let three = [&two[..], &[signed(3, page(&cast.stage, &[new]))]].concat();
+        assert_eq!(cast.go_on(remembered, &three, right), Ok(Some(new)));
+    }
+    // Its disk was set back: a replica has more than what it believes to be its newest.
+    let newer = [&two[..1], &[signed(3, page(&cast.stage, &[new]))]].concat();
+    let few = cast.go_on(Remembered::Newest(Some(old)), &newer, right);
+    assert!(matches!(
+        few,
+        Err(NotResumed::NotFresh(NotFresh::TooFew { need: 3, .. }))
+    ));
+}
+
+#[test]
+fn an_answer_under_another_configuration_stops_a_writer() {
+    let cast = Resume::new();
+    let old = cast.author.head();
+    let mut owner = cast.stage.owner.clone();
+    owner.configure(&[Change::Quota(1)]);
+    let named = |head: Head| HeadsStatement {
+        config: Some(crate::ConfigHead {
+            seq: head.seq,
+            hash: head.hash,
+        }),
+        ..page(&cast.stage, &[old])
     };
-    assert_eq!(
-        cast.ask(Some(old), &said, lost),
-        Err(NotResumed::Unreachable { head: new })
-    );
+    let other = Head {
+        hash: Digest::from_bytes([9; 32]),
+        ..cast.stage.owner.head()
+    };
+    for config in [owner.head(), other] {
+        let said = [
+            signed(1, page(&cast.stage, &[old])),
+            signed(2, named(config)),
+        ];
+        let Err(NotResumed::NotFresh(NotFresh::Behind { missing, .. })) =
+            cast.ask(Some(old), &said, |_| Fetched::Right)
+        else {
+            panic!("another configuration");
+        };
+        assert_eq!(missing[0].need, config);
+    }
+}
+
+#[test]
+fn a_forked_chain_is_left_out_and_listed_and_does_not_stop_the_others() {
+    let (mut stage, mut author) = stage();
+    let mut twin = author.clone();
+    let (ours, theirs) = (author.data(), twin.data_of(&[9; 40]));
+    stage.accept(ours.clone());
+    let key = author.key();
+    let heads = (ours.signed_head(), theirs.signed_head());
+    let metadata = stage.verifier.metadata();
+    let proof = crate::ForkProof::new(metadata, key.public(), heads.0, heads.1).unwrap();
+    author.data();
+    let ahead = [1, 2].map(|by| signed(by, page(&stage, &[author.head()])));
+    assert!(matches!(ask(&stage, &ahead), Err(NotFresh::Behind { .. })));
+    stage.verifier.mark_forked(&proof).unwrap();
+    assert_eq!(ask(&stage, &ahead).unwrap().except, [author.id()]);
+    // The owner keeps the other side: what is here counts no more, and that is said.
+    let last = Some(theirs.head().into());
+    let writer = author.id();
+    stage.configure(&[Change::Revoke { writer, last }]);
+    let said = [1, 2].map(|by| signed(by, page(&stage, &[theirs.head()])));
+    assert_eq!(ask(&stage, &said).unwrap().except, [writer]);
+    assert_eq!(stage.verifier.heads().count(), 0);
+}
+
+#[test]
+fn a_cut_is_compared_by_hash_wherever_storage_has_it() {
+    let (mut stage, mut author) = stage();
+    let mut twin = author.clone();
+    // Two sides from 2 on; the state has the first, to 7, and the replicas the second.
+    let first: Vec<_> = (0..6).map(|_| author.data()).collect();
+    let second: Vec<_> = (0..6).map(|_| twin.data_of(&[9; 40])).collect();
+    for record in &first {
+        stage.accept(record.clone());
+    }
+    let (writer, last) = (author.id(), second[1].head());
+    stage.configure(&[Change::Revoke {
+        writer,
+        last: Some(last.into()),
+    }]);
+    let chain = stage.verifier.chain(&writer).unwrap();
+    let cut = chain.unchecked_cut(stage.verifier.config());
+    assert_eq!(cut, Some(last.into()), "not known without storage");
+    struct Stored(Vec<crate::Received>);
+    impl History for Stored {
+        fn hash_at(&self, _: &WriterId, seq: u64) -> Option<Digest> {
+            let at = |record: &&crate::Received| record.header().seq == seq;
+            self.0.iter().find(at).map(crate::Received::hash)
+        }
+    }
+    let said = [1, 2].map(|by| signed(by, page(&stage, &[second[3].head()])));
+    let stored = Stored(first.clone());
+    let fresh = fresh(&stage.verifier, &said, &question(), &stored, &[]).unwrap();
+    assert_eq!(fresh.except, [writer]);
+    assert_eq!(stage.verifier.heads().collect::<Vec<_>>(), [last]);
+    stage.verifier.compare_cut(first[1].head());
+    assert_eq!(stage.verifier.heads().count(), 0, "the other side was cut");
+    assert_eq!(stage.verifier.stated_after(None).count(), 0);
+}
+
+#[test]
+fn a_writer_that_the_caller_refuses_does_not_stop_the_others() {
+    let (stage, author) = stage();
+    let stranger = Head {
+        writer: WriterId::from_bytes([8; 32]),
+        ..author.head()
+    };
+    let said = [1, 2].map(|by| signed(by, page(&stage, &[author.head(), stranger])));
+    assert!(matches!(ask(&stage, &said), Err(NotFresh::Behind { .. })));
+    let refused = [stranger.writer];
+    let fresh = fresh(&stage.verifier, &said, &question(), &NoHistory, &refused).unwrap();
+    assert_eq!(fresh.except, refused);
 }
 
 #[test]

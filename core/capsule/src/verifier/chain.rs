@@ -1,25 +1,32 @@
 //! What a verifier remembers of one writer: enough to judge the next record, and no record.
 
+use std::sync::Arc;
+
 use bield_envelope::{Digest, Verified};
 
 use crate::record::Received;
 use crate::{
-    CertificateError, Clock, Config, Head, Kind, PublicKey, Refused, SignedHead, SkipLevels,
-    Through, WriterCertificate, WriterId,
+    CertificateError, Clock, Config, Head, Header, Kind, Last, PublicKey, Refused, SignedHead,
+    SkipLevels, Through, WriterCertificate, WriterId,
 };
 
-/// One writer's chain, as far as it was applied. About 1 KiB.
+/// One writer's chain, as far as it was applied. About 1 KiB; 75 KiB more when its newest record that
+/// names parents names as many as it may.
 #[derive(Clone, Debug)]
 pub struct Chain {
     key: PublicKey,
     certificate: Option<Verified<WriterCertificate>>,
     levels: SkipLevels,
-    signed: SignedHead,
+    /// Header and signature of the newest record whose signature was checked.
+    signed: Arc<[u8]>,
+    /// The newest record that named parents after the opening; often the same bytes.
+    joined: Option<Arc<[u8]>>,
     epoch: u64,
     clock: Clock,
     config: u64,
     closed: bool,
-    forked: Option<u64>,
+    /// What storage said of the position where a revocation cut the chain below its tip.
+    stored: Option<Last>,
 }
 
 impl Chain {
@@ -33,12 +40,13 @@ impl Chain {
             key,
             certificate,
             levels: SkipLevels::new(),
-            signed: record.signed_head(),
+            signed: signed_bytes(record),
+            joined: None,
             epoch: 0,
             clock: Clock::default(),
             config: 0,
             closed: false,
-            forked: None,
+            stored: None,
         };
         chain.extend(record, true);
         chain
@@ -52,8 +60,14 @@ impl Chain {
         self.clock = header.clock;
         self.config = header.config;
         self.closed = header.kind == Kind::Close;
+        let joins = header.kind != Kind::Open && !header.parents.is_empty();
         if signature_checked {
-            self.signed = record.signed_head();
+            self.signed = signed_bytes(record);
+        }
+        if joins && signature_checked {
+            self.joined = Some(Arc::clone(&self.signed));
+        } else if joins {
+            self.joined = Some(record.header_bytes().into());
         }
     }
 
@@ -92,8 +106,20 @@ impl Chain {
         Ok(())
     }
 
-    pub(super) fn mark_forked(&mut self, seq: u64) {
-        self.forked = Some(self.forked.map_or(seq, |known| known.min(seq)));
+    /// Forgets what a chain that counts for nothing needs no more.
+    pub(super) fn shrink(&mut self) {
+        self.joined = None;
+    }
+
+    /// What storage says of a position of this chain.
+    pub(super) const fn remember(&mut self, stored: Last) {
+        self.stored = Some(stored);
+    }
+
+    /// The newest record that named parents after the opening: its position, and they.
+    pub(super) fn joined(&self) -> Option<(u64, Vec<Head>)> {
+        let (header, _) = Header::decode_prefix(self.joined.as_deref()?).ok()?;
+        Some((header.seq, header.parents))
     }
 
     /// Whose chain.
@@ -124,11 +150,14 @@ impl Chain {
         }
     }
 
-    /// The newest record whose own signature was checked: the tip, unless the last run was applied in
-    /// part.
+    /// The newest record whose own signature was checked, or that came from own storage: the tip, unless
+    /// the last run was applied in part.
+    ///
+    /// # Panics
+    /// Never: these bytes were decoded before.
     #[must_use]
-    pub const fn signed_head(&self) -> &SignedHead {
-        &self.signed
+    pub fn signed_head(&self) -> SignedHead {
+        SignedHead::decode(&self.signed).expect("bytes of a decoded record")
     }
 
     /// Skip hashes for the next record, for [`crate::Writer::resume`].
@@ -161,27 +190,41 @@ impl Chain {
         self.closed
     }
 
-    /// The lowest position known to have two records.
-    #[must_use]
-    pub const fn forked(&self) -> Option<u64> {
-        self.forked
-    }
-
     /// How much of the chain counts under `config`: what was revoked, or lost its certifier, counts no
-    /// more, although it was applied.
+    /// more, although it was applied; and nothing counts when the owner names another record at the cut
+    /// than the chain has.
     #[must_use]
     pub fn through(&self, config: &Config) -> Through {
-        match admission(config, &self.writer(), self.certificate.as_ref()) {
-            Ok(_) => config.through(&self.writer()),
-            Err(_) => Through::Nothing,
+        let writer = self.writer();
+        let admitted = admission(config, &writer, self.certificate.as_ref()).is_ok();
+        let other = |last: Last| self.hash_at(last.seq).is_some_and(|hash| hash != last.hash);
+        if admitted && !config.last(&writer).is_some_and(other) {
+            config.through(&writer)
+        } else {
+            Through::Nothing
         }
     }
 
-    /// Header hash at `seq`, when it is the tip.
-    pub(super) fn hash_at(&self, seq: u64) -> Option<Digest> {
-        let tip = self.tip();
-        (tip.seq == seq).then_some(tip.hash)
+    /// Where the chain is cut below its tip, when it is not known whether its record there is the one
+    /// that the owner named: see [`crate::Verifier::compare_cut`].
+    #[must_use]
+    pub fn unchecked_cut(&self, config: &Config) -> Option<Last> {
+        let last = config.last(&self.writer())?;
+        let below = last.seq < self.tip().seq;
+        (below && self.hash_at(last.seq).is_none()).then_some(last)
     }
+
+    /// Header hash at `seq`, where it is known without storage.
+    pub(super) fn hash_at(&self, seq: u64) -> Option<Digest> {
+        let stored = self.stored.filter(|stored| stored.seq == seq);
+        let stored = stored.map(|stored| stored.hash);
+        stored.or_else(|| self.levels.hash_at(seq))
+    }
+}
+
+fn signed_bytes(record: &Received) -> Arc<[u8]> {
+    let length = record.header_bytes().len() + record.signature().len();
+    record.as_bytes()[..length].into()
 }
 
 /// Whether a writer is admitted, and the certificate that bounds it: none when the owner admitted its

@@ -1,8 +1,10 @@
 //! Why a record is refused: one kind per rule, each says whose move it is.
 
-use bield_envelope::Digest;
+use bield_envelope::{Digest, Time};
 
-use crate::{CapsuleName, CertificateError, Clock, ConfigError, Head, OpeningError, WriterId};
+use crate::{
+    CapsuleName, CertificateError, Clock, ConfigError, Head, Last, OpeningError, WriterId,
+};
 
 /// Why a record is not accepted. Nothing of a refused record was used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +79,9 @@ pub enum Refused {
         found: Digest,
     },
     /// The writer told two stories, and the owner has not said which records stay.
-    #[error("{writer} forked its chain at {seq}: the owner must revoke it with a last before that")]
+    #[error(
+        "{writer} forked its chain at {seq}: the owner must revoke it, naming the last record that stays"
+    )]
     Forked {
         /// Whose chain.
         writer: WriterId,
@@ -123,7 +127,7 @@ pub enum Refused {
     /// A body that is sealed under another generation than the newest one the writer knew of.
     #[error(
         "record is sealed under generation {found}, but {expected} is the newest as of its config: \
-         the writer must seal it again"
+         its program must open a new chain"
     )]
     Generation {
         /// The newest as of the record's config; 0: there is none.
@@ -139,9 +143,21 @@ pub enum Refused {
         /// The last position that stays; none: nothing stays.
         last: Option<u64>,
     },
+    /// The owner named another record as the last one of this chain that stays.
+    #[error(
+        "the owner says that the chain of {writer} ends with record {} of another hash; do not retry",
+        last.seq
+    )]
+    OtherLast {
+        /// Who.
+        writer: WriterId,
+        /// The record that stays.
+        last: Last,
+    },
     /// Neither the owner nor a certificate admits the writer.
     #[error(
-        "{writer} is not admitted: {reason}; the owner must admit it, or a certifier certify it"
+        "{writer} is not admitted: {reason}; the owner must admit it, or a certifier certify it; retry \
+         after newer configuration"
     )]
     NotAdmitted {
         /// Who.
@@ -167,6 +183,16 @@ pub enum Refused {
         #[source]
         reason: CertificateError,
     },
+    /// A writer without a certificate has a clock far ahead of that of the replica it sends to.
+    #[error("clock {found} is more than a day ahead of {now} here: set the clock of {writer}")]
+    ClockAhead {
+        /// Whose.
+        writer: WriterId,
+        /// The record's.
+        found: Clock,
+        /// The replica's.
+        now: Time,
+    },
     /// The body of an open record is wrong.
     #[error("opening is refused: {0}; do not retry")]
     Opening(#[from] OpeningError),
@@ -176,13 +202,13 @@ pub enum Refused {
     /// A config record that changes nothing because it is wrong.
     #[error("config record is refused: {0}")]
     Config(#[from] ConfigError),
-    /// The record builds on another record than the one applied at that position: its author saw the
-    /// other side of a fork, or lies.
+    /// The record was written under another config record than the one applied at that position: the
+    /// owner forked its chain, or the author lies.
     #[error(
-        "record names {parent} as parent, but another record was applied there; the owner must \
-         revoke one of the two writers, then retry"
+        "record names config {parent}, but another one was applied there; compare the two, and do not \
+         retry"
     )]
-    ParentConflict {
+    OtherConfig {
         /// What the record names.
         parent: Head,
         /// What was applied.
@@ -202,12 +228,13 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Whether the same record may be accepted later: after what it builds on has arrived.
+    /// Whether the same record may be accepted later: after what it builds on, or newer configuration, has
+    /// arrived.
     #[must_use]
     pub const fn retry(&self) -> bool {
         matches!(
             self,
-            Self::Gap { .. } | Self::ConfigGap { .. } | Self::ParentConflict { .. }
+            Self::Gap { .. } | Self::ConfigGap { .. } | Self::NotAdmitted { .. }
         )
     }
 
@@ -239,7 +266,9 @@ impl Refused {
             Self::Opening(_) => "opening",
             Self::OpenParent => "open-parent",
             Self::Config(_) => "config",
-            Self::ParentConflict { .. } => "parent-conflict",
+            Self::ClockAhead { .. } => "clock-ahead",
+            Self::OtherConfig { .. } => "other-config",
+            Self::OtherLast { .. } => "other-last",
             Self::Writers { .. } => "writers",
             Self::Signature => "signature",
         }

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use bield_envelope::Verified as VerifiedStatement;
+use bield_envelope::{Time, Verified as VerifiedStatement};
 
 use super::chain::{Chain, admission};
 use super::{Context, Verifier};
@@ -11,6 +11,10 @@ use crate::{
     CertificateError, Config, Kind, Opening, Received, Refused, Through, WriterCertificate,
     decode_changes,
 };
+
+/// How far ahead of a replica's clock that of a writer without a certificate may be (`spec/06 §6`): a day
+/// is more than any time zone, and small against what a wrong clock would cost its chain.
+pub const CLOCK_AHEAD_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// How far a replica's clock may be from the writer's when it compares arrivals (`spec/06 §6`).
 pub const ARRIVAL_GRACE: Duration = Duration::from_secs(60);
@@ -32,15 +36,67 @@ pub(super) struct State<'a> {
 }
 
 impl Verifier {
-    /// Everything but the record's own signature.
+    /// Every rule; the record's own signature where `signed` says so.
     pub(super) fn judge(
         &self,
         state: &State<'_>,
         record: &Received,
         context: &Context<'_>,
+        signed: bool,
     ) -> Result<Effect, Refused> {
+        self.fits(state, record, context)?;
         let header = record.header();
         let State { config, chain } = *state;
+        let by = |key| {
+            let verified = if signed {
+                record.verify_signature(key)
+            } else {
+                Ok(())
+            };
+            verified.map_err(|_| Refused::Signature)
+        };
+        let effect = match (header.kind, chain) {
+            (Kind::Config, _) => {
+                // Before the changes are looked at: they can be many, and only the owner may make work.
+                by(self.metadata.owner())?;
+                let changes = decode_changes(record.body(), header.count)?;
+                let config = config.after(record.hash(), &changes)?;
+                return Ok(Effect::Configures(Box::new(config)));
+            }
+            (Kind::Open, None) => self.opening(config, record, context)?,
+            (_, Some(chain)) => {
+                self.admits(config, chain.certificate(), record, context)?;
+                Effect::Extends
+            }
+            // `place` let through only what has seq 0, and that is an open or a config record.
+            (_, None) => return Err(gap(chain, record)),
+        };
+        // spec/06 §5: data is sealed under the newest generation as of its config
+        let expected = config.generation_at(header.config);
+        if header.kind == Kind::Data && header.generation != expected {
+            return Err(Refused::Generation {
+                expected,
+                found: header.generation,
+            });
+        }
+        config_parents(config, record)?;
+        match (&effect, chain) {
+            (Effect::Opens(opening), _) => by(opening.key())?,
+            (_, Some(chain)) => by(chain.key())?,
+            (_, None) => return Err(gap(chain, record)),
+        }
+        Ok(effect)
+    }
+
+    /// Whether the record belongs here, is the next of its chain, and neither cut off nor too early.
+    pub(super) fn fits(
+        &self,
+        state: &State<'_>,
+        record: &Received,
+        context: &Context<'_>,
+    ) -> Result<(), Refused> {
+        let header = record.header();
+        let config = state.config;
         if header.capsule != self.metadata.name() {
             return Err(Refused::OtherCapsule {
                 found: header.capsule,
@@ -60,6 +116,12 @@ impl Verifier {
             Through::Last(last) => return Err(revoked(record, Some(last))),
             _ => return Err(revoked(record, None)),
         }
+        if let Some(last) = config.last(&header.writer)
+            && !config.includes(&record.head())
+        {
+            let writer = header.writer;
+            return Err(Refused::OtherLast { writer, last });
+        }
         self.place(state, record, context)?;
         // spec/06 §5: a record whose `config` is larger than the newest known waits. A config record
         // names itself.
@@ -70,29 +132,7 @@ impl Verifier {
                 need: header.config,
             });
         }
-        let effect = match (header.kind, chain) {
-            (Kind::Config, _) => {
-                let changes = decode_changes(record.body(), header.count)?;
-                Effect::Configures(Box::new(config.after(record.hash(), &changes)?))
-            }
-            (Kind::Open, None) => self.opening(config, record, context)?,
-            (_, Some(chain)) => {
-                self.admits(config, chain.certificate(), record, context)?;
-                Effect::Extends
-            }
-            // `place` let through only what has seq 0, and that is an open or a config record.
-            (_, None) => return Err(gap(chain, record)),
-        };
-        // spec/06 §5: data is sealed under the newest generation as of its config
-        let expected = config.generation_at(header.config);
-        if header.kind == Kind::Data && header.generation != expected {
-            return Err(Refused::Generation {
-                expected,
-                found: header.generation,
-            });
-        }
-        self.parents(config, record, context)?;
-        Ok(effect)
+        Ok(())
     }
 
     /// Whether the record is the next one of its chain (`spec/06 §3`).
@@ -103,21 +143,17 @@ impl Verifier {
         context: &Context<'_>,
     ) -> Result<(), Refused> {
         let header = record.header();
-        let Some(chain) = state.chain else {
-            return if header.seq == 0 {
-                Ok(())
-            } else {
-                Err(gap(None, record))
-            };
-        };
-        let next = chain.levels().next();
-        if header.seq < next {
+        let next = state.chain.map_or(0, |chain| chain.levels().next());
+        if let Some(chain) = state.chain
+            && header.seq < next
+        {
             return Err(self.seen(state, chain, record, context));
         }
-        // spec/06 §5: nothing follows a fork until a revocation cuts the chain before it
-        let cut = state.config.through(&header.writer);
-        if let Some(seq) = chain.forked()
-            && !matches!(cut, Through::Last(last) if last < seq)
+        // spec/06 §5: from the fork on nothing is accepted but the record that the owner named
+        let named = state.config.last(&header.writer) == Some(record.head().into());
+        if let Some(seq) = self.forked(&header.writer)
+            && header.seq >= seq
+            && !named
         {
             return Err(Refused::Forked {
                 writer: header.writer,
@@ -125,9 +161,9 @@ impl Verifier {
             });
         }
         if header.seq > next {
-            return Err(gap(Some(chain), record));
+            return Err(gap(state.chain, record));
         }
-        chain.precedes(record)
+        state.chain.map_or(Ok(()), |chain| chain.precedes(record))
     }
 
     /// What to say of a record for a position that is taken.
@@ -139,9 +175,12 @@ impl Verifier {
         context: &Context<'_>,
     ) -> Refused {
         let (writer, seq, found) = (record.header().writer, record.header().seq, record.hash());
-        let known = chain
-            .hash_at(seq)
-            .or_else(|| self.hash_at(state.config, &writer, seq, context.history));
+        let known = match state.config.is_owner(&writer) {
+            true => state.config.hash_at(seq),
+            false => chain
+                .hash_at(seq)
+                .or_else(|| context.history.hash_at(&writer, seq)),
+        };
         match known {
             None => Refused::Earlier { writer, seq },
             Some(known) if known == found => Refused::Known {
@@ -176,7 +215,7 @@ impl Verifier {
         let opening =
             Opening::decode(header.suite, &header.capsule, &header.writer, record.body())?;
         self.admits(config, opening.certificate(), record, context)?;
-        if self.chains.len() > self.policy.writers_max {
+        if self.counting >= self.policy.writers_max {
             return Err(Refused::Writers {
                 max: self.policy.writers_max,
             });
@@ -195,13 +234,22 @@ impl Verifier {
         let writer = record.header().writer;
         let bounds = admission(config, &writer, certificate)
             .map_err(|reason| Refused::NotAdmitted { writer, reason })?;
+        let clock = record.header().clock;
         let Some(certificate) = bounds else {
-            return Ok(());
+            let ahead = |now: &Time| clock.time() > now.plus(CLOCK_AHEAD_MAX);
+            return match context.arrived.filter(ahead) {
+                Some(now) => Err(Refused::ClockAhead {
+                    writer,
+                    found: clock,
+                    now,
+                }),
+                None => Ok(()),
+            };
         };
         if certificate.simulated && !self.policy.allow_simulated {
             return Err(Refused::Simulated { writer });
         }
-        if !certificate.holds_at(record.header().clock.time()) {
+        if !certificate.holds_at(clock.time()) {
             let reason = CertificateError::Clock;
             return Err(Refused::Certificate { writer, reason });
         }
@@ -215,31 +263,24 @@ impl Verifier {
         }
         Ok(())
     }
+}
 
-    /// Whether parents that are known here are the records that the author saw.
-    fn parents(
-        &self,
-        config: &Config,
-        record: &Received,
-        context: &Context<'_>,
-    ) -> Result<(), Refused> {
-        for parent in &record.header().parents {
-            // What was cut off a chain binds nobody: else a forked writer would stop all who had
-            // seen its other side, even after its revocation.
-            if !config.through(&parent.writer).includes(parent.seq) {
-                continue;
-            }
-            let known = self.hash_at(config, &parent.writer, parent.seq, context.history);
-            if let Some(known) = known
-                && known != parent.hash
-            {
-                return Err(Refused::ParentConflict {
-                    parent: *parent,
-                    known,
-                });
-            }
-        }
-        Ok(())
+/// Whether the config records among the parents are those applied here, as far as the record's own
+/// `config` reaches: these are known by now, so that the answer does not depend on what came first. Other
+/// parents are the author's word, see [`Verifier::contradictions`].
+fn config_parents(config: &Config, record: &Received) -> Result<(), Refused> {
+    let header = record.header();
+    let mut parents = header.parents.iter();
+    let parent = parents.find(|parent| config.is_owner(&parent.writer));
+    let known = parent
+        .filter(|parent| parent.seq <= header.config)
+        .and_then(|parent| Some((parent, config.hash_at(parent.seq)?)));
+    match known {
+        Some((parent, known)) if known != parent.hash => Err(Refused::OtherConfig {
+            parent: *parent,
+            known,
+        }),
+        _ => Ok(()),
     }
 }
 

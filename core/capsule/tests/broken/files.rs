@@ -145,7 +145,7 @@ fn proofs(cast: &Cast) -> Vec<Group> {
         1,
         &encode_changes(&[Change::Revoke {
             writer: cast.bob.id(),
-            last: Some(0),
+            last: Some(told(cast, 2).head().into()),
         }]),
     );
     let mut flipped = good.head.clone();
@@ -578,7 +578,7 @@ fn exports(cast: &Cast) -> Vec<Group> {
         1,
         &encode_changes(&[Change::Revoke {
             writer: cast.bob.id(),
-            last: Some(0),
+            last: Some(told(cast, 2).head().into()),
         }]),
     );
     let bad = vec![
@@ -609,14 +609,23 @@ fn exports(cast: &Cast) -> Vec<Group> {
             file(&[record(0), record(5), record(2)]),
         ),
     ];
-    let beyond = file(&[record(0), record(2), &cut, record(5)]);
     vec![
         Group::file(Of::Export, good.clone(), bad),
-        // Revoked afterwards: it was accepted at its place, and counts no more.
         Group::file(
             Of::Export,
-            file(&[record(0), record(2), record(5), &cut]),
-            vec![("export: beyond a revocation before it", "§5", beyond)],
+            file(&[record(0), &cut, record(2)]),
+            vec![
+                (
+                    "export: beyond a revocation",
+                    "§5",
+                    file(&[record(0), &cut, record(2), record(5)]),
+                ),
+                (
+                    "export: a config record behind another record",
+                    "§12",
+                    file(&[record(0), record(2), &cut]),
+                ),
+            ],
         ),
     ]
 }

@@ -139,7 +139,7 @@ fn judge(of: Of, cast: &Cast, state: &Verifier, bytes: &[u8]) -> Result<(), &'st
                 now: at(22),
                 age_max: Duration::from_secs(10),
             };
-            fresh(state, &[page], &question, &bield_capsule::NoHistory).is_ok()
+            fresh(state, &[page], &question, &bield_capsule::NoHistory, &[]).is_ok()
         })),
         Of::Export => {
             let reader = ExportReader::new(bytes).map_err(|_| "export")?;

@@ -1,8 +1,8 @@
 //! Records, openings, config records and bodies (`spec/06 §3` to `§6`).
 
 use bield_capsule::{
-    Change, Clock, Head, Header, Kind, Opening, PublicKey, Received, Suite, WriterCertificate,
-    WriterId, WriterKey, encode_changes,
+    Change, Clock, Head, Header, Kind, Last, Opening, PublicKey, Received, Suite,
+    WriterCertificate, WriterId, WriterKey, encode_changes,
 };
 use bield_envelope::{Digest, Principal, Secret, SigningKey};
 
@@ -715,17 +715,21 @@ fn revocations(cast: &Cast) -> Vec<Group> {
     let bob = key(BOB).id();
     let owner = line(cast, OWNER, 18);
     let one = |change: Change| owner.config(1, &encode_changes(&[change]));
-    let revoke = |last| one(Change::Revoke { writer: bob, last });
+    let revoke = |seq: u64| {
+        let hash = told(cast, 2).hash();
+        let last = Some(Last { seq, hash });
+        one(Change::Revoke { writer: bob, last })
+    };
     let cut = told(cast, 17).as_bytes().to_vec();
     let without = line(cast, ALICE, 15);
     vec![
         Group::new(
             Of::Record,
             18,
-            revoke(Some(0)),
+            revoke(0),
             vec![
-                ("revoke again, as strictly", "§5", revoke(Some(1))),
-                ("revoke again, less strictly", "§5", revoke(Some(2))),
+                ("revoke again, as strictly", "§5", revoke(1)),
+                ("revoke again, less strictly", "§5", revoke(2)),
                 (
                     "admit who is revoked",
                     "§5",

@@ -5,7 +5,7 @@
 
 use bield_capsule::{
     Acknowledgement, Batch, CapsuleName, Change, Entry, ForkProof, GenerationKey, Head, Header,
-    HeadsStatement, Kept, KeyRing, Metadata, Proof, Received, RecordSecret, Suite, Verifier,
+    HeadsStatement, Kept, KeyRing, Kind, Metadata, Proof, Received, RecordSecret, Suite, Verifier,
     VerifierPolicy, Writer, WriterCertificate, WriterKey, export_header, export_record, path,
     record_secret,
 };
@@ -198,7 +198,7 @@ impl Cast {
             &[
                 Change::Revoke {
                     writer: key(0x13).id(),
-                    last: Some(1),
+                    last: Some(bobs.into()),
                 },
                 Change::Erase(1),
                 Change::Unreplica(replicas[2].principal()),
@@ -317,10 +317,26 @@ impl Cast {
         ForkProof::new(&self.metadata, self.bob.public(), one, other).unwrap()
     }
 
+    /// What counts with the whole configuration, its records first.
+    pub(crate) fn exported(&self) -> Vec<&Received> {
+        let mut verifier = Verifier::new(self.metadata.clone(), POLICY);
+        let mut counts = |record: &&Received| {
+            let verified = verifier.verify(Received::clone(record));
+            verified.is_ok_and(|verified| verifier.apply(verified).is_ok())
+        };
+        let (config, other): (Vec<_>, Vec<_>) = self
+            .told
+            .iter()
+            .map(|told| &told.record)
+            .partition(|record| record.header().kind == Kind::Config);
+        let records = config.into_iter().chain(other);
+        records.filter(|record| counts(record)).collect()
+    }
+
     pub(crate) fn export(&self) -> Vec<u8> {
         let mut file = export_header(&self.metadata);
-        for told in &self.told {
-            export_record(&told.record, &mut file);
+        for record in self.exported() {
+            export_record(record, &mut file);
         }
         file
     }

@@ -208,7 +208,7 @@ fn a_forking_writer_is_frozen_everywhere_and_everyone_holds_the_proof() {
     // The owner cuts before the fork; the capsule goes on with others.
     let cut = Change::Revoke {
         writer: writer.id(),
-        last: Some(4),
+        last: Some(records[4].head().into()),
     };
     let revoke = capsule.configure(&[cut]);
     assert_eq!(

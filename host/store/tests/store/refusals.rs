@@ -101,7 +101,7 @@ fn a_revoked_writer_is_refused_from_its_cut_on() {
     let writer_id = writer.id();
     let revoke = capsule.configure(&[Change::Revoke {
         writer: writer_id,
-        last: Some(1),
+        last: Some(records[1].head().into()),
     }]);
     let name = capsule.name();
     assert_eq!(node.client.append(&name, &[revoke]).status, 200);

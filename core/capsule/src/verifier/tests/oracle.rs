@@ -7,7 +7,7 @@ use bield_envelope::Digest;
 use proptest::prelude::*;
 
 use super::author::{Author, Stage, forged};
-use crate::{Change, Fork, ForkProof, Kind, Received, Refused, Through, Verifier, WriterId};
+use crate::{Change, Fork, ForkProof, Kind, Last, Received, Refused, Through, Verifier, WriterId};
 
 /// What happens next; numbers choose among what there is.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     chains: BTreeMap<WriterId, Vec<Digest>>,
     closed: BTreeMap<WriterId, bool>,
-    last: BTreeMap<WriterId, Option<u64>>,
+    last: BTreeMap<WriterId, Option<Last>>,
     forked: BTreeMap<WriterId, u64>,
 }
 
@@ -68,13 +68,15 @@ impl Model {
             .map_or(&[][..], Vec::as_slice);
         let within = match self.last.get(&header.writer) {
             None => true,
-            Some(last) => last.is_some_and(|last| header.seq <= last),
+            Some(last) => {
+                last.is_some_and(|last| header.seq < last.seq || Last::from(record.head()) == last)
+            }
         };
-        let cut_before =
-            |fork: &u64| matches!(self.last.get(&header.writer), Some(Some(last)) if last < fork);
+        let named = self.last.get(&header.writer) == Some(&Some(record.head().into()));
+        let open = |fork: &u64| header.seq < *fork || named;
         header.seq == chain.len() as u64
             && within
-            && self.forked.get(&header.writer).is_none_or(cut_before)
+            && self.forked.get(&header.writer).is_none_or(open)
             && !self.closed.get(&header.writer).copied().unwrap_or_default()
             && chain.last().is_none_or(|prev| header.prev == *prev)
     }
@@ -198,21 +200,28 @@ impl World {
             Step::Revoke(who, last) => {
                 let writer = self.writers[who].id();
                 let before = self.model.last.get(&writer).copied();
-                if before.is_none_or(|before| last < before) {
+                let seq = |last: Option<Last>| last.map(|last| last.seq);
+                // Of the records at that position, on any branch, the oldest.
+                let at = |record: &&Received| {
+                    record.header().writer == writer && Some(record.header().seq) == last
+                };
+                let named = self.written.iter().find(at);
+                let named = named.map(|record| record.head().into());
+                if last.is_some() != named.is_some() {
+                    return;
+                }
+                let last = named;
+                if before.is_none_or(|before| seq(last) < seq(before)) {
                     self.stage.configure(&[Change::Revoke { writer, last }]);
                     self.model.last.insert(writer, last);
                 }
             }
             Step::Prove(who) => {
                 let writer = self.writers[who].id();
-                let known = self.model.chains.contains_key(&writer);
                 if let Some(proof) = &self.forks[who] {
-                    let marked = self.stage.verifier.mark_forked(proof);
-                    assert_eq!(marked.is_ok(), known);
-                    if let Ok(Fork { seq, .. }) = marked {
-                        let lowest = self.model.forked.entry(writer).or_insert(seq);
-                        *lowest = seq.min(*lowest);
-                    }
+                    let Fork { seq, .. } = self.stage.verifier.mark_forked(proof).unwrap();
+                    let lowest = self.model.forked.entry(writer).or_insert(seq);
+                    *lowest = seq.min(*lowest);
                 }
             }
         }
@@ -247,11 +256,28 @@ impl World {
             let expected = match self.model.last.get(&writer) {
                 None => Through::Everything,
                 Some(None) => Through::Nothing,
-                Some(Some(last)) => Through::Last(*last),
+                Some(Some(last)) => Through::Last(last.seq),
             };
             assert_eq!(through, expected);
-            let is_head = verifier.heads().any(|head| Some(head) == tip);
-            assert_eq!(is_head, tip.is_some_and(|tip| expected.includes(tip.seq)));
+            let stated = verifier
+                .stated_after(None)
+                .find(|head| head.writer == writer);
+            let at_cut = match (self.model.last.get(&writer), chain) {
+                (Some(Some(last)), Some(chain)) => {
+                    chain.get(last.seq as usize).map(|hash| (*last, *hash))
+                }
+                _ => None,
+            };
+            match (expected, at_cut) {
+                (Through::Nothing, _) => assert_eq!(stated, None),
+                // Where storage would have to say which record it is, the owner's word is taken.
+                (_, Some((last, hash))) => {
+                    let stated = stated.map(Last::from);
+                    assert!(stated.is_none_or(|stated| stated == last));
+                    assert!(stated.is_some() || hash != last.hash);
+                }
+                (_, None) => assert_eq!(stated, tip),
+            }
         }
     }
 }

@@ -4,9 +4,9 @@ use bield_envelope::{Digest, Time};
 
 use super::author::{Author, START, Stage, certified, certifier, forged};
 use crate::{
-    CapsuleName, CertificateError, Change, Clock, ConfigError, Context, ForkProof, Head, Header,
-    History, Kind, OpeningError, Received, Refused, Suite, Through, Verifier, VerifierPolicy,
-    WriterId,
+    CLOCK_AHEAD_MAX, CapsuleName, CertificateError, Change, Clock, ConfigError, Context,
+    Contradiction, ForkProof, Head, Header, History, Kind, NoHistory, OpeningError, Received,
+    Refused, Suite, Through, Verifier, VerifierPolicy, WriterId,
 };
 
 /// The next data record of `author`, with its header altered before it is signed.
@@ -230,6 +230,7 @@ fn a_writer_that_nobody_admits_is_refused() {
     let writer = author.id();
     let bare = author.clone().open(stage.owner.head(), None);
     let reason = CertificateError::Absent;
+    assert!(stage.refusal(&bare).retry(), "after newer configuration");
     assert_eq!(
         stage.refusal(&bare),
         Refused::NotAdmitted { writer, reason }
@@ -402,13 +403,13 @@ fn after_uncertify_only_the_kept_writers_stay() {
 fn a_revoked_writer_writes_nothing_before_its_revocation_either() {
     let (mut stage, mut author) = Stage::with_author();
     let writer = author.id();
-    for _ in 0..3 {
-        let record = author.data();
-        stage.accept(record);
+    let records: Vec<Received> = (0..3).map(|_| author.data()).collect();
+    for record in &records {
+        stage.accept(record.clone());
     }
     stage.configure(&[Change::Revoke {
         writer,
-        last: Some(2),
+        last: Some(records[1].head().into()),
     }]);
     // Its record names the config before the revocation; that does not help.
     let last = Some(2);
@@ -416,7 +417,8 @@ fn a_revoked_writer_writes_nothing_before_its_revocation_either() {
         stage.refusal(&author.data()),
         Refused::Revoked { writer, last }
     );
-    assert_eq!(stage.verifier.heads().count(), 0, "record 3 counts no more");
+    let heads: Vec<Head> = stage.verifier.heads().collect();
+    assert_eq!(heads, [records[1].head()], "record 3 counts no more");
     let chain = stage.verifier.chain(&writer).unwrap();
     assert_eq!(chain.through(stage.verifier.config()), Through::Last(2));
     stage.configure(&[Change::Revoke { writer, last: None }]);
@@ -438,11 +440,15 @@ fn a_revocation_between_verify_and_apply_wins() {
 fn a_chain_may_grow_up_to_where_it_is_revoked() {
     let (mut stage, mut author) = Stage::with_author();
     let writer = author.id();
+    let mut twin = author.clone();
+    let record = author.data();
     stage.configure(&[Change::Revoke {
         writer,
-        last: Some(1),
+        last: Some(record.head().into()),
     }]);
-    let record = author.data();
+    let last = record.head().into();
+    let other = stage.refusal(&twin.data_of(&[9; 40]));
+    assert_eq!(other, Refused::OtherLast { writer, last });
     stage.accept(record);
     assert_eq!(stage.verifier.heads().collect::<Vec<_>>(), [author.head()]);
     assert_eq!(stage.refusal(&author.data()).slug(), "revoked");
@@ -480,7 +486,7 @@ fn an_opening_must_be_the_keys_own_and_name_the_config_chain() {
     };
     assert_eq!(
         stage.refusal(&open(parent, &right)),
-        Refused::ParentConflict {
+        Refused::OtherConfig {
             parent,
             known: config.hash
         }
@@ -550,7 +556,7 @@ fn one_position_twice_is_known_a_conflict_or_a_matter_of_storage() {
 }
 
 #[test]
-fn nothing_follows_a_fork_until_the_owner_cuts_the_chain_before_it() {
+fn from_a_fork_on_nothing_is_accepted_but_what_the_owner_names() {
     let (mut stage, mut author) = Stage::with_author();
     let writer = author.id();
     for _ in 0..2 {
@@ -569,42 +575,51 @@ fn nothing_follows_a_fork_until_the_owner_cuts_the_chain_before_it() {
     )
     .unwrap();
     assert_eq!(stage.verifier.mark_forked(&proof).unwrap().seq, 4);
-    assert_eq!(stage.refusal(&three), Refused::Forked { writer, seq: 4 });
-    stage.configure(&[Change::Revoke {
-        writer,
-        last: Some(4),
-    }]);
-    assert_eq!(stage.refusal(&three).slug(), "forked", "4 is not before 4");
-    stage.configure(&[Change::Revoke {
-        writer,
-        last: Some(3),
-    }]);
-    stage.accept(three);
+    assert_eq!(stage.verifier.heads().count(), 0, "no join names it");
+    stage.accept(three.clone());
+    assert_eq!(stage.refusal(&four), Refused::Forked { writer, seq: 4 });
+    let cut = |stage: &mut Stage, at: &Received| {
+        let last = Some(at.head().into());
+        stage.configure(&[Change::Revoke { writer, last }]);
+    };
+    // Either side, or none of them.
+    let mut side = Stage {
+        owner: stage.owner.clone(),
+        verifier: stage.verifier.clone(),
+    };
+    cut(&mut side, &other);
+    assert_eq!(side.refusal(&four).slug(), "other-last");
+    side.accept(other.clone());
+    assert_eq!(side.verifier.heads().collect::<Vec<_>>(), [other.head()]);
+    cut(&mut stage, &three);
     assert_eq!(stage.refusal(&four).slug(), "revoked");
-    assert_eq!(stage.verifier.heads().count(), 1);
+    assert_eq!(stage.verifier.heads().collect::<Vec<_>>(), [three.head()]);
 }
 
 #[test]
-fn a_fork_proof_about_a_stranger_is_not_kept() {
+fn a_fork_is_remembered_before_its_chain_comes() {
     let (mut stage, author) = Stage::with_author();
-    let mut stranger = stage.author(9);
-    let mut twin = stranger.clone();
-    twin.millis += 1;
-    let config = stage.owner.head();
-    let heads = [stranger.open(config, None), twin.open(config, None)];
+    let mut late = stage.author(9);
+    stage.configure(&[Change::admit(late.key().public())]);
+    let open = late.open(stage.owner.head(), None);
+    let mut twin = late.clone();
+    let (one, other) = (late.data(), twin.data_of(&[9; 40]));
     let proof = ForkProof::new(
         stage.verifier.metadata(),
-        stranger.key().public(),
-        heads[0].signed_head(),
-        heads[1].signed_head(),
+        late.key().public(),
+        one.signed_head(),
+        other.signed_head(),
     )
     .unwrap();
-    assert!(stage.verifier.mark_forked(&proof).is_err());
+    stage.verifier.mark_forked(&proof).unwrap();
+    stage.accept(open);
+    let writer = late.id();
+    assert_eq!(stage.refusal(&one), Refused::Forked { writer, seq: 1 });
     assert_eq!(stage.verifier.heads().collect::<Vec<_>>(), [author.head()]);
 }
 
 #[test]
-fn a_parent_with_another_hash_is_refused_until_that_branch_is_cut() {
+fn a_parent_that_contradicts_what_is_here_is_a_fact_and_refuses_nobody() {
     let (mut stage, mut author) = Stage::with_author();
     let mut forker = stage.admitted(2);
     let mut twin = forker.clone();
@@ -612,20 +627,146 @@ fn a_parent_with_another_hash_is_refused_until_that_branch_is_cut() {
     stage.accept(seen_here);
     twin.data_of(&[9; 40]);
     let join = author.join(&[twin.head()]);
-    let refused = stage.refusal(&join);
-    assert_eq!(
-        refused,
-        Refused::ParentConflict {
-            parent: twin.head(),
-            known: forker.head().hash
-        }
-    );
-    assert!(refused.retry());
+    stage.accept(join);
+    let found: Vec<_> = stage.verifier.contradictions(&NoHistory).collect();
+    let expected = Contradiction {
+        by: author.id(),
+        parent: twin.head(),
+        known: forker.head().hash,
+    };
+    assert_eq!(found, [expected]);
     stage.configure(&[Change::Revoke {
         writer: forker.id(),
-        last: Some(0),
+        last: None,
     }]);
+    assert_eq!(stage.verifier.contradictions(&NoHistory).count(), 0);
+}
+
+#[test]
+fn a_config_parent_is_compared_as_far_as_the_record_had_verified() {
+    let (stage, author) = Stage::with_author();
+    let wrong = |seq| Head {
+        writer: stage.owner.id(),
+        seq,
+        hash: Digest::from_bytes([9; 32]),
+    };
+    let known = stage.verifier.config().hash_at(1).unwrap();
+    let mut behind = author.clone();
+    behind.config = 1;
+    let parent = wrong(1);
+    let refused = Refused::OtherConfig { parent, known };
+    assert_eq!(stage.refusal(&behind.join(&[parent])), refused);
+    // Before it had verified config 1 it may have been told anything about it.
+    let mut early = author.clone();
+    early.config = 0;
+    let mut header = early.header(Kind::Join, &[]);
+    header.parents = vec![wrong(1)];
+    let refused = stage.refusal(&early.write(&header, &[]));
+    assert_eq!(refused.slug(), "config-backwards");
+    assert_eq!(stage.verifier.contradictions(&NoHistory).count(), 0);
+}
+
+#[test]
+fn what_a_writer_invents_is_missed_only_as_long_as_it_counts() {
+    let (mut stage, mut liar) = Stage::with_author();
+    let (mut honest, mut other) = (stage.admitted(2), stage.admitted(3));
+    let invented = Head {
+        seq: u64::MAX,
+        ..honest.head()
+    };
+    for n in 0..70u64 {
+        let stranger = |i: u64| {
+            let mut id = [0; 32];
+            id[..8].copy_from_slice(&(n * 1000 + i).to_be_bytes());
+            Head {
+                writer: WriterId::from_bytes(id),
+                ..invented
+            }
+        };
+        let named: Vec<Head> = (0..1000).map(stranger).chain([invented]).collect();
+        let join = liar.join(&named);
+        stage.accept(join);
+    }
+    honest.data();
+    let join = other.join(&[honest.head()]);
     stage.accept(join);
+    let missing: Vec<_> = stage.verifier.missing().map(|gap| gap.need).collect();
+    assert!(missing.contains(&honest.head()), "whatever else is named");
+    assert_eq!(missing.len(), 1002, "the newest join of each");
+    stage.configure(&[Change::Revoke {
+        writer: liar.id(),
+        last: None,
+    }]);
+    let missing: Vec<_> = stage.verifier.missing().map(|gap| gap.need).collect();
+    assert_eq!(missing, [honest.head()]);
+}
+
+#[test]
+fn chains_that_count_for_nothing_take_no_place() {
+    let by = certifier(50).principal();
+    let mut stage = Stage::new(Suite::Ed25519, &[Change::Certify(by)]);
+    stage.verifier.policy.writers_max = 2;
+    for seed in [10, 11] {
+        let mut rogue = stage.author(seed);
+        let certificate = certified(50, rogue.certificate());
+        let open = rogue.open(stage.owner.head(), Some(&certificate));
+        stage.accept(open);
+    }
+    let mut good = stage.author(1);
+    stage.configure(&[Change::admit(good.key().public())]);
+    let open = good.open(stage.owner.head(), None);
+    assert_eq!(stage.refusal(&open), Refused::Writers { max: 2 });
+    stage.configure(&[Change::Uncertify {
+        principal: by,
+        keep: vec![],
+    }]);
+    stage.accept(open);
+}
+
+#[test]
+fn a_clock_a_day_ahead_is_refused_from_the_writer_itself() {
+    let (stage, author) = Stage::with_author();
+    let day = CLOCK_AHEAD_MAX.as_millis() as u64;
+    let arriving = |millis: u64, arrived: Option<u64>| {
+        let record = altered(&author, |header| {
+            header.clock = Clock::at(Time::from_millis(millis));
+        });
+        let context = Context {
+            arrived: arrived.map(Time::from_millis),
+            ..Context::default()
+        };
+        stage.verifier.verify_in(record, &context).map(drop)
+    };
+    assert_eq!(arriving(START + day, Some(START)), Ok(()));
+    let refused = arriving(START + day + 1, Some(START)).unwrap_err();
+    assert_eq!(refused.slug(), "clock-ahead");
+    assert_eq!(arriving(START + day + 1, None), Ok(()), "from a replica");
+}
+
+#[test]
+fn a_forged_config_record_makes_nobody_fold_it() {
+    let mut stage = Stage::new(Suite::Ed25519, &[]);
+    // Wrong in itself as well: that is not even looked at.
+    let record = stage.owner.configure(&[Change::Erase(9)]);
+    assert_eq!(stage.refusal(&forged(&record)), Refused::Signature);
+    assert_eq!(stage.refusal(&record).slug(), "config");
+}
+
+#[test]
+fn a_config_record_verified_before_another_came_first_is_judged_again() {
+    let mut stage = Stage::new(Suite::Ed25519, &[]);
+    let mut behind = stage.verifier.clone();
+    let records = [1, 2].map(|quota| stage.owner.configure(&[Change::Quota(quota)]));
+    for record in &records {
+        stage.accept(record.clone());
+    }
+    let verified = behind.verify(records[0].clone()).unwrap();
+    assert_eq!(stage.verifier.apply(verified).unwrap_err().slug(), "known");
+    for verified in behind.verify_run(records.to_vec()).unwrap() {
+        behind.apply(verified).unwrap();
+    }
+    assert_eq!(behind.config().quota(), Some(2));
+    assert_eq!(behind.config().head(), stage.verifier.config().head());
 }
 
 #[test]
@@ -669,6 +810,7 @@ fn own_storage_is_taken_back_without_signatures_but_not_without_rules() {
     let record = author.data();
     let applied = again.restore_own(forged(&record)).unwrap();
     assert_eq!(applied.record().hash(), record.hash());
+    assert!(applied.storable().is_none(), "nobody checked it now");
     let skipped = [author.data(), author.data()];
     let refused = again.restore_own(skipped[1].clone()).unwrap_err();
     assert_eq!(refused.slug(), "gap");

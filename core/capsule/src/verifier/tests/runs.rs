@@ -16,6 +16,8 @@ fn a_run_checks_the_newest_signature_and_every_hash() {
     let checked: Vec<_> = verified.iter().map(|one| one.signature_checked()).collect();
     assert_eq!(checked.iter().filter(|checked| **checked).count(), 1);
     assert!(checked[39]);
+    let storable = verified.iter().filter(|one| one.storable().is_some());
+    assert_eq!(storable.count(), 1, "the others have nothing to show");
     for one in verified {
         stage.verifier.apply(one).unwrap();
     }
