@@ -297,13 +297,12 @@ impl Window {
         }
     }
 
-    /// Tells `hold` whether a quorum of sinks is busy with what it was given: a record more would only
-    /// wait, and cost every replica a signature check. Under the lock, so that the last word is right.
+    /// Tells `hold` whether a quorum of replicas is busy with what it was given: a record more would
+    /// only wait, and cost each of them a signature check. Under the lock, so that the last word is
+    /// right.
     pub(super) fn clock(&self, hold: impl FnOnce(bool)) {
         let state = self.lock();
-        if !state.lanes.is_empty() {
-            hold(state.is_busy(self.quorum, self.patience));
-        }
+        hold(state.is_busy(self.quorum, self.patience));
     }
 
     /// Notes that a sink is not well.
@@ -522,16 +521,19 @@ impl State {
         Some(slot.ticket)
     }
 
-    /// Whether a quorum that may answer still has [`RECORDS_UNDER_WAY`] to answer for.
+    /// Whether a quorum of replicas that may answer has yet to answer for a record. A journal does not
+    /// count: it takes records without a look at them, and many as fast as one.
     fn is_busy(&self, quorum: usize, patience: Duration) -> bool {
         if self.ending || self.stopped.is_some() {
             return false;
         }
-        let hopeful = self.lanes.iter().filter(|lane| lane.is_hopeful(patience));
+        let replicas = self.lanes.iter();
+        let replicas = replicas.filter(|lane| lane.state.principal.is_some());
+        let hopeful = replicas.filter(|lane| lane.is_hopeful(patience));
         let mut ends: Vec<_> = hopeful.map(|lane| lane.points[0].end).collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
         let end = ends.get(quorum.max(1) - 1);
-        end.is_some_and(|end| self.sent.end.saturating_sub(*end) >= RECORDS_UNDER_WAY)
+        end.is_some_and(|end| *end < self.sent.end)
     }
 
     /// Lets go of what every working sink has, and of what a quorum keeps when memory is short.
@@ -570,8 +572,6 @@ const fn frames_head() -> usize {
     super::frames::FRAME_HEAD_BYTES
 }
 
-/// One that is being sent and stored, one that goes next without waiting for the signer.
-const RECORDS_UNDER_WAY: u64 = 2;
 /// Most sinks: as many as a configuration has replicas, and a journal.
 pub(super) const LANES_MAX: usize = bield_capsule::REPLICAS_MAX + 1;
 /// How often somebody who waits looks at the clock.
