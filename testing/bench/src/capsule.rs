@@ -83,7 +83,7 @@ impl Effort {
         if self.quick { full / 4 } else { full }
     }
 
-    /// A count, or a hundredth of it.
+    /// A count, or a twentieth of it.
     const fn records(&self, full: usize) -> usize {
         if self.quick { full / 20 } else { full }
     }

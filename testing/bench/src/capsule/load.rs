@@ -25,6 +25,7 @@ pub(crate) enum Rest {
 }
 
 /// What became of an offered load.
+#[derive(Clone, Copy)]
 pub(crate) struct Offered {
     /// Puts a second that were due.
     pub(crate) rate: f64,
