@@ -27,11 +27,21 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::batch::ENTRY_BYTES;
-use crate::{BODY_BYTES_MAX, Batch, BatchFull, ENTRIES_MAX};
+use crate::{BODY_BYTES_MAX, Batch, BatchFull, Durability, ENTRIES_MAX};
 
 /// Durability levels, in the order of `spec/06 §8`: memory, sent, local, local-sync, replicated,
 /// witnessed.
-pub const LEVELS: usize = 6;
+pub const LEVELS: usize = ORDER.len();
+
+/// The levels by number; how many replicas and witnesses is the caller's to say, and to say alike.
+const ORDER: [Durability; 6] = [
+    Durability::Memory,
+    Durability::Sent,
+    Durability::Local,
+    Durability::LocalSync,
+    Durability::Replicated(1),
+    Durability::Witnessed(1, 1),
+];
 
 /// How much waits for the signer before producers are held back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +109,11 @@ pub enum QueueError {
     /// No more entries are taken.
     #[error("the queue is closed; open a new writer")]
     Closed,
+    /// The writing ended before the entry was as durable as asked for.
+    #[error(
+        "the writing ended and the entry has not reached this level: ask the replicas what they keep before writing it again"
+    )]
+    Ended,
     /// The signer or its transport failed.
     #[error(
         "writing failed: {reason}; entries not reported durable may be lost, read the chain before writing them again"
@@ -153,6 +168,8 @@ struct State {
     /// By level; level 0 is `issued`.
     reached: [u64; LEVELS],
     closed: bool,
+    /// No more reports come.
+    ended: bool,
     failed: Option<Arc<str>>,
     signer_sleeps: bool,
     /// Batches wait to grow.
@@ -194,16 +211,22 @@ impl Queue {
         self.offer_wait(payload.len(), 1, |batch| batch.push(payload))
     }
 
-    /// Queues all entries side by side in one record, or none; the ticket is the last one's.
+    /// Queues all entries side by side in one record, or none; the ticket is the last one's. One
+    /// allocation a call: the caller's `as_ref` runs before the queue is locked, where it may panic.
     ///
     /// # Errors
     /// As [`Queue::push`].
     pub fn push_many<E: AsRef<[u8]>>(&self, payloads: &[E]) -> Result<Ticket, QueueError> {
-        let bytes = payloads.iter().map(|payload| payload.as_ref().len()).sum();
+        let payloads: Vec<&[u8]> = payloads.iter().map(AsRef::as_ref).collect();
+        let bytes = payloads
+            .iter()
+            .fold(0_usize, |sum, payload| sum.saturating_add(payload.len()));
+        if bytes > BODY_BYTES_MAX || payloads.len() > ENTRIES_MAX {
+            let entries = payloads.len();
+            return Err(QueueError::TooLong { bytes, entries });
+        }
         self.offer(bytes, payloads.len(), |batch| {
-            payloads
-                .iter()
-                .try_for_each(|payload| batch.push(payload.as_ref()))
+            payloads.iter().try_for_each(|payload| batch.push(payload))
         })
     }
 
@@ -254,9 +277,9 @@ impl Queue {
         }
     }
 
-    /// Reports that all entries up to `through` reached `level`, and so every lower level: whoever
-    /// waits for less is content with more. Entries that were never taken stay unreported, and a
-    /// level never goes back.
+    /// Reports that all entries up to `through` reached `level`, and so the levels that it implies
+    /// ([`Durability::implies`]): what is replicated was sent, and says nothing of the local disk.
+    /// Entries that were never taken stay unreported, and a level never goes back.
     ///
     /// # Panics
     /// When there is no such level.
@@ -264,8 +287,10 @@ impl Queue {
         assert!(level < LEVELS, "levels are those of spec/06 §8");
         let mut state = self.lock();
         let through = through.0.min(state.taken);
-        for reached in &mut state.reached[..=level] {
-            *reached = through.max(*reached);
+        for (reached, lower) in state.reached.iter_mut().zip(ORDER) {
+            if ORDER[level].implies(lower) {
+                *reached = through.max(*reached);
+            }
         }
         let wake = state.waiters_asleep > 0;
         drop(state);
@@ -300,7 +325,7 @@ impl Queue {
     /// Waits until an entry reached `level`.
     ///
     /// # Errors
-    /// The queue failed before.
+    /// The queue failed, was closed before the entry was queued, or ended before it got there.
     ///
     /// # Panics
     /// When there is no such level.
@@ -319,7 +344,7 @@ impl Queue {
     /// Waits until an entry reached `level`, at most so long or a little longer; says whether it did.
     ///
     /// # Errors
-    /// The queue failed before.
+    /// The queue failed, was closed before the entry was queued, or ended before it got there.
     ///
     /// # Panics
     /// When there is no such level.
@@ -341,9 +366,20 @@ impl Queue {
             .map_or(Ok(false), |outcome| outcome.map(|()| true))
     }
 
-    /// Takes no more entries; what is pending can still be taken and reported.
+    /// Takes no more entries; what is pending can still be taken and reported. Who waits for an entry
+    /// that was never queued gets an error; the others wait on, until the report or [`Queue::end`].
     pub fn close(&self) {
         self.lock().closed = true;
+        self.wake_all();
+    }
+
+    /// Closes the queue and says that no more reports will come: who waits for a level that an entry
+    /// has not reached by now gets [`QueueError::Ended`]. Called once the last acknowledgement is in,
+    /// or is given up.
+    pub fn end(&self) {
+        let mut state = self.lock();
+        (state.closed, state.ended) = (true, true);
+        drop(state);
         self.wake_all();
     }
 
@@ -535,10 +571,14 @@ impl State {
         if self.at(level) >= ticket.0 {
             return Some(Ok(()));
         }
-        self.failed.as_ref().map(|reason| {
+        if let Some(reason) = &self.failed {
             let reason = Arc::clone(reason);
-            Err(QueueError::Failed { reason })
-        })
+            return Some(Err(QueueError::Failed { reason }));
+        }
+        if self.closed && ticket.0 > self.issued {
+            return Some(Err(QueueError::Closed));
+        }
+        self.ended.then_some(Err(QueueError::Ended))
     }
 }
 

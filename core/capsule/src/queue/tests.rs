@@ -152,7 +152,7 @@ fn a_long_entry_is_taken_by_an_empty_queue_and_a_longer_one_by_none() {
 }
 
 #[test]
-fn a_level_implies_the_lower_ones_and_never_goes_back() {
+fn a_level_brings_those_it_implies_and_no_other_and_never_goes_back() {
     let queue = small();
     for _ in 0..10 {
         queue.push(b"x").unwrap();
@@ -164,8 +164,16 @@ fn a_level_implies_the_lower_ones_and_never_goes_back() {
     queue.reached(Ticket::new(5), 4);
     queue.reached(Ticket::new(99), 1);
     let states: Vec<_> = (0..LEVELS).map(|l| queue.state(l).position()).collect();
-    assert_eq!(states, [10, 10, 7, 7, 7, 0]);
-    assert_eq!(queue.wait(Ticket::new(7), 3), Ok(()));
+    assert_eq!(
+        states,
+        [10, 10, 0, 0, 7, 0],
+        "replicas say nothing of the local disk"
+    );
+    queue.reached(Ticket::new(6), 3);
+    queue.reached(Ticket::new(4), 5);
+    let states: Vec<_> = (0..LEVELS).map(|l| queue.state(l).position()).collect();
+    assert_eq!(states, [10, 10, 6, 6, 7, 4]);
+    assert_eq!(queue.wait(Ticket::new(6), 3), Ok(()));
     let span = Duration::from_millis(1);
     assert_eq!(queue.wait_at_most(Ticket::new(7), 4, span), Ok(true));
     assert_eq!(queue.wait_at_most(Ticket::new(8), 4, span), Ok(false));
@@ -217,6 +225,54 @@ fn a_signer_that_panics_leaves_nobody_waiting() {
     let other = small();
     drop(other.guard());
     assert!(other.push(b"x").is_ok(), "an orderly end is no failure");
+}
+
+#[test]
+fn a_payload_that_panics_leaves_tickets_and_entries_in_step() {
+    struct Second(&'static [u8]);
+    impl AsRef<[u8]> for Second {
+        fn as_ref(&self) -> &[u8] {
+            assert!(self.0 != b"b", "on purpose");
+            self.0
+        }
+    }
+    let queue = small();
+    let pushed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        queue.push_many(&[Second(b"a"), Second(b"b")])
+    }));
+    assert!(pushed.is_err());
+    assert_eq!(queue.push(b"c"), Ok(Ticket::new(1)));
+    let mut batch = Batch::new();
+    let tickets = queue.take(&mut batch).unwrap();
+    assert_eq!(
+        (tickets.first, tickets.last),
+        (Ticket::new(1), Ticket::new(1))
+    );
+    assert_eq!(payloads(&batch), [b"c"]);
+}
+
+#[test]
+fn who_waits_for_what_cannot_come_any_more_is_told() {
+    let queue = small();
+    let sent = queue.push(b"x").unwrap();
+    queue.take(&mut Batch::new()).unwrap();
+    thread::scope(|scope| {
+        let never_queued = scope.spawn(|| queue.wait(Ticket::new(2), 0));
+        let never_replicated = scope.spawn(|| queue.wait(sent, 4));
+        while queue.lock().waiters_asleep < 2 {
+            thread::yield_now();
+        }
+        queue.close();
+        assert_eq!(never_queued.join().unwrap(), Err(QueueError::Closed));
+        // The last acknowledgement may still be on its way.
+        queue.reached(sent, 1);
+        assert_eq!(queue.wait(sent, 1), Ok(()));
+        queue.end();
+        assert_eq!(never_replicated.join().unwrap(), Err(QueueError::Ended));
+    });
+    assert_eq!(queue.wait(sent, 1), Ok(()), "it had got that far");
+    let span = Duration::from_secs(60);
+    assert_eq!(queue.wait_at_most(sent, 3, span), Err(QueueError::Ended));
 }
 
 #[test]
