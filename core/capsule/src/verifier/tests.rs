@@ -2,5 +2,6 @@
 
 pub(crate) mod author;
 mod oracle;
+mod orders;
 mod rules;
 mod runs;
