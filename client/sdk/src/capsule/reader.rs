@@ -12,12 +12,14 @@
 //! replica gives out is an error, never silence; a writer whose records are refused is named and
 //! does not hide the others.
 //!
-//! Cost: one signature a page (at most 256 records), two hash passes over every byte.
+//! Cost: one signature a page (at most 256 records), two hash passes over every byte. Whoever passes
+//! records on asks for every signature ([`ReadOptions::every_signature`]): in a page those below the
+//! newest may be ruined, and others would refuse them.
 
 use std::collections::VecDeque;
 
 use bield_capsule::{
-    Applied, Clock, Freshness, Head, NoHistory, NotFresh, Refused, Through, Verifier, WriterId,
+    Applied, Clock, Freshness, Head, NoHistory, NotFresh, Received, Refused, Through, Verifier, WriterId,
     fresh,
 };
 
@@ -33,6 +35,9 @@ pub struct ReadOptions {
     pub from: u64,
     /// To this position of each chain, included.
     pub to: Option<u64>,
+    /// Check every record's own signature, so that it may be stored and passed on
+    /// (`Applied::storable`); a signature a record instead of one a page.
+    pub every_signature: bool,
 }
 
 /// Reads records until the newest that any replica named.
@@ -126,6 +131,7 @@ impl Log {
             writer: Some(*writer),
             from: seq,
             to: Some(seq),
+            every_signature: false,
         });
         match reader.next() {
             Some(applied) => Ok(applied?.record().head()),
@@ -252,8 +258,8 @@ impl<'a> Reader<'a> {
                     continue;
                 }
             };
-            let verified = match self.verifier.verify_run(page.records) {
-                Ok(verified) => verified,
+            let applied = match self.take(page.records)? {
+                Ok(applied) => applied,
                 Err((0, refused)) if is_rule(&refused) => {
                     self.lanes[lane].ended = true;
                     let why = refused.to_string();
@@ -278,19 +284,6 @@ impl<'a> Reader<'a> {
                     continue;
                 }
             };
-            let mut applied = Vec::with_capacity(verified.len());
-            for record in verified {
-                let seq = record.record().header().seq;
-                let taken = self
-                    .verifier
-                    .apply(record)
-                    .map_err(|error| LogError::Refused {
-                        writer,
-                        seq,
-                        error: Box::new(error),
-                    })?;
-                applied.push(taken);
-            }
             return Ok(applied);
         }
         Err(LogError::Withheld {
@@ -302,6 +295,42 @@ impl<'a> Reader<'a> {
                 why.join("; ")
             },
         })
+    }
+
+    /// Verifies and applies a page: in one run, or each record in a run of its own, whose signature is
+    /// checked then. Of records that are taken one by one those before a refused one stay.
+    fn take(
+        &mut self,
+        mut records: Vec<Received>,
+    ) -> Result<Result<Vec<Applied>, (usize, Refused)>, LogError> {
+        let one = if self.options.every_signature {
+            1
+        } else {
+            records.len()
+        };
+        let mut applied = Vec::with_capacity(records.len());
+        while !records.is_empty() {
+            let rest = records.split_off(one.min(records.len()));
+            let verified = match self.verifier.verify_run(core::mem::replace(&mut records, rest)) {
+                Ok(verified) => verified,
+                Err(refused) if applied.is_empty() => return Ok(Err(refused)),
+                // Asked for anew from there, and judged then.
+                Err(_) => break,
+            };
+            for record in verified {
+                let head = record.record().head();
+                let taken = self
+                    .verifier
+                    .apply(record)
+                    .map_err(|error| LogError::Refused {
+                        writer: head.writer,
+                        seq: head.seq,
+                        error: Box::new(error),
+                    })?;
+                applied.push(taken);
+            }
+        }
+        Ok(Ok(applied))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whole capsules as files, out of replicas and into others (`spec/06 §12`).
 //!
-//! Always true: an export holds only verified records, in an order in which a reader can verify each
-//! as it comes; what is imported is verified here first, so that a file's fault is named here and
+//! Always true: an export holds only records whose own signatures were checked, config records first,
+//! in an order in which a reader can verify each as it comes; what is imported is verified here first, so that a file's fault is named here and
 //! not by every replica in turn.
 
 use std::io::{self, Write};
@@ -57,12 +57,19 @@ impl Log {
             export_record(record, &mut buffer);
             records += 1;
         }
-        let mut reader = self.read(ReadOptions::default());
+        let mut reader = self.read(ReadOptions {
+            every_signature: true,
+            ..ReadOptions::default()
+        });
         for applied in reader.by_ref() {
             out.write_all(&buffer).map_err(wrong)?;
             bytes += buffer.len() as u64;
             buffer.clear();
-            export_record(applied?.record(), &mut buffer);
+            let applied = applied?;
+            let record = applied.storable().ok_or_else(|| {
+                LogError::Argument("a record whose signature was not checked is not exported".into())
+            })?;
+            export_record(record, &mut buffer);
             records += 1;
             progress(records, bytes);
         }

@@ -75,6 +75,7 @@ impl Read {
             writer: only.transpose()?,
             from: self.from,
             to: self.to,
+            every_signature: false,
         });
         let form = Form::of(output, self.raw);
         let mut out = io::BufWriter::new(io::stdout().lock());

@@ -97,6 +97,8 @@ impl Log {
         let writer = key.id();
         let generation = self.config().generation();
         let sealing = key_of(&self.ring, generation).ok_or(LogError::NoKey { generation })?;
+        // Another key than the one committed to would seal what nobody can open.
+        sealing.check(&self.metadata, self.config())?;
         let mut writing = self.home.write()?;
         self.need_all_after_a_crash(writing.ended_in_order())?;
         self.need_fresh()?;
