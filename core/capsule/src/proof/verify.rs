@@ -92,10 +92,9 @@ impl Proof {
             _ => Authority::Admitted,
         };
         // spec/06 §5: a head beyond a revocation proves nothing about what lies before it
-        if !chain
-            .through(verifier.config())
-            .includes(self.head.header().seq)
-        {
+        let head = self.head.head();
+        let through = chain.through(verifier.config());
+        if !through.includes(head.seq) || !verifier.config().includes(&head) {
             return Err(ProofError::Revoked);
         }
         Ok((authority, chain.key().clone()))

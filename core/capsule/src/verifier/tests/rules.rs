@@ -815,3 +815,32 @@ fn own_storage_is_taken_back_without_signatures_but_not_without_rules() {
     let refused = again.restore_own(skipped[1].clone()).unwrap_err();
     assert_eq!(refused.slug(), "gap");
 }
+
+#[test]
+fn a_proof_with_another_head_than_the_owner_named_proves_nothing() {
+    let stage = Stage::new(Suite::Ed25519, &[]);
+    let metadata = stage.verifier.metadata().clone();
+    let (mut owner, mut author) = (stage.author(200), stage.author(1));
+    let first = owner.configure(&[
+        Change::Generation {
+            number: 1,
+            commitment: Digest::from_bytes([1; 32]),
+        },
+        Change::admit(author.key().public()),
+    ]);
+    let open = author.open(owner.head(), None);
+    let mut twin = author.clone();
+    let (one, other) = (author.data(), twin.data_of(&[9; 40]));
+    let cut = owner.configure(&[Change::Revoke {
+        writer: author.id(),
+        last: Some(one.head().into()),
+    }]);
+    let prove = |head: &Received| {
+        let config = vec![first.clone(), cut.clone()];
+        let (open, head) = (Some(open.clone()), head.signed_head());
+        let proof = crate::Proof::new(metadata.clone(), config, open, head, Vec::new());
+        proof.verify(&metadata.name(), VerifierPolicy::default())
+    };
+    assert!(prove(&one).is_ok());
+    assert!(matches!(prove(&other), Err(crate::ProofError::Revoked)));
+}
