@@ -26,7 +26,7 @@ pub struct Refusal {
     /// When to come back.
     pub after: Option<Duration>,
     /// Facts beside the message: `have`, `need`, `accepted` ….
-    pub extra: Map<String, Value>,
+    pub extra: Box<Map<String, Value>>,
 }
 
 impl Refusal {
@@ -38,7 +38,7 @@ impl Refusal {
             message: message.into(),
             retry: false,
             after: None,
-            extra: Map::new(),
+            extra: Box::default(),
         }
     }
 
@@ -91,7 +91,7 @@ impl Refusal {
     pub fn body(&self) -> Value {
         let mut body = json!({ "error": self.slug, "message": self.message, "retry": self.retry });
         if let Some(fields) = body.as_object_mut() {
-            fields.extend(self.extra.clone());
+            fields.extend((*self.extra).clone());
         }
         body
     }
