@@ -87,7 +87,10 @@ fn records_verify_and_no_flipped_byte_does(suite: Suite) {
     let fork = verifier.mark_forked(&cast.fork()).unwrap();
     assert_eq!((fork.writer, fork.seq), (cast.bob.id(), 2));
     let heads: Vec<_> = verifier.heads().collect();
-    assert_eq!(heads, [cast.chain(&cast.alice).last().unwrap().head()]);
+    let alice = cast.chain(&cast.alice).last().unwrap().head();
+    let mut counted = [alice, cast.chain(&cast.bob)[1].head()];
+    counted.sort_unstable();
+    assert_eq!(heads, counted, "what the owner left of bob's chain counts");
 }
 
 #[test]
@@ -200,7 +203,8 @@ fn an_export_is_read_and_verified_record_by_record() {
             verifier.apply(verified).ok().map(|_| count + 1)
         })
     };
-    assert_eq!(whole(&file), Some(cast.told.len()));
+    // Bob's second story, which the owner cut off, is told and is not in the file.
+    assert_eq!(whole(&file), Some(cast.told.len() - 1));
     for at in 0..file.len() {
         // Records were flipped by themselves; here it is the frame around them that counts.
         if at < 300 || at % 11 == 0 {

@@ -165,17 +165,9 @@ fn data(cast: &Cast) -> Vec<Group> {
             later_with(|h| (h.config, h.generation) = (1, 1)),
         ),
     ];
-    let named = told(cast, 6);
-    let conflict = altered(ALICE, named, |h| h.parents[0].hash = OTHER);
     vec![
         Group::new(Of::Record, 4, bytes.to_vec(), fields),
         Group::new(Of::Record, 12, later.as_bytes().to_vec(), backwards),
-        Group::new(
-            Of::Record,
-            6,
-            named.as_bytes().to_vec(),
-            vec![("parent known with another hash", "§5", conflict)],
-        ),
     ]
 }
 
