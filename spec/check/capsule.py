@@ -28,7 +28,17 @@ from values import Refused, at, need
 
 
 def verify_export(data: bytes, name: bytes | None = None, simulated: bool = False, keys: Keys | None = None) -> Capsule:
-    """In the file's order, as a replica takes them; `refused_since` tells what later config records undo."""
+    """Config records first, then every other record in the file's order."""
+    return verify_framed(data, name, simulated, keys, as_arrived=False)
+
+
+def verify_arrived(data: bytes, name: bytes | None = None, simulated: bool = False, keys: Keys | None = None) -> Capsule:
+    """The same frames in the order in which a replica took the records; `refused_since` tells what later config
+    records undo. Not a file of §12."""
+    return verify_framed(data, name, simulated, keys, as_arrived=True)
+
+
+def verify_framed(data: bytes, name: bytes | None, simulated: bool, keys: Keys | None, as_arrived: bool) -> Capsule:
     need(data[:5] == b"bldc\x01", "§12", "not an export")
     frames, offset = [], 5
     while offset < len(data) or not frames:
@@ -38,11 +48,15 @@ def verify_export(data: bytes, name: bytes | None = None, simulated: bool = Fals
         offset += 4 + size
     metadata = Metadata(frames.pop(0)[1], name)
     capsule = Capsule(metadata, simulated, keys)
+    configured = as_arrived
     for number, (offset, record) in enumerate(frames):
         place = f"record {number} at offset {offset}"
         if len(record) >= 80:
             place += f", writer {record[40:72].hex()}, seq {int.from_bytes(record[72:80], 'big')}"
         with at(place):
+            config = record[6:7] == b"\x01"
+            need(as_arrived or not config or not configured, "§12", "a config record behind another record")
+            configured = configured or not config
             capsule.add(record)
     return capsule
 

@@ -6,6 +6,7 @@ In: records, one by one.  Out: a `Capsule` that holds only what is verified.
 import base64
 import hashlib
 from dataclasses import dataclass, field
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -53,11 +54,17 @@ def ascending(items: list[bytes]) -> bool:
 
 is_principal = is_digest
 is_generation = is_number(1, 2**32 - 1)
+
+
+def is_head(v: Any) -> bool:
+    return type(v) is list and len(v) == 2 and is_number()(v[0]) and is_digest(v[1])
+
+
 CHANGES: dict[int, tuple[str, list[Check]]] = {
     0: ("certify", [is_principal]),
     1: ("uncertify", [is_principal, is_list_of(is_digest, 1024)]),
     2: ("admit", [is_bytes_up_to(METADATA_MAX)]),
-    3: ("revoke", [is_digest, lambda v: v is None or is_number()(v)]),
+    3: ("revoke", [is_digest, lambda v: v is None or is_head(v)]),
     4: ("generation", [is_generation, is_digest]),
     5: ("erase", [is_generation]),
     6: ("replica", [is_principal, is_text_up_to(256)]),
@@ -85,6 +92,7 @@ class Config:
     uncertified: dict[bytes, list[bytes]] = field(default_factory=dict)  # principal → the writers that stay
     codes: dict[bytes, list[bytes]] = field(default_factory=dict)  # principal → the only codes of its that count
     admitted: set[bytes] = field(default_factory=set)
+    cuts: dict[bytes, bytes | None] = field(default_factory=dict)  # the hash that counts there
     revoked: dict[bytes, int] = field(default_factory=dict)  # the last seq that counts; −1: none does
     generations: list[tuple[int, bytes]] = field(default_factory=list)  # (config seq, commitment), number 1 first
     erased: set[int] = field(default_factory=set)
@@ -134,8 +142,8 @@ class Config:
         self.admitted.add(writer)
         need(len(self.admitted) <= WRITERS_MAX, "§5", "too many admitted writers")
 
-    def _revoke(self, _: int, writer: bytes, last: int | None) -> None:
-        last = -1 if last is None else last
+    def _revoke(self, _: int, writer: bytes, stays: list[Any] | None) -> None:
+        last, self.cuts[writer] = (-1, None) if stays is None else stays
         need(writer != self.owner, "§5", "revoke: the owner")
         need(last < self.revoked.get(writer, last + 1), "§5", "revoke: the writer is revoked, and last is not lower")
         self.revoked[writer] = last
@@ -211,6 +219,8 @@ class Config:
             codes = self.codes.get(granted.by, [granted.code])
             need(granted.code in codes, "§5", "the writer is not admitted: its certificate's code does not count")
         last = self.revoked.get(header.writer)
+        other = header.seq == last and header.hash != self.cuts[header.writer]
+        need(not other, "§5", "the writer is revoked; another record than this one is the last that counts")
         need(last is None or header.seq <= last, "§5", f"the writer is revoked; the last seq that counts is {last}")
 
 
@@ -313,7 +323,6 @@ class Capsule:
             self.config.fold(header, body)
         else:
             self.check_authority(chain, header)
-            self._check_parents(header)
         if header.kind == DATA:
             self._open(header, body)
         chain.headers.append(header)
@@ -367,13 +376,6 @@ class Capsule:
                 "§5",
                 f"generation {header.generation}; the newest as of config is {newest}",
             )
-
-    def _check_parents(self, header: Header) -> None:
-        for writer, seq, digest in header.parents:
-            known = self.chains.get(writer)
-            if known and seq < len(known.headers) and known.headers[seq].hash != digest:
-                cut_off = seq > self.config.revoked.get(writer, seq)
-                need(cut_off, "§5", f"the parent of writer {writer.hex()}, seq {seq} is known with another hash")
 
     def _open(self, header: Header, body: bytes) -> None:
         key = self.keys.generations.get(header.generation)

@@ -9,7 +9,7 @@ from typing import Any
 
 import proofs
 import segments
-from capsule import verify_export
+from capsule import verify_arrived, verify_export
 from chains import Keys, certificate, open_erasable, record_keys
 from proofs import acknowledgement, heads, verify_fork, verify_proof
 from records import Header, Metadata, split
@@ -75,7 +75,7 @@ def run_broken(v: dict[str, Any]) -> int:
 
         def check(data: bytes) -> None:
             frames = [metadata, *records[: group["after"]], *map(h, group["before"])]  # noqa: B023
-            state = verify_export(export_file(frames), None, group["simulated"], keys)  # noqa: B023
+            state = verify_arrived(export_file(frames), None, group["simulated"], keys)  # noqa: B023
             judge_broken(group["of"], data, state, v["suites"][0])  # noqa: B023
 
         with at(f"twin of {group['bad'][0]['name']!r}"):
@@ -120,8 +120,8 @@ def run_suite(v: dict[str, Any]) -> tuple[int, int]:
 
     export = export_of(v)
     with at("export"):
-        state = verify_export(export, name, True, keys)
-        mutated.append(mutate(export, lambda data: verify_export(data, name, True), 700))
+        state = verify_arrived(export, name, True, keys)
+        mutated.append(mutate(export, lambda data: verify_arrived(data, name, True), 700))
     for number, one in enumerate(v["records"]):
         with at(f"record {number} ({one['what']})"):
             check_record(one, metadata, state, h(v["keys"]["entry"]))
