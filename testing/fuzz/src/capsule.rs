@@ -175,10 +175,8 @@ pub fn capsule_segment(data: &[u8]) -> bool {
         return false;
     };
     let mut frames = header.frames(data);
-    let mut index = header.first;
-    for frame in frames.by_ref() {
+    for (index, frame) in (header.first..).zip(frames.by_ref()) {
         assert_eq!(frame.index, index);
-        index += 1;
         let at = frame.payload.as_ptr() as usize - data.as_ptr() as usize;
         assert!(at > frame.offset as usize && at + frame.payload.len() <= data.len());
     }

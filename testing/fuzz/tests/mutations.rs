@@ -64,6 +64,26 @@ fn every_seed_is_accepted() {
     }
 }
 
+/// Inputs that once reached new code, or broke something: small, and kept for ever.
+#[test]
+fn no_committed_input_breaks_a_promise() {
+    let corpus = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    let mut run = 0;
+    for folder in std::fs::read_dir(corpus).unwrap() {
+        let folder = folder.unwrap().path();
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let target = target(&name).expect("a folder of the corpus is named after its target");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let file = file.unwrap().path();
+            let input = std::fs::read(&file).unwrap();
+            let broken = catch_unwind(AssertUnwindSafe(|| (target.run)(&input))).is_err();
+            assert!(!broken, "{} breaks a promise of {name}", file.display());
+            run += 1;
+        }
+    }
+    assert!(run > 0, "the corpus is empty");
+}
+
 #[test]
 fn the_same_round_gives_the_same_input() {
     let target = target("grant_statement").unwrap();

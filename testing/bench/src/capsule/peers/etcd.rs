@@ -95,7 +95,7 @@ impl Peer for Etcd {
             let (agent, value) = (agent(), "v".repeat(value));
             let mut puts = 0_u64;
             while go_on() {
-                let key = format!("{:016x}", (number as u64) << 32 | puts % KEYS);
+                let key = format!("{:016x}", ((number as u64) << 32) | (puts % KEYS));
                 self.put(&agent, &key, &value)?;
                 puts += 1;
             }

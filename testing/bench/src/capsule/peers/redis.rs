@@ -144,7 +144,7 @@ impl Peer for Redis {
             while go_on() {
                 commands.clear();
                 for _ in 0..shape.in_flight {
-                    let key = (number as u64) << 32 | puts % KEYS;
+                    let key = ((number as u64) << 32) | (puts % KEYS);
                     commands += "*3\r\n$3\r\nSET\r\n$16\r\n";
                     commands += &format!("{key:016x}\r\n${}\r\n{value}\r\n", value.len());
                     puts += 1;
