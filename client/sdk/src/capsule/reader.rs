@@ -19,8 +19,8 @@
 use std::collections::VecDeque;
 
 use bield_capsule::{
-    Applied, Clock, Freshness, Head, NoHistory, NotFresh, Received, Refused, Through, Verifier, WriterId,
-    fresh,
+    Applied, Clock, Freshness, Head, NoHistory, NotFresh, Received, Refused, Through, Verifier,
+    WriterId, fresh,
 };
 
 use super::error::{Lie, LogError};
@@ -311,7 +311,10 @@ impl<'a> Reader<'a> {
         let mut applied = Vec::with_capacity(records.len());
         while !records.is_empty() {
             let rest = records.split_off(one.min(records.len()));
-            let verified = match self.verifier.verify_run(core::mem::replace(&mut records, rest)) {
+            let verified = match self
+                .verifier
+                .verify_run(core::mem::replace(&mut records, rest))
+            {
                 Ok(verified) => verified,
                 Err(refused) if applied.is_empty() => return Ok(Err(refused)),
                 // Asked for anew from there, and judged then.

@@ -67,7 +67,9 @@ impl Log {
             buffer.clear();
             let applied = applied?;
             let record = applied.storable().ok_or_else(|| {
-                LogError::Argument("a record whose signature was not checked is not exported".into())
+                LogError::Argument(
+                    "a record whose signature was not checked is not exported".into(),
+                )
             })?;
             export_record(record, &mut buffer);
             records += 1;
