@@ -13,9 +13,12 @@
 //! that is slow or dead costs the others nothing; a level is reported only when the signed word of
 //! enough replicas, or the disk, supports it.
 //!
+//! A key that outlives the process signs no record that is not in its home first, durably
+//! (`pending`): a crash, a refusal or a liar never makes it sign another one for the same place.
+//!
 //! Cost of a put: one lock, one copy and its share of a record (see [`bield_capsule::Queue`] and
 //! [`bield_capsule::Writer`]); no allocation, no system call. Of a record: two locks, one
-//! allocation, one wake-up a sleeping thread.
+//! allocation, one wake-up a sleeping thread; from a home also one write and one `fdatasync`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -27,11 +30,12 @@ use bield_capsule::{
 };
 use bield_envelope::Secret;
 
-use super::home::{CapsuleHomeError, Writing};
+use super::home::CapsuleHomeError;
+use super::pending::{PENDING_BYTES_DROP, PENDING_BYTES_MAX, Writing};
 use super::prove::Kepts;
 use super::sink::{Sink, SinkError};
 use super::window::{Health, LANES_MAX, NotReached, SinkState, Window, Work};
-use crate::{Randomness, now};
+use crate::{Kind, Randomness, now};
 
 /// How an appender works.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +82,18 @@ pub enum AppendError {
     Sinks(usize),
 }
 
+impl AppendError {
+    /// What to do next.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::NotReached(NotReached::Forked(_)) => Kind::Refused,
+            Self::NotReached(_) => Kind::Unreachable,
+            _ => Kind::Local,
+        }
+    }
+}
+
 /// Older records of the writer's chain, for a replica that lost touch.
 pub trait Older: Send + Sync {
     /// Records from `from` on, before `end`; as many as are at hand, none when nobody has them.
@@ -89,8 +105,6 @@ pub struct Appender {
     shared: Arc<Shared>,
     signer: Option<JoinHandle<()>>,
     senders: Vec<JoinHandle<()>>,
-    writing: Option<Writing>,
-    options: AppenderOptions,
 }
 
 struct Shared {
@@ -98,11 +112,14 @@ struct Shared {
     window: Window,
     signing: Mutex<Signing>,
     older: Option<Box<dyn Older>>,
+    quorum: Durability,
 }
 
 struct Signing {
     writer: Writer,
     generation: GenerationKey,
+    /// Where records of a key that outlives this process are before they leave it.
+    ahead: Option<Writing>,
 }
 
 /// How an appender ended.
@@ -153,14 +170,23 @@ impl Appender {
             .iter()
             .map(|sink| (sink.name().to_owned(), sink.principal()));
         let window = Window::new(base, names, options.local, options.quorum, options.patience);
+        let mut ahead = writing;
         for record in first {
+            if let Some(ahead) = &mut ahead {
+                ahead.keep(&record).map_err(CapsuleHomeError::from)?;
+            }
             window.push(Arc::new(record), Ticket::new(0))?;
         }
         let shared = Arc::new(Shared {
             queue: Queue::new(options.limits),
             window,
-            signing: Mutex::new(Signing { writer, generation }),
+            signing: Mutex::new(Signing {
+                writer,
+                generation,
+                ahead,
+            }),
             older,
+            quorum: Durability::Replicated(u8::try_from(options.quorum).unwrap_or(u8::MAX)),
         });
         let senders = sinks.into_iter().enumerate().map(|(lane, sink)| {
             let shared = Arc::clone(&shared);
@@ -175,8 +201,6 @@ impl Appender {
             shared,
             signer: Some(signer),
             senders,
-            writing,
-            options,
         })
     }
 
@@ -241,8 +265,16 @@ impl Appender {
                 .stop("the keys of erasable entries could not be stored");
             return Ok(Err(error));
         }
+        self.keep_ahead(&mut signing, &record)?;
         self.shared.window.push(Arc::new(record), Ticket::new(0))?;
         Ok(Ok(head))
+    }
+
+    fn keep_ahead(&self, signing: &mut Signing, record: &Received) -> Result<(), AppendError> {
+        let quorum = self.shared.quorum;
+        signing
+            .keep(record, &self.shared.window, quorum)
+            .inspect_err(|error| self.shared.stop(&error.to_string()))
     }
 
     /// Waits until an entry has reached `level`.
@@ -326,24 +358,23 @@ impl Appender {
                 .shared
                 .window
                 .is_stopped()
-                .map_or(Ok(()), |why| Err(NotReached::Stopped(why).into())),
+                .map_or(Ok(()), |why| Err(why.into())),
         }
     }
 
     /// Flushes to `level`, gives working sinks a moment to catch up, and ends.
     ///
     /// # Errors
-    /// As [`Appender::flush`]. The home directory then remembers that this writer did not end in
-    /// order.
+    /// As [`Appender::flush`]. The home directory then keeps what no quorum has, and the next process
+    /// sends it again first.
     pub fn finish(mut self, level: Durability) -> Result<Finished, AppendError> {
         let flushed = self.flush(level);
-        let quorum = u8::try_from(self.options.quorum).unwrap_or(u8::MAX);
         if flushed.is_ok() {
             self.shared.window.settle(GRACE);
         }
         let end = self.shared.window.end();
         // More may have been asked for than the quorum: the chain is safe to go on from all the same.
-        let quorum = Durability::Replicated(quorum);
+        let quorum = self.shared.quorum;
         let safe = end
             .checked_sub(1)
             .is_none_or(|last| self.wait_record(last, quorum).is_ok());
@@ -353,8 +384,11 @@ impl Appender {
             sinks: self.sinks(),
         };
         self.shared.window.end_here();
-        if let (true, Some(writing)) = (safe, &mut self.writing) {
-            writing.finish().map_err(CapsuleHomeError::from)?;
+        if safe {
+            let mut signing = self.shared.signing();
+            if let (Some(ahead), Some(head)) = (&mut signing.ahead, finished.head) {
+                ahead.settled(head)?;
+            }
         }
         // Senders end by themselves; one that waits for a dead replica must not hold this up.
         self.senders.retain(|sender| !sender.is_finished());
@@ -366,6 +400,11 @@ impl Drop for Appender {
     fn drop(&mut self) {
         self.shared.queue.close();
         self.shared.stop("it was given up");
+        // Nothing is sealed any more when the right to write ends.
+        if let Some(signer) = self.signer.take() {
+            let _ = signer.join();
+        }
+        self.shared.signing().ahead = None;
     }
 }
 
@@ -392,6 +431,33 @@ impl Signing {
         self.writer
             .seal(batch, &self.generation, &[], now(), &mut Randomness)
     }
+
+    /// Keeps a record in the home before it leaves the machine; drops what a quorum keeps now and then.
+    fn keep(
+        &mut self,
+        record: &Received,
+        window: &Window,
+        quorum: Durability,
+    ) -> Result<(), AppendError> {
+        let Some(ahead) = &mut self.ahead else {
+            return Ok(());
+        };
+        if let Some(before) = record.header().seq.checked_sub(1)
+            && ahead.bytes() >= PENDING_BYTES_DROP
+        {
+            if ahead.bytes() >= PENDING_BYTES_MAX {
+                window.wait_record(before, quorum)?;
+            }
+            if window.has_reached(before, quorum) {
+                ahead.settled(Head {
+                    writer: record.header().writer,
+                    seq: before,
+                    hash: record.header().prev,
+                })?;
+            }
+        }
+        Ok(ahead.keep(record).map_err(CapsuleHomeError::from)?)
+    }
 }
 
 /// The signer: all that is queued becomes a record, again and again.
@@ -405,6 +471,9 @@ fn sign(shared: &Shared) {
             Ok(record) => Arc::new(record),
             Err(error) => return shared.stop(&error.to_string()),
         };
+        if let Err(error) = signing.keep(&record, &shared.window, shared.quorum) {
+            return shared.stop(&error.to_string());
+        }
         if let Err(error) = shared.window.push(record, tickets.last) {
             return shared.stop(&error.to_string());
         }
@@ -452,6 +521,7 @@ fn send(lane: usize, mut sink: Box<dyn Sink>, base: u64, shared: &Shared) {
                 }
             }
         }
+        window.sends(lane);
         match sink.keep(&run) {
             Ok(stored) => {
                 cursor = stored.head.seq + 1;
@@ -488,6 +558,11 @@ fn send(lane: usize, mut sink: Box<dyn Sink>, base: u64, shared: &Shared) {
             Err(SinkError::Out(why)) => {
                 window.ails(lane, Health::Out(why));
                 return shared.clock();
+            }
+            Err(SinkError::Forked(why)) => {
+                window.ails(lane, Health::Out(why.clone()));
+                shared.queue.fail(&why);
+                return window.stop_for(NotReached::Forked(why));
             }
         }
     }

@@ -239,16 +239,49 @@ pub enum LogError {
         /// What was there.
         seen: bield_envelope::Digest,
     },
-    /// A writer ended in the middle of sending, and not every replica answers.
+    /// What was appended last is not with a quorum yet.
     #[error(
-        "the last process that wrote from here ended while it was sending, so one replica may hold \
-         records that the others lack, and {why}; retry when every replica answers: going on now could \
-         fork the chain. If one never will, begin a new chain: `bield capsule writer --new`"
+        "what was appended last is kept in this home and was sent again, and {got} of {need} replicas have it: \
+         {why}; nothing else is appended before; retry when more answer"
     )]
     Unfinished {
-        /// Who is missing.
+        /// How many took it.
+        got: usize,
+        /// How many are needed.
+        need: usize,
+        /// Why the others did not.
         why: String,
     },
+    /// A change of the configuration is not with a quorum yet.
+    #[error(
+        "the change is signed and kept in this home, and {got} of {need} replicas have it: {why}; it may count \
+         already: repeat it when more answer, and the same record is sent again before anything else is signed"
+    )]
+    Unconfirmed {
+        /// How many took it.
+        got: usize,
+        /// How many are needed.
+        need: usize,
+        /// Why the others did not.
+        why: String,
+    },
+    /// There are records by this home's key that this home did not make.
+    #[error(
+        "{writer} ends at {found}, but this home wrote up to {seen} only: another process has its key, or this \
+         home was set back to an earlier state; going on would fork the chain: begin a new one with \
+         `bield capsule writer --new`", writer = .writer.short(), seen = position(.seen)
+    )]
+    KeyElsewhere {
+        /// The writer.
+        writer: WriterId,
+        /// Where its chain ends.
+        found: u64,
+        /// What this home knows to have written.
+        seen: Option<u64>,
+    },
+    /// This home's own chain is forked, which a replica proves.
+    #[error("{0}")]
+    OwnFork(String),
     /// Records that replicas named are not given out, or do not verify.
     #[error("{writer}/{seq} was named by a replica but no replica gives out a record that verifies: {why}",
         writer = .writer.short())]
@@ -328,17 +361,19 @@ impl LogError {
             Self::NotStored { .. }
             | Self::TooFewAnswers { .. }
             | Self::Unfinished { .. }
-            | Self::Append(super::appender::AppendError::NotReached(_)) => Kind::Unreachable,
+            | Self::Unconfirmed { .. } => Kind::Unreachable,
+            Self::Append(error) => error.kind(),
             Self::Home(_)
             | Self::Argument(_)
             | Self::Metadata(_)
             | Self::Write(_)
-            | Self::Append(_)
             | Self::Ring(_)
             | Self::NoKey { .. } => Kind::Local,
             Self::NoConfiguration { .. }
             | Self::RolledBack { .. }
             | Self::Forked { .. }
+            | Self::KeyElsewhere { .. }
+            | Self::OwnFork(_)
             | Self::Withheld { .. }
             | Self::Open { .. }
             | Self::Proof(_)

@@ -7,27 +7,31 @@
 //!   writer.key    writes records from this home; hex, 0600, never replaced
 //!   keys          key ring: opens bodies; 0600, replaced whole
 //!   replicas      one `URL principal` a line: where to ask first
-//!   seen          newest config and own head ever seen: whoever shows less rolled something back
-//!   writing       locked while a process writes; says whether the last one ended in order
-//!   configuring   the same for the owner's chain
+//!   seen          newest config, own head, and heads of others that a quorum named and that verified
+//!   lock          locked while any of these files is changed: read again, changed, written whole
+//!   writing       locked while a process writes with writer.key
+//!   pending       records that were sealed and no quorum is known to keep, see `pending`
+//!   configuring   the same lock for the owner's chain
+//!   unconfirmed   the same records of the owner's chain
 //!   retired/      former writer keys
 //! ```
 //!
 //! Always true: a key file is written before its public half is told to anybody; the metadata file is
 //! checked against the directory's name whenever it is read; two processes never write with one key;
-//! a ring or a memory that cannot be read is an error, never taken for an empty one.
+//! a ring or a memory that cannot be read is an error, never taken for an empty one; what was read
+//! before the lock was taken is never written back, so that nobody loses a key or brings one back.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use bield_capsule::{
-    CapsuleName, Head, KEYRING_BYTES_MAX, KeyRing, METADATA_BYTES_MAX, Metadata, MetadataError,
-    WriterId, WriterKey,
+    CapsuleName, EntryPlace, Head, KEYRING_BYTES_MAX, KeyRing, KeyRingError, METADATA_BYTES_MAX,
+    Metadata, MetadataError, WriterId, WriterKey,
 };
 use bield_envelope::{Principal, wire::WireError};
 
+use super::pending::Writing;
 use crate::files::{self, FileError, Write};
 use crate::home::{read_key, to_hex};
 use crate::{Home, HomeError};
@@ -109,6 +113,25 @@ pub enum CapsuleHomeError {
         /// Where the key was looked for.
         path: PathBuf,
     },
+    /// Records that must be sent again cannot be read.
+    #[error(
+        "{path} is damaged: records that may have left this machine cannot be sent again, and others in \
+         their place would fork the chain; restore it, or begin a new chain: `bield capsule writer --new`",
+        path = .path.display()
+    )]
+    Pending {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key was to be destroyed and is still there.
+    #[error("{path} still has the key: another process put it back; end it, then repeat", path = .path.display())]
+    NotErased {
+        /// The ring.
+        path: PathBuf,
+    },
+    /// The key ring did not take a key.
+    #[error(transparent)]
+    Full(#[from] KeyRingError),
     /// Another process writes with this home's key.
     #[error("another process writes to this capsule from {path}: wait until it ends", path = .path.display())]
     Busy {
@@ -139,6 +162,11 @@ impl Seen {
         self.heads.get(writer).copied()
     }
 
+    /// The newest head of every writer, ascending.
+    pub fn heads(&self) -> impl Iterator<Item = Head> + '_ {
+        self.heads.values().copied()
+    }
+
     /// Takes a head that is newer; says whether it was.
     pub fn advance(&mut self, head: Head) -> bool {
         let newer = self.head(&head.writer).is_none_or(|old| old.seq < head.seq);
@@ -146,42 +174,6 @@ impl Seen {
             self.heads.insert(head.writer, head);
         }
         newer
-    }
-}
-
-/// The right to write with this home's key; ends when dropped.
-#[derive(Debug)]
-pub struct Writing {
-    file: File,
-    path: PathBuf,
-    in_order: bool,
-}
-
-impl Writing {
-    /// Whether the process that wrote last ended in order: everything it sent was acknowledged by a
-    /// quorum. If not, some replica may hold records that no quorum has.
-    #[must_use]
-    pub const fn ended_in_order(&self) -> bool {
-        self.in_order
-    }
-
-    /// Says that records are about to be sent, durably.
-    pub(super) fn begin(&mut self) -> Result<(), FileError> {
-        self.mark(UNFINISHED)
-    }
-
-    /// Says that everything that was sent is with a quorum.
-    pub(super) fn finish(&mut self) -> Result<(), FileError> {
-        self.mark(FINISHED)
-    }
-
-    fn mark(&mut self, word: &[u8]) -> Result<(), FileError> {
-        let file = &mut self.file;
-        let marked = file
-            .rewind()
-            .and_then(|()| file.write_all(word))
-            .and_then(|()| file.sync_data());
-        marked.map_err(|error| FileError::io(&self.path, error))
     }
 }
 
@@ -209,7 +201,7 @@ impl CapsuleHome {
             &to_hex(writer.seed()),
             Write::SecretOnce,
         )?;
-        this.keep_ring(ring)?;
+        this.write_ring(ring)?;
         this.keep_replicas(replicas)?;
         // The metadata last: a directory with it has all the rest.
         files::write(
@@ -371,13 +363,79 @@ impl CapsuleHome {
         KeyRing::decode(&bytes).map_err(|error| CapsuleHomeError::Ring { path, error })
     }
 
-    /// Replaces the key ring, whole or not at all.
+    /// Changes the key ring: read again under the lock, changed, written whole; returns what is
+    /// stored then. Nothing that was read before is ever written back.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn keep_ring(&self, ring: &KeyRing) -> Result<(), CapsuleHomeError> {
+    /// The files cannot be used, or `change` refuses: then nothing changed.
+    pub fn update_ring<T>(
+        &self,
+        change: impl FnOnce(&mut KeyRing) -> Result<T, KeyRingError>,
+    ) -> Result<(T, KeyRing), CapsuleHomeError> {
+        let _lock = self.change()?;
+        let mut ring = self.ring()?;
+        let made = change(&mut ring)?;
+        self.write_ring(&ring)?;
+        Ok((made, ring))
+    }
+
+    /// Destroys the key of a generation in this home; says whether it was there.
+    ///
+    /// # Errors
+    /// The files cannot be used, or the key is still there.
+    pub fn erase_generation(&self, number: u32) -> Result<bool, CapsuleHomeError> {
+        let (had, _) = self.update_ring(|ring| Ok(ring.drop_generation(number)))?;
+        if self.ring()?.generation(number).is_some() {
+            return Err(self.not_erased());
+        }
+        Ok(had)
+    }
+
+    /// Destroys the key of an entry in this home; says whether it was there.
+    ///
+    /// # Errors
+    /// As [`CapsuleHome::erase_generation`].
+    pub fn erase_entry(&self, place: &EntryPlace) -> Result<bool, CapsuleHomeError> {
+        let (had, _) = self.update_ring(|ring| Ok(ring.drop_entry(place)))?;
+        if self.ring()?.entry(place).is_some() {
+            return Err(self.not_erased());
+        }
+        Ok(had)
+    }
+
+    fn not_erased(&self) -> CapsuleHomeError {
+        CapsuleHomeError::NotErased {
+            path: self.path.join(KEYS),
+        }
+    }
+
+    fn write_ring(&self, ring: &KeyRing) -> Result<(), CapsuleHomeError> {
         let bytes = ring.encode_secret();
         Ok(files::write(&self.path.join(KEYS), &bytes, Write::Secret)?)
+    }
+
+    /// The right to change files here; whoever has it sweeps up drafts of those who ended in the middle:
+    /// they may hold keys that were erased since.
+    fn change(&self) -> Result<File, CapsuleHomeError> {
+        let path = self.path.join(LOCK);
+        let at = |error| FileError::io(&path, error);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(at)?;
+        file.lock().map_err(at)?;
+        let entries = std::fs::read_dir(&self.path).map_err(at)?;
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let draft = DRAFTS.iter().any(|file| {
+                let rest = name.strip_prefix(file);
+                rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(".new"))
+            });
+            if draft {
+                files::remove(&entry.path())?;
+            }
+        }
+        Ok(file)
     }
 
     /// Where to ask first.
@@ -433,17 +491,26 @@ impl CapsuleHome {
         Ok(seen)
     }
 
-    /// Replaces what was seen.
+    /// Adds heads to what was seen, under the lock; returns what is known then.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn keep_seen(&self, seen: &Seen) -> Result<(), CapsuleHomeError> {
-        let heads = seen.heads.values();
-        let text: String = heads
-            .map(|head| format!("{} {} {}\n", head.writer, head.seq, head.hash))
-            .collect();
-        let path = self.path.join(SEEN);
-        Ok(files::write(&path, text.as_bytes(), Write::Public)?)
+    /// The files cannot be used.
+    pub fn see(&self, heads: impl IntoIterator<Item = Head>) -> Result<Seen, CapsuleHomeError> {
+        let _lock = self.change()?;
+        let mut seen = self.seen()?;
+        let mut newer = false;
+        for head in heads {
+            newer |= seen.advance(head);
+        }
+        if newer {
+            let text: String = seen
+                .heads()
+                .map(|head| format!("{} {} {}\n", head.writer, head.seq, head.hash))
+                .collect();
+            let path = self.path.join(SEEN);
+            files::write(&path, text.as_bytes(), Write::Public)?;
+        }
+        Ok(seen)
     }
 
     /// Takes the right to write with this home's key, which one process has at a time.
@@ -451,7 +518,7 @@ impl CapsuleHome {
     /// # Errors
     /// [`CapsuleHomeError::Busy`], or the file cannot be used.
     pub fn write(&self) -> Result<Writing, CapsuleHomeError> {
-        self.lock(WRITING)
+        self.lock(WRITING, PENDING)
     }
 
     /// Takes the right to write with the owner's key, which one process has at a time.
@@ -459,7 +526,7 @@ impl CapsuleHome {
     /// # Errors
     /// As [`CapsuleHome::write`].
     pub fn configure(&self) -> Result<Writing, CapsuleHomeError> {
-        self.lock(CONFIGURING)
+        self.lock(CONFIGURING, UNCONFIRMED)
     }
 
     /// Puts this home's writer key away, so that a new one can be made: the way on when its chain must
@@ -473,40 +540,32 @@ impl CapsuleHome {
         let to = retired.join(format!("{}.key", self.writer_key()?.id()));
         files::make_private_directory(&retired)?;
         std::fs::rename(&path, &to).map_err(|error| FileError::io(&path, error))?;
-        Ok(writing.finish()?)
+        // What it had pending is sent no more: nothing else will ever stand in those places.
+        writing.drop_all()
     }
 
-    fn lock(&self, file: &str) -> Result<Writing, CapsuleHomeError> {
+    /// Whether this writer's key was put away.
+    #[must_use]
+    pub fn has_retired(&self, writer: &WriterId) -> bool {
+        self.path
+            .join(RETIRED)
+            .join(format!("{writer}.key"))
+            .is_file()
+    }
+
+    fn lock(&self, file: &str, pending: &str) -> Result<Writing, CapsuleHomeError> {
         let path = self.path.join(file);
         let at = |error| FileError::io(&path, error);
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(at)?;
+        options.write(true).create(true).truncate(false);
+        let file = options.open(&path).map_err(at)?;
         match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(CapsuleHomeError::Busy {
-                    path: self.path.clone(),
-                });
-            }
-            Err(TryLockError::Error(error)) => return Err(at(error).into()),
+            Ok(()) => Writing::open(file, self.clone(), self.path.join(pending)),
+            Err(TryLockError::WouldBlock) => Err(CapsuleHomeError::Busy {
+                path: self.path.clone(),
+            }),
+            Err(TryLockError::Error(error)) => Err(at(error).into()),
         }
-        let mut word = Vec::new();
-        let read = (&mut file)
-            .take(FINISHED.len() as u64 + 1)
-            .read_to_end(&mut word);
-        read.map_err(at)?;
-        let in_order = word.is_empty() || word == FINISHED;
-        Ok(Writing {
-            file,
-            path,
-            in_order,
-        })
     }
 
     fn make(home: &Home, name: CapsuleName) -> Result<Self, CapsuleHomeError> {
@@ -561,15 +620,15 @@ const SEEN: &str = "seen";
 const WRITING: &str = "writing";
 const CONFIGURING: &str = "configuring";
 const RETIRED: &str = "retired";
-/// Of one length, so that writing one over the other needs no truncation.
-const FINISHED: &[u8] = b"finished\n";
-const UNFINISHED: &[u8] = b"sending.\n";
+const LOCK: &str = "lock";
+const PENDING: &str = "pending";
+const UNCONFIRMED: &str = "unconfirmed";
+/// Files that are written under the lock only: a draft of one that nobody writes now is a leftover.
+const DRAFTS: [&str; 2] = [KEYS, SEEN];
 /// Digits below which a prefix is more likely a mistyped label.
 const PREFIX_DIGITS_MIN: usize = 4;
 /// The lines of eight thousand writers.
 const LINES_BYTES_MAX: u64 = 2 << 20;
-
-const _: () = assert!(FINISHED.len() == UNFINISHED.len());
 
 #[cfg(test)]
 mod tests {
@@ -636,9 +695,7 @@ mod tests {
         let other = WriterKey::generate(Suite::P256, &mut Seeded::new(6));
         assert!(this.keep_writer_key(&other).is_err());
         assert_ne!(this.writer_key().unwrap().id(), other.id());
-        let mut ring = this.ring().unwrap();
-        ring.drop_generation(1);
-        this.keep_ring(&ring).unwrap();
+        assert!(this.erase_generation(1).unwrap());
         assert!(this.ring().unwrap().newest().is_none());
     }
 
@@ -664,7 +721,8 @@ mod tests {
         let mut seen = made[0].seen().unwrap();
         assert_eq!(seen, Seen::default());
         assert!(seen.advance(head(7)) && !seen.advance(head(6)));
-        made[0].keep_seen(&seen).unwrap();
+        made[0].see([head(7)]).unwrap();
+        made[0].see([head(5)]).unwrap();
         let again = made[0].seen().unwrap();
         assert_eq!(again.head(&head(0).writer), Some(head(7)));
         std::fs::write(made[0].path().join(SEEN), "nonsense\n").unwrap();
@@ -675,27 +733,55 @@ mod tests {
     }
 
     #[test]
-    fn one_process_writes_at_a_time_and_an_end_out_of_order_is_remembered() {
+    fn one_process_writes_at_a_time() {
         let (_directory, _home, made) = stage(&["one"]);
-        let mut writing = made[0].write().unwrap();
-        assert!(writing.ended_in_order());
+        let writing = made[0].write().unwrap();
+        assert!(writing.pending().is_empty());
         assert!(matches!(
             made[0].write(),
             Err(CapsuleHomeError::Busy { .. })
         ));
-        writing.begin().unwrap();
         drop(writing);
-        let mut writing = made[0].write().unwrap();
-        assert!(!writing.ended_in_order());
-        writing.finish().unwrap();
-        drop(writing);
-        assert!(made[0].write().unwrap().ended_in_order());
+        assert!(made[0].write().is_ok());
+    }
+
+    #[test]
+    fn keys_added_at_once_all_stay_and_an_erased_one_does_not_come_back() {
+        let (_directory, _home, made) = stage(&["one"]);
+        let this = &made[0];
+        let place = |seq| EntryPlace {
+            writer: WriterId::from_bytes([3; 32]),
+            seq,
+            index: 0,
+        };
+        let add = |seq| {
+            let key = bield_envelope::Secret::from_bytes([seq as u8; 32]);
+            this.update_ring(|ring| ring.keep_entry(place(seq), key))
+                .unwrap();
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                scope.spawn(move || (0..10).for_each(|n| add(thread * 10 + n)));
+            }
+            scope.spawn(|| assert!(this.erase_generation(1).unwrap()));
+        });
+        let ring = this.ring().unwrap();
+        assert!((0..40).all(|seq| ring.entry(&place(seq)).is_some()));
+        assert!(ring.generation(1).is_none());
+    }
+
+    #[test]
+    fn a_leftover_draft_of_the_ring_is_swept_away_by_an_erasure() {
+        let (_directory, _home, made) = stage(&["one"]);
+        let draft = made[0].path().join("keys.0123456789abcdef.new");
+        std::fs::copy(made[0].path().join(KEYS), &draft).unwrap();
+        assert!(made[0].erase_generation(1).unwrap());
+        assert!(!draft.exists());
     }
 
     #[test]
     fn a_retired_key_is_kept_and_makes_room_for_another() {
         let (_directory, _home, made) = stage(&["one"]);
-        made[0].write().unwrap().begin().unwrap();
         let id = made[0].writer_key().unwrap().id();
         made[0].retire_writer_key().unwrap();
         assert!(
@@ -705,7 +791,7 @@ mod tests {
                 .join(format!("{id}.key"))
                 .is_file()
         );
-        assert!(!made[0].is_writer() && made[0].write().unwrap().ended_in_order());
+        assert!(!made[0].is_writer());
         let other = WriterKey::generate(Suite::P256, &mut Seeded::new(6));
         made[0].keep_writer_key(&other).unwrap();
         assert_eq!(made[0].writer_key().unwrap().id(), other.id());

@@ -23,8 +23,8 @@ use std::thread;
 use std::time::Duration;
 
 use bield_capsule::{
-    Applied, Config, Entries, Head, HeadsStatement, KeyRing, Metadata, OpenError, Question,
-    Received, Refused, Verifier, VerifierPolicy, WriterId,
+    Applied, Config, Entries, Head, HeadsStatement, KeyRing, KeyRingError, Metadata, OpenError,
+    Question, Received, Refused, Verifier, VerifierPolicy, WriterId,
 };
 use bield_envelope::{Signed, Verified};
 use rand_core::Rng as _;
@@ -151,9 +151,7 @@ impl Log {
             .retain(|answer| config.is_replica(&replicas[answer.replica].principal()));
         self.remember_replicas()?;
         let head = self.base.config().head();
-        if head.is_some_and(|head| self.seen.advance(head)) {
-            self.home.keep_seen(&self.seen)?;
-        }
+        self.seen = self.home.see(head)?;
         Ok(())
     }
 
@@ -187,17 +185,17 @@ impl Log {
         &self.ring
     }
 
-    /// The keys of this home, to be changed and then stored with [`Log::keep_ring`].
-    pub const fn ring_mut(&mut self) -> &mut KeyRing {
-        &mut self.ring
-    }
-
-    /// Stores the keys.
+    /// Changes the keys of this home: those that are stored now, whoever stored them.
     ///
     /// # Errors
-    /// The file cannot be written.
-    pub fn keep_ring(&self) -> Result<(), LogError> {
-        Ok(self.home.keep_ring(&self.ring)?)
+    /// As [`CapsuleHome::update_ring`].
+    pub fn update_ring<T>(
+        &mut self,
+        change: impl FnOnce(&mut KeyRing) -> Result<T, KeyRingError>,
+    ) -> Result<T, LogError> {
+        let (made, ring) = self.home.update_ring(change)?;
+        self.ring = ring;
+        Ok(made)
     }
 
     /// Every replica that was asked.

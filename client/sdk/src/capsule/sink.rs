@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bield_capsule::{
-    Acknowledgement, Head, Kept, Metadata, Received, export_header, export_record,
+    Acknowledgement, CapsuleName, Head, Kept, Metadata, Received, WriterId, export_header,
+    export_record,
 };
 use bield_envelope::{Principal, Verified};
 
@@ -59,6 +60,9 @@ pub enum SinkError {
     /// It will not take it: nothing more is sent to it.
     #[error("{0}")]
     Out(String),
+    /// It has proof that the writer signed two records for one position: the writer stops.
+    #[error("{0}")]
+    Forked(String),
 }
 
 /// A replica over HTTP.
@@ -113,6 +117,14 @@ impl ReplicaSink {
         })
     }
 
+    /// Whether it proves what it says of this writer.
+    fn forked(&self, writer: Option<WriterId>, said: &ReplicaError) -> SinkError {
+        match writer.and_then(|writer| proven_fork(&self.client, &self.metadata.name(), &writer)) {
+            Some(why) => SinkError::Forked(why),
+            None => SinkError::Out(format!("{said}; it has no proof of it")),
+        }
+    }
+
     fn out(&self, lie: Lie) -> SinkError {
         SinkError::Out(self.client.lied(lie).to_string())
     }
@@ -140,6 +152,10 @@ impl Sink for ReplicaSink {
         self.body = body;
         match sent {
             Ok(kept) => self.stored(run, kept.acknowledgements),
+            Err(error) if matches!(error.code(), Some(FORKED)) => {
+                let writer = run.first().map(|record| record.head().writer);
+                Err(self.forked(writer, &error))
+            }
             // It may only lack the capsule or its configuration: once, that is put right.
             Err(error)
                 if !self.introduced && !matches!(error, ReplicaError::Unreachable { .. }) =>
@@ -184,6 +200,28 @@ pub(super) fn introduce(
     let owner = metadata.owner_id();
     let mut said = kept.acknowledgements.into_iter();
     Ok(said.find(|said| said.writer == owner))
+}
+
+/// What a replica proves of a fork of `writer`, in words.
+pub(super) fn proven_fork(
+    client: &ReplicaClient,
+    name: &CapsuleName,
+    writer: &WriterId,
+) -> Option<String> {
+    let proofs = client.forks(name).ok()?;
+    let fork = proofs
+        .iter()
+        .filter_map(|proof| proof.verify(name).ok())
+        .find(|fork| fork.writer == *writer)?;
+    Some(format!(
+        "FORKED: {}/{} is signed twice with this home's key, as {} and {}: its proof is at {}; the owner \
+         must revoke the writer; do not retry",
+        writer.short(),
+        fork.seq,
+        fork.first.hash.short(),
+        fork.second.hash.short(),
+        client.url()
+    ))
 }
 
 fn sink_error(error: &ReplicaError) -> SinkError {
@@ -281,4 +319,5 @@ impl Sink for JournalSink {
     }
 }
 
-const GAP: &str = "gap";
+pub(super) const GAP: &str = "gap";
+pub(super) const FORKED: &str = "forked";

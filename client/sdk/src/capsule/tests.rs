@@ -55,7 +55,6 @@ impl Stage {
         let appender = log.appender(quick())?;
         appender.append(entry.as_bytes()).unwrap();
         let finished = appender.finish(TWO)?;
-        log.remember(finished.head)?;
         Ok(finished)
     }
 
@@ -236,7 +235,7 @@ fn a_replica_that_lost_records_is_given_them_again() {
 }
 
 #[test]
-fn a_writer_that_was_cut_off_goes_on_only_when_every_replica_answers() {
+fn a_writer_that_was_cut_off_sends_the_same_bytes_again_before_it_seals() {
     let stage = Stage::new();
     let mut log = stage.open();
     let appender = log.appender(quick()).unwrap();
@@ -244,11 +243,61 @@ fn a_writer_that_was_cut_off_goes_on_only_when_every_replica_answers() {
     appender.wait(ticket, TWO).unwrap();
     drop(appender);
     stage.fakes[2].set(Mode::Dead);
-    let error = stage.try_append("two").unwrap_err();
-    assert!(matches!(error, LogError::Unfinished { .. }), "{error}");
-    stage.fakes[2].set(Mode::Honest);
     stage.append("two");
     assert_eq!(stage.read().unwrap(), ["one", "two"]);
+}
+
+#[test]
+fn a_refused_append_that_only_a_liar_saw_never_makes_a_second_record_for_its_place() {
+    let stage = Stage::new();
+    stage.append("zero");
+    // The liar takes the record and says nothing; the others are away.
+    stage.fakes[0].set(Mode::Mute);
+    for fake in &stage.fakes[1..] {
+        fake.set(Mode::Refuses);
+    }
+    assert!(stage.try_append("one").is_err());
+    let liar = stage.fakes[0].newest();
+    assert_eq!(liar.len(), 1);
+    // Now it hides what it has.
+    stage.fakes[0].roll_back(1);
+    for fake in &stage.fakes {
+        fake.set(Mode::Honest);
+    }
+    stage.append("two");
+    assert_eq!(stage.read().unwrap(), ["zero", "one", "two"]);
+    for fake in &stage.fakes[1..] {
+        assert!(fake.has(&liar[0]), "the same bytes, and no others");
+    }
+}
+
+#[test]
+fn a_config_record_without_a_quorum_is_sent_again_and_never_replaced() {
+    let stage = Stage::new();
+    let mut log = stage.open();
+    for fake in &stage.fakes[1..] {
+        fake.set(Mode::Refuses);
+    }
+    let quota = [bield_capsule::Change::Quota(1 << 30)];
+    let error = log.configure(&quota).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            LogError::Unconfirmed {
+                got: 1,
+                need: 2,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    stage.fakes[0].roll_back_owner(1);
+    for fake in &stage.fakes {
+        fake.set(Mode::Honest);
+    }
+    assert_eq!(stage.open().configure(&quota).unwrap().seq, 1);
+    let other = [bield_capsule::Change::Quota(1 << 31)];
+    assert_eq!(stage.open().configure(&other).unwrap().seq, 2);
 }
 
 #[test]
@@ -299,8 +348,7 @@ fn a_rotated_key_seals_what_follows_and_an_erased_one_opens_nothing() {
     stage.append("two");
     assert_eq!(stage.read().unwrap(), ["one", "two"]);
     log.configure(&[bield_capsule::Change::Erase(1)]).unwrap();
-    log.ring_mut().drop_generation(1);
-    log.keep_ring().unwrap();
+    assert!(log.home().erase_generation(1).unwrap());
     let error = stage.read().unwrap_err();
     assert!(
         matches!(error, LogError::Erased { generation: 1, .. }),
@@ -311,11 +359,9 @@ fn a_rotated_key_seals_what_follows_and_an_erased_one_opens_nothing() {
 #[test]
 fn a_configuration_older_than_the_one_seen_is_refused() {
     let stage = Stage::new();
-    let mut seen = stage.capsule.seen().unwrap();
     let mut head = stage.open().config().head().unwrap();
     head.seq += 1;
-    seen.advance(head);
-    stage.capsule.keep_seen(&seen).unwrap();
+    stage.capsule.see([head]).unwrap();
     let error = Log::open(stage.capsule.clone()).err().unwrap();
     assert!(matches!(error, LogError::RolledBack { .. }), "{error}");
 }

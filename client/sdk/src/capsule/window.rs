@@ -75,6 +75,9 @@ pub enum NotReached {
     /// The writer stopped.
     #[error("the writer stopped: {0}")]
     Stopped(String),
+    /// Two records of this writer stand at one position, which is proven.
+    #[error("{0}")]
+    Forked(String),
 }
 
 pub(super) struct Window {
@@ -97,7 +100,7 @@ struct State {
     lanes: Vec<Lane>,
     sent: Point,
     ending: bool,
-    stopped: Option<String>,
+    stopped: Option<NotReached>,
     /// Threads that wait: nobody is woken when nobody sleeps.
     sleeping: usize,
     watching: usize,
@@ -119,6 +122,8 @@ struct Point {
 struct Lane {
     state: SinkState,
     down_since: Option<Instant>,
+    /// Since when a request is under way.
+    busy_since: Option<Instant>,
     /// Kept at all, written, synced.
     points: [Point; 3],
     acknowledgement: Option<Verified<Acknowledgement>>,
@@ -156,6 +161,7 @@ impl Window {
                 kept: None,
             },
             down_since: None,
+            busy_since: None,
             points: [start; 3],
             acknowledgement: None,
         });
@@ -191,14 +197,14 @@ impl Window {
                 break;
             }
             if let Some(why) = &state.stopped {
-                return Err(NotReached::Stopped(why.clone()));
+                return Err(why.clone());
             }
             let hopeful = state
                 .lanes
                 .iter()
                 .filter(|lane| lane.is_hopeful(self.patience));
             if hopeful.count() < self.quorum {
-                return Err(state.too_few(Durability::Sent));
+                return Err(state.too_few(Durability::Sent, self.patience));
             }
             state = self.watch(state);
         }
@@ -254,6 +260,11 @@ impl Window {
         }
     }
 
+    /// Notes that a sink was given a run, and has yet to answer.
+    pub(super) fn sends(&self, lane: usize) {
+        self.lock().lanes[lane].busy_since = Some(Instant::now());
+    }
+
     /// Notes what a sink keeps.
     pub(super) fn kept(&self, lane: usize, stored: Stored) {
         let mut state = self.lock();
@@ -262,6 +273,7 @@ impl Window {
         let patience = self.patience;
         let own = &mut state.lanes[lane];
         own.down_since = None;
+        own.busy_since = None;
         own.state.health = Health::Live;
         own.state.head = Some(stored.head);
         own.state.kept = Some(stored.kept);
@@ -309,6 +321,7 @@ impl Window {
     pub(super) fn ails(&self, lane: usize, health: Health) {
         let mut state = self.lock();
         let own = &mut state.lanes[lane];
+        own.busy_since = None;
         if matches!(health, Health::Down(_)) && own.down_since.is_none() {
             own.down_since = Some(Instant::now());
         }
@@ -343,6 +356,12 @@ impl Window {
         self.wait_until(level, |point| point.end > seq)
     }
 
+    /// Whether the record `seq` has reached `level`.
+    pub(super) fn has_reached(&self, seq: u64, level: Durability) -> bool {
+        let point = self.lock().point(level, self.local);
+        point.is_some_and(|point| point.end > seq)
+    }
+
     /// The newest ticket that has reached `level`.
     pub(super) fn reached(&self, level: Durability) -> Ticket {
         let state = self.lock();
@@ -358,7 +377,14 @@ impl Window {
 
     pub(super) fn sinks(&self) -> Vec<SinkState> {
         let state = self.lock();
-        state.lanes.iter().map(|lane| lane.state.clone()).collect()
+        let shown = state.lanes.iter().map(|lane| {
+            let mut shown = lane.state.clone();
+            if let Some(why) = lane.stalls(self.patience) {
+                shown.health = Health::Down(why);
+            }
+            shown
+        });
+        shown.collect()
     }
 
     /// Signed words for exactly the newest record, and that record.
@@ -382,13 +408,18 @@ impl Window {
 
     /// Something failed for good: everybody ends.
     pub(super) fn stop(&self, why: String) {
+        self.stop_for(NotReached::Stopped(why));
+    }
+
+    /// The same, for this reason.
+    pub(super) fn stop_for(&self, why: NotReached) {
         self.lock().stopped.get_or_insert(why);
         self.grown.notify_all();
         self.moved.notify_all();
         self.ended.notify_all();
     }
 
-    pub(super) fn is_stopped(&self) -> Option<String> {
+    pub(super) fn is_stopped(&self) -> Option<NotReached> {
         self.lock().stopped.clone()
     }
 
@@ -402,13 +433,13 @@ impl Window {
             match state.point(level, self.local) {
                 Some(point) if reached(point) => return Ok(()),
                 Some(_) => {}
-                None => return Err(state.too_few(level)),
+                None => return Err(state.too_few(level, self.patience)),
             }
             if let Some(why) = &state.stopped {
-                return Err(NotReached::Stopped(why.clone()));
+                return Err(why.clone());
             }
             if !state.may_reach(level, self.local, self.patience, &reached) {
-                return Err(state.too_few(level));
+                return Err(state.too_few(level, self.patience));
             }
             state = self.watch(state);
         }
@@ -487,13 +518,13 @@ impl State {
         }
     }
 
-    fn too_few(&self, level: Durability) -> NotReached {
+    fn too_few(&self, level: Durability, patience: Duration) -> NotReached {
         let ailing = self
             .lanes
             .iter()
             .filter_map(|lane| match &lane.state.health {
-                Health::Live | Health::CatchingUp => None,
-                Health::Down(why) | Health::Out(why) => Some(why.as_str()),
+                Health::Live | Health::CatchingUp => lane.stalls(patience),
+                Health::Down(why) | Health::Out(why) => Some(why.clone()),
             });
         let ailing: Vec<_> = ailing.collect();
         let why = if ailing.is_empty() {
@@ -557,9 +588,21 @@ impl State {
 }
 
 impl Lane {
+    /// Why nobody waits for it, when a request has been under way for too long.
+    fn stalls(&self, patience: Duration) -> Option<String> {
+        let since = self.busy_since?.elapsed();
+        (since >= patience).then(|| {
+            format!(
+                "{} has not answered for {} s; its operator must look",
+                self.state.name,
+                since.as_secs()
+            )
+        })
+    }
+
     fn is_hopeful(&self, patience: Duration) -> bool {
         match self.state.health {
-            Health::Live | Health::CatchingUp => true,
+            Health::Live | Health::CatchingUp => self.stalls(patience).is_none(),
             Health::Down(_) => self
                 .down_since
                 .is_none_or(|since| since.elapsed() < patience),

@@ -104,7 +104,6 @@ impl Append {
         };
         bar.finish_and_clear();
         let finished = finished?;
-        log.remember(finished.head)?;
         if let (Durability::Witnessed(replicas, witnesses), Some(head)) = (level, finished.head) {
             let spinner = progress::spinner("waiting for witnesses");
             let witnessed = log.wait_witnessed(&head, replicas, witnesses, WITNESS_PATIENCE);
@@ -222,10 +221,10 @@ impl Append {
                 return Ok(());
             }
             appender.append_erasable(&metadata, &entries, |keys| {
-                for (place, key) in keys {
-                    log.ring_mut().keep_entry(place, key)?;
-                }
-                log.keep_ring()
+                log.update_ring(|ring| {
+                    let mut keys = keys.into_iter();
+                    keys.try_for_each(|(place, key)| ring.keep_entry(place, key))
+                })
             })??;
         }
     }

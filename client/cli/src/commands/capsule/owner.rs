@@ -202,8 +202,7 @@ impl Erase {
         if !log.config().erased(generation) {
             log.configure(&[Change::Erase(generation)])?;
         }
-        let had = log.ring_mut().drop_generation(generation);
-        log.keep_ring()?;
+        let had = log.home().erase_generation(generation)?;
         let mut text = format!(
             "erased    generation {generation}: {}",
             if had {
@@ -239,8 +238,7 @@ impl Erase {
             )));
         }
         self.confirm(&format!("the key of entry {}", place_text(&place)))?;
-        log.ring_mut().drop_entry(&place);
-        log.keep_ring()?;
+        log.home().erase_entry(&place)?;
         output.show(
             &json!({ "erased_entry": entry, "destroyed_here": true }),
             format_args!(

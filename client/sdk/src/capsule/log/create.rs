@@ -14,7 +14,7 @@ use bield_envelope::Principal;
 use super::write::enough;
 use super::{Log, apply, at_all, known, refused};
 use crate::capsule::error::LogError;
-use crate::capsule::home::{CapsuleHome, Seen};
+use crate::capsule::home::CapsuleHome;
 use crate::capsule::replica::ReplicaClient;
 use crate::capsule::sink::introduce;
 use crate::{Home, Randomness, now};
@@ -97,10 +97,7 @@ impl Log {
             Ok(())
         });
         enough("the new capsule", stored, quorum)?;
-        let mut seen = Seen::default();
-        seen.advance(config[0].head());
-        seen.advance(open.head());
-        home.keep_seen(&seen)?;
+        home.see([config[0].head(), open.head()])?;
         Self::open(home.clone())
     }
 

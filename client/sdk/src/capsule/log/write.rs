@@ -1,35 +1,46 @@
 //! Writing to an opened capsule: configuration by the owner, entries by this home's writer.
 //!
-//! Always true: a chain is continued only after enough replicas named its end, all of them after a
-//! process ended while it was sending; one process writes with a key at a time; what a quorum keeps is
-//! remembered before the next process can forget it.
+//! Always true: every record is in this home before it leaves it, and what no quorum is known to keep is
+//! sent again, byte for byte, before anything is sealed; a chain is continued only after enough replicas
+//! named its end; one process writes with a key at a time; what a quorum keeps is remembered before the
+//! next process can forget it. How many replicas lie makes no difference to that.
 
 use std::sync::Arc;
 
 use bield_capsule::{
     CapsuleName, Change, Fetched, GenerationKey, Head, Kept, KeyRing, NotResumed, Received,
-    Remembered, Verifier, Writer, WriterId, resume_head,
+    Remembered, Verifier, Writer, WriterId, WriterKey, encode_changes, resume_head,
 };
 use bield_envelope::{Principal, Secret};
 
 use super::{Log, apply, at_all, extend, words};
 use crate::capsule::appender::{Appender, AppenderOptions, Older};
 use crate::capsule::error::{LogError, ReplicaError};
+use crate::capsule::frames::FRAME_HEAD_BYTES;
+use crate::capsule::home::CapsuleHomeError;
+use crate::capsule::pending::Writing;
 use crate::capsule::replica::ReplicaClient;
-use crate::capsule::sink::{ReplicaSink, Sink, introduce};
+use crate::capsule::sink::{FORKED, GAP, ReplicaSink, Sink, introduce, proven_fork};
+use crate::capsule::window::RUN_BYTES_MAX;
 use crate::gateway::is_loopback;
 use crate::{Randomness, now};
 
 impl Log {
     /// Changes the configuration: the owner's act. Returns the new config record's head once a quorum
-    /// keeps it.
+    /// keeps it. A change that no quorum was known to keep is sent again first; when it is the same one,
+    /// that is all.
     ///
     /// # Errors
     /// Not the owner's home, too few answers, changes that contradict the state, too few replicas.
     pub fn configure(&mut self, changes: &[Change]) -> Result<Head, LogError> {
         let key = self.home.owner_key()?;
+        self.check_key(&key, &self.metadata.owner_id())?;
         let mut writing = self.home.configure()?;
-        self.need_all_after_a_crash(writing.ended_in_order())?;
+        if let Some((head, body)) = self.confirm(&mut writing)?
+            && body == encode_changes(changes)
+        {
+            return Ok(head);
+        }
         let owner = self.metadata.owner_id();
         let chain = self
             .base
@@ -39,31 +50,104 @@ impl Log {
         let config = self.config();
         let mut writer = Writer::resume_owner(key, &self.metadata, &tip, config, levels)?;
         let record = writer.configure(changes, now())?;
-        let head = record.head();
         let mut base = self.base.clone();
         apply(&mut base, record.clone())?;
-        writing.begin()?;
-        let config: Arc<[Received]> = self.config.iter().cloned().chain([record]).collect();
-        let (metadata, name) = (&self.metadata, self.metadata.name());
+        // In the home before it leaves it: another one in its place would fork the owner's chain.
+        writing.keep(&record)?;
+        self.publish(&mut writing, base, record)
+    }
+
+    /// Sends config records again that no quorum is known to keep, byte for byte; returns the newest one
+    /// and its changes.
+    fn confirm(&mut self, writing: &mut Writing) -> Result<Option<(Head, Vec<u8>)>, LogError> {
+        let owner = self.metadata.owner_id();
+        let mut newest = None;
+        for record in writing.pending().to_vec() {
+            let head = record.head();
+            newest = Some((head, record.body().to_vec()));
+            match self.base.config().hash_at(head.seq) {
+                Some(found) if found != head.hash => {
+                    return Err(LogError::Forked {
+                        writer: owner,
+                        seq: head.seq,
+                        found,
+                        seen: head.hash,
+                    });
+                }
+                // Some replica has it: now a quorum must.
+                Some(_) => self.spread()?,
+                None => {
+                    let mut base = self.base.clone();
+                    apply(&mut base, record.clone())?;
+                    self.publish(writing, base, record)?;
+                }
+            }
+        }
+        if let Some((head, _)) = newest {
+            writing.settled(head)?;
+        }
+        Ok(newest)
+    }
+
+    /// Hands `record`, the newest of the owner's chain, to all replicas, until a quorum keeps it.
+    fn publish(
+        &mut self,
+        writing: &mut Writing,
+        base: Verifier,
+        record: Received,
+    ) -> Result<Head, LogError> {
+        let head = record.head();
+        let before = std::mem::take(&mut self.config);
+        self.config = before.iter().cloned().chain([record]).collect();
+        if let Err(error) = self.spread() {
+            self.config = before;
+            return Err(error);
+        }
+        self.base = base;
+        writing.settled(head)?;
+        self.seen = self.home.seen()?;
+        Ok(head)
+    }
+
+    fn spread(&self) -> Result<(), LogError> {
+        let (config, metadata) = (&self.config, &self.metadata);
         let newest = config.len() - 1;
         let stored = at_all(&self.replicas, |replica| {
             // As a rule only the newest record is missing.
-            let short = replica.append(&name, [config[newest].as_bytes()], Kept::Synced);
+            let short = replica.append(&metadata.name(), [config[newest].as_bytes()], Kept::Synced);
             match short {
                 Ok(_) => Ok(()),
                 Err(ReplicaError::Refused { .. }) => {
-                    introduce(replica, metadata, &config, Kept::Synced).map(drop)
+                    introduce(replica, metadata, config, Kept::Synced).map(drop)
                 }
                 Err(error) => Err(error),
             }
         });
-        enough("the configuration", stored, self.quorum())?;
-        writing.finish()?;
-        self.base = base;
-        self.config = config;
-        self.seen.advance(head);
-        self.home.keep_seen(&self.seen)?;
-        Ok(head)
+        self.name_fork(&self.metadata.owner_id(), &stored)?;
+        enough("the configuration", stored, self.quorum()).map_err(|error| match error {
+            LogError::NotStored { got, need, why, .. } => LogError::Unconfirmed { got, need, why },
+            error => error,
+        })
+    }
+
+    /// Stops for good when a replica that refuses proves a fork.
+    fn name_fork(
+        &self,
+        writer: &WriterId,
+        stored: &[Result<(), ReplicaError>],
+    ) -> Result<(), LogError> {
+        let name = self.metadata.name();
+        for error in stored.iter().filter_map(|stored| stored.as_ref().err()) {
+            if error.code() != Some(FORKED) {
+                continue;
+            }
+            let mut replicas = self.replicas.iter();
+            let replica = replicas.find(|replica| replica.url() == error.replica());
+            if let Some(why) = replica.and_then(|replica| proven_fork(replica, &name, writer)) {
+                return Err(LogError::OwnFork(why));
+            }
+        }
+        Ok(())
     }
 
     /// Makes a new generation and seals with it from now on; returns its number. The key is stored
@@ -73,18 +157,33 @@ impl Log {
     /// As [`Log::configure`].
     pub fn rotate(&mut self) -> Result<u32, LogError> {
         self.home.owner_key()?;
+        // A rotation that no quorum was known to keep counts first.
+        let mut writing = self.home.configure()?;
+        self.confirm(&mut writing)?;
+        drop(writing);
         let number = self.config().generation() + 1;
         // Left over from a rotation that nobody took note of: that key serves now.
-        if self.ring.generation(number).is_none() {
-            self.ring
-                .insert(GenerationKey::generate(number, &mut Randomness))?;
-            self.keep_ring()?;
-        }
+        self.update_ring(|ring| match ring.generation(number) {
+            Some(_) => Ok(()),
+            None => ring.insert(GenerationKey::generate(number, &mut Randomness)),
+        })?;
         let key = self.ring.generation(number);
         let commitment = key.map(|key| key.commitment(&self.metadata));
         let commitment = commitment.ok_or(LogError::NoKey { generation: number })?;
         self.configure(&[Change::Generation { number, commitment }])?;
         Ok(number)
+    }
+
+    /// Refuses a key that is another one's: files may have been swapped.
+    fn check_key(&self, key: &WriterKey, id: &WriterId) -> Result<(), LogError> {
+        if key.id() == *id {
+            return Ok(());
+        }
+        let path = self.home.path().display();
+        Err(LogError::Argument(format!(
+            "{path}/owner.key is not the key of this capsule's owner: was it swapped with another file, \
+             such as writer.key? put the right one back"
+        )))
     }
 
     /// Starts appending with this home's key.
@@ -95,18 +194,25 @@ impl Log {
     pub fn appender(&mut self, options: AppenderOptions) -> Result<Appender, LogError> {
         let key = self.home.writer_key()?;
         let writer = key.id();
+        if writer == self.metadata.owner_id() {
+            return Err(LogError::Argument(format!(
+                "{}/writer.key is the owner's key, which writes no entries: was it swapped with owner.key? \
+                 put the right one back",
+                self.home.path().display()
+            )));
+        }
         let generation = self.config().generation();
         let sealing = key_of(&self.ring, generation).ok_or(LogError::NoKey { generation })?;
         // Another key than the one committed to would seal what nobody can open.
         sealing.check(&self.metadata, self.config())?;
         let mut writing = self.home.write()?;
-        self.need_all_after_a_crash(writing.ended_in_order())?;
         self.need_fresh()?;
+        self.send_again(&writer, &mut writing)?;
         let config = self
             .config()
             .head()
             .ok_or(LogError::NotAdmitted { writer })?;
-        let verifier = self.own_chain(&writer, writing.ended_in_order())?;
+        let verifier = self.own_chain(&writer)?;
         let next = verifier
             .chain(&writer)
             .map_or(0, |chain| chain.tip().seq + 1);
@@ -127,7 +233,6 @@ impl Log {
                 (opened, vec![record])
             }
         };
-        writing.begin()?;
         let counted = || self.counted_replicas();
         let sinks: Vec<Box<dyn Sink>> = counted()
             .map(|replica| {
@@ -136,11 +241,7 @@ impl Log {
                 Box::new(ReplicaSink::new(replica, metadata, config, Kept::Synced)) as _
             })
             .collect();
-        let older = Replicas {
-            replicas: counted().cloned().collect(),
-            name: self.metadata.name(),
-            writer: writer.id(),
-        };
+        let older = self.older(&writer.id());
         let options = AppenderOptions {
             quorum: self.quorum(),
             local: counted().position(|replica| is_loopback(replica.url())),
@@ -157,19 +258,79 @@ impl Log {
         )?)
     }
 
-    /// Remembers the newest record of this home's chain.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn remember(&mut self, head: Option<Head>) -> Result<(), LogError> {
-        if head.is_some_and(|head| self.seen.advance(head)) {
-            self.home.keep_seen(&self.seen)?;
+    /// Hands replicas what the last process made and no quorum is known to keep, byte for byte, before
+    /// anything else is sealed.
+    fn send_again(&mut self, writer: &WriterId, writing: &mut Writing) -> Result<(), LogError> {
+        let pending = writing.pending().to_vec();
+        let (Some(first), Some(last)) = (pending.first(), pending.last()) else {
+            return Ok(());
+        };
+        let (from, head) = (first.header().seq, last.head());
+        if head.writer != *writer {
+            // Of a key that was put away: nothing else will stand in those places.
+            if self.home.has_retired(&head.writer) {
+                return Ok(writing.drop_all()?);
+            }
+            let path = writing.path().to_owned();
+            return Err(CapsuleHomeError::Pending { path }.into());
         }
-        Ok(())
+        let older = self.older(writer);
+        let (metadata, config, name) = (&self.metadata, &self.config, self.metadata.name());
+        let replicas: Vec<_> = self.counted_replicas().cloned().collect();
+        let stored = at_all(&replicas, |replica| {
+            let send = |records: &[Received]| {
+                for run in runs(records) {
+                    let bytes = run.iter().map(Received::as_bytes);
+                    if let Some(refused) = replica.append(&name, bytes, Kept::Synced)?.refused {
+                        return Err(refused);
+                    }
+                }
+                Ok(())
+            };
+            let sent = send(&pending).or_else(|error| {
+                if !matches!(error, ReplicaError::Refused { .. }) || error.code() == Some(FORKED) {
+                    return Err(error);
+                }
+                introduce(replica, metadata, config, Kept::Synced)?;
+                send(&pending)
+            });
+            // What comes before them it may lack as well.
+            let Err(ReplicaError::Refused { code, have, .. }) = &sent else {
+                return sent;
+            };
+            if code != GAP {
+                return sent;
+            }
+            let mut next = have.map_or(0, |have| have + 1);
+            while next < from {
+                let records = older.records(next, from);
+                if records.is_empty() {
+                    return sent;
+                }
+                next += records.len() as u64;
+                send(&records)?;
+            }
+            send(&pending)
+        });
+        self.name_fork(writer, &stored)?;
+        enough("the last append", stored, self.quorum()).map_err(|error| match error {
+            LogError::NotStored { got, need, why, .. } => LogError::Unfinished { got, need, why },
+            error => error,
+        })?;
+        writing.settled(head)?;
+        self.refresh()
+    }
+
+    fn older(&self, writer: &WriterId) -> Replicas {
+        Replicas {
+            replicas: self.counted_replicas().cloned().collect(),
+            name: self.metadata.name(),
+            writer: *writer,
+        }
     }
 
     /// This home's own chain up to the newest record that enough replicas name (`spec/06 §9`).
-    fn own_chain(&self, writer: &WriterId, ended_in_order: bool) -> Result<Verifier, LogError> {
+    fn own_chain(&self, writer: &WriterId) -> Result<Verifier, LogError> {
         let mut found = self.base.clone();
         let name = self.metadata.name();
         let fetch = |principal: &Principal, head: &Head| {
@@ -197,11 +358,8 @@ impl Log {
             Fetched::Right
         };
         let seen = self.seen.head(writer);
-        let remembered = if ended_in_order {
-            Remembered::Newest(seen)
-        } else {
-            Remembered::Perhaps(seen)
-        };
+        // Every record was in this home before it left it, and what a quorum keeps was remembered.
+        let remembered = Remembered::Newest(seen);
         let statements = self.statements();
         let config = self.config();
         match resume_head(
@@ -212,6 +370,13 @@ impl Log {
             &self.question,
             fetch,
         ) {
+            Ok(Some(newest)) if seen.is_none_or(|seen| seen.seq < newest.seq) => {
+                Err(LogError::KeyElsewhere {
+                    writer: *writer,
+                    found: newest.seq,
+                    seen: seen.map(|seen| seen.seq),
+                })
+            }
             Ok(_) => Ok(found),
             Err(NotResumed::NotFresh(_)) => {
                 Err(self
@@ -246,17 +411,6 @@ impl Log {
             }),
         }
     }
-
-    /// After a process ended while it was sending, one replica alone may hold its newest record: another
-    /// one in its place would fork the chain.
-    fn need_all_after_a_crash(&self, ended_in_order: bool) -> Result<(), LogError> {
-        if ended_in_order || self.answers.len() == self.config().replicas().len() {
-            return Ok(());
-        }
-        Err(LogError::Unfinished {
-            why: words(&self.silent),
-        })
-    }
 }
 
 /// Older records of one writer, from whichever replica gives them out.
@@ -277,6 +431,22 @@ impl Older for Replicas {
             })
             .unwrap_or_default()
     }
+}
+
+/// Runs that fit in a request each.
+fn runs(mut records: &[Received]) -> Vec<&[Received]> {
+    let mut runs = Vec::new();
+    while !records.is_empty() {
+        let mut bytes = 0;
+        let fits = records.iter().take_while(|record| {
+            bytes += record.as_bytes().len() + FRAME_HEAD_BYTES;
+            bytes <= RUN_BYTES_MAX
+        });
+        let (run, rest) = records.split_at(fits.count().max(1));
+        runs.push(run);
+        records = rest;
+    }
+    runs
 }
 
 /// A copy of a generation's key for a thread of its own.

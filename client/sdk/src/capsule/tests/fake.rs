@@ -33,6 +33,10 @@ pub(super) enum Mode {
     Withholds,
     /// Closes every connection.
     Dead,
+    /// Takes records, and closes the connection instead of acknowledging them.
+    Mute,
+    /// Takes no records.
+    Refuses,
     /// Says that it misses everything before what it is sent, once.
     Forgets,
 }
@@ -86,6 +90,31 @@ impl Fake {
         }
     }
 
+    /// Loses the newest `count` records of the owner's chain.
+    pub(super) fn roll_back_owner(&self, count: usize) {
+        let mut state = self.state.lock().unwrap();
+        let owner = state.metadata.as_ref().unwrap().owner_id();
+        let chain = state.chains.get_mut(&owner).unwrap();
+        chain.truncate(chain.len() - count);
+    }
+
+    /// The newest record of every chain but the owner's.
+    pub(super) fn newest(&self) -> Vec<Received> {
+        let state = self.state.lock().unwrap();
+        let owner = state.metadata.as_ref().unwrap().owner_id();
+        let others = state.chains.iter().filter(|(writer, _)| **writer != owner);
+        others
+            .filter_map(|(_, chain)| chain.last().cloned())
+            .collect()
+    }
+
+    /// Whether it has this record, byte for byte.
+    pub(super) fn has(&self, record: &Received) -> bool {
+        let state = self.state.lock().unwrap();
+        let mut records = state.chains.values().flatten();
+        records.any(|have| have.as_bytes() == record.as_bytes())
+    }
+
     /// How many records it has that are not the owner's.
     pub(super) fn records(&self) -> usize {
         let state = self.state.lock().unwrap();
@@ -125,6 +154,9 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) {
             _ => {}
         }
         let (status, answer) = state.lock().unwrap().answer(method, path, &body);
+        if mode == Mode::Mute && method == "POST" {
+            return;
+        }
         let head = format!(
             "HTTP/1.1 {status} x\r\ncontent-length: {}\r\nbield-more: false\r\n\r\n",
             answer.len()
@@ -157,6 +189,11 @@ impl State {
             ("PUT", ["capsules", _]) => {
                 self.metadata = Some(Metadata::decode(body).unwrap());
                 (201, Vec::new())
+            }
+            ("POST", ["capsules", _, "records"]) if self.mode == Mode::Refuses => {
+                let refusal =
+                    serde_json::json!({ "error": "full", "message": "full", "retry": true });
+                (507, refusal.to_string().into())
             }
             ("POST", ["capsules", _, "records"]) => self.append(body),
             ("GET", ["capsules", _, "heads"]) => (200, self.heads(query("nonce").unwrap())),
