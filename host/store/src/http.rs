@@ -12,30 +12,34 @@
 //! ```
 //!
 //! Always true: a body is read within a limit, on time, and within the memory for all bodies
-//! together; a refused body is read to its end, because a client reads a refusal only once it has
-//! sent its request; every refusal is JSON with a slug and a sentence.
+//! together; answers that are not taken hold bounded memory; every refusal is JSON with a slug and a
+//! sentence.
 //!
 //! Not here: TLS (records are sealed and signed, statements are signed; the network sees what the
-//! store sees), who may read (whoever has the name: what is read is sealed).
+//! store sees), who may read (whoever has the name: what is read is sealed). Names are no secret:
+//! `GET /v1/capsules` lists them all, so names, sizes and times are public to whoever reaches the port.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody as _};
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{Refusal, Store};
+use body::BODIES_BYTES_MAX;
+use outgoing::Outgoing;
 
+mod body;
 mod capsules;
 mod log;
+mod outgoing;
 mod query;
 mod records;
 mod subscribe;
@@ -43,17 +47,14 @@ mod subscribe;
 /// Longest body of records: what a round of a shard can take.
 pub const APPEND_BYTES_MAX: usize = 8 << 20;
 
-/// Memory for all bodies together.
-const BODIES_BYTES_MAX: usize = 256 << 20;
-
 /// Most subscriptions: each holds a connection and a page.
 const SUBSCRIBERS_MAX: usize = 1024;
 
-/// Longest time a client may take to send a body; 8 MiB need 2.3 Mbit/s.
-const BODY_WAIT: Duration = Duration::from_secs(30);
+/// Memory for answers that were asked for and not taken yet: 28 of the longest pages.
+const ANSWERS_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes of a refused body that are read and dropped before the refusal is sent.
-const DISCARD_BYTES_MAX: usize = 64 << 20;
+/// The same for subscriptions, so that slow ones do not keep readers waiting.
+const SUBSCRIPTIONS_BYTES_MAX: usize = 64 << 20;
 
 /// What every handler sees.
 #[derive(Clone)]
@@ -62,6 +63,10 @@ pub(crate) struct Face {
     /// Memory for bodies, in KiB.
     bodies: Arc<Semaphore>,
     subscribers: Arc<Semaphore>,
+    /// Memory for answers.
+    answers: Outgoing,
+    /// Memory for what subscriptions send.
+    sending: Outgoing,
     draining: Arc<AtomicBool>,
     /// Tells subscriptions to end.
     stopping: watch::Receiver<bool>,
@@ -83,6 +88,8 @@ impl Face {
             store,
             bodies: Arc::new(Semaphore::new(BODIES_BYTES_MAX / 1024)),
             subscribers: Arc::new(Semaphore::new(SUBSCRIBERS_MAX)),
+            answers: Outgoing::new(ANSWERS_BYTES_MAX),
+            sending: Outgoing::new(SUBSCRIPTIONS_BYTES_MAX),
             draining,
             stopping,
             witnessed,
@@ -90,66 +97,17 @@ impl Face {
         }
     }
 
-    /// Reads a body of at most `max` bytes; the permit is its memory.
-    async fn read(&self, body: Body, max: usize) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
-        if self.draining.load(Ordering::SeqCst) {
-            return Err(Refusal::draining());
-        }
-        let read = tokio::time::timeout(BODY_WAIT, self.receive(body, max)).await;
-        let slow = || {
-            let message = format!(
-                "the body did not arrive within {} s; send it again",
-                BODY_WAIT.as_secs()
-            );
-            Refusal::new(408, "slow-body", message).retry_after(Duration::from_secs(1))
-        };
-        read.unwrap_or_else(|_| Err(slow()))
-    }
-
-    async fn receive(
+    /// Reads a body of at most `max` bytes, unless it is `refused` already; the permit is its memory.
+    async fn read(
         &self,
         body: Body,
         max: usize,
+        refused: Option<Refusal>,
     ) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
-        let announced = body.size_hint().exact();
-        let announced = announced.map_or(max, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
-        let too_long = || {
-            let message = format!("a body here has at most {max} bytes; send less at once");
-            Refusal::new(413, "too-long", message).with("max", max)
-        };
-        let mut refused = (announced > max).then(too_long);
-        let kib = u32::try_from(announced.min(max).div_ceil(1024)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.bodies).try_acquire_many_owned(kib);
-        if permit.is_err() && refused.is_none() {
-            refused = Some(Refusal::busy());
+        if self.draining.load(Ordering::SeqCst) {
+            return Err(Refusal::draining());
         }
-        let mut bytes = Vec::with_capacity(if refused.is_none() { announced } else { 0 });
-        let mut total = 0usize;
-        let mut frames = body.into_data_stream();
-        while let Some(frame) = frames.next().await {
-            let Ok(frame) = frame else {
-                return Err(Refusal::new(
-                    400,
-                    "cut-off",
-                    "the body was cut off; send it again",
-                ));
-            };
-            total = total.saturating_add(frame.len());
-            if total > DISCARD_BYTES_MAX {
-                break;
-            }
-            if refused.is_none() && total > max {
-                refused = Some(too_long());
-            }
-            if refused.is_none() {
-                bytes.extend_from_slice(&frame);
-            }
-        }
-        match (refused, permit) {
-            (None, Ok(permit)) => Ok((bytes.into(), permit)),
-            (Some(refusal), _) => Err(refusal),
-            (None, Err(_)) => Err(Refusal::busy()),
-        }
+        body::receive(body, max, &self.bodies, refused, body::PACE).await
     }
 }
 
@@ -218,9 +176,9 @@ fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {
 }
 
 /// A response of plain bytes.
-fn bytes_response(bytes: Vec<u8>) -> Response {
+fn bytes_response(bytes: impl Into<Body>) -> Response {
     let kind = HeaderValue::from_static("application/octet-stream");
-    ([(header::CONTENT_TYPE, kind)], bytes).into_response()
+    ([(header::CONTENT_TYPE, kind)], bytes.into()).into_response()
 }
 
 /// An empty answer that says that it is done.

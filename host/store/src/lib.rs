@@ -21,6 +21,7 @@
 
 pub mod admission;
 mod arguments;
+mod connections;
 pub mod disk;
 pub mod frames;
 pub mod fsck;

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub subscribers: AtomicU64,
     /// Subscribers cut off because they read too slowly.
     pub dropped: AtomicU64,
+    /// Connections closed because they were silent, or took too little.
+    pub connections_cut: AtomicU64,
     /// Bytes sent to readers and subscribers.
     pub sent_bytes: AtomicU64,
     refusals: Mutex<BTreeMap<&'static str, u64>>,
@@ -170,6 +172,12 @@ impl Metrics {
             "counter",
             "Subscribers that read too slowly.",
             &self.dropped,
+        );
+        text.plain(
+            "connections_cut_total",
+            "counter",
+            "Connections closed for silence or slow reading.",
+            &self.connections_cut,
         );
         text.plain(
             "sent_bytes_total",

@@ -51,7 +51,17 @@ use log::Log;
 pub const PAGE_RECORDS_MAX: usize = 1024;
 
 /// A page takes no further record at this length; it ends at most one record later.
-pub const PAGE_BYTES_MAX: usize = 7 << 20;
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// The same for a page of arrivals: subscribers are many, and the next page follows at once.
+pub const ARRIVALS_BYTES_MAX: usize = 256 << 10;
+
+/// Longest page in bytes.
+pub(crate) const PAGE_ROOM: usize = PAGE_BYTES_MAX + frames::ITEM_BYTES_MAX + 4 * PAGE_RECORDS_MAX;
+
+/// Longest page of arrivals in bytes.
+pub(crate) const ARRIVALS_ROOM: usize =
+    ARRIVALS_BYTES_MAX + frames::ITEM_BYTES_MAX + 4 * PAGE_RECORDS_MAX;
 
 /// One capsule at one replica.
 pub struct Replica {
@@ -504,7 +514,7 @@ impl Replica {
             .saturating_add(1)
             .min(places.len());
         let start = usize::try_from(from).unwrap_or(usize::MAX).min(end);
-        self.page(places[start..end].iter().copied())
+        self.page(places[start..end].iter().copied(), PAGE_BYTES_MAX)
     }
 
     /// Records in order of arrival, from log index `from` on.
@@ -512,10 +522,10 @@ impl Replica {
     /// # Errors
     /// The disk failed.
     pub fn arrivals(&self, from: u64) -> Result<Page, Refusal> {
-        self.page(from..self.log.size())
+        self.page(from..self.log.size(), ARRIVALS_BYTES_MAX)
     }
 
-    fn page(&self, indices: impl Iterator<Item = u64>) -> Result<Page, Refusal> {
+    fn page(&self, indices: impl Iterator<Item = u64>, bytes_max: usize) -> Result<Page, Refusal> {
         let mut indices = indices.peekable();
         let mut page = Page::default();
         while let Some(start) = indices.next() {
@@ -524,7 +534,7 @@ impl Replica {
             let mut bytes = page.bytes.len() + self.record_bytes(start);
             let mut records = page.records + 1;
             while records < PAGE_RECORDS_MAX
-                && bytes < PAGE_BYTES_MAX
+                && bytes < bytes_max
                 && indices.next_if_eq(&end).is_some()
             {
                 bytes += self.record_bytes(end);
@@ -541,7 +551,7 @@ impl Replica {
                 tracing::error!(%capsule, %error, "stored records cannot be read");
                 return Err(unreadable());
             }
-            if page.records >= PAGE_RECORDS_MAX || page.bytes.len() >= PAGE_BYTES_MAX {
+            if page.records >= PAGE_RECORDS_MAX || page.bytes.len() >= bytes_max {
                 page.more = indices.peek().is_some();
                 break;
             }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use bield_capsule::VerifierPolicy;
 use bield_envelope::Principal;
 use tokio::net::TcpListener;
@@ -17,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admission::{Admission, Owners, OwnersError, Quotas};
+use crate::connections::{Connections, Limits};
 use crate::disk::{Files, FilesError};
 use crate::http::{Face, router};
 use crate::identity::{IdentityError, identity};
@@ -99,6 +99,8 @@ pub struct ServerSettings {
     pub witnesses: Vec<WitnessAddress>,
     /// A subscriber that takes nothing for this long is cut off.
     pub stall_max: Duration,
+    /// Most connections at once.
+    pub connections_max: usize,
 }
 
 impl ServerSettings {
@@ -113,12 +115,26 @@ impl ServerSettings {
             follow: false,
             witnesses: Vec::new(),
             stall_max: STALL_MAX,
+            connections_max: CONNECTIONS_MAX,
         }
     }
 }
 
 /// A subscriber that takes nothing for this long is cut off: it can come back and go on.
 const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// A connection that was sent nothing for this long is closed: longer than a body may take and its
+/// records wait.
+const QUIET_MAX: Duration = Duration::from_secs(60);
+
+/// Most connections at once, where files are not scarcer.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// Files that are neither capsules' nor connections': the program's own, and peers'.
+const FILES_SPARE: u64 = 128;
+
+/// Files a capsule takes: its directory, lock and newest segment.
+const CAPSULE_FILES: u64 = 3;
 
 /// A store that serves.
 pub struct Server {
@@ -157,18 +173,13 @@ impl Server {
             !settings.witnesses.is_empty(),
             settings.stall_max,
         );
-        let stall_ms = u32::try_from(settings.stall_max.as_millis()).unwrap_or(u32::MAX);
-        let listener = listener.tap_io(move |connection| {
-            // Small answers must not wait for the acknowledgement of the answer before, and a reader
-            // that takes nothing must not hold a connection: the system then closes it.
-            let slow = rustix::net::sockopt::set_tcp_user_timeout(&*connection, stall_ms);
-            if let Err(error) = connection
-                .set_nodelay(true)
-                .and(slow.map_err(io::Error::from))
-            {
-                tracing::debug!(%error, "a connection keeps the system's settings");
-            }
-        });
+        let limits = Limits {
+            connections_max: settings.connections_max,
+            quiet: QUIET_MAX,
+            // A subscriber is cut off, and counted, by its subscription first.
+            stall: settings.stall_max * 2,
+        };
+        let listener = Connections::new(listener, limits, Arc::clone(store.metrics()));
         let server = axum::serve(listener, router(face)).with_graceful_shutdown(async move {
             let _ = told.wait_for(|told| *told).await;
         });
@@ -262,8 +273,8 @@ pub async fn run(arguments: ServeArguments) -> Result<(), ServerError> {
         Duration::from_secs(arguments.drain_secs),
         arguments.until_stdin_ends,
     );
-    open_many_files();
-    let settings = tokio::task::spawn_blocking(move || settings(arguments));
+    let files = open_many_files();
+    let settings = tokio::task::spawn_blocking(move || settings(arguments, files));
     let (_own, settings) = settings.await.map_err(io::Error::other)??;
     let server = Server::start(settings).await?;
     println!("listening {} {}", server.url(), server.principal());
@@ -279,18 +290,31 @@ pub async fn run(arguments: ServeArguments) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// Raises the limit on open files as far as it goes: a capsule takes three.
-fn open_many_files() {
+/// Raises the limit on open files as far as it goes; says how many there may be.
+fn open_many_files() -> u64 {
     let resource = rustix::process::Resource::Nofile;
-    let mut limit = rustix::process::getrlimit(resource);
+    let before = rustix::process::getrlimit(resource);
+    let mut limit = before;
     limit.current = limit.maximum;
-    if let Err(error) = rustix::process::setrlimit(resource, limit) {
-        tracing::warn!(%error, "the limit on open files stays: a third as many capsules can be served");
+    match rustix::process::setrlimit(resource, limit) {
+        Ok(()) => limit.current.unwrap_or(u64::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "the limit on open files stays");
+            before.current.unwrap_or(u64::MAX)
+        }
     }
 }
 
+/// Connections and capsules that `files` open files are enough for: a quarter for connections.
+fn within(files: u64, capsules_max: u64) -> (usize, u64) {
+    let files = files.saturating_sub(FILES_SPARE);
+    let connections = (files / 4).clamp(16, CONNECTIONS_MAX as u64);
+    let capsules = (files.saturating_sub(connections) / CAPSULE_FILES).max(1);
+    (connections as usize, capsules_max.min(capsules))
+}
+
 /// Reads the arguments; the directory is this program's alone as long as the first value lives.
-fn settings(arguments: ServeArguments) -> Result<(Files, ServerSettings), ServerError> {
+fn settings(arguments: ServeArguments, files: u64) -> Result<(Files, ServerSettings), ServerError> {
     let data = arguments.data.ok_or(ServerError::Missing("--data DIR"))?;
     let owners = arguments
         .owners
@@ -308,8 +332,17 @@ fn settings(arguments: ServeArguments) -> Result<(Files, ServerSettings), Server
             Arc::new(Directory::at(&data).map_err(|error| ServerError::Data { path: data, error })?)
         }
     };
+    let (connections_max, capsules_max) = within(files, arguments.capsules_max);
+    if capsules_max < arguments.capsules_max {
+        tracing::warn!(
+            files,
+            capsules_max,
+            connections_max,
+            "the limit on open files allows fewer capsules than --capsules-max; raise it (ulimit -n) for more"
+        );
+    }
     let quotas = Quotas {
-        capsules_max: arguments.capsules_max,
+        capsules_max,
         capsule_bytes_max: arguments.capsule_mib_max.saturating_mul(1 << 20),
         total_bytes_max: arguments.total_mib_max.saturating_mul(1 << 20),
     };
@@ -334,6 +367,7 @@ fn settings(arguments: ServeArguments) -> Result<(Files, ServerSettings), Server
         follow: arguments.follow,
         witnesses: arguments.witnesses,
         stall_max: STALL_MAX,
+        connections_max,
     };
     Ok((own, settings))
 }
@@ -351,4 +385,20 @@ pub(crate) async fn stdin_ends(wanted: bool) {
         let _ = tell.send(());
     });
     let _ = told.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capsules_and_connections_fit_in_the_limit_on_open_files() {
+        for files in [1024, 4096, 65_536, 1 << 20, u64::MAX] {
+            let (connections, capsules) = within(files, 100_000);
+            assert!(connections >= 16 && (1..=100_000).contains(&capsules));
+            let taken = FILES_SPARE + connections as u64 + CAPSULE_FILES * capsules;
+            assert!(taken <= files, "{taken} of {files}");
+        }
+        assert_eq!(within(u64::MAX, 100_000), (CONNECTIONS_MAX, 100_000));
+    }
 }

@@ -29,6 +29,9 @@ mod inbox;
 
 pub(crate) use inbox::{Inbox, Round};
 
+/// What reading a page weighs: eight fill a round, so that appends wait for some milliseconds of them.
+pub(crate) const READ_WEIGHT: usize = 4 << 20;
+
 /// What was written without a sync is synced after this long at the latest.
 const LAZY_SYNC: Duration = Duration::from_millis(200);
 
@@ -53,8 +56,8 @@ pub(crate) enum Job {
     Create(Metadata, Answer<bool>),
     /// Take records in.
     Append(Append),
-    /// Look at a replica.
-    Ask(Question),
+    /// Look at a replica; and what that weighs.
+    Ask(Question, usize),
 }
 
 /// Records to take in.
@@ -90,7 +93,8 @@ impl Job {
                 let bytes = append.records.iter().map(|r| r.as_bytes().len() + RECORD);
                 bytes.sum()
             }
-            Job::Create(..) | Job::Ask(_) => 0,
+            Job::Create(..) => 0,
+            Job::Ask(_, weight) => *weight,
         }
     }
 }
@@ -222,7 +226,7 @@ impl Shard {
                     self.dirty.insert(capsule);
                     taken.push((capsule, append, outcome));
                 }
-                Job::Ask(question) => questions.push((capsule, question)),
+                Job::Ask(question, _) => questions.push((capsule, question)),
             }
         }
         self.shared

@@ -25,7 +25,7 @@ use crate::Refusal;
 use crate::admission::Admission;
 use crate::metrics::Metrics;
 use crate::replica::{Replica, Source, Standing};
-use crate::shard::{Append, Appended, Inbox, Job, Shard};
+use crate::shard::{Append, Appended, Inbox, Job, READ_WEIGHT, Shard};
 use crate::storage::Storage;
 
 /// What all threads of a store see.
@@ -187,11 +187,44 @@ impl Store {
         capsule: CapsuleName,
         question: impl FnOnce(&mut Replica) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
+        self.question(capsule, 0, question).await
+    }
+
+    /// As [`Store::ask`], for a question that reads a page: a shard does a few a round only.
+    ///
+    /// # Errors
+    /// As [`Store::ask`].
+    pub async fn read<T: Send + 'static>(
+        &self,
+        capsule: CapsuleName,
+        question: impl FnOnce(&mut Replica) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.question(capsule, READ_WEIGHT, question).await
+    }
+
+    /// Is the capsule one that is served here?
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn serves(&self, capsule: CapsuleName) -> Result<(), Refusal> {
+        match self.standing(&capsule) {
+            Some(_) => Ok(()),
+            // Its shard knows whether it is absent or damaged.
+            None => self.ask(capsule, |_| Ok(())).await,
+        }
+    }
+
+    async fn question<T: Send + 'static>(
+        &self,
+        capsule: CapsuleName,
+        weight: usize,
+        question: impl FnOnce(&mut Replica) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
         let (answer, answered) = oneshot::channel();
         let question = move |replica: Result<&mut Replica, Refusal>| {
             let _ = answer.send(replica.and_then(question));
         };
-        self.submit(capsule, Job::Ask(Box::new(question)))?;
+        self.submit(capsule, Job::Ask(Box::new(question), weight))?;
         answered.await.unwrap_or_else(|_| Err(Refusal::draining()))
     }
 

@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use bield_capsule::{METADATA_BYTES_MAX, Metadata};
 use serde_json::json;
 
@@ -13,6 +13,9 @@ use crate::Refusal;
 
 /// Most capsules in one answer of the list.
 const LIST_MAX: usize = 1000;
+
+/// Memory for the list: lines of 200 bytes, and what they are made of.
+const LIST_BYTES_MAX: usize = 1 << 20;
 
 /// `GET /v1/identity`: who signs here.
 pub(super) async fn identity(State(face): State<Face>) -> Response {
@@ -29,6 +32,7 @@ pub(super) async fn list(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Refusal> {
     let after = Query::parse(query.as_deref(), &["after"])?.optional("after")?;
+    let room = face.answers.room(LIST_BYTES_MAX).await?;
     let mut found = face.store.capsules(after, LIST_MAX + 1);
     let more = found.len() > LIST_MAX;
     found.truncate(LIST_MAX);
@@ -45,7 +49,9 @@ pub(super) async fn list(
         })
         .collect();
     let body = json!({ "capsules": capsules, "more": more });
-    Ok(json_response(StatusCode::OK, &body))
+    let list = room.hold(format!("{body}\n").into_bytes());
+    let kind = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, kind)], list).into_response())
 }
 
 /// `PUT /v1/capsules/<name>`: begins a capsule; 201 when it is new, 200 when it was here.
@@ -55,7 +61,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Result<Response, Refusal> {
     let name = query::capsule(&name)?;
-    let (bytes, _memory) = face.read(body, METADATA_BYTES_MAX).await?;
+    let (bytes, _memory) = face.read(body, METADATA_BYTES_MAX, None).await?;
     let metadata = Metadata::decode_named(&bytes, &name)
         .map_err(|error| Refusal::new(422, "bad-metadata", error.to_string()))?;
     match face.store.create(metadata).await {

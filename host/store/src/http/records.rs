@@ -12,7 +12,7 @@ use bield_capsule::{FORK_PROOF_BYTES_MAX, Kept, Received, WriterId};
 
 use super::query::{self, Hex16, Query};
 use super::{APPEND_BYTES_MAX, Face, bytes_response, done};
-use crate::replica::Source;
+use crate::replica::{PAGE_ROOM, Source};
 use crate::{Refusal, frames, system};
 
 /// Whether the range asked for has more records than the page.
@@ -20,6 +20,9 @@ const MORE: HeaderName = HeaderName::from_static("bield-more");
 
 /// Bodies up to this length are decoded in place: hashing them takes less than handing them over.
 const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// Longest page of heads, with its signature.
+const HEADS_ROOM: usize = (1 << 20) + 4096;
 
 /// `POST /v1/capsules/<name>/records?kept=`: takes records in, in order, until one is refused.
 pub(super) async fn append(
@@ -33,7 +36,8 @@ pub(super) async fn append(
     let kept = kept.as_deref().unwrap_or("synced");
     let kept = Kept::from_name(kept)
         .ok_or_else(|| query::bad("`kept` is memory, written or synced".to_owned()))?;
-    let (bytes, _memory) = face.read(body, APPEND_BYTES_MAX).await?;
+    let refused = face.store.serves(name).await.err();
+    let (bytes, _memory) = face.read(body, APPEND_BYTES_MAX, refused).await?;
     let (records, then) = decoded(bytes).await?;
     let appended = face
         .store
@@ -89,13 +93,14 @@ pub(super) async fn page(
     let query = Query::parse(query.as_deref(), &["from", "to"])?;
     let from = query.optional("from")?.unwrap_or(0);
     let to = query.optional("to")?.unwrap_or(u64::MAX);
+    let room = face.answers.room(PAGE_ROOM).await?;
     let page = face
         .store
-        .ask(name, move |replica| replica.records(&writer, from, to))
+        .read(name, move |replica| replica.records(&writer, from, to))
         .await?;
     let sent = &face.store.metrics().sent_bytes;
     sent.fetch_add(page.bytes.len() as u64, Relaxed);
-    let mut response = bytes_response(page.bytes);
+    let mut response = bytes_response(room.hold(page.bytes));
     let more = HeaderValue::from_static(if page.more { "true" } else { "false" });
     response.headers_mut().insert(MORE, more);
     Ok(response)
@@ -111,10 +116,11 @@ pub(super) async fn heads(
     let query = Query::parse(query.as_deref(), &["nonce", "after"])?;
     let Hex16(nonce) = query.required("nonce")?;
     let after = query.optional("after")?;
+    let room = face.answers.room(HEADS_ROOM).await?;
     let heads = face.store.ask(name, move |replica| {
         Ok(replica.heads(nonce, after, system::now()))
     });
-    Ok(bytes_response(heads.await?))
+    Ok(bytes_response(room.hold(heads.await?)))
 }
 
 /// `GET /v1/capsules/<name>/forks`: fork proofs.
@@ -134,7 +140,8 @@ pub(super) async fn add_fork(
     body: Body,
 ) -> Result<Response, Refusal> {
     let name = query::capsule(&name)?;
-    let (proof, _memory) = face.read(body, FORK_PROOF_BYTES_MAX).await?;
+    let refused = face.store.serves(name).await.err();
+    let (proof, _memory) = face.read(body, FORK_PROOF_BYTES_MAX, refused).await?;
     let added = face
         .store
         .ask(name, move |replica| replica.add_fork(&proof))

@@ -5,8 +5,9 @@
 //!                        └── waits here when the reader is slow; after a while it is cut off
 //! ```
 //!
-//! Always true: a subscriber costs one page and two chunks, however slowly it reads; one that takes
-//! nothing for `stall_max` (30 s) is cut off and counted; an empty item every [`SIGN_OF_LIFE`] tells a
+//! Always true: a subscriber costs one page of [`ARRIVALS_ROOM`], however slowly it reads, out of the
+//! memory for all of them, and waits for that; one that takes nothing for `stall_max` (30 s) is cut off
+//! and counted, one that takes too little by its connection; an empty item every [`SIGN_OF_LIFE`] tells a
 //! quiet log from a dead connection. What is sent may not be synced yet, like what is read.
 
 use std::sync::Arc;
@@ -22,8 +23,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::Face;
+use super::outgoing::Outgoing;
 use super::query::{self, Query};
 use crate::metrics::Metrics;
+use crate::replica::ARRIVALS_ROOM;
 use crate::{Refusal, Store};
 
 /// A quiet subscription sends an empty item this often.
@@ -60,6 +63,7 @@ pub(super) async fn subscribe(
         grown,
         stopping: face.stopping.clone(),
         stall_max: face.stall_max,
+        memory: face.sending.clone(),
         chunks,
     };
     tokio::spawn(async move {
@@ -88,6 +92,7 @@ struct Subscription {
     grown: watch::Receiver<u64>,
     stopping: watch::Receiver<bool>,
     stall_max: Duration,
+    memory: Outgoing,
     chunks: mpsc::Sender<Result<Bytes, std::io::Error>>,
 }
 
@@ -106,10 +111,18 @@ impl Subscription {
     /// Sends what is there, or waits for more.
     async fn step(&mut self, metrics: &Metrics) -> Result<(), Over> {
         if *self.grown.borrow_and_update() > self.from {
+            // Without room it looks again, and ends when it is to.
+            let Ok(room) = self.memory.room(ARRIVALS_ROOM).await else {
+                return if self.chunks.is_closed() {
+                    Err(Over)
+                } else {
+                    Ok(())
+                };
+            };
             let from = self.from;
             let page = self
                 .store
-                .ask(self.name, move |replica| replica.arrivals(from))
+                .read(self.name, move |replica| replica.arrivals(from))
                 .await;
             let page = match page {
                 Ok(page) => page,
@@ -124,7 +137,7 @@ impl Subscription {
             metrics
                 .sent_bytes
                 .fetch_add(page.bytes.len() as u64, Relaxed);
-            let mut rest = Bytes::from(page.bytes);
+            let mut rest = room.hold(page.bytes);
             while !rest.is_empty() {
                 let chunk = rest.split_to(rest.len().min(CHUNK_BYTES_MAX));
                 self.send(chunk, metrics).await?;

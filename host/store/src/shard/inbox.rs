@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn job() -> Job {
-        Job::Ask(Box::new(|_| {}))
+        Job::Ask(Box::new(|_| {}), 0)
     }
 
     #[test]
@@ -174,6 +174,22 @@ mod tests {
         }
         assert_eq!(inbox.push(name(1), job()).unwrap_err().slug, "busy");
         inbox.push(name(2), job()).unwrap();
+    }
+
+    #[test]
+    fn a_round_reads_a_few_pages_and_the_next_one_begins_with_somebody_else() {
+        let inbox = Inbox::default();
+        let read = || Job::Ask(Box::new(|_| {}), super::super::READ_WEIGHT);
+        for _ in 0..50 {
+            inbox.push(name(1), read()).unwrap();
+        }
+        let names = || match inbox.take(Duration::ZERO) {
+            Round::Jobs(round) => round.into_iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            _ => panic!("jobs wait"),
+        };
+        assert_eq!(names(), [name(1); 8]);
+        inbox.push(name(2), job()).unwrap();
+        assert_eq!(names()[0], name(2));
     }
 
     #[test]

@@ -180,6 +180,61 @@ fn pages_end_at_their_limit_and_say_that_there_is_more() {
 }
 
 #[test]
+fn a_page_of_long_records_ends_after_about_a_mebibyte() {
+    let node = Setup::new(1).start();
+    let mut capsule = Capsule::new(10, &[]);
+    let (mut writer, mut records) = capsule.chain(11, 0);
+    for n in 0..8 {
+        records.push(capsule.data(&mut writer, &vec![n; 400_000]));
+    }
+    node.client.fill(&capsule, &records);
+    let name = capsule.name();
+    let path = format!("/v1/capsules/{name}/records/{}", writer.id());
+    let first = node.client.get(&path);
+    assert_eq!(first.headers["bield-more"], "true");
+    assert!(
+        (1 << 20..1_600_000).contains(&first.body.len()),
+        "{}",
+        first.body.len()
+    );
+    assert_eq!(node.client.records(&name, &writer.id()), records);
+}
+
+#[test]
+fn bodies_that_are_announced_and_do_not_come_keep_nobody_from_appending() {
+    let node = Setup::new(1).start();
+    let mut capsule = Capsule::new(10, &[]);
+    let (_, records) = capsule.chain(11, 3);
+    node.client.create(&capsule);
+    let idle: Vec<_> = (0..64)
+        .map(|n| {
+            let mut stream = std::net::TcpStream::connect(node.server().address()).unwrap();
+            // Half of them name a capsule that is not here.
+            let name = match n % 2 {
+                0 => capsule.name().to_string(),
+                _ => "11".repeat(32),
+            };
+            write!(
+                stream,
+                "POST /v1/capsules/{name}/records HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n",
+                8 << 20
+            )
+            .unwrap();
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    node.client.fill(&capsule, &records);
+    // They are told so, and closed, after some seconds.
+    for mut stream in idle {
+        stream.set_read_timeout(Some(WAIT)).unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 408");
+    }
+}
+
+#[test]
 fn the_program_tells_what_it_is_and_how_it_is() {
     let node = Setup::new(1).start();
     let identity = node.client.get("/v1/identity").json();
