@@ -18,6 +18,12 @@ pub enum ReplicaError {
         #[source]
         error: Box<ureq::Error>,
     },
+    /// It had not answered when enough others had.
+    #[error("replica {replica} had not answered yet when enough others had")]
+    Late {
+        /// Its URL.
+        replica: String,
+    },
     /// It said no; only its word.
     #[error("replica {replica} says {status} ({code}): {message}")]
     Refused {
@@ -116,7 +122,9 @@ impl ReplicaError {
     #[must_use]
     pub const fn kind(&self) -> Kind {
         match self {
-            Self::Unreachable { .. } | Self::Refused { retry: true, .. } => Kind::Unreachable,
+            Self::Unreachable { .. } | Self::Late { .. } | Self::Refused { retry: true, .. } => {
+                Kind::Unreachable
+            }
             Self::Refused { .. } | Self::Lied { .. } => Kind::Refused,
         }
     }
@@ -135,6 +143,7 @@ impl ReplicaError {
     pub fn replica(&self) -> &str {
         match self {
             Self::Unreachable { replica, .. }
+            | Self::Late { replica }
             | Self::Refused { replica, .. }
             | Self::Lied { replica, .. } => replica,
         }
@@ -210,8 +219,8 @@ pub enum LogError {
     },
     /// The replicas together show less than was seen from here before.
     #[error(
-        "ROLLED BACK: {what} {writer} ends at {found}, but {seen} was seen from here before: nothing is \
-         written; keep this home directory, and ask the replicas' operators what they lost",
+        "ROLLED BACK: {what} {writer} ends at {found}, but {seen} was seen from here before, with another \
+         record or a later one; nothing is written; keep this home directory, and ask the replicas' operators what they lost",
         writer = .writer.short(), found = position(.found)
     )]
     RolledBack {

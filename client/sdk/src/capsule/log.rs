@@ -17,14 +17,14 @@
 mod create;
 mod write;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bield_capsule::{
     Applied, Config, Entries, Head, HeadsStatement, KeyRing, KeyRingError, Metadata, OpenError,
-    Question, Received, Refused, Verifier, VerifierPolicy, WriterId,
+    Question, Received, Refused, Through, Verifier, VerifierPolicy, WriterId,
 };
 use bield_envelope::{Signed, Verified};
 use rand_core::Rng as _;
@@ -51,6 +51,15 @@ pub struct Log {
     silent: Vec<ReplicaError>,
     ring: KeyRing,
     seen: Seen,
+}
+
+/// A chain of which a quorum shows less than was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// What was seen: verified, and named by a quorum then, or written here.
+    pub seen: Head,
+    /// The newest that is named now; when it is not older, another record stands at that position.
+    pub found: Option<u64>,
 }
 
 /// What a replica answered to this opening's nonce.
@@ -129,17 +138,9 @@ impl Log {
         // Twice when the configuration names replicas that were not known.
         let mut asked = 0;
         while asked < self.replicas.len() {
-            let name = self.metadata.name();
-            let answers = at_all(&self.replicas[asked..], |replica| {
-                replica.all_heads(&name, nonce)
-            });
-            for (replica, answer) in (asked..).zip(answers) {
-                match answer {
-                    Ok(pages) => self.answers.push(Answer { replica, pages }),
-                    Err(error) => self.silent.push(error),
-                }
-            }
-            asked = self.replicas.len();
+            let end = self.replicas.len();
+            self.ask(asked, nonce)?;
+            asked = end;
             self.fetch_config()?;
             self.meet_replicas();
         }
@@ -153,6 +154,108 @@ impl Log {
         let head = self.base.config().head();
         self.seen = self.home.see(head)?;
         Ok(())
+    }
+
+    /// Asks those from `from` on at once, and stops waiting soon after enough have answered that nothing
+    /// more is learnt: one that hangs holds nobody up.
+    fn ask(&mut self, from: usize, nonce: [u8; 16]) -> Result<(), LogError> {
+        let name = self.metadata.name();
+        let (sender, answers) = mpsc::channel();
+        let mut waiting = BTreeSet::new();
+        for (at, replica) in self.replicas.iter().enumerate().skip(from) {
+            let (replica, sender) = (Arc::clone(replica), sender.clone());
+            waiting.insert(at);
+            // Nobody listens any more when it comes too late.
+            thread::spawn(move || sender.send((at, replica.all_heads(&name, nonce))));
+        }
+        drop(sender);
+        let mut until = None;
+        while !waiting.is_empty() {
+            let left = until.map_or(REFRESH_WAIT, |until: Instant| {
+                until.saturating_duration_since(Instant::now())
+            });
+            let Ok((replica, answer)) = answers.recv_timeout(left) else {
+                break;
+            };
+            waiting.remove(&replica);
+            match answer {
+                Ok(pages) => self.answers.push(Answer { replica, pages }),
+                Err(error) => self.silent.push(error),
+            }
+            // How many are enough only a verified configuration says.
+            if until.is_none() && !waiting.is_empty() && self.fetch_config().is_ok() {
+                let config = self.base.config();
+                let replicas = &self.replicas;
+                let counted = self
+                    .answers
+                    .iter()
+                    .filter(|answer| config.is_replica(&replicas[answer.replica].principal()));
+                if config.answers().is_some_and(|need| counted.count() >= need) {
+                    until = Some(Instant::now() + REFRESH_GRACE);
+                }
+            }
+        }
+        for at in waiting {
+            self.silent.push(ReplicaError::Late {
+                replica: self.replicas[at].url().to_owned(),
+            });
+        }
+        self.answers.sort_by_key(|answer| answer.replica);
+        Ok(())
+    }
+
+    /// What a quorum shows less of than was seen from here.
+    #[must_use]
+    pub fn losses(&self) -> Vec<Loss> {
+        let owner = self.metadata.owner_id();
+        if !self.is_fresh() {
+            return Vec::new();
+        }
+        let seen = self.seen.heads().filter(|head| head.writer != owner);
+        seen.filter_map(|seen| {
+            let need = match self.config().through(&seen.writer) {
+                Through::Everything => seen.seq,
+                Through::Last(last) => seen.seq.min(last),
+                Through::Nothing => return None,
+            };
+            let named = self.answers.iter();
+            let named: Vec<_> = named
+                .filter_map(|answer| answer.head(&seen.writer))
+                .collect();
+            let whole = named.iter().any(|head| {
+                let same = need < seen.seq || head.hash == seen.hash;
+                head.seq > need || (head.seq == need && same)
+            });
+            let found = named.iter().map(|head| head.seq).max();
+            (!whole).then_some(Loss { seen, found })
+        })
+        .collect()
+    }
+
+    /// Refuses when a quorum shows less than was seen from here.
+    ///
+    /// # Errors
+    /// [`LogError::RolledBack`], or [`LogError::Forked`] when another record stands there.
+    pub fn need_whole(&self) -> Result<(), LogError> {
+        let Some(loss) = self.losses().into_iter().next() else {
+            return Ok(());
+        };
+        Err(LogError::RolledBack {
+            what: "writer",
+            writer: loss.seen.writer,
+            found: loss.found,
+            seen: loss.seen.seq,
+        })
+    }
+
+    /// The position up to which a quorum named the chain of `writer`.
+    pub(super) fn settled(&self, writer: &WriterId) -> Option<u64> {
+        let named = self.answers.iter();
+        let mut named: Vec<_> = named
+            .filter_map(|answer| Some(answer.head(writer)?.seq))
+            .collect();
+        named.sort_unstable_by(|a, b| b.cmp(a));
+        named.get(self.quorum().checked_sub(1)?).copied()
     }
 
     /// Where its files are.
@@ -506,5 +609,9 @@ fn ask() -> Question {
     }
 }
 
+/// How long others may still answer after enough did.
+const REFRESH_GRACE: Duration = Duration::from_millis(500);
+/// Longest wait for the first ones: each request ends by itself before.
+const REFRESH_WAIT: Duration = Duration::from_secs(60);
 /// How far behind this machine's clock a replica's may be.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(300);

@@ -35,7 +35,7 @@ pub use audit::{Audit, AuditError, AuditOptions, Bad, audit};
 pub use error::{Lie, LogError, ReplicaError};
 pub use follow::{Followed, Follower};
 pub use home::{CapsuleHome, CapsuleHomeError, KnownReplica, Seen};
-pub use log::{Answer, CreateOptions, Log};
+pub use log::{Answer, CreateOptions, Log, Loss};
 pub use pending::Writing;
 pub use prove::Kepts;
 pub use reader::{Completeness, ReadOptions, Reader, Skipped};

@@ -16,7 +16,7 @@
 //! records on asks for every signature ([`ReadOptions::every_signature`]): in a page those below the
 //! newest may be ruined, and others would refuse them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bield_capsule::{
     Applied, Clock, Freshness, Head, NoHistory, NotFresh, Received, Refused, Through, Verifier,
@@ -47,6 +47,8 @@ pub struct Reader<'a> {
     lanes: Vec<Lane>,
     options: ReadOptions,
     skipped: Vec<Skipped>,
+    /// The newest records that verified and that a quorum named.
+    settled: BTreeMap<WriterId, Head>,
 }
 
 /// A writer whose records are not read, or not all.
@@ -117,6 +119,7 @@ impl Log {
             lanes,
             options,
             skipped,
+            settled: BTreeMap::new(),
         }
     }
 }
@@ -195,6 +198,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Remembers how far every chain was read that a quorum named so far: whoever shows less later rolled
+    /// it back. This home's own chain is remembered by its writer alone.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn remember(&self) -> Result<(), LogError> {
+        let own = self.log.home().writer_key().ok().map(|key| key.id());
+        let others = self.settled.values().copied();
+        self.log
+            .home()
+            .see(others.filter(|head| Some(head.writer) != own))?;
+        Ok(())
+    }
+
     /// Everything verified so far, for whoever goes on from here.
     pub(super) fn into_verifier(self) -> (&'a Log, Verifier) {
         (self.log, self.verifier)
@@ -218,7 +235,12 @@ impl<'a> Reader<'a> {
                 break;
             }
             let to = end.min(from + PAGE_RECORDS - 1);
+            let settled = self.log.settled(&target.writer);
             for applied in self.page(at, &target, from, to)? {
+                let head = applied.record().head();
+                if Some(head.seq) <= settled {
+                    self.settled.insert(head.writer, head);
+                }
                 if applied.record().header().seq >= self.options.from {
                     self.lanes[at].front.push_back(applied);
                 }

@@ -27,7 +27,6 @@ use ureq::{Agent, Body, BodyReader};
 
 use super::error::{Lie, ReplicaError};
 use super::frames;
-use crate::gateway::is_loopback;
 
 /// One replica; connections are kept open between exchanges.
 pub struct ReplicaClient {
@@ -69,7 +68,7 @@ impl ReplicaClient {
         Self {
             url: url.trim_end_matches('/').to_owned(),
             principal,
-            agent: agent(url, wait),
+            agent: agent(wait, Some(wait + BODY_WAIT)),
             wait,
         }
     }
@@ -235,8 +234,9 @@ impl ReplicaClient {
         if let Some(after) = after {
             path += &format!("&after={after}");
         }
-        let answer = self.agent.get(self.capsule(name, &path)).call();
-        let (_, body) = self.accept(answer, HEADS_BYTES_MAX)?;
+        let asked = self.agent.get(self.capsule(name, &path));
+        let asked = asked.config().timeout_global(Some(self.wait)).build();
+        let (_, body) = self.accept(asked.call(), HEADS_BYTES_MAX)?;
         let statement = self.statement::<HeadsStatement>(&body)?;
         if statement.capsule != *name {
             return Err(self.lied(Lie::OtherStatement("another capsule's heads")));
@@ -278,7 +278,7 @@ impl ReplicaClient {
     pub fn subscribe(&self, name: &CapsuleName, from: u64) -> Result<Subscription, ReplicaError> {
         // An agent of its own: the stream is silent for as long as nobody writes, but for a sign of
         // life every ten seconds.
-        let agent = agent(&self.url, self.wait.max(STREAM_WAIT));
+        let agent = agent(self.wait.max(STREAM_WAIT), None);
         let url = self.capsule(name, &format!("/subscribe?from={from}"));
         let answer = agent.get(url).call();
         let answer = answer.map_err(|error| self.unreachable(error))?;
@@ -479,16 +479,19 @@ impl Iterator for Subscription {
     }
 }
 
-fn agent(url: &str, wait: Duration) -> Agent {
+/// `wait` without a byte, and `whole` for all of an exchange.
+fn agent(wait: Duration, whole: Option<Duration>) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .timeout_connect(Some(CONNECT_WAIT.min(wait)))
         .timeout_per_write(Some(wait))
         .timeout_recv_response(Some(wait))
-        .timeout_per_read(Some(wait));
-    if is_loopback(url) {
-        config = config.proxy(None); // a proxy cannot reach this machine's loopback
+        .timeout_per_read(Some(wait))
+        // Who is asked stands in the configuration; nothing in the environment puts itself between.
+        .proxy(None);
+    if let Some(whole) = whole {
+        config = config.timeout_global(Some(whole));
     }
     config.build().new_agent()
 }
@@ -503,6 +506,8 @@ const MORE: &str = "bield-more";
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 /// Longest wait for an answer: a full body, verified and synced, takes a replica well below a second.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);
+/// A body of 16 MiB at 512 KiB/s: one that trickles is given up.
+const BODY_WAIT: Duration = Duration::from_secs(32);
 /// A stream gives a sign of life every 10 s.
 const STREAM_WAIT: Duration = Duration::from_secs(30);
 const SMALL_BYTES_MAX: u64 = 64 << 10;

@@ -224,6 +224,58 @@ fn a_rollback_of_all_replicas_is_noticed_before_anything_is_written() {
 }
 
 #[test]
+fn less_than_a_reader_saw_of_another_writer_is_a_rollback() {
+    let stage = Stage::new();
+    stage.append("one");
+    let other = Home::at(stage.directory.path().join("reader"));
+    let urls: Vec<_> = stage.fakes.iter().map(|fake| fake.url.clone()).collect();
+    let log = Log::adopt(&other, &stage.capsule.name(), &urls).unwrap();
+    let mut reader = log.read(ReadOptions::default());
+    assert!(reader.by_ref().all(|read| read.is_ok()));
+    reader.remember().unwrap();
+    stage.fakes[0].roll_back(1);
+    let reopened = Log::open(log.home().clone()).unwrap();
+    assert_eq!(reopened.losses(), [], "others still have it");
+    for fake in &stage.fakes[1..] {
+        fake.roll_back(1);
+    }
+    let reopened = Log::open(log.home().clone()).unwrap();
+    assert!(matches!(
+        reopened.need_whole(),
+        Err(LogError::RolledBack { seen: 1, .. })
+    ));
+    assert!(reopened.export(&mut Vec::new(), &mut |_, _| {}).is_err());
+}
+
+#[test]
+fn a_replica_that_hangs_does_not_hold_up_an_opening() {
+    let stage = Stage::new();
+    stage.append("one");
+    stage.fakes[2].set(Mode::Slow(10_000));
+    let began = Instant::now();
+    let log = stage.open();
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(log.is_fresh());
+    assert!(matches!(log.silent(), [ReplicaError::Late { .. }]));
+}
+
+#[test]
+fn a_quorum_that_hangs_longer_than_the_patience_is_down_and_named() {
+    let stage = Stage::new();
+    let mut log = stage.open();
+    let appender = log.appender(quick()).unwrap();
+    for fake in &stage.fakes[1..] {
+        fake.set(Mode::Slow(10_000));
+    }
+    let began = Instant::now();
+    let ticket = appender.append(b"one").unwrap();
+    let error = appender.wait(ticket, TWO).unwrap_err().to_string();
+    assert!(began.elapsed() < Duration::from_secs(3));
+    assert!(error.contains("has not answered for"), "{error}");
+    assert!(error.contains(&stage.fakes[1].url), "{error}");
+}
+
+#[test]
 fn a_replica_that_lost_records_is_given_them_again() {
     let stage = Stage::new();
     for entry in ["one", "two", "three"] {

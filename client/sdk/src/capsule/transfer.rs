@@ -50,6 +50,7 @@ impl Log {
         out: &mut impl Write,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<ExportSummary, LogError> {
+        self.need_whole()?;
         let wrong = |error: io::Error| LogError::Argument(format!("the file to write: {error}"));
         let mut buffer = export_header(self.metadata());
         let (mut records, mut bytes) = (0, 0);
@@ -79,6 +80,7 @@ impl Log {
             .and_then(|()| out.flush())
             .map_err(wrong)?;
         bytes += buffer.len() as u64;
+        reader.remember()?;
         Ok(ExportSummary {
             records,
             bytes,

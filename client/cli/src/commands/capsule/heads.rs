@@ -57,7 +57,21 @@ impl Heads {
         }
         let need = config.answers().unwrap_or(0);
         let answered = log.answers().len();
+        let losses = log.losses();
+        for loss in &losses {
+            let found = loss
+                .found
+                .map_or("nothing".to_owned(), |seq| seq.to_string());
+            let _ = write!(
+                text,
+                "\nROLLED BACK  {}: a quorum shows {found}, {} {} was seen from here before",
+                loss.seen.writer.short(),
+                loss.seen.seq,
+                loss.seen.hash.short()
+            );
+        }
         let _ = match log.is_fresh() {
+            true if !losses.is_empty() => write!(text, "\nNOT FRESH something was lost or hidden"),
             true => write!(
                 text,
                 "\nfresh     {answered} replicas answered, {need} are needed"
@@ -79,12 +93,23 @@ impl Heads {
             "config": { "seq": head.map(|head| head.seq), "generation": config.generation(),
                 "quorum": quorum.replicas, "witnesses": quorum.witnesses, "replicas": config.replicas().len() },
             "writers": writers,
-            "fresh": log.is_fresh(),
+            "fresh": log.is_fresh() && losses.is_empty(),
+            "rolled_back": losses.iter().map(|loss| json!({
+                "writer": loss.seen.writer.to_string(),
+                "seen": loss.seen.seq,
+                "found": loss.found,
+            })).collect::<Vec<_>>(),
             "answered": answered,
             "needed": need,
             "silent": log.silent().iter().map(ToString::to_string).collect::<Vec<_>>(),
             "forks": forks,
         });
+        if let Err(loss) = log.need_whole() {
+            if !output.is_json() {
+                output.show(&value, text);
+            }
+            return Err(Failure::from(loss).with(value));
+        }
         if forks.is_empty() {
             output.show(&value, text);
             return Ok(());

@@ -38,6 +38,7 @@ pub(crate) struct Prove {
 impl Prove {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         let log = open(home, &self.capsule)?;
+        log.need_whole()?;
         let (writer, seq, index) = place(&log, &self.place)?;
         let entry = self.entry.or(index);
         let (proof, proven) = log.prove(&writer, seq, entry)?;

@@ -20,7 +20,8 @@ use crate::output::Output;
 ///
 /// Afterwards it says whether the result is complete: so many replicas named their newest records that
 /// nothing which a quorum had acknowledged can be missing. If not, that is said on standard error, and
-/// the exit code is still 0: what was read is genuine.
+/// the exit code is still 0: what was read is genuine. If a quorum shows less than this home has seen, that
+/// is an error: ROLLED BACK, and the exit code is 1.
 #[derive(Args)]
 #[command(after_long_help = READ_EXAMPLES)]
 pub(crate) struct Read {
@@ -78,6 +79,10 @@ impl Read {
             every_signature: false,
         });
         let form = Form::of(output, self.raw);
+        if form == Form::Json {
+            // One value, which begins with the first entry: no room for it at the end.
+            log.need_whole()?;
+        }
         let mut out = io::BufWriter::new(io::stdout().lock());
         let mut count = 0u64;
         // One JSON value, written as it becomes known: a capsule may be longer than memory.
@@ -104,6 +109,9 @@ impl Read {
             ));
         }
         ended(out.flush());
+        drop(out);
+        log.need_whole()?;
+        reader.remember()?;
         if form != Form::Json {
             output.note(completeness_text(&found, reader.skipped()));
         }
@@ -127,6 +135,8 @@ impl Tail {
             ended(shown.print_line(&mut out, form));
         }
         ended(out.flush());
+        log.need_whole()?;
+        reader.remember()?;
         let complete = completeness_text(&reader.completeness(), reader.skipped());
         if form != Form::Json {
             output.note(complete);

@@ -190,6 +190,10 @@ impl State {
                 self.metadata = Some(Metadata::decode(body).unwrap());
                 (201, Vec::new())
             }
+            ("GET", ["capsules", _]) => {
+                let metadata = self.metadata.as_ref().unwrap();
+                (200, metadata.as_bytes().to_vec())
+            }
             ("POST", ["capsules", _, "records"]) if self.mode == Mode::Refuses => {
                 let refusal =
                     serde_json::json!({ "error": "full", "message": "full", "retry": true });
