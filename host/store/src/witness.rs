@@ -7,9 +7,11 @@
 //! GET  /metrics  /healthz
 //! ```
 //!
-//! Always true: a cosignature is given away only after the checkpoint it covers was synced to the
-//! disk under its name, so a crash makes the witness forget nothing it has said; one decision at a
-//! time.
+//! Always true: one process owns the directory; a cosignature or checkpoint is given away only after it
+//! was synced to the disk under its name, so a crash makes the witness forget nothing it has said; one
+//! decision at a time. Its memory moves on before the name does, and when it is unknown which of two
+//! checkpoints the disk will show (an error of the renaming or of the sync after it), it answers
+//! nothing more until it is started again and reads what is there.
 //!
 //! Which logs: those named with their key, and with `any_capsule` every log of a replica
 //! (`bield/capsule/<name>/<key>`, spec 06 §11): its key is in its origin, and its first checkpoint
@@ -19,7 +21,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -34,6 +36,7 @@ use bield_tlog::{
     AddCheckpoint, KeyName, LogVerifier, Origin, SignedCheckpoint, TreeHead, Witness, WitnessKey,
 };
 
+use crate::disk::{Files, FilesError};
 use crate::identity::{IdentityError, identity};
 use crate::system::{self, Randomness};
 
@@ -75,6 +78,9 @@ pub enum WitnessError {
         /// What the system said.
         error: io::Error,
     },
+    /// Another process has the directory.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The key file.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -107,13 +113,24 @@ pub struct WitnessSettings {
 
 /// A witness and its memory on a disk.
 pub struct WitnessServer {
+    /// The directory is this process's alone.
+    _own: Files,
     state: Mutex<Witness>,
+    /// It is unknown what the disk will show after a crash.
+    stopped: AtomicBool,
     logs: PathBuf,
     any_capsule: bool,
     verifier: String,
     cosigned: AtomicU64,
     refused: [AtomicU64; 6],
 }
+
+/// Media type of sentences and signature lines.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Nothing more is said after this.
+const STOPPED: &str =
+    "this witness's disk failed and it cosigns nothing until its operator has started it again\n";
 
 /// Statuses that are counted one by one.
 const STATUSES: [u16; 6] = [400, 403, 404, 409, 422, 500];
@@ -124,8 +141,14 @@ impl WitnessServer {
     /// # Errors
     /// See [`WitnessError`].
     pub fn open(settings: WitnessSettings) -> Result<Self, WitnessError> {
+        let own = Files::own(&settings.data)?;
         let logs = settings.data.join("logs");
-        fs::create_dir_all(&logs).map_err(|error| failed(&logs, error))?;
+        let made = fs::create_dir_all(&logs).and_then(|()| {
+            // What a crash left without a sync lasts from here on, before it is believed.
+            sync_directory(&logs)?;
+            sync_directory(&settings.data)
+        });
+        made.map_err(|error| failed(&logs, error))?;
         let key = identity(&settings.data, &mut Randomness)?;
         let name = settings.name.unwrap_or_else(|| {
             format!("bield/witness/{}", hex::encode(key.principal().as_bytes()))
@@ -141,7 +164,9 @@ impl WitnessServer {
         }
         Ok(Self {
             verifier: witness.verifier().to_string(),
+            _own: own,
             state: Mutex::new(witness),
+            stopped: AtomicBool::new(false),
             logs,
             any_capsule: settings.any_capsule,
             cosigned: AtomicU64::new(0),
@@ -163,21 +188,37 @@ impl WitnessServer {
         let refuse = |refusal: Refusal| (refusal.status(), refusal.body(), refusal.media_type());
         let disk = |error: io::Error| {
             tracing::error!(%error, "a decision cannot be kept, so nothing is cosigned");
-            (
-                500,
-                "this witness cannot write to its disk; ask again later\n".to_owned(),
-                "text/plain; charset=utf-8",
-            )
+            let said = "this witness cannot write to its disk; ask again later\n";
+            (500, said.to_owned(), PLAIN)
         };
         // Held until the decision is kept: no other one comes between.
         let mut witness = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stopped.load(SeqCst) {
+            return Err((500, STOPPED.to_owned(), PLAIN));
+        }
         if self.any_capsule {
             self.follow_capsule(&mut witness, body).map_err(disk)?;
         }
         let cosign = witness.decide(body, system::now()).map_err(refuse)?;
         let path = self.logs.join(cosign.origin().path_segment());
-        keep(&self.logs, &path, cosign.note().to_string().as_bytes()).map_err(disk)?;
-        Ok(cosign.persisted().to_string())
+        let half = write_half(&path, cosign.note().to_string().as_bytes()).map_err(disk)?;
+        let lines = cosign.persisted().to_string();
+        let renamed = fs::rename(&half, &path).and_then(|()| sync_directory(&self.logs));
+        if let Err(error) = renamed {
+            self.stopped.store(true, SeqCst);
+            tracing::error!(path = %path.display(), %error, "the disk may show this checkpoint or the one before; the witness answers nothing more until it is started again");
+            return Err((500, STOPPED.to_owned(), PLAIN));
+        }
+        Ok(lines)
+    }
+
+    /// The newest checkpoint cosigned of a log that has this path segment; `None` when it is unknown
+    /// whether that lasts. Blocks.
+    fn latest(&self, log: &str) -> Option<io::Result<String>> {
+        // Under the lock no file is between its renaming and its sync.
+        let _state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let stopped = self.stopped.load(SeqCst);
+        (!stopped).then(|| fs::read_to_string(self.logs.join(log)))
     }
 
     /// Follows the log of a replica that asks for the first time, or the first time since the start.
@@ -260,7 +301,7 @@ async fn add_checkpoint(State(witness): State<Arc<WitnessServer>>, body: Body) -
         return said(
             400,
             "the request is cut off or too long\n".to_owned(),
-            "text/plain; charset=utf-8",
+            PLAIN,
         );
     };
     let own = Arc::clone(&witness);
@@ -268,7 +309,7 @@ async fn add_checkpoint(State(witness): State<Arc<WitnessServer>>, body: Body) -
     match decided {
         Ok(Ok(lines)) => {
             witness.cosigned.fetch_add(1, Relaxed);
-            said(200, lines, "text/plain; charset=utf-8")
+            said(200, lines, PLAIN)
         }
         Ok(Err((status, body, kind))) => {
             witness.count(status);
@@ -279,7 +320,7 @@ async fn add_checkpoint(State(witness): State<Arc<WitnessServer>>, body: Body) -
             said(
                 500,
                 "the witness is stopping; ask again later\n".to_owned(),
-                "text/plain; charset=utf-8",
+                PLAIN,
             )
         }
     }
@@ -290,7 +331,7 @@ async fn latest(
     State(witness): State<Arc<WitnessServer>>,
     UrlPath(log): UrlPath<String>,
 ) -> Response {
-    let plain = "text/plain; charset=utf-8";
+    let plain = PLAIN;
     let digits = log
         .bytes()
         .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
@@ -301,9 +342,11 @@ async fn latest(
             plain,
         );
     }
-    match tokio::fs::read_to_string(witness.logs.join(log)).await {
-        Ok(note) => said(200, note, plain),
-        Err(_) => said(
+    let read = tokio::task::spawn_blocking(move || witness.latest(&log)).await;
+    match read {
+        Ok(Some(Ok(note))) => said(200, note, plain),
+        Ok(None) | Err(_) => said(500, STOPPED.to_owned(), plain),
+        Ok(Some(Err(_))) => said(
             404,
             "nothing of that log was cosigned here\n".to_owned(),
             plain,
@@ -351,14 +394,17 @@ fn kept(
     Ok(Some(verified.checkpoint().head()))
 }
 
-/// Replaces a file whole, and returns once that lasts.
-fn keep(directory: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes what is to be at `path` beside it, synced; it counts only once it is renamed.
+fn write_half(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let half = path.with_extension("half");
     let mut file = File::create(&half)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&half, path)?;
-    File::open(directory)?.sync_all()
+    Ok(half)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
 }
 
 fn failed(path: &Path, error: io::Error) -> WitnessError {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bield_envelope::{Seeded, SigningKey};
 use bield_store::replica::origin_of;
-use bield_store::witness::{WitnessServer, WitnessSettings, router};
+use bield_store::witness::{WitnessError, WitnessServer, WitnessSettings, router};
 use bield_tlog::{
     AddCheckpoint, Checkpoint, Hash, LogKey, LogVerifier, Origin, Quorum, SignedCheckpoint, Tree,
     VerifiedCheckpoint, WitnessVerifier, leaf_hash, verify_consistency, verify_inclusion,
@@ -345,4 +345,55 @@ fn a_witness_cosigns_one_history_even_across_a_restart() {
             && metrics.contains("{status=\"422\"} 1\n"),
         "{metrics}"
     );
+}
+
+#[test]
+fn one_process_owns_the_directory_of_a_witness() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = WitnessServer::open(settings(directory.path())).unwrap();
+    let second = WitnessServer::open(settings(directory.path()))
+        .err()
+        .unwrap();
+    assert!(matches!(second, WitnessError::Files(_)), "{second}");
+    drop(first);
+    WitnessServer::open(settings(directory.path())).unwrap();
+}
+
+#[test]
+fn a_witness_that_cannot_tell_what_its_disk_will_show_says_nothing_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let capsule = Capsule::new(10, &[]);
+    let key = SigningKey::generate(&mut Seeded::new(1));
+    let origin = log(&capsule, 1).0;
+    let log_key = LogKey::new(origin.as_str().parse().unwrap(), key.seed());
+    let request = |old: u64, tree: &Tree| {
+        let signed = Checkpoint::new(origin.clone(), tree.size(), tree.root()).sign(&log_key);
+        let proof = tree.consistency_proof(old, tree.size()).unwrap();
+        let request = AddCheckpoint::new(old, proof, &signed).unwrap();
+        request.to_string().into_bytes()
+    };
+    let (client, runtime) = served(settings(directory.path()));
+    let first = request(0, &tree(5, 1));
+    assert_eq!(client.post("/add-checkpoint", &first).status, 200);
+
+    // A directory in the file's place: the renaming fails.
+    let path = directory.path().join("logs").join(origin.path_segment());
+    let before = std::fs::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    let next = request(5, &tree(7, 1));
+    assert_eq!(client.post("/add-checkpoint", &next).status, 500);
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, &before).unwrap();
+    // It has cosigned 7 in its memory: neither another 7 nor the old 5 may leave.
+    for body in [request(5, &tree(7, 2)), next.clone(), first] {
+        assert_eq!(client.post("/add-checkpoint", &body).status, 500);
+    }
+    let monitor = format!("/{}/checkpoint", origin.path_segment());
+    assert_eq!(client.get(&monitor).status, 500);
+    drop(runtime);
+
+    let (client, _runtime) = served(settings(directory.path()));
+    assert_eq!(client.get(&monitor).body, before);
+    assert_eq!(client.post("/add-checkpoint", &next).status, 200);
 }
