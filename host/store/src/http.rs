@@ -137,9 +137,17 @@ pub(crate) fn router(face: Face) -> Router {
 }
 
 async fn ready(State(face): State<Face>) -> Result<&'static str, Refusal> {
-    match face.draining.load(Ordering::SeqCst) {
-        true => Err(Refusal::draining()),
-        false => Ok("ready\n"),
+    if face.draining.load(Ordering::SeqCst) {
+        return Err(Refusal::draining());
+    }
+    match face.store.metrics().set_back.load(Ordering::Relaxed) {
+        0 => Ok("ready\n"),
+        _ => Err(Refusal::new(
+            503,
+            "set-back",
+            "a witness has seen a longer log than this store has: its disk was set back, or another store uses its \
+             key; use another replica, and tell the operator",
+        )),
     }
 }
 

@@ -165,8 +165,11 @@ pub enum JournalError {
         /// Its length.
         bytes: usize,
     },
-    /// Nothing was written and the journal goes on: free some space, then append again.
-    #[error("no space left for the next records: free some, then append them again")]
+    /// Nothing was written and the journal goes on: free some space (or files, where the process or
+    /// the system may open no more), then append again.
+    #[error(
+        "no space left for the next records, or no file may be opened: free some, then append them again"
+    )]
     NoSpace,
     /// The disk or the object storage failed.
     #[error(
@@ -261,4 +264,15 @@ fn draw_salt() -> Result<[u8; 8], JournalError> {
     let drawn = getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()));
     drawn.map_err(failing("drawing a salt", "the operating system"))?;
     Ok(salt)
+}
+
+/// Is it a lack of space or of files, which passes once some are free?
+pub(crate) fn lacks(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, StorageFull};
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+        || matches!(
+            errno,
+            Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE)
+        )
 }

@@ -36,6 +36,8 @@ pub struct Metrics {
     pub subscribers: AtomicU64,
     /// Subscribers cut off because they read too slowly.
     pub dropped: AtomicU64,
+    /// 1 when a witness has seen a longer log than one of a capsule here: the disk was set back.
+    pub set_back: AtomicU64,
     /// Connections closed because they were silent, or took too little.
     pub connections_cut: AtomicU64,
     /// Bytes sent to readers and subscribers.
@@ -172,6 +174,12 @@ impl Metrics {
             "counter",
             "Subscribers that read too slowly.",
             &self.dropped,
+        );
+        text.plain(
+            "set_back",
+            "gauge",
+            "1 when a witness has seen a longer log than there is here.",
+            &self.set_back,
         );
         text.plain(
             "connections_cut_total",

@@ -152,9 +152,18 @@ impl Peers {
 fn run(repair: &mut Repair, stop: &Stop, interval: Duration) {
     let mut wait = interval;
     while !stop.is_told() {
-        match repair.round() {
-            Ok(()) => wait = interval,
-            Err(error) => {
+        // A panic is a fault of this program in what one peer sent: the next round begins anew.
+        let round = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| repair.round()));
+        match round {
+            Err(_) => {
+                tracing::error!(
+                    peer = repair.url(),
+                    "a round with a peer ended with a panic"
+                );
+                wait = (wait * 2).min(BACKOFF_MAX.max(interval));
+            }
+            Ok(Ok(())) => wait = interval,
+            Ok(Err(error)) => {
                 tracing::debug!(peer = repair.url(), %error, "a round with a peer failed");
                 wait = (wait * 2).min(BACKOFF_MAX.max(interval));
             }

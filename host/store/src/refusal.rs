@@ -115,7 +115,8 @@ impl From<JournalError> for Refusal {
             JournalError::NoSpace => Self::new(
                 507,
                 "disk-full",
-                "this store's disk is full; nothing acknowledged is lost: its operator must free space, then send the \
+                "this store's disk is full, or it may open no more files; nothing acknowledged is lost: its operator must free \
+                 some, then send the \
                  records again",
             )
             .retry_after(Duration::from_secs(30)),

@@ -63,6 +63,9 @@ pub(crate) const PAGE_ROOM: usize = PAGE_BYTES_MAX + frames::ITEM_BYTES_MAX + 4 
 pub(crate) const ARRIVALS_ROOM: usize =
     ARRIVALS_BYTES_MAX + frames::ITEM_BYTES_MAX + 4 * PAGE_RECORDS_MAX;
 
+/// Most bytes of a capsule's fork proofs: one a writer, so only writers that were let in fill them.
+pub const FORKS_BYTES_MAX: usize = 4 << 20;
+
 /// One capsule at one replica.
 pub struct Replica {
     storage: Arc<dyn Storage>,
@@ -430,11 +433,18 @@ impl Replica {
 
     fn keep_fork(&mut self, writer: WriterId, proof: ForkProof) -> Result<(), Refusal> {
         let capsule = self.name();
+        if self.forks.bytes() + proof.encode().len() + 4 > FORKS_BYTES_MAX {
+            let message = "this store keeps as many fork proofs of this capsule as it may; use another replica";
+            return Err(Refusal::new(409, "forks-full", message));
+        }
         let kept = self
             .forks
             .keep(&*self.storage, &capsule, writer, proof.clone());
         if let Err(error) = kept {
             tracing::error!(%capsule, %writer, %error, "a fork proof cannot be stored");
+            if crate::journal::lacks(&error) {
+                return Err(JournalError::NoSpace.into());
+            }
             self.stopped = true;
             return Err(Refusal::stopped());
         }
@@ -591,6 +601,10 @@ impl Replica {
         let older = |published: &VerifiedCheckpoint| {
             checkpoint.checkpoint().size() < published.checkpoint().size()
         };
+        // Nothing new: neither a record nor a cosignature.
+        if self.log.published.as_ref() == Some(&checkpoint) {
+            return Ok(());
+        }
         // `remember` may have stored a longer one; a cosigned one is worth more than its last records.
         if self.log.published.as_ref().is_some_and(older)
             || !self.log.extends(checkpoint.checkpoint())

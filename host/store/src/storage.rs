@@ -134,8 +134,9 @@ impl Storage for Directory {
 
     fn put(&self, capsule: &CapsuleName, item: &'static str, bytes: &[u8]) -> io::Result<()> {
         let directory = self.of(capsule);
-        if !directory.is_dir() {
+        if item == METADATA {
             fs::create_dir_all(&directory)?;
+            // Even where it is already: a crash may have come between its making and its sync.
             File::open(&self.capsules)?.sync_all()?;
         }
         let half = directory.join(format!("{item}.half"));

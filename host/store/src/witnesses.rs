@@ -17,6 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -181,10 +182,13 @@ impl Rounds {
         let size = newest.checkpoint().size();
         let mut cosigned = newest.clone();
         let (store, runtime) = (&self.store, &self.runtime);
+        // Whoever has cosigned this size is not asked again while others are waited for.
+        let had = |witness: &Asked| witness.sizes.get(&capsule) == Some(&size);
         let answers: Vec<Option<String>> = std::thread::scope(|scope| {
             let asking: Vec<_> = self
                 .witnesses
                 .iter_mut()
+                .filter(|witness| !had(witness))
                 .map(|witness| {
                     let newest = &newest;
                     scope.spawn(move || witness.cosign(store, runtime, capsule, newest))
@@ -196,7 +200,8 @@ impl Rounds {
             answers.collect()
         });
         let mut all = true;
-        for (witness, answer) in self.witnesses.iter_mut().zip(answers) {
+        let asked = self.witnesses.iter_mut().filter(|witness| !had(witness));
+        for (witness, answer) in asked.zip(answers) {
             let verifier = std::slice::from_ref(&witness.address.verifier);
             let added = answer.map(|lines| cosigned.add_cosignatures(&lines, verifier));
             let good = matches!(added, Some(Ok(_)));
@@ -207,8 +212,14 @@ impl Rounds {
             all &= good;
         }
         // One that nobody cosigned is published too: readers ask for as many lines as they need.
-        self.runtime
-            .block_on(store.ask(capsule, move |replica| replica.publish(cosigned)))?;
+        let published = store.ask(capsule, move |replica| replica.publish(cosigned));
+        if let Err(refusal) = self.runtime.block_on(published) {
+            // Its cosignatures are lost: ask again.
+            for witness in &mut self.witnesses {
+                witness.sizes.remove(&capsule);
+            }
+            return Err(refusal);
+        }
         Ok(all)
     }
 }
@@ -254,6 +265,7 @@ impl Asked {
                 Said::Size(size) if size <= new => old = size,
                 Said::Size(size) => {
                     // It cosigned more than there is: this log was set back.
+                    store.metrics().set_back.store(1, Relaxed);
                     tracing::error!(witness = self.address.url, %capsule, size, have = new, "a witness has seen a longer log: this store's disk was set back, or another store uses its key");
                     return None;
                 }

@@ -58,6 +58,8 @@ pub enum Fault {
     Io,
     /// It fails for want of space, if it needs any.
     NoSpace,
+    /// It fails because the process may open no more files, if it opens one.
+    NoFiles,
     /// A read or write takes at most this many bytes, if it has any.
     Short(usize),
     /// The machine stops before it; every operation fails until [`Faulty::restart`].
@@ -201,6 +203,7 @@ impl Faulty {
         }
         let number = state.operations.len();
         let needs_space = matches!(operation, Operation::Create(_) | Operation::Write { .. });
+        let opens = matches!(operation, Operation::Create(_));
         let is_sync = matches!(operation, Operation::SyncData | Operation::SyncAll);
         state.operations.push(operation);
         match state.faults.get(&number) {
@@ -208,6 +211,7 @@ impl Faulty {
             // A sync that fails is its file's matter: see `FaultyFile::sync`.
             Some(Fault::Io) => Ok((state, 0)),
             Some(Fault::NoSpace) if needs_space => Err(io::Error::from_raw_os_error(ENOSPC)),
+            Some(Fault::NoFiles) if opens => Err(io::Error::from_raw_os_error(EMFILE)),
             Some(Fault::Short(bytes)) => {
                 let bytes = *bytes;
                 Ok((state, bytes.max(1)))
@@ -222,6 +226,7 @@ impl Faulty {
 }
 
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
 const ENOSPC: i32 = 28;
 const SECTOR_BYTES: usize = 512;
 

@@ -12,7 +12,7 @@ use bield_capsule::{FORK_PROOF_BYTES_MAX, Kept, Received, WriterId};
 
 use super::query::{self, Hex16, Query};
 use super::{APPEND_BYTES_MAX, Face, bytes_response, done};
-use crate::replica::{PAGE_ROOM, Source};
+use crate::replica::{FORKS_BYTES_MAX, PAGE_ROOM, Source};
 use crate::{Refusal, frames, system};
 
 /// Whether the range asked for has more records than the page.
@@ -129,8 +129,9 @@ pub(super) async fn forks(
     Path(name): Path<String>,
 ) -> Result<Response, Refusal> {
     let name = query::capsule(&name)?;
+    let room = face.answers.room(FORKS_BYTES_MAX).await?;
     let forks = face.store.ask(name, |replica| Ok(replica.forks()));
-    Ok(bytes_response(forks.await?))
+    Ok(bytes_response(room.hold(forks.await?)))
 }
 
 /// `POST /v1/capsules/<name>/forks`: one fork proof; 201 when it is new, 200 when it was here.

@@ -27,7 +27,9 @@ use bield_capsule::segment::{
 
 use super::index::{self, Segment};
 use super::recovery::{Mode, Options, Recovered};
-use super::{Damaged, Journal, JournalError, Scrub, Visit, check_records, draw_salt, failing};
+use super::{
+    Damaged, Journal, JournalError, Scrub, Visit, check_records, draw_salt, failing, lacks,
+};
 use crate::disk::{Disk, DiskFile, read_exact, write_all};
 
 /// A [`Journal`] of segment files on a [`Disk`]. See the module's text.
@@ -329,11 +331,11 @@ impl<D: Disk> SegmentJournal<D> {
 /// Zeros written in one call.
 const ZEROS_BYTES: usize = 256 << 10;
 
-/// `ENOSPC` (and a used-up quota) before anything was changed is the one error to go on after.
+/// No space, or no file to be opened, before anything was changed: the errors to go on after.
 fn no_space_or(error: io::Error, other: impl FnOnce(io::Error) -> JournalError) -> JournalError {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => JournalError::NoSpace,
-        _ => other(error),
+    match lacks(&error) {
+        true => JournalError::NoSpace,
+        false => other(error),
     }
 }
 

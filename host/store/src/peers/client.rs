@@ -37,6 +37,9 @@ pub(super) enum PeerError {
     /// Nobody there, or not on time.
     #[error("no answer: {0}")]
     Unreachable(Box<ureq::Error>),
+    /// It did not answer this on time; it may answer something else.
+    #[error("no answer within {} s", WAIT.as_secs())]
+    Slow,
     /// It refuses.
     #[error("refused with status {0}")]
     Refused(u16),
@@ -181,7 +184,12 @@ impl PeerClient {
             return Err(PeerError::Refused(answer.status().as_u16()));
         }
         let body = answer.body_mut().with_config().limit(bytes_max);
-        body.read_to_vec().map_err(unreachable)
+        body.read_to_vec().map_err(|error| match error {
+            ureq::Error::BodyExceedsLimit(max) => {
+                lied(format!("an answer longer than {max} bytes"))
+            }
+            error => unreachable(error),
+        })
     }
 }
 
@@ -190,5 +198,8 @@ pub(super) fn lied(what: impl ToString) -> PeerError {
 }
 
 fn unreachable(error: ureq::Error) -> PeerError {
-    PeerError::Unreachable(Box::new(error))
+    match error {
+        ureq::Error::Timeout(_) => PeerError::Slow,
+        error => PeerError::Unreachable(Box::new(error)),
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bield_capsule::{CapsuleName, Head, Kept, WriterId};
 use rand_core::Rng as _;
@@ -13,6 +14,9 @@ use crate::replica::{PAGE_RECORDS_MAX, Replica, Source, Standing};
 use crate::system::Randomness;
 use crate::{Refusal, Store, frames};
 
+/// How long a capsule is left out that took the peer too long.
+const SLOW: Duration = Duration::from_secs(60);
+
 /// What is remembered between rounds with one peer.
 pub(super) struct Repair {
     store: Arc<Store>,
@@ -22,6 +26,8 @@ pub(super) struct Repair {
     follow: bool,
     /// What stood in the peer's list and in ours when they last differed nowhere.
     equal: HashMap<CapsuleName, (Listed, Standing)>,
+    /// Capsules about which the peer did not answer on time, and until when it is not asked again.
+    slow: HashMap<CapsuleName, Instant>,
 }
 
 /// A range of a writer's records that is not here, or not the same.
@@ -30,6 +36,13 @@ struct Missing {
     writer: WriterId,
     from: u64,
     to: u64,
+}
+
+impl Missing {
+    /// How many records; a peer may have named any seq.
+    const fn len(&self) -> u64 {
+        self.to.saturating_sub(self.from).saturating_add(1)
+    }
 }
 
 /// What became of one range.
@@ -55,6 +68,7 @@ impl Repair {
             stop,
             follow,
             equal: HashMap::new(),
+            slow: HashMap::new(),
         }
     }
 
@@ -77,6 +91,7 @@ impl Repair {
     }
 
     fn capsules(&mut self, lag: &mut u64) -> Result<(), PeerError> {
+        self.slow.retain(|_, until| Instant::now() < *until);
         let mut after = None;
         loop {
             let (listed, more) = self.peer.list(after)?;
@@ -84,16 +99,27 @@ impl Repair {
                 if self.stop.is_told() {
                     return Ok(());
                 }
+                if self.slow.contains_key(&line.name) {
+                    continue;
+                }
                 match self.capsule(line) {
-                    Ok(missing) => *lag += missing,
+                    Ok(missing) => *lag = lag.saturating_add(missing),
                     // One bad capsule keeps none of the others from being repaired.
                     Err(PeerError::Lied(lie)) => self.refuse(&line.name, &lie),
                     Err(PeerError::Refused(status)) => {
                         tracing::debug!(peer = self.url(), capsule = %line.name, status, "a peer refuses");
                     }
                     // Neither does one that does not open here, or has met an error of its disk.
-                    Err(PeerError::Here(slug)) if !matches!(slug, "busy" | "draining") => {
+                    Err(PeerError::Here(slug)) if slug != "draining" => {
                         tracing::debug!(capsule = %line.name, slug, "a capsule here cannot be repaired");
+                    }
+                    // Nor one that takes the peer too long: it is left out for a while.
+                    Err(PeerError::Slow) => {
+                        tracing::debug!(peer = self.url(), capsule = %line.name, "a peer is slow");
+                        self.count(|count| count.failures += 1);
+                        if self.store.standing(&line.name).is_some() {
+                            self.slow.insert(line.name, Instant::now() + SLOW);
+                        }
                     }
                     Err(other) => return Err(other),
                 }
@@ -190,7 +216,7 @@ impl Repair {
         for range in ranges {
             if let Fetched::Part = self.fetch(name, range, source)? {
                 complete = false;
-                *missing += range.to - range.from + 1;
+                *missing = missing.saturating_add(range.len());
             }
         }
         Ok(complete)
@@ -223,7 +249,10 @@ impl Repair {
             let appended = self.runtime.block_on(appended).map_err(here)?;
             self.count(|count| count.records += appended.new as u64);
             match appended.refused {
-                None => from += count,
+                None => match from.checked_add(count) {
+                    Some(next) => from = next,
+                    None => break,
+                },
                 // Its chain left ours earlier: the record before shows where, and proves it.
                 Some(refusal) if refusal.slug == "prev" && appended.accepted == 0 && from > 0 => {
                     let before = Missing {
@@ -324,4 +353,25 @@ fn below(replica: &Replica, head: &Head) -> Option<Missing> {
 
 fn here(refusal: Refusal) -> PeerError {
     PeerError::Here(refusal.slug)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_of_all_numbers_there_are_has_a_length() {
+        let writer = WriterId::from_bytes([7; 32]);
+        let all = Missing {
+            writer,
+            from: 0,
+            to: u64::MAX,
+        };
+        let one = Missing {
+            from: 3,
+            to: 3,
+            ..all
+        };
+        assert_eq!((all.len(), one.len()), (u64::MAX, 1));
+    }
 }

@@ -1,7 +1,7 @@
 //! The fork proofs a replica keeps for one capsule.
 //!
 //! Always true: a proof is on the disk before its writer is frozen in memory; one a writer, and only
-//! of writers that have a chain here, so their number is bounded by admission.
+//! of writers that have a chain here; all together are within [`super::FORKS_BYTES_MAX`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -59,6 +59,12 @@ impl Forks {
 
     pub(super) fn len(&self) -> usize {
         self.proofs.len()
+    }
+
+    /// Length of all, as [`Forks::encode`] writes them.
+    pub(super) fn bytes(&self) -> usize {
+        let each = self.proofs.values();
+        each.map(|proof| proof.encode().len() + 4).sum()
     }
 
     /// `u32 length ‖ proof` each.

@@ -182,6 +182,27 @@ fn a_full_disk_surfaces_and_loses_nothing_synced() {
 }
 
 #[test]
+fn without_a_file_to_open_the_same_journal_goes_on_once_there_is_one() {
+    let mut went_on = 0;
+    for at in 0..60 {
+        let disk = Faulty::default();
+        let (mut journal, _) = open(disk.clone(), SMALL).unwrap();
+        disk.plan(at, Fault::NoFiles);
+        for n in 0..12 {
+            let mut done = journal.append(&[&record(n)]);
+            if matches!(done, Err(JournalError::NoSpace)) {
+                assert_eq!(journal.len(), n);
+                went_on += 1;
+                done = journal.append(&[&record(n)]);
+            }
+            assert!(done.is_ok(), "{at}: {done:?}");
+        }
+        journal.sync().unwrap();
+    }
+    assert!(went_on > 0, "no file was lacking");
+}
+
+#[test]
 fn after_a_full_disk_the_same_journal_goes_on() {
     let mut went_on = 0;
     for at in 0..40 {
