@@ -442,3 +442,33 @@ fn a_peer_with_another_principal_than_configured_is_not_believed() {
     let list = node.client.get("/v1/capsules").json();
     assert_eq!(list["capsules"][0]["records"], 0);
 }
+
+#[test]
+fn an_answer_beyond_its_limit_is_a_lie_and_the_other_capsules_are_repaired() {
+    let truth = Setup::new(1).start();
+    let mut capsules = [Capsule::new(10, &[]), Capsule::new(20, &[])];
+    capsules.sort_by_key(Capsule::name);
+    let [mut bad, mut good] = capsules;
+    let (_, records) = bad.chain(11, 2);
+    truth.client.fill(&bad, &records);
+    let (writer, records) = good.chain(12, 2);
+    truth.client.fill(&good, &records);
+    let heads = format!("/v1/capsules/{}/heads", bad.name());
+    let (url, _runtime) = liar(truth.url(), move |path, body| {
+        match path.starts_with(&heads) {
+            true => vec![0; 3 << 20],
+            false => body,
+        }
+    });
+    let node = Setup {
+        peers: vec![url.clone()],
+        follow: true,
+        ..Setup::new(2)
+    }
+    .start();
+    eventually("the capsule behind it is here", || {
+        holds(&node, &good, writer.head().unwrap())
+    });
+    let count = node.metrics().peer_count(&url);
+    assert!(count.refused > 0 && count.failures == 0, "{count:?}");
+}

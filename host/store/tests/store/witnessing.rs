@@ -397,3 +397,73 @@ fn a_witness_that_cannot_tell_what_its_disk_will_show_says_nothing_more() {
     assert_eq!(client.get(&monitor).body, before);
     assert_eq!(client.post("/add-checkpoint", &next).status, 200);
 }
+
+#[test]
+fn a_checkpoint_to_which_nothing_is_added_is_not_written_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let (one, first) = witness_program(directory.path(), &["--any-capsule"]);
+    let gone = tempfile::tempdir().unwrap();
+    let (two, second) = witness_program(gone.path(), &["--any-capsule"]);
+    let witnesses = vec![
+        format!("{}={first}", one.url),
+        format!("{}={second}", two.url),
+    ];
+    drop(two);
+    let node = Setup {
+        witnesses,
+        ..Setup::new(1)
+    }
+    .start();
+    let mut capsule = Capsule::new(10, &[]);
+    let (_, records) = capsule.chain(11, 3);
+    node.client.fill(&capsule, &records);
+    let quorum = Quorum::new(vec![first], 1).unwrap();
+    let size = (capsule.config.len() + records.len()) as u64;
+    eventually("one of the two cosigns", || {
+        let note = checkpoint(&node, &capsule, 1);
+        note.checkpoint().size() == size && quorum.check(&note, now(), WAIT).is_ok()
+    });
+    let written = || {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = node.directory.path().join("capsules");
+        let path = path.join(capsule.name().to_string()).join("checkpoint");
+        let file = std::fs::metadata(path).unwrap();
+        (file.ino(), file.mtime(), file.mtime_nsec())
+    };
+    let (before, note) = (written(), checkpoint(&node, &capsule, 1));
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(written(), before, "the other witness is asked in vain");
+    assert_eq!(checkpoint(&node, &capsule, 1), note);
+}
+
+#[test]
+fn a_store_whose_witness_knows_a_longer_log_is_not_ready() {
+    let directory = tempfile::tempdir().unwrap();
+    let (program, verifier) = witness_program(directory.path(), &["--any-capsule"]);
+    let setup = || Setup {
+        witnesses: vec![format!("{}={verifier}", program.url)],
+        ..Setup::new(1)
+    };
+    let mut capsule = Capsule::new(10, &[]);
+    let (_, records) = capsule.chain(11, 5);
+    let node = setup().start();
+    node.client.fill(&capsule, &records);
+    let size = (capsule.config.len() + records.len()) as u64;
+    let quorum = Quorum::new(vec![verifier.clone()], 1).unwrap();
+    eventually("it is cosigned", || {
+        let note = checkpoint(&node, &capsule, 1);
+        note.checkpoint().size() == size && quorum.check(&note, now(), WAIT).is_ok()
+    });
+    assert_eq!(node.client.get("/readyz").status, 200);
+    drop(node);
+
+    // The same key on another disk, which holds less.
+    let node = setup().start();
+    node.client.fill(&capsule, &records[..2]);
+    eventually("it is not ready", || {
+        let ready = node.client.get("/readyz");
+        ready.status == 503 && ready.refusal().1 == "set-back"
+    });
+    let metrics = node.client.get("/metrics").text();
+    assert!(metrics.contains("bield_store_set_back 1\n"), "{metrics}");
+}
