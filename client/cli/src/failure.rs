@@ -46,6 +46,12 @@ impl Failure {
         self
     }
 
+    /// Says more after the reason.
+    pub(crate) fn and(mut self, more: &str) -> Self {
+        self.message = format!("{}\n{more}", self.message);
+        self
+    }
+
     /// Adds what was found out.
     pub(crate) fn with(mut self, found: serde_json::Value) -> Self {
         self.found = Some(Box::new(found));

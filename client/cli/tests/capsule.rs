@@ -359,7 +359,7 @@ fn another_home_is_admitted_writes_and_is_revoked() {
     let name = name.as_str().unwrap();
     let url = stage.stores[0].url.clone();
     let friend = |arguments: &[&str], input| stage.run_as("friend", arguments, input);
-    friend(&["open", name, "--replica", &url], "").ok();
+    friend(&["open", name, "--replica", &url, "--allow-private"], "").ok();
     let key = friend(&["writer", "notes"], "").ok().json();
     assert_eq!(
         friend(&["append", "notes"], "early").code,
@@ -416,6 +416,43 @@ fn what_is_erased_is_gone_for_good_and_stays_provable() {
     stage
         .run(&["verify", "x.capsule", "--name", "notes", "--keys"])
         .ok();
+}
+
+#[test]
+fn of_a_level_that_is_not_reached_it_is_said_how_far_the_entries_came() {
+    let stage = Stage::new(2);
+    let level = ["--lines", "--durability", "replicated(3)", "--wait", "1"];
+    let refused = stage.append("a\nb", &level);
+    assert_eq!(refused.code, 3, "{}{}", refused.out, refused.err);
+    let found = refused.json();
+    assert_eq!(
+        (&found["entries"], &found["reached"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(found["signed"], 2);
+}
+
+#[test]
+fn an_export_without_its_configuration_does_not_verify() {
+    let stage = Stage::new(1);
+    stage.run(&["export", "notes", "-o", "x.capsule"]).ok();
+    let bytes = fs::read(stage.path("x.capsule")).unwrap();
+    // The header alone: metadata, and no record.
+    let metadata = fs::read_dir(stage.stores[0].data.join("capsules"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path()
+        .join("metadata");
+    let metadata = fs::read(metadata).unwrap();
+    let at = bytes
+        .windows(metadata.len())
+        .position(|window| window == metadata)
+        .unwrap();
+    fs::write(stage.path("x.capsule"), &bytes[..at + metadata.len()]).unwrap();
+    let found = stage.run(&["verify", "x.capsule", "--name", "notes"]);
+    assert_eq!(found.code, 1, "{}{}", found.out, found.err);
 }
 
 #[test]

@@ -302,6 +302,12 @@ impl Appender {
         self.shared.window.reached(level)
     }
 
+    /// Whether the record `seq` has reached `level`.
+    #[must_use]
+    pub fn has_reached(&self, seq: u64, level: Durability) -> bool {
+        self.shared.window.has_reached(seq, level)
+    }
+
     /// How every sink is, in the order in which they were given.
     #[must_use]
     pub fn sinks(&self) -> Vec<SinkState> {

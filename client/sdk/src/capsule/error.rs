@@ -18,6 +18,14 @@ pub enum ReplicaError {
         #[source]
         error: Box<ureq::Error>,
     },
+    /// Its address is the owner's word, and not one to ask.
+    #[error("replica {replica} is not asked: {why}")]
+    NotAsked {
+        /// Its URL.
+        replica: String,
+        /// Why not.
+        why: String,
+    },
     /// It had not answered when enough others had.
     #[error("replica {replica} had not answered yet when enough others had")]
     Late {
@@ -125,7 +133,7 @@ impl ReplicaError {
             Self::Unreachable { .. } | Self::Late { .. } | Self::Refused { retry: true, .. } => {
                 Kind::Unreachable
             }
-            Self::Refused { .. } | Self::Lied { .. } => Kind::Refused,
+            Self::Refused { .. } | Self::NotAsked { .. } | Self::Lied { .. } => Kind::Refused,
         }
     }
 
@@ -144,6 +152,7 @@ impl ReplicaError {
         match self {
             Self::Unreachable { replica, .. }
             | Self::Late { replica }
+            | Self::NotAsked { replica, .. }
             | Self::Refused { replica, .. }
             | Self::Lied { replica, .. } => replica,
         }

@@ -14,6 +14,7 @@
 //! Cost: opening is one round trip to all replicas and one for the config chain; writing reads this
 //! writer's chain once (hashes only, 5 GB/s, one signature a page).
 
+mod address;
 mod create;
 mod write;
 
@@ -51,6 +52,8 @@ pub struct Log {
     silent: Vec<ReplicaError>,
     ring: KeyRing,
     seen: Seen,
+    /// Whether addresses of the configuration may be of this machine or its network.
+    allow_private: bool,
 }
 
 /// A chain of which a quorum shows less than was seen.
@@ -105,6 +108,14 @@ impl Log {
     /// # Errors
     /// As [`Log::open`].
     pub fn open_with(home: CapsuleHome, policy: VerifierPolicy) -> Result<Self, LogError> {
+        Self::open_at(home, policy, false)
+    }
+
+    fn open_at(
+        home: CapsuleHome,
+        policy: VerifierPolicy,
+        allow_private: bool,
+    ) -> Result<Self, LogError> {
         let metadata = home.metadata()?;
         let known = home.replicas()?;
         let clients = known
@@ -119,6 +130,7 @@ impl Log {
             silent: Vec::new(),
             ring: home.ring()?,
             seen: home.seen()?,
+            allow_private,
             metadata,
             home,
         };
@@ -442,14 +454,27 @@ impl Log {
         Ok(())
     }
 
-    /// Adds clients for replicas of the configuration that were not known.
+    /// Adds clients for replicas of the configuration that were not known. Their addresses are the
+    /// owner's word: they must not make this machine ask for something else.
     fn meet_replicas(&mut self) {
         let config = self.base.config();
         for (principal, address) in config.replicas() {
             let mut known = self.replicas.iter();
-            if !known.any(|replica| replica.principal() == *principal) {
-                let client = ReplicaClient::new(address, *principal);
-                self.replicas.push(Arc::new(client));
+            if known.any(|replica| replica.principal() == *principal) {
+                continue;
+            }
+            match address::check(address, self.allow_private) {
+                Ok(()) => {
+                    let client = ReplicaClient::new(address, *principal);
+                    self.replicas.push(Arc::new(client));
+                }
+                Err(why) => {
+                    let replica = address.escape_debug().to_string();
+                    // Looked at again after others were met.
+                    if !self.silent.iter().any(|silent| silent.replica() == replica) {
+                        self.silent.push(ReplicaError::NotAsked { replica, why });
+                    }
+                }
             }
         }
     }

@@ -229,7 +229,7 @@ fn less_than_a_reader_saw_of_another_writer_is_a_rollback() {
     stage.append("one");
     let other = Home::at(stage.directory.path().join("reader"));
     let urls: Vec<_> = stage.fakes.iter().map(|fake| fake.url.clone()).collect();
-    let log = Log::adopt(&other, &stage.capsule.name(), &urls).unwrap();
+    let log = Log::adopt(&other, &stage.capsule.name(), &urls, false).unwrap();
     let mut reader = log.read(ReadOptions::default());
     assert!(reader.by_ref().all(|read| read.is_ok()));
     reader.remember().unwrap();
@@ -245,6 +245,24 @@ fn less_than_a_reader_saw_of_another_writer_is_a_rollback() {
         Err(LogError::RolledBack { seen: 1, .. })
     ));
     assert!(reopened.export(&mut Vec::new(), &mut |_, _| {}).is_err());
+}
+
+#[test]
+fn an_address_of_this_machine_that_nobody_typed_is_asked_only_when_allowed() {
+    let stage = Stage::new();
+    let urls = [stage.fakes[0].url.clone()];
+    let home = |name| Home::at(stage.directory.path().join(name));
+    let name = stage.capsule.name();
+    let log = Log::adopt(&home("strict"), &name, &urls, false).unwrap();
+    assert!(!log.is_fresh());
+    assert!(matches!(
+        log.silent(),
+        [ReplicaError::NotAsked { .. }, ReplicaError::NotAsked { .. }]
+    ));
+    let log = Log::adopt(&home("open"), &name, &urls, true).unwrap();
+    assert_eq!(log.answers().len(), 3);
+    let again = Log::open(log.home().clone()).unwrap();
+    assert_eq!(again.answers().len(), 3, "they are known from then on");
 }
 
 #[test]

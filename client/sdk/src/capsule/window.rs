@@ -62,7 +62,7 @@ pub enum NotReached {
     /// Too few sinks are left.
     #[error(
         "{level} cannot be reached, everything is at {reached} so far: {why}; wait until enough \
-         replicas answer, read the capsule, and append again only what is not in it"
+         replicas answer"
     )]
     TooFew {
         /// What was waited for.

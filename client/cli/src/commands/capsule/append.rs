@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bield_capsule::{Batch, Durability, PAYLOAD_BYTES_MAX};
+use bield_capsule::{Batch, Durability, Head, PAYLOAD_BYTES_MAX};
 use bield_sdk::Home;
 use bield_sdk::capsule::{Appender, AppenderOptions, Finished, Health, Log};
 use clap::Args;
@@ -68,6 +68,64 @@ type Source = BufReader<Box<dyn Read>>;
 struct Count {
     entries: u64,
     bytes: u64,
+    /// Records of erasable entries: each one's head, and how many entries are in it.
+    erasable: Vec<(Head, u64)>,
+}
+
+/// How many entries, from the first, have come how far.
+struct Fate {
+    read: u64,
+    sealed: u64,
+    reached: u64,
+    level: Durability,
+}
+
+impl Fate {
+    fn of(appender: &Appender, level: Durability, count: &Count) -> Self {
+        let erasable = |level| {
+            let records = count.erasable.iter();
+            let reached = records.filter(|(head, _)| appender.has_reached(head.seq, level));
+            reached.map(|(_, entries)| entries).sum::<u64>()
+        };
+        let at = |level| appender.reached(level).position() + erasable(level);
+        Self {
+            read: count.entries,
+            sealed: at(Durability::Sent),
+            reached: at(level),
+            level,
+        }
+    }
+
+    /// Says it after why it failed.
+    fn failure(&self, failure: Failure) -> Failure {
+        let Self {
+            read,
+            sealed,
+            reached,
+            level,
+        } = self;
+        let mut text = format!(
+            "of {}, {reached} reached {level}",
+            plural(*read, "entry", "entries")
+        );
+        if sealed > reached {
+            let _ = write!(
+                text,
+                "; {} more are signed and kept in this home: the next append sends them again first, so do \
+                 not append them again",
+                sealed - reached
+            );
+        }
+        if read > sealed {
+            let _ = write!(text, "; the last {} were not appended", read - sealed);
+        }
+        failure.and(&text).with(json!({
+            "entries": read,
+            "signed": sealed,
+            "reached": reached,
+            "level": level.to_string(),
+        }))
+    }
 }
 
 impl Append {
@@ -82,7 +140,7 @@ impl Append {
             Durability::Witnessed(replicas, _) => Durability::Replicated(replicas),
             level => level,
         };
-        let appender = log.appender(AppenderOptions {
+        let mut appender = log.appender(AppenderOptions {
             patience: Duration::from_secs(self.wait),
             ..AppenderOptions::default()
         })?;
@@ -94,21 +152,23 @@ impl Append {
         } else {
             self.append(&appender, &mut source, &mut count, &bar)
         };
-        let finished = match appended {
-            Ok(()) => appender.finish(first).map_err(Failure::from),
-            Err(failure) => {
-                // What was queued before is still worth sending.
-                let _ = appender.finish(first);
-                Err(failure)
-            }
-        };
+        // Also when reading failed: what was queued before is still worth sending.
+        let flushed = appender.flush(first);
+        let fate = Fate::of(&appender, first, &count);
+        let finished = appender.finish(first);
         bar.finish_and_clear();
+        if let Err(error) = flushed {
+            return Err(fate.failure(Failure::from(error)));
+        }
+        if let Err(failure) = appended {
+            return Err(fate.failure(failure));
+        }
         let finished = finished?;
         if let (Durability::Witnessed(replicas, witnesses), Some(head)) = (level, finished.head) {
             let spinner = progress::spinner("waiting for witnesses");
             let witnessed = log.wait_witnessed(&head, replicas, witnesses, WITNESS_PATIENCE);
             spinner.finish_and_clear();
-            witnessed?;
+            witnessed.map_err(|error| fate.failure(Failure::from(error)))?;
         }
         self.show(&log, &finished, before, &count, level, output)
     }
@@ -189,8 +249,7 @@ impl Append {
         }
         if entry.len() > PAYLOAD_BYTES_MAX {
             return Err(Failure::local(format_args!(
-                "line {} has more than {PAYLOAD_BYTES_MAX} bytes: split it; the lines before it were \
-                 appended",
+                "line {} has more than {PAYLOAD_BYTES_MAX} bytes: split it",
                 count.entries + 1
             )));
         }
@@ -220,12 +279,13 @@ impl Append {
             if entries.is_empty() {
                 return Ok(());
             }
-            appender.append_erasable(&metadata, &entries, |keys| {
+            let head = appender.append_erasable(&metadata, &entries, |keys| {
                 log.update_ring(|ring| {
                     let mut keys = keys.into_iter();
                     keys.try_for_each(|(place, key)| ring.keep_entry(place, key))
                 })
             })??;
+            count.erasable.push((head, entries.len() as u64));
         }
     }
 
@@ -256,13 +316,28 @@ impl Append {
             ),
             None => "nothing to append".to_owned(),
         };
+        for (head, entries) in &count.erasable {
+            let (writer, seq, last) = (head.writer.short(), head.seq, entries.saturating_sub(1));
+            let _ = match last {
+                0 => write!(text, "\n  erasable  {writer}/{seq}/0"),
+                last => write!(
+                    text,
+                    "\n  erasable  {writer}/{seq}/0 to {writer}/{seq}/{last}"
+                ),
+            };
+        }
         let mut sinks = Vec::new();
         for sink in &finished.sinks {
-            let (word, why) = health(&sink.health);
+            let (mut word, why) = health(&sink.health);
+            if why.is_none() && sink.kept.is_none() {
+                word = "silent";
+            }
             if let Some(why) = &why {
                 let _ = write!(text, "\n  {:8}  {why}", word.to_uppercase());
             } else {
-                let kept = sink.kept.map_or("nothing yet", bield_capsule::Kept::name);
+                let kept = sink
+                    .kept
+                    .map_or("has kept nothing yet", bield_capsule::Kept::name);
                 let _ = write!(text, "\n  {word:8}  {} {kept}", sink.name);
             }
             sinks.push(json!({
@@ -291,6 +366,11 @@ impl Append {
                 "hash": head.map(|head| head.hash.to_string()),
                 "durability": level.to_string(),
                 "replicas": sinks,
+                "erasable": count.erasable.iter().map(|(head, entries)| json!({
+                    "writer": head.writer.to_string(),
+                    "seq": head.seq,
+                    "entries": entries,
+                })).collect::<Vec<_>>(),
                 "receipt": receipt.map(|(path, _)| path),
             }),
             text,

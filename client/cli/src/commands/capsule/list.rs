@@ -23,7 +23,7 @@ impl List {
         let mut values = Vec::new();
         for found in CapsuleHome::list(home)? {
             let metadata = found.metadata()?;
-            let label = metadata.label().unwrap_or("-").to_owned();
+            let label = metadata.label().unwrap_or("-").escape_debug();
             let role = match (found.is_owner(), found.is_writer()) {
                 (true, _) => "owner",
                 (false, true) => "writer",

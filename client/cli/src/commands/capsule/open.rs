@@ -24,6 +24,10 @@ pub(crate) struct Open {
     /// A replica's URL; repeat for more
     #[arg(long, value_name = "URL", required = true)]
     replica: Vec<String>,
+
+    /// Also ask replicas of this machine or its network that the capsule's owner named, and not you
+    #[arg(long)]
+    allow_private: bool,
 }
 
 /// Print this home's public key for a capsule, for its owner to admit
@@ -45,7 +49,7 @@ pub(crate) struct Writer {
 impl Open {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         let spinner = progress::spinner("fetching the configuration");
-        let log = Log::adopt(home, &self.name, &self.replica);
+        let log = Log::adopt(home, &self.name, &self.replica, self.allow_private);
         spinner.finish_and_clear();
         let log = log?;
         let label = log.metadata().label();
@@ -64,10 +68,13 @@ impl Open {
             format_args!(
                 "{}\n  label     {}\n  config    record {config}, verified\n  replicas  {}",
                 self.name,
-                label.unwrap_or("-"),
+                label.unwrap_or("-").escape_debug(),
                 log.config().replicas().len(),
             ),
         );
+        for silent in log.silent() {
+            output.note(silent);
+        }
         Ok(())
     }
 }

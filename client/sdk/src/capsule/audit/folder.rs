@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bield_capsule::segment::{End, FRAME_HEAD_BYTES, Flaw, SegmentHeader};
 use bield_capsule::{CapsuleName, FORK_PROOF_BYTES_MAX, ForkProof, Metadata, Received};
+use bield_envelope::Principal;
 use bield_evidence::{Mover, Outcome};
 use bield_tlog::{Hash, LogVerifier, SignedCheckpoint};
 
@@ -247,7 +248,7 @@ fn compare_checkpoint(
     torn: Option<&Bad>,
 ) {
     let Some(bytes) = checkpoint else {
-        let have = "this replica never published one";
+        let have = "there is none here";
         return audit.open(
             "checkpoint",
             have,
@@ -258,12 +259,19 @@ fn compare_checkpoint(
         Ok(signed) => signed,
         Err(why) => return audit.fail("checkpoint", &why, "a checkpoint that this replica signed"),
     };
-    let (size, root) = signed;
+    let (size, root, key) = signed;
+    let counts = walk.verifier.config().is_replica(&key);
     match walk.tree.root_at(size) {
+        Ok(found) if found == root && !counts => {
+            let have = format!(
+                "it fits, and is signed by {key}, which is no replica of the configuration here"
+            );
+            audit.open("checkpoint", &have, "one by a replica of the configuration");
+        }
         Ok(found) if found == root => {
             audit.pass(
                 "checkpoint",
-                &format!("the first {size} records are those it signed for"),
+                &format!("the first {size} records are those that {key} signed for"),
             );
         }
         Ok(_) => audit.fail(
@@ -289,7 +297,7 @@ fn compare_checkpoint(
 }
 
 /// Size and root of a checkpoint that is signed by the key its own origin names.
-fn own_checkpoint(bytes: &[u8], name: &CapsuleName) -> Result<(u64, Hash), String> {
+fn own_checkpoint(bytes: &[u8], name: &CapsuleName) -> Result<(u64, Hash, Principal), String> {
     let signed = SignedCheckpoint::parse(bytes).map_err(|error| error.to_string())?;
     let origin = signed.claimed().origin().clone();
     let key = origin
@@ -306,7 +314,9 @@ fn own_checkpoint(bytes: &[u8], name: &CapsuleName) -> Result<(u64, Hash), Strin
     let verified = signed
         .verify(&origin, &[verifier])
         .map_err(|error| error.to_string())?;
-    Ok((verified.checkpoint().size(), verified.checkpoint().root()))
+    let checkpoint = verified.checkpoint();
+    let key = Principal::from_bytes(key);
+    Ok((checkpoint.size(), checkpoint.root(), key))
 }
 
 fn known_forks(audit: &mut Audit, bytes: &[u8], name: &CapsuleName) {

@@ -103,6 +103,14 @@ impl<'a> Walk<'a> {
             .into_iter()
             .chain(self.verifier.chains().map(|chain| chain.tip()))
             .collect();
+        if config.head().is_none() {
+            // Nothing says who may write, so nothing that follows says anything.
+            audit.fail(
+                "configuration",
+                "there is no config record",
+                "the owner's config record 0, from which all rights follow",
+            );
+        }
         let writers = self.verifier.chains().count();
         let missing: Vec<_> = self.verifier.missing().collect();
         if audit.bad.is_none() {

@@ -101,11 +101,18 @@ impl Log {
         Self::open(home.clone())
     }
 
-    /// Fetches a capsule that somebody else owns, by its full name, and remembers where it is.
+    /// Fetches a capsule that somebody else owns, by its full name, and remembers where it is. Replicas
+    /// that its configuration names beside `urls` are asked as well; those of this machine or its network
+    /// only with `allow_private`.
     ///
     /// # Errors
     /// No replica has it, or none has a configuration that verifies.
-    pub fn adopt(home: &Home, name: &CapsuleName, urls: &[String]) -> Result<Self, LogError> {
+    pub fn adopt(
+        home: &Home,
+        name: &CapsuleName,
+        urls: &[String],
+        allow_private: bool,
+    ) -> Result<Self, LogError> {
         let replicas = introduce_all(urls)?;
         let mut metadata = None;
         for replica in &replicas {
@@ -120,7 +127,8 @@ impl Log {
             why: "none of these replicas has it".to_owned(),
         })?;
         let known: Vec<_> = replicas.iter().map(|replica| known(replica)).collect();
-        Self::open(CapsuleHome::adopt(home, &metadata, &known)?)
+        let place = CapsuleHome::adopt(home, &metadata, &known)?;
+        Self::open_at(place, VerifierPolicy::default(), allow_private)
     }
 }
 
