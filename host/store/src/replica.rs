@@ -433,7 +433,7 @@ impl Replica {
 
     fn keep_fork(&mut self, writer: WriterId, proof: ForkProof) -> Result<(), Refusal> {
         let capsule = self.name();
-        if self.forks.bytes() + proof.encode().len() + 4 > FORKS_BYTES_MAX {
+        if !self.forks.fit(&proof, FORKS_BYTES_MAX) {
             let message = "this store keeps as many fork proofs of this capsule as it may; use another replica";
             return Err(Refusal::new(409, "forks-full", message));
         }

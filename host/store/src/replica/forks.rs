@@ -61,10 +61,10 @@ impl Forks {
         self.proofs.len()
     }
 
-    /// Length of all, as [`Forks::encode`] writes them.
-    pub(super) fn bytes(&self) -> usize {
-        let each = self.proofs.values();
-        each.map(|proof| proof.encode().len() + 4).sum()
+    /// Are these and one more at most `max` bytes?
+    pub(super) fn fit(&self, more: &ForkProof, max: usize) -> bool {
+        let all = self.proofs.values().chain(std::iter::once(more));
+        all.map(|proof| proof.encode().len() + 4).sum::<usize>() <= max
     }
 
     /// `u32 length ‖ proof` each.
@@ -74,5 +74,38 @@ impl Forks {
             frames::push(&mut bytes, &proof.encode());
         }
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bield_capsule::{Head, Metadata, Suite, Writer, WriterKey};
+    use bield_envelope::{Digest, Seeded, Time};
+
+    use super::*;
+
+    #[test]
+    fn the_proofs_of_a_capsule_are_within_their_bytes() {
+        let now = Time::from_secs(1_800_000_000);
+        let owner = WriterKey::generate(Suite::Ed25519, &mut Seeded::new(1));
+        let metadata =
+            Metadata::new(owner.public(), Some("test"), now, &mut Seeded::new(2)).unwrap();
+        let key = || WriterKey::generate(Suite::Ed25519, &mut Seeded::new(3));
+        let sign = |story: u8| {
+            let config = Head {
+                writer: owner.id(),
+                seq: 0,
+                hash: Digest::from_bytes([story; 32]),
+            };
+            let (_, open) = Writer::open(key(), &metadata, config, None, now).unwrap();
+            open.signed_head()
+        };
+        let proof = ForkProof::new(&metadata, key().public(), sign(1), sign(2)).unwrap();
+        let one = proof.encode().len() + 4;
+        let mut forks = Forks::default();
+        assert!(forks.fit(&proof, one) && !forks.fit(&proof, one - 1));
+        forks.proofs.insert(key().id(), proof.clone());
+        assert!(forks.fit(&proof, 2 * one) && !forks.fit(&proof, 2 * one - 1));
+        assert_eq!(forks.encode().len(), one);
     }
 }
