@@ -429,7 +429,11 @@ fn of_a_level_that_is_not_reached_it_is_said_how_far_the_entries_came() {
         (&found["entries"], &found["reached"]),
         (&2.into(), &0.into())
     );
-    assert_eq!(found["signed"], 2);
+    assert_eq!(
+        (&found["signed"], &found["at_quorum"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!(stage.read(&[]), ["a", "b"], "nothing has to be sent again");
 }
 
 #[test]

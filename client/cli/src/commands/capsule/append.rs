@@ -78,10 +78,13 @@ struct Fate {
     sealed: u64,
     reached: u64,
     level: Durability,
+    /// How many the capsule's quorum keeps.
+    counts: u64,
+    quorum: Durability,
 }
 
 impl Fate {
-    fn of(appender: &Appender, level: Durability, count: &Count) -> Self {
+    fn of(appender: &Appender, level: Durability, quorum: u8, count: &Count) -> Self {
         let erasable = |level| {
             let records = count.erasable.iter();
             let reached = records.filter(|(head, _)| appender.has_reached(head.seq, level));
@@ -93,6 +96,8 @@ impl Fate {
             sealed: at(Durability::Sent),
             reached: at(level),
             level,
+            counts: at(Durability::Replicated(quorum)),
+            quorum: Durability::Replicated(quorum),
         }
     }
 
@@ -103,17 +108,27 @@ impl Fate {
             sealed,
             reached,
             level,
+            counts,
+            quorum,
         } = self;
         let mut text = format!(
             "of {}, {reached} reached {level}",
             plural(*read, "entry", "entries")
         );
-        if sealed > reached {
+        let safe = reached.max(counts);
+        if counts > reached {
+            let _ = write!(
+                text,
+                "; {} more are at {quorum} and stay: do not append them again",
+                counts - reached
+            );
+        }
+        if sealed > safe {
             let _ = write!(
                 text,
                 "; {} more are signed and kept in this home: the next append sends them again first, so do \
                  not append them again",
-                sealed - reached
+                sealed - safe
             );
         }
         if read > sealed {
@@ -123,6 +138,7 @@ impl Fate {
             "entries": read,
             "signed": sealed,
             "reached": reached,
+            "at_quorum": counts,
             "level": level.to_string(),
         }))
     }
@@ -144,6 +160,7 @@ impl Append {
             patience: Duration::from_secs(self.wait),
             ..AppenderOptions::default()
         })?;
+        let quorum = log.config().quorum().replicas;
         let before = appender.head().map(|head| head.seq);
         let bar = progress::bytes("appending");
         let mut count = Count::default();
@@ -154,7 +171,11 @@ impl Append {
         };
         // Also when reading failed: what was queued before is still worth sending.
         let flushed = appender.flush(first);
-        let fate = Fate::of(&appender, first, &count);
+        if flushed.is_err() {
+            // What a quorum keeps counts, whatever was asked for.
+            let _ = appender.flush(Durability::Replicated(quorum));
+        }
+        let fate = Fate::of(&appender, first, quorum, &count);
         let finished = appender.finish(first);
         bar.finish_and_clear();
         if let Err(error) = flushed {

@@ -33,8 +33,8 @@ pub(crate) struct Open {
 /// Print this home's public key for a capsule, for its owner to admit
 ///
 /// Makes the key when there is none. The owner runs `bield capsule admit NAME KEY`. With --new another key
-/// is made: the way on after a crash, when a replica that may hold this home's newest record is gone for
-/// good, and after a revocation.
+/// is made: the way on when this home was set back to an earlier state or shares its key, and after a
+/// revocation.
 #[derive(Args)]
 #[command(after_long_help = WRITER_EXAMPLES)]
 pub(crate) struct Writer {
