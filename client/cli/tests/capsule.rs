@@ -437,6 +437,32 @@ fn of_a_level_that_is_not_reached_it_is_said_how_far_the_entries_came() {
 }
 
 #[test]
+fn a_home_that_was_set_back_signs_nothing_and_swapped_keys_are_named() {
+    let stage = Stage::new(1);
+    let copy = Command::new("cp")
+        .args(["-r", "home", "copy"])
+        .current_dir(stage.directory.path())
+        .status()
+        .unwrap();
+    assert!(copy.success());
+    stage.append("a", &[]).ok();
+    let refused = stage.run_as("copy", &["append", "notes"], "b");
+    assert_eq!(refused.code, 1, "{}{}", refused.out, refused.err);
+    assert!(refused.out.contains("writer --new"), "{}", refused.out);
+    let capsules = fs::read_dir(stage.path("copy").join("capsules"));
+    let capsule = capsules.unwrap().next().unwrap().unwrap().path();
+    let key = |name: &str| capsule.join(name);
+    fs::rename(key("owner.key"), key("x.key")).unwrap();
+    fs::rename(key("writer.key"), key("owner.key")).unwrap();
+    fs::rename(key("x.key"), key("writer.key")).unwrap();
+    for arguments in [["append", "notes"], ["rotate", "notes"]] {
+        let refused = stage.run_as("copy", &arguments, "c");
+        assert_eq!(refused.code, 2, "{}{}", refused.out, refused.err);
+        assert!(refused.out.contains("swapped"), "{}", refused.out);
+    }
+}
+
+#[test]
 fn an_export_without_its_configuration_does_not_verify() {
     let stage = Stage::new(1);
     stage.run(&["export", "notes", "-o", "x.capsule"]).ok();

@@ -156,7 +156,7 @@ impl Log {
     /// # Errors
     /// As [`Log::configure`].
     pub fn rotate(&mut self) -> Result<u32, LogError> {
-        self.home.owner_key()?;
+        self.check_key(&self.home.owner_key()?, &self.metadata.owner_id())?;
         // A rotation that no quorum was known to keep counts first.
         let mut writing = self.home.configure()?;
         self.confirm(&mut writing)?;
