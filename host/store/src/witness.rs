@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -35,7 +36,9 @@ use bield_tlog::witness::{ADD_CHECKPOINT_BYTES_MAX, FollowError, LOGS_MAX, Refus
 use bield_tlog::{
     AddCheckpoint, KeyName, LogVerifier, Origin, SignedCheckpoint, TreeHead, Witness, WitnessKey,
 };
+use tokio::net::TcpListener;
 
+use crate::connections::{Connections, Limits};
 use crate::disk::{Files, FilesError};
 use crate::identity::{IdentityError, identity};
 use crate::system::{self, Randomness};
@@ -274,6 +277,27 @@ impl WitnessServer {
             self.refused[at].fetch_add(1, Relaxed);
         }
     }
+}
+
+/// What connections to a witness may do: its answers are short, and those who ask are few.
+const LIMITS: Limits = Limits {
+    connections_max: 512,
+    quiet: Duration::from_secs(60),
+    stall: Duration::from_secs(30),
+};
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// What the system says.
+pub async fn serve(
+    witness: Arc<WitnessServer>,
+    listener: TcpListener,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let listener = Connections::new(listener, LIMITS, Arc::default());
+    let server = axum::serve(listener, router(witness));
+    server.with_graceful_shutdown(stop).await
 }
 
 /// The paths of a witness.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bield_store::witness::{FollowedLog, WitnessServer, WitnessSettings, router};
+use bield_store::witness::{FollowedLog, WitnessServer, WitnessSettings};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -116,10 +116,7 @@ async fn serve(address: SocketAddr, witness: Arc<WitnessServer>) -> ExitCode {
             _ => std::future::pending().await,
         }
     };
-    match axum::serve(listener, router(witness))
-        .with_graceful_shutdown(stop)
-        .await
-    {
+    match bield_store::witness::serve(witness, listener, stop).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bield-witness: {error}");
