@@ -1,8 +1,20 @@
 //! What a connection through the door is for: its first byte.
 //!
+//! ```text
+//! host ──connect, visit byte──▶ program
+//!        Configure, Call, Session, Status, Watch: served at once
+//!        KeyService, Package, Storage, Member, Witness: kept until the program needs one
+//! ```
+//!
 //! The host always connects and the enclave program only accepts, so the program needs no way to
 //! reach out. What the program itself asks for (a pipe to the key service, a package, storage) the
 //! host *offers* by connecting in advance; the program takes an offer when it needs one.
+//!
+//! Always true: a byte that names no visit is refused; an offer says nothing before the program does.
+//! Left to others: what flows through a visit ([`storage`] for one kind; sealed or attested bytes for
+//! the rest), and whom the host dials.
+
+pub mod storage;
 
 /// The purpose of one visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,17 +27,29 @@ pub enum Visit {
     Call,
     /// Bytes of an attested session that someone opened to this program.
     Session,
-    /// Offer: a pipe to the key service. The host dials when the program's first byte arrives.
+    /// Offer: a pipe to a key service. The program's first byte is the *number* of the address to dial
+    /// among those the host was given, counted from 0 and taken modulo their count; it is not passed
+    /// on. The bytes after it are carried both ways.
     KeyService,
     /// Offer: a package. Program writes its 32-byte digest; host answers a u64 (big-endian) length,
     /// 0 when unknown, and the bytes.
     Package,
     /// Program writes one [`status::Status`](crate::status::Status) and closes.
     Status,
-    /// Offer: one durable blob, see [`storage`].
+    /// Offer: durable files, see [`storage`]. Stays open for as many operations as the program has.
     Storage,
-    /// Host keeps this open as long as it lives; the program exits when it closes.
+    /// Host keeps this open as long as the program shall run. When it closes, the program finishes
+    /// what it has begun (visits that are open stay so, if the host lives) and exits.
     Watch,
+    /// Offer: a pipe to another member of this key service. The program's first byte is the member's
+    /// slot, counted from 0; it is not passed on. The host closes the visit when it was given no
+    /// address for that slot, or cannot reach it.
+    Member,
+    /// Offer: a pipe to a witness. The program's first byte is the witness's number in the order the
+    /// host was given them, counted from 0; it is not passed on. The bytes after it are carried as
+    /// they are: the program speaks HTTP/1.1 itself. The host closes the visit when there is no such
+    /// witness, or it cannot be reached.
+    Witness,
 }
 
 impl Visit {
@@ -41,6 +65,8 @@ impl Visit {
             5 => Self::Status,
             6 => Self::Storage,
             7 => Self::Watch,
+            8 => Self::Member,
+            9 => Self::Witness,
             _ => return None,
         })
     }
@@ -57,26 +83,10 @@ impl Visit {
             Self::Status => 5,
             Self::Storage => 6,
             Self::Watch => 7,
+            Self::Member => 8,
+            Self::Witness => 9,
         }
     }
-}
-
-/// The storage visit: program writes one operation, host answers once, both close.
-pub mod storage {
-    /// Program's first byte: give me the blob. Answer: u64 (big-endian) length, [`NONE`] when there
-    /// is none, and the bytes.
-    pub const LOAD: u8 = 0;
-    /// Program's first byte, then u64 (big-endian) length and the bytes: replace the blob. Answer:
-    /// [`STORED`] once it is durable, [`FAILED`] otherwise.
-    pub const STORE: u8 = 1;
-    /// Length that stands for "there is no blob".
-    pub const NONE: u64 = u64::MAX;
-    /// The blob is durable.
-    pub const STORED: u8 = 0;
-    /// The blob could not be made durable; the previous one still stands.
-    pub const FAILED: u8 = 1;
-    /// The most bytes of the blob.
-    pub const BYTES_MAX: u64 = 256 << 20;
 }
 
 /// The most bytes of a measured configuration.

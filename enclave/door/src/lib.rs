@@ -6,7 +6,7 @@
 //!   connect, kind byte ───────────────┼─▶ Door::configuration()   once, first
 //!   connect, kind byte ───────────────┼─▶ Door::accept() ─▶ (Visit, Stream)
 //!                                     │      ├─ Call, Session, Status: served at once
-//!                                     │      └─ KeyService, Package, Storage: Offers::keep
+//!                                     │      └─ KeyService, Package, Storage, Member, Witness: Offers::keep
 //!   serves what is asked ◀────────────┼── Offers::take ◀─ the program needs something
 //! ```
 //!

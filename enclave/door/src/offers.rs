@@ -11,10 +11,11 @@ use bield_protocol::visit::Visit;
 
 use crate::{DoorError, Stream};
 
-/// Most visits kept of one kind. The launcher keeps four open; twice that leaves room for its refills.
-pub const OFFERS_MAX: usize = 8;
+/// Most visits kept of one kind. The launcher keeps at most eight open; twice that leaves room for its
+/// refills.
+pub const OFFERS_MAX: usize = 16;
 
-/// The pools of offered visits: key service, package and storage.
+/// The pools of offered visits: key service, package, storage, member and witness.
 #[derive(Default)]
 pub struct Offers {
     pools: Mutex<Pools>,
@@ -75,6 +76,8 @@ struct Pools {
     key_service: VecDeque<Stream>,
     package: VecDeque<Stream>,
     storage: VecDeque<Stream>,
+    member: VecDeque<Stream>,
+    witness: VecDeque<Stream>,
 }
 
 impl Pools {
@@ -83,6 +86,8 @@ impl Pools {
             Visit::KeyService => Some(&mut self.key_service),
             Visit::Package => Some(&mut self.package),
             Visit::Storage => Some(&mut self.storage),
+            Visit::Member => Some(&mut self.member),
+            Visit::Witness => Some(&mut self.witness),
             _ => None,
         }
     }
