@@ -12,9 +12,42 @@ pub struct KeyServiceConfiguration {
     /// What a runtime's evidence must satisfy. Its code is compared with the grants of each package,
     /// so `measurements` must be empty here: anything else is refused as a misunderstanding.
     pub runtimes: PolicyConfig,
-    /// Sessions served at once; more are closed at once, to be tried again.
+    /// Sessions served at once; when all are taken, the one that has been silent longest without having
+    /// ordered anything gives way.
     #[serde(default = "default_sessions_max")]
     pub sessions_max: usize,
+    /// The longest lease in seconds, 10 to 600: a revocation takes effect within this.
+    #[serde(default = "default_lease_secs")]
+    pub lease_secs: u32,
+    /// Principals (`ed25519:…`) that may order what concerns the service as a whole: recovery shares, its
+    /// identity key, code that may join. None of them can read or grant what is others'.
+    #[serde(default)]
+    pub administrators: Vec<String>,
+    /// Instances that share one log: 1, 3 or 5.
+    #[serde(default = "default_members")]
+    pub members: u8,
+    /// What another instance's evidence must satisfy; required when there are several. Its measurement is
+    /// compared with the own one and with those that administrators admitted, so `measurements` must be empty.
+    #[serde(default)]
+    pub peers: Option<PolicyConfig>,
+    /// Witnesses that cosign every record before it counts.
+    #[serde(default)]
+    pub witnesses: WitnessesConfiguration,
+    /// Orders that one principal may give in a minute; more are told to come back.
+    #[serde(default = "default_orders_per_minute")]
+    pub orders_per_minute: u32,
+}
+
+/// Witnesses of the key service's log.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessesConfiguration {
+    /// Their verifier keys (C2SP, `name+hash+key`), in the order in which the host knows their addresses.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// How many must cosign; 0 only without keys.
+    #[serde(default)]
+    pub needed: u8,
 }
 
 /// Configuration of `bield-runtime`.
@@ -63,7 +96,19 @@ impl RuntimeConfiguration {
 }
 
 const fn default_sessions_max() -> usize {
-    256
+    4096
+}
+
+const fn default_lease_secs() -> u32 {
+    600
+}
+
+const fn default_members() -> u8 {
+    1
+}
+
+const fn default_orders_per_minute() -> u32 {
+    6000
 }
 
 const fn default_threads() -> usize {

@@ -12,10 +12,14 @@
 //! Not here: how messages travel (`bield-session`, `bield-envelope`, the door) and what is done with
 //! them. Layouts: the tables in `spec/`.
 
+mod audit;
 pub mod call;
 pub mod configuration;
 pub mod feedback;
+mod freshness;
 pub mod inference;
+mod listing;
+mod recovery;
 pub mod refusal;
 pub mod service;
 pub mod status;
