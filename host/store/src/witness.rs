@@ -13,9 +13,13 @@
 //! checkpoints the disk will show (an error of the renaming or of the sync after it), it answers
 //! nothing more until it is started again and reads what is there.
 //!
-//! Which logs: those named with their key, and with `any_capsule` every log of a replica
-//! (`bield/capsule/<name>/<key>`, spec 06 §11): its key is in its origin, and its first checkpoint
-//! is believed. Not here: the decision itself (`core/tlog`).
+//! Which logs: those named with their key; with `any_capsule` every log of a replica
+//! (`bield/capsule/<name>/<key>`, spec 06 §11); with `any_keys` every log of a key service
+//! (`bield/keys/<name>/<key>`, spec 09). The key is in the origin, so nobody else can speak for such a
+//! log, and its *first* checkpoint is believed: trust on first use, since a witness that never saw a
+//! log cannot know what it missed. Extension lines (a key service's `nonce`) are cosigned as they
+//! stand, so an answer proves that the witness was asked just now. Not here: the decision itself
+//! (`core/tlog`).
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -112,6 +116,8 @@ pub struct WitnessSettings {
     pub logs: Vec<FollowedLog>,
     /// Whether it follows every capsule's log that asks.
     pub any_capsule: bool,
+    /// Whether it follows every key service's log that asks.
+    pub any_keys: bool,
 }
 
 /// A witness and its memory on a disk.
@@ -122,7 +128,8 @@ pub struct WitnessServer {
     /// It is unknown what the disk will show after a crash.
     stopped: AtomicBool,
     logs: PathBuf,
-    any_capsule: bool,
+    /// Beginnings of the origins that are followed when they ask.
+    any: Vec<&'static str>,
     verifier: String,
     cosigned: AtomicU64,
     refused: [AtomicU64; 6],
@@ -130,6 +137,11 @@ pub struct WitnessServer {
 
 /// Media type of sentences and signature lines.
 const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// How the origins of replicas' logs begin.
+const CAPSULES: &str = "bield/capsule/";
+/// How the origins of key services' logs begin.
+const KEY_SERVICES: &str = "bield/keys/";
 
 /// Nothing more is said after this.
 const STOPPED: &str =
@@ -165,13 +177,19 @@ impl WitnessServer {
             let latest = kept(&logs, &log.origin, std::slice::from_ref(&log.verifier))?;
             witness.follow(log.origin, vec![log.verifier], latest)?;
         }
+        let any = [
+            (settings.any_capsule, CAPSULES),
+            (settings.any_keys, KEY_SERVICES),
+        ];
+        let any = any.iter().filter(|(wanted, _)| *wanted);
+        let any = any.map(|(_, prefix)| *prefix).collect();
         Ok(Self {
             verifier: witness.verifier().to_string(),
             _own: own,
             state: Mutex::new(witness),
             stopped: AtomicBool::new(false),
             logs,
-            any_capsule: settings.any_capsule,
+            any,
             cosigned: AtomicU64::new(0),
             refused: Default::default(),
         })
@@ -199,8 +217,8 @@ impl WitnessServer {
         if self.stopped.load(SeqCst) {
             return Err((500, STOPPED.to_owned(), PLAIN));
         }
-        if self.any_capsule {
-            self.follow_capsule(&mut witness, body).map_err(disk)?;
+        if !self.any.is_empty() {
+            self.follow_first(&mut witness, body).map_err(disk)?;
         }
         let cosign = witness.decide(body, system::now()).map_err(refuse)?;
         let path = self.logs.join(cosign.origin().path_segment());
@@ -224,15 +242,16 @@ impl WitnessServer {
         (!stopped).then(|| fs::read_to_string(self.logs.join(log)))
     }
 
-    /// Follows the log of a replica that asks for the first time, or the first time since the start.
-    fn follow_capsule(&self, witness: &mut Witness, body: &[u8]) -> io::Result<()> {
+    /// Follows a log with its key in its origin that asks for the first time, or the first time since
+    /// the start.
+    fn follow_first(&self, witness: &mut Witness, body: &[u8]) -> io::Result<()> {
         let Ok(request) = AddCheckpoint::parse(body) else {
             return Ok(());
         };
         let signed = request.checkpoint();
         let origin = signed.claimed().origin().clone();
-        let Some(verifier) = capsule_key(&origin).filter(|_| witness.latest(&origin).is_none())
-        else {
+        let verifier = self.any.iter().find_map(|kind| key_in(&origin, kind));
+        let Some(verifier) = verifier.filter(|_| witness.latest(&origin).is_none()) else {
             return Ok(());
         };
         // Only who has the key may take one of the places.
@@ -384,20 +403,18 @@ fn said(status: u16, body: String, kind: &'static str) -> Response {
     (status, [(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
-/// The key in the origin of a replica's log (`spec/06 §11`).
-fn capsule_key(origin: &Origin) -> Option<LogVerifier> {
-    let (capsule, replica) = origin
-        .as_str()
-        .strip_prefix("bield/capsule/")?
-        .split_once('/')?;
+/// The key in the origin of a log of this kind: `<kind><capsule>/<key>`, both in 64 hexadecimal digits
+/// (`spec/06 §11`, `spec/09`).
+fn key_in(origin: &Origin, kind: &str) -> Option<LogVerifier> {
+    let (capsule, key) = origin.as_str().strip_prefix(kind)?.split_once('/')?;
     let digits =
         |text: &str| text.len() == 64 && !text.bytes().any(|byte| byte.is_ascii_uppercase());
-    if !digits(capsule) || !digits(replica) {
+    if !digits(capsule) || !digits(key) {
         return None;
     }
     let mut bytes = [0; 32];
     hex::decode_to_slice(capsule, &mut bytes).ok()?;
-    hex::decode_to_slice(replica, &mut bytes).ok()?;
+    hex::decode_to_slice(key, &mut bytes).ok()?;
     Some(LogVerifier::new(origin.as_str().parse().ok()?, bytes))
 }
 
@@ -443,19 +460,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_origins_of_replicas_carry_a_key() {
-        let (capsule, replica) = ("ab".repeat(32), "cd".repeat(32));
-        let key = |origin: String| capsule_key(&origin.parse().unwrap());
-        let found = key(format!("bield/capsule/{capsule}/{replica}")).unwrap();
-        assert_eq!(found.public(), &[0xcd; 32]);
-        for wrong in [
-            format!("bield/capsule/{capsule}/{}", "CD".repeat(32)),
-            format!("bield/capsule/{capsule}/{}", "cd".repeat(31)),
-            format!("bield/capsule/{replica}"),
-            format!("other/capsule/{capsule}/{replica}"),
-            format!("bield/capsule/{capsule}/{replica}/x"),
-        ] {
-            assert!(key(wrong).is_none());
+    fn only_origins_of_the_kind_carry_a_key() {
+        let (capsule, signer) = ("ab".repeat(32), "cd".repeat(32));
+        for (kind, other) in [(CAPSULES, KEY_SERVICES), (KEY_SERVICES, CAPSULES)] {
+            let key = |origin: String| key_in(&origin.parse().unwrap(), kind);
+            let found = key(format!("{kind}{capsule}/{signer}")).unwrap();
+            assert_eq!(found.public(), &[0xcd; 32]);
+            for wrong in [
+                format!("{kind}{capsule}/{}", "CD".repeat(32)),
+                format!("{kind}{capsule}/{}", "cd".repeat(31)),
+                format!("{kind}{signer}"),
+                format!("{other}{capsule}/{signer}"),
+                format!("other/{capsule}/{signer}"),
+                format!("{kind}{capsule}/{signer}/x"),
+            ] {
+                assert!(key(wrong).is_none());
+            }
         }
     }
 }

@@ -38,12 +38,15 @@ struct Arguments {
     #[arg(
         long = "origin",
         value_name = "ORIGIN=VERIFIERKEY",
-        required_unless_present = "any_capsule"
+        required_unless_present_any = ["any_capsule", "any_keys"]
     )]
     origins: Vec<FollowedLog>,
     /// Follow every capsule's log that asks: its key is in its origin, its first checkpoint is believed
     #[arg(long)]
     any_capsule: bool,
+    /// Follow every key service's log that asks: its key is in its origin, its first checkpoint is believed
+    #[arg(long)]
+    any_keys: bool,
     /// Log as JSON lines (standard error)
     #[arg(long)]
     json_log: bool,
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         name: arguments.name,
         logs: arguments.origins,
         any_capsule: arguments.any_capsule,
+        any_keys: arguments.any_keys,
     };
     let witness = match WitnessServer::open(settings) {
         Ok(witness) => Arc::new(witness),

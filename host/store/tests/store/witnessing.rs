@@ -272,7 +272,86 @@ fn settings(data: &std::path::Path) -> WitnessSettings {
         name: None,
         logs: Vec::new(),
         any_capsule: true,
+        any_keys: false,
     }
+}
+
+/// The log of a key service: origin, key, and the body that asks for a cosignature with a nonce.
+struct KeysLog {
+    origin: Origin,
+    key: LogKey,
+}
+
+impl KeysLog {
+    fn new(seed: u64) -> Self {
+        let key = SigningKey::generate(&mut Seeded::new(seed));
+        let public = principal(seed);
+        let public: String = public
+            .as_bytes()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let origin: Origin = format!("bield/keys/{}/{public}", "5a".repeat(32))
+            .parse()
+            .unwrap();
+        let key = LogKey::new(origin.as_str().parse().unwrap(), key.seed());
+        Self { origin, key }
+    }
+
+    fn checkpoint(&self, tree: &Tree, nonce: u8) -> VerifiedCheckpoint {
+        let plain = Checkpoint::new(self.origin.clone(), tree.size(), tree.root());
+        let text = format!("{plain}nonce {}\n", format!("{nonce:02x}").repeat(32));
+        Checkpoint::parse(&text).unwrap().sign(&self.key)
+    }
+
+    fn request(&self, old: u64, tree: &Tree, nonce: u8) -> Vec<u8> {
+        let proof = tree.consistency_proof(old, tree.size()).unwrap();
+        let request = AddCheckpoint::new(old, proof, &self.checkpoint(tree, nonce)).unwrap();
+        request.to_string().into_bytes()
+    }
+}
+
+#[test]
+fn a_key_service_is_cosigned_afresh_at_its_size_and_never_at_a_smaller_or_another_one() {
+    let keys = KeysLog::new(1);
+    let named = format!("{}={}", keys.origin, keys.key.verifier());
+    for followed in [Some(named), None] {
+        let directory = tempfile::tempdir().unwrap();
+        let (client, _runtime) = served(WitnessSettings {
+            logs: followed.iter().map(|log| log.parse().unwrap()).collect(),
+            any_capsule: false,
+            any_keys: followed.is_none(),
+            ..settings(directory.path())
+        });
+        let witness: WitnessVerifier = client.get("/").text().trim_end().parse().unwrap();
+        let ask = |body: Vec<u8>| client.post("/add-checkpoint", &body);
+        assert_eq!(ask(keys.request(0, &tree(5, 1), 1)).status, 200);
+
+        // The same size with a new nonce: the answer covers that nonce and no other.
+        let again = ask(keys.request(5, &tree(5, 1), 2));
+        assert_eq!(again.status, 200, "{}", again.text());
+        let witnesses = std::slice::from_ref(&witness);
+        let asked = &mut keys.checkpoint(&tree(5, 1), 2);
+        let times = asked.add_cosignatures(&again.text(), witnesses).unwrap();
+        assert!(now().as_secs() - times[0].at.as_secs() < WAIT.as_secs());
+        let other = &mut keys.checkpoint(&tree(5, 1), 1);
+        assert!(other.add_cosignatures(&again.text(), witnesses).is_err());
+
+        // A state that was set back asks from what it knows, and hears what the witness knows.
+        let behind = ask(keys.request(3, &tree(3, 1), 3));
+        assert_eq!((behind.status, behind.text().as_str()), (409, "5\n"));
+        assert_eq!(ask(keys.request(5, &tree(5, 2), 4)).status, 422, "forked");
+        assert_eq!(ask(keys.request(5, &tree(6, 2), 5)).status, 422, "forked");
+        assert_eq!(ask(keys.request(5, &tree(6, 1), 6)).status, 200);
+    }
+}
+
+#[test]
+fn a_key_service_that_was_not_named_is_followed_only_when_any_may_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let (client, _runtime) = served(settings(directory.path()));
+    let body = KeysLog::new(1).request(0, &tree(5, 1), 1);
+    assert_eq!(client.post("/add-checkpoint", &body).status, 404);
 }
 
 /// A tree of `count` entries of one story.
