@@ -19,6 +19,7 @@
 //! On paper: a lease is one attested handshake (3 round trips, one quote) and one round trip; a
 //! change is one seal of the whole state and one durable write by the host.
 
+pub mod cluster;
 mod program;
 mod service;
 mod state;

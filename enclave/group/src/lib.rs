@@ -1,0 +1,1 @@
+//! Agreement among the members of a key service.
