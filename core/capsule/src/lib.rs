@@ -35,6 +35,7 @@ mod freshness;
 mod heads;
 mod key;
 mod keyring;
+pub mod ledger_file;
 mod metadata;
 mod name;
 mod path;

@@ -39,6 +39,25 @@ impl SkipLevels {
         }
     }
 
+    /// The levels of a chain whose next record is `next`, from the header hashes that `hash_at` knows: it
+    /// is asked for exactly those that are kept. `None` when one is missing.
+    ///
+    /// Nothing is checked here: a wrong hash makes every later record that names it look wrong.
+    #[must_use]
+    pub fn restore(next: u64, mut hash_at: impl FnMut(u64) -> Option<Digest>) -> Option<Self> {
+        let Some(newest) = next.checked_sub(1) else {
+            return Some(Self::new());
+        };
+        let levels = newest.checked_ilog2().map_or(1, |log| log + 1);
+        Some(Self {
+            next,
+            first: Some(hash_at(0)?),
+            levels: (0..levels)
+                .map(|level| hash_at(newest >> level << level))
+                .collect::<Option<_>>()?,
+        })
+    }
+
     /// Position of the next record.
     #[must_use]
     pub const fn next(&self) -> u64 {
@@ -137,6 +156,17 @@ mod tests {
             levels.push(seq, hash(seq));
         }
         assert!(levels.levels.len() == 12, "2^11 is the largest below 3000");
+    }
+
+    #[test]
+    fn levels_are_restored_from_the_hashes_that_are_kept() {
+        let mut levels = SkipLevels::new();
+        for seq in 0..600 {
+            let restored = SkipLevels::restore(seq, |at| levels.hash_at(at));
+            assert_eq!(restored.as_ref(), Some(&levels), "{seq}");
+            assert!(seq == 0 || SkipLevels::restore(seq, |_| None).is_none());
+            levels.push(seq, hash(seq));
+        }
     }
 
     #[test]

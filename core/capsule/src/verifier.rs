@@ -38,7 +38,8 @@ use self::rules::{Effect, State};
 use self::verified::Folded;
 pub use self::verified::{Applied, Verified};
 use crate::{
-    Config, Fork, ForkError, ForkProof, Head, Kind, Last, Metadata, Received, Through, WriterId,
+    Config, Fork, ForkError, ForkProof, Head, Kind, Last, Metadata, Received, SignedHead, SkipLevels,
+    Through, WriterId,
 };
 
 /// Most writers of a capsule unless policy says otherwise: 64 MiB of chains.
@@ -271,6 +272,44 @@ impl Verifier {
             record,
             signature_checked: false,
         })
+    }
+
+    /// Moves a chain on to `tip`, where the caller's own storage proves that it leads: what lies between
+    /// is **not judged again**, and parents that were named there are not remembered. `levels` are those
+    /// of the chain up to `tip`. Its signature is checked.
+    ///
+    /// # Errors
+    /// No chain of this writer, a tip before the chain's own, levels of another chain, a config record
+    /// that is not known, or another one's signature. Nothing is changed then.
+    pub fn skip_to(&mut self, tip: &SignedHead, levels: SkipLevels) -> Result<(), Refused> {
+        let header = tip.header();
+        let (have, next) = (self.config.head().map(|head| head.seq), levels.next());
+        if header.capsule != self.metadata.name() {
+            return Err(Refused::OtherCapsule {
+                found: header.capsule,
+            });
+        }
+        if have.is_none_or(|have| have < header.config) {
+            return Err(Refused::ConfigGap {
+                have,
+                need: header.config,
+            });
+        }
+        let owner = self.config.is_owner(&header.writer);
+        let chain = self.chains.get_mut(&header.writer).filter(|_| !owner);
+        let Some(chain) = chain.filter(|chain| header.seq >= chain.tip().seq) else {
+            return Err(Refused::Gap {
+                writer: header.writer,
+                have: None,
+                got: header.seq,
+            });
+        };
+        if header.seq.checked_add(1) != Some(next) || levels.newest() != Some(tip.head().hash) {
+            return Err(Refused::Skips);
+        }
+        tip.verify(chain.key()).map_err(|_| Refused::Signature)?;
+        chain.skip_to(tip, levels);
+        Ok(())
     }
 
     /// Remembers that a writer told two stories: nothing from there on is accepted until the owner names

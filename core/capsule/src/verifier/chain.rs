@@ -71,6 +71,17 @@ impl Chain {
         }
     }
 
+    /// Moves on to a later record, whose signature was checked; `levels` end with it.
+    pub(super) fn skip_to(&mut self, tip: &SignedHead, levels: SkipLevels) {
+        let header = tip.header();
+        self.levels = levels;
+        self.signed = tip.as_bytes().into();
+        self.epoch = header.epoch;
+        self.clock = header.clock;
+        self.config = header.config;
+        self.closed = header.kind == Kind::Close;
+    }
+
     /// Whether `record` continues the chain (`spec/06 §3`); it has the next seq.
     pub(super) fn precedes(&self, record: &Received) -> Result<(), Refused> {
         let header = record.header();
