@@ -19,7 +19,10 @@ use crate::programs::root;
 const CORE: &[(&str, &[&str])] = &[
     ("bield-envelope", &[]),
     ("bield-evidence", &["bield-envelope"]),
-    ("bield-grant", &["bield-envelope", "bield-evidence"]),
+    (
+        "bield-grant",
+        &["bield-envelope", "bield-evidence", "bield-package"],
+    ),
     (
         "bield-session",
         &["bield-envelope", "bield-evidence", "bield-grant"],

@@ -1,18 +1,20 @@
 //! The grant: one sentence an owner signs.
 //!
-//! "This *user* may use this *package* inside this *code*, kept apart like *so*, from then until
-//! then." The statement is CBOR with integer keys inside a COSE_Sign1 (`spec/04 §3`); the signer
+//! "These *users* may use these *packages* inside this *code*, kept apart like *so*, from then until
+//! then, so many times." The statement is CBOR with integer keys inside a COSE_Sign1 (`spec/04 §3`); the signer
 //! is not repeated inside, because whether the signer owns the package is for the verifier to say.
 
 use core::fmt;
 
-use bield_envelope::{Digest, Principal, Statement, Time};
+use bield_envelope::{Digest, Statement, Time};
 use bield_evidence::Measurement;
 use minicbor::{Decode, Encode};
 
-/// Longest encoded statement in bytes, before signing: under 200 with today's longest
-/// measurement (48 bytes), with room for a longer one.
-pub const GRANT_BYTES_MAX: usize = 256;
+use crate::{CodeSelector, PackageSelector, UserSelector};
+
+/// Longest encoded statement in bytes, before signing: under 350 with the longest selectors of
+/// today, with room for longer ones.
+pub const GRANT_BYTES_MAX: usize = 512;
 
 /// What an owner allows (`spec/04 §3`).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -21,16 +23,16 @@ pub struct Grant {
     /// Random name chosen by the owner; a revocation names the grant by it.
     #[cbor(n(0), with = "minicbor::bytes")]
     pub id: [u8; 16],
-    /// The package that may be used.
+    /// The packages that may be used.
     #[n(1)]
-    pub package: Digest,
-    /// The user who may use it.
+    pub package: PackageSelector,
+    /// The users who may use them.
     #[n(2)]
-    pub user: Principal,
-    /// The only code that may hold it in the clear.
+    pub user: UserSelector,
+    /// The only code that may hold them in the clear.
     #[n(3)]
-    pub code: Measurement,
-    /// How this user is kept apart from others inside that code.
+    pub code: CodeSelector,
+    /// How each of these users is kept apart from others inside that code.
     #[n(4)]
     pub isolation: Isolation,
     /// First moment at which the grant holds.
@@ -39,18 +41,14 @@ pub struct Grant {
     /// First moment at which the grant no longer holds.
     #[n(6)]
     pub not_after: Time,
+    /// How many requests it allows in its whole life, of all its users together; `None`: no bound.
+    #[n(7)]
+    pub requests: Option<u64>,
 }
 
 impl Statement for Grant {
-    const DOMAIN: &'static str = "bield grant v1";
+    const DOMAIN: &'static str = "bield grant v2";
     const BYTES_MAX: usize = GRANT_BYTES_MAX;
-}
-
-impl Grant {
-    /// Names the audience that this grant lets its user seal requests for.
-    pub fn audience(&self) -> Digest {
-        audience(self.package, &self.code)
-    }
 }
 
 /// How one user's requests are kept apart from another's, from weakest to strictest.

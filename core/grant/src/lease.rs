@@ -8,11 +8,14 @@
 use core::time::Duration;
 
 use bield_envelope::{Digest, Principal, Time, Verified};
-use bield_evidence::{Appraised, Measurement};
+use bield_evidence::Appraised;
+use bield_package::{PackageName, PackageVersion};
 use minicbor::{Decode, Encode};
 
 use crate::admission::Wanted;
-use crate::{Admitted, Grant, Refused, Revocations, audience};
+use crate::{
+    Admitted, CodeIdentity, Grant, PackageFacts, Refused, Revocations, Successions, audience,
+};
 
 /// Longest life of a lease: the time until a revocation is certain to have effect, against one
 /// attested round trip to the key service per lease.
@@ -29,87 +32,125 @@ pub struct Lease {
     /// The package whose keys are leased.
     #[n(0)]
     pub package: Digest,
-    /// Who owns the package: only grants by this principal count.
+    /// Who owns the package: only grants by this principal, or its line, count.
     #[n(1)]
     pub owner: Principal,
-    /// The code that was measured, from the runtime's evidence.
+    /// The owner's name for the package.
     #[n(2)]
-    pub code: Measurement,
-    /// The evidence came from a software TEE: there is no hardware protection.
+    pub name: PackageName,
+    /// The owner's version of it.
     #[n(3)]
+    pub version: PackageVersion,
+    /// The code that was measured, from the runtime's evidence.
+    #[n(4)]
+    pub code: CodeIdentity,
+    /// The evidence came from a software TEE: there is no hardware protection.
+    #[n(5)]
     pub simulated: bool,
     /// First moment at which the lease no longer holds.
-    #[n(4)]
+    #[n(6)]
     pub not_after: Time,
+    /// Which lease it is, of all that the key service ever gave.
+    #[n(7)]
+    pub id: u64,
+}
+
+/// What the key service says about a lease before it is admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// A number that no other lease has.
+    pub id: u64,
+    /// The time of the decision.
+    pub now: Time,
+    /// How long it may last; cut to [`LEASE_TIME_MAX`].
+    pub time: Duration,
 }
 
 impl Lease {
     /// Names the audience whose private key is leased.
+    #[must_use]
     pub fn audience(&self) -> Digest {
-        audience(self.package, &self.code)
+        audience(self.package, &self.code.measurement)
+    }
+
+    /// The package, as grants are compared with it.
+    #[must_use]
+    pub const fn facts(&self) -> PackageFacts<'_> {
+        PackageFacts {
+            digest: self.package,
+            owner: self.owner,
+            name: &self.name,
+            version: &self.version,
+        }
     }
 
     /// Selects the grants that decide during this lease, or explain a refusal: by the owner, for this
     /// package and code, not revoked. Among them are those that have not begun, and those that ended
     /// at most [`ENDED_TOLD`] ago: they allow nothing, but let admission say so.
     pub fn relevant<'g>(
-        &'g self,
-        grants: &'g [Verified<Grant>],
-        revoked: &'g Revocations,
+        &self,
+        grants: impl IntoIterator<Item = &'g Verified<Grant>>,
+        successions: &Successions,
+        revoked: &Revocations,
         now: Time,
     ) -> impl Iterator<Item = &'g Verified<Grant>> {
-        grants.iter().filter(move |grant| {
-            grant.signer() == self.owner
-                && grant.package == self.package
-                && grant.code == self.code
+        let wanted = Wanted::new(self.facts(), &self.code, successions, now);
+        grants.into_iter().filter(move |grant| {
+            wanted.covered_by(grant)
                 && now < grant.not_after.plus(ENDED_TOLD)
                 && !revoked.contains(grant)
         })
     }
 }
 
-/// Admits an appraised runtime to the keys of a package, for at most [`LEASE_TIME_MAX`] and not
-/// beyond the last grant (`spec/04 §6`).
+/// Admits an appraised runtime to the keys of a package, for at most the time of the terms and not
+/// beyond the last grant (`spec/04 §8`).
+///
+/// `grants` are walked twice or thrice; they need not be more than those that name this package
+/// ([`PackageSelector::names`](crate::PackageSelector::names)).
 ///
 /// # Errors
 /// [`Refused`] says which code would have been granted, whose move it is and whether to try again.
-pub fn admit_lease(
+pub fn admit_lease<'g, G>(
     appraised: &Appraised,
-    package: Digest,
-    owner: Principal,
-    grants: &[Verified<Grant>],
+    package: PackageFacts<'_>,
+    grants: G,
+    successions: &Successions,
     revoked: &Revocations,
-    now: Time,
-) -> Result<Admitted<Lease>, Refused> {
-    let wanted = Wanted {
-        package,
-        owner,
-        code: appraised.measurement(),
-        user: None,
-        now,
-    };
-    lease(&wanted, appraised.simulated(), grants, revoked).map(Admitted::new)
+    terms: LeaseTerms,
+) -> Result<Admitted<Lease>, Refused>
+where
+    G: IntoIterator<Item = &'g Verified<Grant>>,
+    G::IntoIter: Clone,
+{
+    let code = CodeIdentity::of(appraised.claims());
+    let wanted = Wanted::new(package, &code, successions, terms.now);
+    let not_after = end(&wanted, grants.into_iter(), revoked, terms)?;
+    Ok(Admitted::new(Lease {
+        package: package.digest,
+        owner: package.owner,
+        name: package.name.clone(),
+        version: package.version.clone(),
+        simulated: appraised.simulated(),
+        not_after,
+        id: terms.id,
+        code,
+    }))
 }
 
-fn lease(
+/// When a lease on these terms ends, if a grant allows it.
+fn end<'g>(
     wanted: &Wanted<'_>,
-    simulated: bool,
-    grants: &[Verified<Grant>],
+    grants: impl Iterator<Item = &'g Verified<Grant>> + Clone,
     revoked: &Revocations,
-) -> Result<Lease, Refused> {
-    let deciding = wanted.find(grants, revoked)?;
+    terms: LeaseTerms,
+) -> Result<Time, Refused> {
+    let decides = wanted.find(grants.clone(), revoked)?;
     let last_grant_ends = grants
-        .iter()
         .filter(|grant| wanted.allowed_by(grant, revoked))
         .map(|grant| grant.not_after)
-        .fold(deciding.not_after, Time::max);
-    Ok(Lease {
-        package: wanted.package,
-        owner: wanted.owner,
-        code: wanted.code.clone(),
-        simulated,
-        not_after: last_grant_ends.min(wanted.now.plus(LEASE_TIME_MAX)),
-    })
+        .fold(decides.not_after, Time::max);
+    Ok(last_grant_ends.min(terms.now.plus(terms.time.min(LEASE_TIME_MAX))))
 }
 
 #[cfg(test)]

@@ -30,17 +30,41 @@
 mod admission;
 #[cfg(test)]
 mod cast;
+mod code;
 mod grant;
+mod group;
+mod groups;
 mod lease;
+mod meter;
+mod package;
 mod refused;
 mod replay;
 mod request;
 mod revocations;
+mod succession;
+mod successions;
+mod user;
+mod version;
 
 pub use admission::Admitted;
+pub use code::{
+    CodeIdentity, CodeSelector, CodeSigner, InvalidCodeSelector, InvalidSigner, SignerId,
+};
 pub use grant::{GRANT_BYTES_MAX, Grant, Isolation, UnknownIsolation, audience};
-pub use lease::{ENDED_TOLD, LEASE_TIME_MAX, Lease, admit_lease};
+pub use group::{
+    GROUP_BYTES_MAX, GROUP_MEMBERS_MAX, Group, GroupName, GroupTooLarge, InvalidGroupName,
+};
+pub use groups::Groups;
+pub use lease::{ENDED_TOLD, LEASE_TIME_MAX, Lease, LeaseTerms, admit_lease};
+pub use meter::{ALLOTMENT_MAX, Allotment, Meter};
+pub use package::{InvalidPackageSelector, PackageFacts, PackageSelector};
 pub use refused::{LISTED_MAX, Listing, Outside, Refused, Retry};
 pub use replay::{REPLAY_ENTRIES_MAX, ReplayGuard};
 pub use request::{CLOCK_SKEW_MAX, GrantedRequest, Leased, REQUEST_AGE_MAX, admit};
-pub use revocations::{REVOCATIONS_MAX, Revocations, RevocationsFull};
+pub use revocations::Revocations;
+pub use succession::{
+    SUCCESSION_BYTES_MAX, Succeeded, Succession, SuccessionError, VerifiedSuccession,
+};
+pub use successions::{SUCCESSIONS_MAX, SuccessionRefused, Successions};
+pub use user::{InvalidUserSelector, UserSelector};
+pub use version::{InvalidRange, VERSION_RANGE_BYTES_MAX, VersionRange};

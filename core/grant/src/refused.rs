@@ -17,6 +17,8 @@ use core::time::Duration;
 use bield_envelope::{Digest, Principal, Time};
 use bield_evidence::{Measurement, Mover};
 
+use crate::{CodeIdentity, CodeSelector, UserSelector};
+
 /// Most names one listing writes out; the rest is counted.
 pub const LISTED_MAX: usize = 8;
 
@@ -31,11 +33,11 @@ pub enum Refused {
     )]
     CodeNotGranted {
         /// The code that asked.
-        code: Measurement,
+        code: CodeIdentity,
         /// The package it asked for.
         package: Digest,
-        /// The code that the owner's grants for this package name.
-        granted: Listing<Measurement>,
+        /// The code that the owner's grants for this package select.
+        granted: Listing<CodeSelector>,
     },
     /// The owner granted this package and code to other users.
     #[error(
@@ -49,8 +51,8 @@ pub enum Refused {
         package: Digest,
         /// The code that serves.
         code: Measurement,
-        /// The users that the owner's grants for this package and code name.
-        granted: Listing<Principal>,
+        /// The users that the owner's grants for this package and code select.
+        granted: Listing<UserSelector>,
     },
     /// The owner took the grant back.
     #[error("grant {grant} was revoked by its owner; only the owner can grant again")]
@@ -73,6 +75,21 @@ pub enum Refused {
         from: Time,
         /// The time of the decision.
         now: Time,
+    },
+    /// The sender's key was succeeded by another one.
+    #[error("{sender} was succeeded by another key; sign with the newest one")]
+    Succeeded {
+        /// Who sent the request.
+        sender: Principal,
+    },
+    /// As many requests as the grant allows were served or are set aside for other runtimes.
+    #[error(
+        "the requests of grant {grant} are used up or set aside for other runtimes; \
+         the package's owner can grant more"
+    )]
+    QuotaUsed {
+        /// The grant that would have allowed it.
+        grant: Digest,
     },
     /// The runtime's lease has run out.
     #[error(
@@ -108,14 +125,14 @@ pub enum Refused {
     },
     /// The request was sealed to another key of the audience, for example one since rotated.
     #[error(
-        "the request is sealed to key {found}, but this runtime was leased key {leased}; \
+        "the request is sealed to key {found}, but this runtime was leased: {leased}; \
          fetch the key configuration again and seal the request anew"
     )]
     OtherKey {
         /// Key in the request.
         found: Digest,
-        /// Key of the lease.
-        leased: Digest,
+        /// Keys of the lease.
+        leased: Listing<Digest>,
     },
     /// The request is too old.
     #[error(
@@ -173,6 +190,8 @@ impl Refused {
             Self::Revoked { .. } => "grant-revoked",
             Self::Expired { .. } => "grant-expired",
             Self::NotYetValid { .. } => "grant-not-yet-valid",
+            Self::Succeeded { .. } => "sender-succeeded",
+            Self::QuotaUsed { .. } => "quota-used",
             Self::LeaseEnded { .. } => "lease-ended",
             Self::OtherPackage { .. } => "other-package",
             Self::OtherAudience { .. } => "other-audience",
@@ -190,11 +209,13 @@ impl Refused {
             Self::CodeNotGranted { .. }
             | Self::UserNotGranted { .. }
             | Self::Revoked { .. }
-            | Self::Expired { .. } => Mover::Owner,
+            | Self::Expired { .. }
+            | Self::QuotaUsed { .. } => Mover::Owner,
             Self::LeaseEnded { .. } | Self::OtherPackage { .. } | Self::Busy { .. } => {
                 Mover::Operator
             }
             Self::NotYetValid { .. }
+            | Self::Succeeded { .. }
             | Self::OtherAudience { .. }
             | Self::OtherKey { .. }
             | Self::Stale { .. }
@@ -209,7 +230,9 @@ impl Refused {
             Self::CodeNotGranted { .. }
             | Self::UserNotGranted { .. }
             | Self::Revoked { .. }
-            | Self::Expired { .. } => Retry::No,
+            | Self::Expired { .. }
+            | Self::Succeeded { .. }
+            | Self::QuotaUsed { .. } => Retry::No,
             Self::NotYetValid { from, now } => Retry::After(from.since(*now)),
             Self::LeaseEnded { .. } | Self::OtherPackage { .. } => Retry::After(SHORTLY),
             Self::Busy { .. } => Retry::After(WHEN_BUSY),
@@ -228,7 +251,9 @@ impl Refused {
             | Self::UserNotGranted { .. }
             | Self::Revoked { .. }
             | Self::Expired { .. }
-            | Self::NotYetValid { .. } => Outside {
+            | Self::NotYetValid { .. }
+            | Self::Succeeded { .. }
+            | Self::QuotaUsed { .. } => Outside {
                 code: NOT_GRANTED,
                 // When a grant begins is the owner's business too.
                 retry: Retry::No,

@@ -16,7 +16,7 @@ use bield_envelope::{Digest, Opened, Principal, Request, RequestHeader, Time, Ve
 use bield_evidence::Measurement;
 
 use crate::admission::Wanted;
-use crate::{Admitted, Grant, Isolation, Lease, Refused, ReplayGuard, Revocations};
+use crate::{Admitted, Grant, Groups, Isolation, Lease, Meter, Refused, ReplayGuard, Successions};
 
 /// Longest time from the creation of a request to its admission: long enough for a cold start
 /// and a queue, short enough that the replay guard stays small.
@@ -30,12 +30,16 @@ pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(60);
 pub struct Leased<'a> {
     /// What the key service leased to this runtime.
     pub lease: &'a Lease,
-    /// Names the audience key that came with the lease.
-    pub key: Digest,
-    /// The owner's grants that came with the lease.
+    /// Names the audience keys that requests may be sealed to now.
+    pub keys: &'a [Digest],
+    /// The owner's grants that came with the lease; none that was revoked when it was given.
     pub grants: &'a [Verified<Grant>],
-    /// Revocations that reached this runtime during the lease.
-    pub revoked: &'a Revocations,
+    /// The owner's groups that came with it.
+    pub groups: &'a Groups,
+    /// The successions that came with it.
+    pub successions: &'a Successions,
+    /// What is left of the requests that were set aside for this lease.
+    pub meter: &'a Meter,
 }
 
 /// A request together with the grant that allows it.
@@ -66,7 +70,7 @@ pub fn admit(
     Ok(Admitted::new(GrantedRequest {
         grant: grant.digest(),
         isolation: grant.isolation,
-        code: leased.lease.code.clone(),
+        code: leased.lease.code.measurement.clone(),
         owner: leased.lease.owner,
         request,
     }))
@@ -110,10 +114,10 @@ fn check<'a>(
             leased: lease.audience(),
         });
     }
-    if header.key != leased.key {
+    if !leased.keys.contains(&header.key) {
         return Err(Refused::OtherKey {
             found: header.key,
-            leased: leased.key,
+            leased: leased.keys.iter().copied().collect(),
         });
     }
     if header.created > now.plus(CLOCK_SKEW_MAX) {
@@ -128,15 +132,16 @@ fn check<'a>(
             now,
         });
     }
-    let grant = Wanted {
-        package: lease.package,
-        owner: lease.owner,
-        code: &lease.code,
-        user: Some(sender),
-        now,
+    if leased.successions.is_succeeded(&sender, now) {
+        return Err(Refused::Succeeded { sender });
     }
-    .find(leased.grants, leased.revoked)?;
-    guard.note(sender, header.id, header.created, now)?;
+    let grant = Wanted::new(lease.facts(), &lease.code, leased.successions, now)
+        .by(sender, leased.groups, leased.successions)
+        .take(leased.grants, leased.meter)?;
+    // Last: only requests that are served take room in the guard.
+    guard
+        .note(sender, header.id, header.created, now)
+        .inspect_err(|_| leased.meter.give_back(&grant.digest()))?;
     Ok(grant)
 }
 

@@ -1,51 +1,57 @@
 //! Grants taken back before their end.
 //!
-//! A revocation names an owner and a grant id, so it also stops every renewal under that id, and
-//! no owner can revoke another's grant by choosing the same id. Kept by the key service; a
-//! revocation reaches a runtime at the latest when its lease ends (`spec/04 §6`).
+//! A revocation names the signer of a grant and its id, so it also stops every renewal under that
+//! id, and no owner can revoke another's grant by choosing the same id. Kept by the key service as
+//! long as a grant under that id could still hold; a revocation reaches a runtime at the latest when
+//! its lease ends (`spec/04 §8`).
+//!
+//! Left to the holder: a bound. This set grows with what is put in; [`Revocations::forget`] takes
+//! out what has become pointless. 56 bytes an entry.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use bield_envelope::{Principal, Verified};
+use bield_envelope::{Principal, Time, Verified};
 
 use crate::Grant;
 
-/// Most revocations held, in entries of 48 bytes: about 5 MB of memory. More than that are a sign
-/// of grants that should have been given shorter lives.
-pub const REVOCATIONS_MAX: usize = 65_536;
-
 /// The set of revoked grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Revocations(BTreeSet<(Principal, [u8; 16])>);
+pub struct Revocations(BTreeMap<(Principal, [u8; 16]), Time>);
 
 impl Revocations {
     /// Makes an empty set: nothing is revoked.
-    pub fn new() -> Self {
-        Self::default()
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
     }
 
-    /// Revokes every grant that `owner` signed under `id`; doing it twice is the same as once.
-    ///
-    /// # Errors
-    /// [`RevocationsFull`] when [`REVOCATIONS_MAX`] entries are held: nothing was revoked.
-    pub fn revoke(&mut self, owner: Principal, id: [u8; 16]) -> Result<(), RevocationsFull> {
-        if self.0.len() >= REVOCATIONS_MAX && !self.0.contains(&(owner, id)) {
-            return Err(RevocationsFull);
-        }
-        self.0.insert((owner, id));
-        Ok(())
+    /// Counts the revocations kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
-    /// Tells whether this grant was revoked by its signer.
+    /// Tells whether nothing is revoked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Revokes every grant that `signer` signed under `id`, and remembers it until then: the latest
+    /// `not_after` of those grants. Doing it twice keeps the later time.
+    pub fn revoke(&mut self, signer: Principal, id: [u8; 16], until: Time) {
+        let kept = self.0.entry((signer, id)).or_insert(until);
+        *kept = until.max(*kept);
+    }
+
+    /// Tells whether this grant was revoked.
+    #[must_use]
     pub fn contains(&self, grant: &Verified<Grant>) -> bool {
-        self.0.contains(&(grant.signer(), grant.id))
+        self.0.contains_key(&(grant.signer(), grant.id))
+    }
+
+    /// Forgets what was to be remembered until `now` or less.
+    pub fn forget(&mut self, now: Time) {
+        self.0.retain(|_, until| now < *until);
     }
 }
-
-/// The set of revocations is full; the grant is still in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{REVOCATIONS_MAX} revocations are held and no more fit, so the grant is still in force; \
-     the operator rotates the package key to end all grants at once"
-)]
-pub struct RevocationsFull;

@@ -1,0 +1,146 @@
+//! Which versions of a package a grant covers.
+//!
+//! In: text such as `^1.2` or `=2024-06-A`. Out: whether a version lies in the range.
+//!
+//! Always true: a range has exactly one text (the one that is signed) and a text one meaning
+//! (`spec/04 §3.1`). `=TEXT` is the version written so and no other, whatever it looks like; every
+//! other range covers semantic versions only, and pre-releases only where it names one.
+//!
+//! Cost: one parse per range when a grant is decoded, one per version that is looked up.
+
+use core::fmt;
+use core::str::FromStr;
+
+use bield_package::PackageVersion;
+use minicbor::decode::{self, Decoder};
+use minicbor::encode::{self, Encoder};
+use semver::{Op, Version, VersionReq};
+
+/// Longest text of a range in bytes: `=` and the longest version.
+pub const VERSION_RANGE_BYTES_MAX: usize = 1 + bield_package::NAME_BYTES_MAX;
+
+/// A set of versions, written as a requirement of semantic versions.
+///
+/// ```
+/// use bield_grant::VersionRange;
+/// let range: VersionRange = "^1.2".parse()?;
+/// assert!(range.matches("1.9.0") && !range.matches("2.0.0"));
+/// let exact: VersionRange = "=2024-06-A".parse()?;
+/// assert!(exact.matches("2024-06-A") && !exact.matches("2024-06-B"));
+/// assert!("1.2".parse::<VersionRange>().is_err(), "say =1.2, ^1.2 or 1.2.*");
+/// # Ok::<(), bield_grant::InvalidRange>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct VersionRange(Range);
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Range {
+    Exact(PackageVersion),
+    Semantic(VersionReq),
+}
+
+impl VersionRange {
+    /// Every semantic version that is not a pre-release.
+    #[must_use]
+    pub const fn any() -> Self {
+        Self(Range::Semantic(VersionReq::STAR))
+    }
+
+    /// This version and no other.
+    #[must_use]
+    pub const fn exactly(version: PackageVersion) -> Self {
+        Self(Range::Exact(version))
+    }
+
+    /// Tells whether `version` lies in the range.
+    #[must_use]
+    pub fn matches(&self, version: &str) -> bool {
+        self.holds(version, Version::parse(version).ok().as_ref())
+    }
+
+    /// As [`VersionRange::matches`], for a version that was parsed before.
+    pub(crate) fn holds(&self, text: &str, semantic: Option<&Version>) -> bool {
+        match &self.0 {
+            Range::Exact(version) => version.as_str() == text,
+            Range::Semantic(range) => semantic.is_some_and(|version| range.matches(version)),
+        }
+    }
+}
+
+impl fmt::Display for VersionRange {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Range::Exact(version) => write!(out, "={version}"),
+            Range::Semantic(range) => fmt::Display::fmt(range, out),
+        }
+    }
+}
+
+impl FromStr for VersionRange {
+    type Err = InvalidRange;
+
+    /// Reads a range; only its spaces may differ from how it prints.
+    fn from_str(text: &str) -> Result<Self, InvalidRange> {
+        if text.len() > VERSION_RANGE_BYTES_MAX {
+            return Err(InvalidRange);
+        }
+        let range = match text.trim_matches(' ').strip_prefix('=') {
+            // Not left to `semver`, where `=1.2` is every 1.2.x: an equals sign means equal.
+            Some(version) => Range::Exact(
+                version
+                    .trim_start_matches(' ')
+                    .parse()
+                    .map_err(|_| InvalidRange)?,
+            ),
+            None => Range::Semantic(semantic(text)?),
+        };
+        let range = Self(range);
+        let written = range.to_string();
+        let same =
+            written.len() <= VERSION_RANGE_BYTES_MAX && unspaced(&written).eq(unspaced(text));
+        // A bare `1.2` would print as `^1.2`: people mean different things by it, so it is refused.
+        same.then_some(range).ok_or(InvalidRange)
+    }
+}
+
+fn semantic(text: &str) -> Result<VersionReq, InvalidRange> {
+    let range = VersionReq::parse(text).map_err(|_| InvalidRange)?;
+    if range.comparators.iter().any(|part| part.op == Op::Exact) {
+        return Err(InvalidRange);
+    }
+    Ok(range)
+}
+
+fn unspaced(text: &str) -> impl Iterator<Item = u8> + '_ {
+    text.bytes().filter(|byte| *byte != b' ')
+}
+
+/// CBOR: the text.
+impl<C> minicbor::Encode<C> for VersionRange {
+    fn encode<W: encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        e.str(&self.to_string())?.ok()
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for VersionRange {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        let text = d.str()?;
+        let range: Self = text.parse().map_err(decode::Error::custom)?;
+        if range.to_string() != text {
+            return Err(decode::Error::message("a range with other spaces"));
+        }
+        Ok(range)
+    }
+}
+
+/// The text names no range of versions; whoever wrote it writes it anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a range of versions is `=` and one version, or `*`, or a list of `^1.2.3`, `~1.2`, `1.2.*`, \
+     `>1.2`, `>=1.2`, `<2`, `<=2` joined by commas, in at most {VERSION_RANGE_BYTES_MAX} bytes"
+)]
+pub struct InvalidRange;
