@@ -51,7 +51,7 @@ pub enum Listing {
 }
 
 /// A page; `more` when there are further rows.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[derive(Debug, Clone, Encode, Decode)]
 #[non_exhaustive]
 pub enum ListingPage {
     /// Packages by digest.
@@ -108,7 +108,7 @@ pub struct PackageRow {
 }
 
 /// A grant.
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+#[derive(Debug, Clone, Encode, Decode)]
 #[cbor(map)]
 pub struct GrantRow {
     /// Who made it.
