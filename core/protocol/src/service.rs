@@ -23,11 +23,11 @@ use crate::refusal::Refusal;
 pub use crate::audit::{
     AUDIT_PAGE_MAX, AUDIT_START, AuditEntry, AuditEvent, AuditPage, RefusedLease, chained,
 };
-pub use crate::freshness::{Freshness, Recovered};
+pub use crate::freshness::{Freshness, PROOF_HASHES_MAX, RECOVERIES_MAX, Recovered};
 pub use crate::listing::{
     GrantRow, GroupRow, Listing, ListingPage, PackageRow, PrincipalRow, ROWS_MAX,
 };
-pub use crate::recovery::{Share, ShareProgress};
+pub use crate::recovery::{SHARE_BYTES_MAX, Share, ShareProgress};
 
 /// One message to the key service.
 #[derive(Encode, Decode)]
