@@ -10,6 +10,7 @@ use bield_envelope::{
     AudiencePublicKey, Digest, Principal, Secret, Signed, Statement, Time, transport, wire,
 };
 use bield_evidence::Measurement;
+pub use bield_grant::Allotment;
 use bield_grant::{CodeIdentity, CodeSelector, Grant, Group, Lease, Succeeded};
 use bield_package::PackageHeader;
 use bield_package::tensor::TensorSpec;
@@ -244,18 +245,6 @@ pub struct Returned {
     /// What is left of each allotment.
     #[cbor(n(1), decode_with = "wire::at_most::<GRANTS_PER_LEASE_MAX, _, _>")]
     pub unused: Vec<Allotment>,
-}
-
-/// How many requests under one metered grant a lease may admit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-pub struct Allotment {
-    /// The grant's statement digest.
-    #[n(0)]
-    pub grant: Digest,
-    /// Requests.
-    #[n(1)]
-    pub requests: u64,
 }
 
 /// One answer of the key service.
