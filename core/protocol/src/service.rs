@@ -69,6 +69,10 @@ pub enum Request {
     /// The command [`Operation::GiveShare`] and the share it commits to.
     #[n(8)]
     GiveShare(#[n(0)] Signed<Command>, #[n(1)] Share),
+    /// A runtime that stops, or whose lease lapsed unused: what it did not use, without a new lease. Answer:
+    /// [`Reply::Done`].
+    #[n(9)]
+    Return(#[n(0)] Returned),
 }
 
 /// How a user names a package: exactly, or by its owner's name for it.
