@@ -91,6 +91,18 @@ pub enum AuditEvent {
         #[n(1)]
         unused: Vec<Allotment>,
     },
+    /// The principal, an administrator, had the service's identity key replaced by this one.
+    #[n(12)]
+    IdentityRotated(#[n(0)] Principal),
+    /// The principal, an administrator, let this code of the key service join.
+    #[n(13)]
+    CodeAdmitted(#[n(0)] Measurement),
+    /// The principal, an administrator, took that back.
+    #[n(14)]
+    CodeWithdrawn(#[n(0)] Measurement),
+    /// The principal, an administrator, had a recovery key shared: holders, and how many are needed.
+    #[n(15)]
+    SharesMade(#[n(0)] Vec<Principal>, #[n(1)] u8),
 }
 
 /// A lease that was refused lately; kept in memory only, a few a package.
