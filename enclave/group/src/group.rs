@@ -351,7 +351,6 @@ impl Group {
     /// The part this member plays.
     #[must_use]
     pub fn role(&self) -> Role {
-        let raft = &self.node.raft;
         if self.left_behind {
             Role::LeftBehind
         } else if self.is_deposed() {
@@ -359,9 +358,10 @@ impl Group {
         } else if self.led {
             Role::Leader
         } else {
-            let leader = MemberId::from_u64(raft.leader_id).ok();
+            let leader = MemberId::from_u64(self.node.raft.leader_id).ok();
+            let known = self.leaderless_since.is_none();
             Role::Follower {
-                leader: leader.filter(|leader| *leader != self.me),
+                leader: leader.filter(|leader| known && *leader != self.me),
             }
         }
     }
@@ -426,7 +426,9 @@ impl Group {
         } else if self.led_since.is_none() {
             self.led_since = Some(self.ticks);
         }
-        if raft.leader_id != raft::INVALID_ID {
+        // A member that does not vote yet never gives up its leader by itself in Raft.
+        let leader = MemberId::from_u64(raft.leader_id).ok();
+        if leader.is_some_and(|leader| leader == self.me || self.was_heard(leader)) {
             self.leaderless_since = None;
         } else if self.leaderless_since.is_none() {
             self.leaderless_since = Some(self.ticks);
