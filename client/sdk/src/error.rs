@@ -2,9 +2,13 @@
 
 use bield_envelope::{Digest, EnvelopeError, Principal, Time, wire::WireError};
 use bield_evidence::Measurement;
+use bield_grant::CodeSelector;
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_receipt::ReceiptError;
 use bield_session::SessionError;
+
+use crate::audit::AuditError;
+use crate::{HomeError, NotFresh};
 
 /// What sort of failure it is: what a program does next depends on this alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,9 +49,38 @@ pub enum ServiceError {
         /// `host:port`.
         address: String,
     },
+    /// It proved its code, but its state is not one to go on with.
+    #[error("key service {address}: {error}")]
+    NotFresh {
+        /// `host:port`.
+        address: String,
+        /// What is wrong with it.
+        #[source]
+        error: Box<NotFresh>,
+    },
+    /// None of several addresses serves.
+    #[error("no member of the key service serves: {}", listed(.0))]
+    NoneServes(Vec<ServiceError>),
+    /// A share may only be given to a service that waits for shares.
+    #[error(
+        "key service {address} is {state:?} and does not wait for shares; its operator starts it without \
+         its root file to recover it"
+    )]
+    NotRecovering {
+        /// `host:port`.
+        address: String,
+        /// What it says of itself.
+        state: String,
+    },
     /// The key service said no.
     #[error("the key service {0}")]
     Refused(Refusal),
+    /// The audit it shows is not the one that was seen.
+    #[error("the key service's audit: {0}")]
+    Audit(#[from] AuditError),
+    /// What this home remembers cannot be used, so nothing was asked.
+    #[error(transparent)]
+    Home(#[from] HomeError),
     /// What came back is no answer to what was asked.
     #[error("the key service answered something else than was asked; is it of this version?")]
     OtherAnswer,
@@ -70,13 +103,13 @@ pub enum TargetError {
     )]
     CodeNotTrusted {
         /// The code asked for.
-        code: Measurement,
+        code: CodeSelector,
     },
     /// Another code than the one asked for.
     #[error("asked for a key of code {expected}, got one of {found}: not used")]
     OtherCode {
         /// Code asked for.
-        expected: Measurement,
+        expected: CodeSelector,
         /// Code named.
         found: Measurement,
     },
@@ -189,8 +222,25 @@ impl ServiceError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => Some(&refusal.code),
+            Self::NotFresh { error, .. } => Some(error.code()),
+            Self::Audit(error) => Some(error.code()),
             _ => None,
         }
+    }
+
+    /// Whether another member of the same service may serve where this one does not: nothing was asked of
+    /// this one. What its state shows is final, whoever else may show another.
+    pub(crate) fn is_of_member(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Session { .. } | Self::Nameless { .. } => true,
+            Self::Refused(refusal) => refusal.code == NOT_LEADER,
+            _ => false,
+        }
+    }
+
+    /// Whether it is a member that follows another one.
+    pub(crate) fn is_not_leader(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.code == NOT_LEADER)
     }
 
     /// What to do next.
@@ -198,6 +248,19 @@ impl ServiceError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Unreachable { .. } => Kind::Unreachable,
+            Self::NotFresh { error, .. } if matches!(**error, NotFresh::Overtaken { .. }) => {
+                Kind::Unreachable
+            }
+            Self::Home(_) => Kind::Local,
+            // One that may serve later is worth another try, whatever the others are.
+            Self::NoneServes(errors) => {
+                let later = errors.iter().any(|error| error.kind() == Kind::Unreachable);
+                if later {
+                    Kind::Unreachable
+                } else {
+                    Kind::Refused
+                }
+            }
             Self::Session { error, .. } => match &**error {
                 SessionError::Stream(_) | SessionError::Truncated | SessionError::Closed => {
                     Kind::Unreachable
@@ -275,3 +338,11 @@ const fn of_refusal(refusal: &Refusal) -> Kind {
         _ => Kind::Refused,
     }
 }
+
+fn listed(errors: &[ServiceError]) -> String {
+    let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+    errors.join("; ")
+}
+
+/// What a member that follows another one answers to everything.
+const NOT_LEADER: &str = "not-leader";

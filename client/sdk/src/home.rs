@@ -8,12 +8,15 @@
 //!   packages/<digest>.head    sealed heads of packages, so that a grant needs no model at hand
 //!   receipts/<request>.receipt
 //!   services                  key services whose evidence met trust.toml, one a line
+//!   logs/                     the newest verified head of each key service's log; how far audits were seen
+//!   shares/                   recovery shares held here, 0600, never replaced
 //!   capsules/<name>/          see capsule::CapsuleHome
 //! ```
 //!
 //! Always true: a key file is written before what it opens is used, is never replaced by another
 //! key, and is refused when others can read it. A home that others own or can change is refused, and
-//! so is such a trust file: it is the root of all trust. Other trust forgets the services.
+//! so is such a trust file: it is the root of all trust. Other trust forgets the services, and which of
+//! the logs met is the one to go on with; the heads of logs are never forgotten.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +28,13 @@ use zeroize::Zeroizing;
 
 use crate::files::{self, FileError, Write};
 use crate::{Trust, TrustError};
+
+mod audits;
+mod heads;
+mod shares;
+mod succession;
+
+pub use shares::KeptShare;
 
 /// A home directory; nothing is read or written until asked.
 #[derive(Debug, Clone)]
@@ -87,6 +97,21 @@ pub enum HomeError {
         /// The package.
         package: Digest,
         /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// What was remembered cannot be read back, so nothing can be compared with it.
+    #[error(
+        "{path} is damaged: bring it back from a backup; what it remembers protects this home from a key \
+         service that was set back", path = .path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another share is kept under the same name.
+    #[error("{path} holds another share and is not replaced: move it away if it is worth nothing", path = .path.display())]
+    ShareExists {
+        /// The file.
         path: PathBuf,
     },
     /// A key file does not hold a key.
@@ -157,7 +182,8 @@ impl Home {
         }
     }
 
-    /// Replaces the trust file, after checking the new one, and forgets the services of the old.
+    /// Replaces the trust file, after checking the new one, and forgets the services of the old. Unless it
+    /// says the same, the next service met may be another one; a log that was met is compared all the same.
     ///
     /// # Errors
     /// A text that is no trust, or the file cannot be written.
@@ -168,7 +194,14 @@ impl Home {
             path: path.clone(),
             error,
         })?;
+        let same = match files::read_own(&path, TRUST_BYTES_MAX) {
+            Err(error) if error.is_missing() => false,
+            bytes => bytes? == text.as_bytes(),
+        };
         files::remove(&self.path.join(SERVICES))?;
+        if !same {
+            self.forget_current()?;
+        }
         files::write(&path, text.as_bytes(), Write::Public)?;
         Ok(trust)
     }
@@ -197,6 +230,7 @@ impl Home {
                 written?;
                 // Left over from a trust file that was removed by hand.
                 files::remove(&self.path.join(SERVICES))?;
+                self.forget_current()?;
                 Ok(trust)
             }
         }

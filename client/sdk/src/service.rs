@@ -1,70 +1,80 @@
-//! The key service, after it has proved itself.
+//! The key service, after it has proved its code and its state.
 //!
 //! ```text
-//! TCP ─▶ TLS 1.3 ─▶ gate: evidence verified, appraised against Trust, bound to this session ─▶ KeyService
+//! addresses of trust.toml, in turn: unreachable, not attested, not the leader ─▶ next
+//!   TCP ─▶ TLS 1.3 ─▶ gate: evidence appraised against Trust, bound to this session
+//!     ─▶ freshness: its log continues the head that the home keeps ─▶ KeyService
 //! ```
 //!
-//! Always true: a value of this type is a live session with code that meets the trust; commands are
-//! numbered from 0 in it, each number used once. Any broken exchange ends it: connect again.
+//! Always true: a value of this type is a live session with code that meets the trust and whose log
+//! begins with everything this home has seen; there is no other way to make one. What was ordered and
+//! acknowledged is in the home's head when the session ends well, so that a service that loses it is
+//! found out. Commands are numbered from 0, each number used once. Any broken exchange ends it.
 
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bield_envelope::{Principal, Time};
-use bield_evidence::{Appraised, Check, Measurement, Policy, Roots};
-use bield_protocol::service::{Inspection, PackageReference, Reply, Request};
-use bield_session::{Expect, Freshness, Local, Role, Session};
+use bield_evidence::{Appraised, Check, Measurement};
+use bield_grant::CodeSelector;
+use bield_protocol::service::{Freshness, Inspection, PackageReference, Reply, Request};
 use rand_core::CryptoRng;
 
+use crate::freshness::{Fresh, Head, NotFresh, judge};
 use crate::verification;
-use crate::{KnownService, ServiceError, Target, TargetError, Trust};
+use crate::wire::{Demands, Wire};
+use crate::{Home, KnownService, ServiceError, Target, TargetError, Trust};
 
-/// Oldest evidence of a key service that is accepted; it renews its own well before.
-pub const SERVICE_EVIDENCE_AGE_MAX: Duration = Duration::from_secs(10 * 60);
-
-/// Longest wait for a connection.
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// Longest wait for one read or write: a service on real hardware quotes for up to a second.
-const EXCHANGE_WAIT: Duration = Duration::from_secs(30);
-
-/// An attested session with the key service.
+/// An attested session with the key service, whose state is no older than what the home has seen.
 pub struct KeyService<'a> {
+    home: &'a Home,
     trust: &'a Trust,
-    /// Taken only on drop.
-    session: Option<Session<TcpStream>>,
+    pub(crate) wire: Wire,
     principal: Principal,
-    pub(crate) sequence: u64,
+    fresh: Fresh,
+    /// Size of the log at the latest acknowledged change that the home's head may not contain yet.
+    acknowledged: Option<u64>,
+    since: (Time, Instant),
 }
 
 impl<'a> KeyService<'a> {
-    /// Connects, and returns only once the other end's evidence has met `trust`.
+    /// Connects to the first member that serves, and returns only once its evidence has met `trust` and
+    /// its log was shown to continue the head that `home` keeps, which is then replaced by the newer one.
     ///
     /// # Errors
-    /// Nobody there, or somebody who does not pass.
+    /// Nobody there, somebody who does not pass, or a service whose state is not the newest known.
     pub fn connect(
+        home: &'a Home,
         trust: &'a Trust,
         now: Time,
         entropy: &mut impl CryptoRng,
     ) -> Result<Self, ServiceError> {
-        let session = open(
-            trust,
-            trust.policy().clone(),
-            trust.roots().clone(),
-            now,
-            entropy,
-        )?;
-        let address = || trust.key_service().to_owned();
-        let principal = session.peer().service;
-        let principal = principal.ok_or_else(|| ServiceError::Nameless { address: address() })?;
-        if session.peer().appraised.is_none() {
-            return Err(ServiceError::Nameless { address: address() });
-        }
-        Ok(Self {
-            trust,
-            session: Some(session),
-            principal,
-            sequence: 0,
+        let start = Instant::now();
+        in_turn(trust.key_services(), |address| {
+            Self::connect_at(home, trust, address, now.plus(start.elapsed()), entropy)
         })
+    }
+
+    fn connect_at(
+        home: &'a Home,
+        trust: &'a Trust,
+        address: &str,
+        now: Time,
+        entropy: &mut impl CryptoRng,
+    ) -> Result<Self, ServiceError> {
+        let (mut wire, principal) = attested(trust, address, now, entropy)?;
+        let fresh = freshen(&mut wire, home, trust, principal, now)?;
+        let service = Self {
+            home,
+            trust,
+            wire,
+            principal,
+            fresh,
+            acknowledged: None,
+            since: (now, Instant::now()),
+        };
+        home.remember_service(&service.known())?;
+        Ok(service)
     }
 
     /// Who it is: signs workers' certificates, anchors receipts.
@@ -79,17 +89,29 @@ impl<'a> KeyService<'a> {
         self.trust
     }
 
+    /// `host:port` of the member that serves.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.wire.address()
+    }
+
+    /// How its state was found to be.
+    #[must_use]
+    pub const fn fresh(&self) -> &Fresh {
+        &self.fresh
+    }
+
     /// Its evidence, verified and accepted.
     ///
     /// # Panics
     /// Never: no value is made without it.
     #[must_use]
     pub fn appraised(&self) -> &Appraised {
-        let appraised = self.session().peer().appraised.as_ref();
+        let appraised = self.wire.peer().appraised.as_ref();
         appraised.expect("checked when the session was opened")
     }
 
-    /// What [`Home::remember_service`](crate::Home::remember_service) keeps, to check receipts offline.
+    /// What the home remembers of it, to check receipts offline.
     #[must_use]
     pub fn known(&self) -> KnownService {
         KnownService {
@@ -102,7 +124,10 @@ impl<'a> KeyService<'a> {
     /// Every check that was made of it, and those that were not.
     #[must_use]
     pub fn checks(&self) -> Vec<Check> {
-        verification::all(self.trust, self.appraised().checks(), Some(self.principal))
+        let mut checks =
+            verification::evidence(self.trust, self.appraised().checks(), Some(self.principal));
+        checks.extend(verification::state(self.trust, &self.fresh));
+        checks
     }
 
     /// How it is.
@@ -110,10 +135,7 @@ impl<'a> KeyService<'a> {
     /// # Errors
     /// The session broke, or it refuses.
     pub fn inspect(&mut self) -> Result<Inspection, ServiceError> {
-        match self.exchange(&Request::Inspect)? {
-            Reply::Inspection(inspection) => Ok(inspection),
-            _ => Err(ServiceError::OtherAnswer),
-        }
+        inspect(&mut self.wire)
     }
 
     /// The verified way to call one package inside one code.
@@ -126,7 +148,21 @@ impl<'a> KeyService<'a> {
         code: &Measurement,
         now: Time,
     ) -> Result<Target, ServiceError> {
-        if !self.trust.code().contains(code) {
+        self.target_in(package, &CodeSelector::Measurement(code.clone()), now)
+    }
+
+    /// The verified way to call one package inside code that `code` selects: the service names the newest
+    /// that the package's owner grants too, and requests are sealed to exactly that code.
+    ///
+    /// # Errors
+    /// As [`target`](Self::target).
+    pub fn target_in(
+        &mut self,
+        package: &PackageReference,
+        code: &CodeSelector,
+        now: Time,
+    ) -> Result<Target, ServiceError> {
+        if !self.trust.lists(code) {
             return Err(TargetError::CodeNotTrusted { code: code.clone() }.into());
         }
         let asked = Request::KeyConfiguration(package.clone(), code.clone());
@@ -143,85 +179,244 @@ impl<'a> KeyService<'a> {
         }
     }
 
+    /// Asks for the newest head again and keeps it: what was acknowledged until now must be in it.
+    ///
+    /// # Errors
+    /// The session broke, or the service shows a state that may not be relied on.
+    pub fn settle(&mut self) -> Result<&Fresh, ServiceError> {
+        let now = self.since.0.plus(self.since.1.elapsed());
+        let before = self.fresh.clone();
+        let after = freshen(&mut self.wire, self.home, self.trust, self.principal, now)?;
+        if let Some(said) = self.acknowledged
+            && after.head.size() < said
+        {
+            let shown = after.head.size();
+            return Err(not_fresh(
+                &self.wire,
+                NotFresh::Unacknowledged { said, shown },
+            ));
+        }
+        self.acknowledged = None;
+        // What "last time" means stays what it was before this session.
+        self.fresh = Fresh {
+            seen: before.seen,
+            recovered_from: before.recovered_from,
+            ..after
+        };
+        Ok(&self.fresh)
+    }
+
+    /// Ends the session, after [`settle`](Self::settle) when something was changed in it.
+    ///
+    /// # Errors
+    /// As `settle`: the changes hold by the service's word, but could not be seen in its log.
+    pub fn close(mut self) -> Result<(), ServiceError> {
+        if self.acknowledged.is_some() {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
     /// Sends one message and receives its answer; a refusal is an error.
     pub(crate) fn exchange(&mut self, request: &Request) -> Result<Reply, ServiceError> {
-        let address = self.trust.key_service();
-        let broken = |error| ServiceError::Session {
-            address: address.to_owned(),
-            error: Box::new(error),
-        };
-        let session = self.session.as_mut().expect(OPEN);
-        session.send(&request.encode()).map_err(broken)?;
-        let answer = session.receive().map_err(broken)?;
-        match Reply::decode(&answer)? {
-            Reply::Refused(refusal) => Err(ServiceError::Refused(refusal)),
-            reply => Ok(reply),
-        }
+        self.wire.exchange(request)
     }
 
-    /// What commands in this session are bound to.
-    pub(crate) fn binding(&self) -> [u8; 32] {
-        self.session().binding()
+    /// Notes that a change was acknowledged in a log of this size.
+    pub(crate) fn acknowledge(&mut self, size: u64) {
+        self.acknowledged = self.acknowledged.max(Some(size));
     }
 
-    fn session(&self) -> &Session<TcpStream> {
-        self.session.as_ref().expect(OPEN)
+    pub(crate) const fn home(&self) -> &'a Home {
+        self.home
     }
 }
 
-/// Says goodbye, so that the service can tell an end from a broken line.
+/// Whoever forgets to close has the change in the home's head all the same, if the line still stands.
 impl Drop for KeyService<'_> {
     fn drop(&mut self) {
-        self.session.take().map(Session::close);
-    }
-}
-
-const OPEN: &str = "a session is taken only on drop";
-
-/// Opens a session with whoever meets `policy` under `roots` at the trust's address.
-pub(crate) fn open(
-    trust: &Trust,
-    policy: Policy,
-    roots: Roots,
-    now: Time,
-    entropy: &mut impl CryptoRng,
-) -> Result<Session<TcpStream>, ServiceError> {
-    let address = trust.key_service();
-    let stream = dial(address).map_err(|error| ServiceError::Unreachable {
-        address: address.to_owned(),
-        error,
-    })?;
-    let freshness = Freshness::Cached {
-        age_max: SERVICE_EVIDENCE_AGE_MAX,
-    };
-    let expect = Expect::attested(
-        Role::KeyService,
-        roots,
-        policy,
-        trust.principal(),
-        freshness,
-    );
-    let provider = bield_session::provider();
-    bield_session::connect(stream, Local::Client(&provider), &expect, now, entropy).map_err(
-        |error| ServiceError::Session {
-            address: address.to_owned(),
-            error: Box::new(error),
-        },
-    )
-}
-
-fn dial(address: &str) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::other("the name has no address");
-    for address in address.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_WAIT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(EXCHANGE_WAIT))?;
-                stream.set_write_timeout(Some(EXCHANGE_WAIT))?;
-                return Ok(stream);
-            }
-            Err(error) => last = error,
+        if self.acknowledged.is_some() && !self.wire.is_broken() {
+            let _ = self.settle();
         }
     }
-    Err(last)
 }
+
+/// A session with code that meets the trust, and the name it gives itself; its state is not known yet.
+fn attested(
+    trust: &Trust,
+    address: &str,
+    now: Time,
+    entropy: &mut impl CryptoRng,
+) -> Result<(Wire, Principal), ServiceError> {
+    let demands = Demands {
+        policy: trust.policy().clone(),
+        roots: trust.roots().clone(),
+        service: trust.principal(),
+    };
+    let wire = Wire::open(address, demands, now, entropy)?;
+    let nameless = || ServiceError::Nameless {
+        address: address.to_owned(),
+    };
+    let principal = wire.peer().service.ok_or_else(nameless)?;
+    if wire.peer().appraised.is_none() {
+        return Err(nameless());
+    }
+    Ok((wire, principal))
+}
+
+/// Asks the members in turn until one serves. While they choose a leader, all are asked again.
+pub(crate) fn in_turn<T>(
+    addresses: &[String],
+    mut ask: impl FnMut(&str) -> Result<T, ServiceError>,
+) -> Result<T, ServiceError> {
+    for round in 1.. {
+        let mut errors = Vec::new();
+        for address in addresses {
+            match ask(address) {
+                Err(error) if error.is_of_member() => errors.push(error),
+                done => return done,
+            }
+        }
+        let electing = addresses.len() > 1 && errors.iter().any(ServiceError::is_not_leader);
+        if electing && round < ROUNDS_MAX {
+            thread::sleep(ROUND_PAUSE);
+            continue;
+        }
+        return Err(match errors.pop() {
+            Some(error) if errors.is_empty() => error,
+            Some(error) => {
+                errors.push(error);
+                ServiceError::NoneServes(errors)
+            }
+            None => ServiceError::NoneServes(errors),
+        });
+    }
+    Err(ServiceError::NoneServes(Vec::new()))
+}
+
+/// Makes the service show its newest head, compares it with the home's, and keeps it.
+pub(crate) fn freshen(
+    wire: &mut Wire,
+    home: &Home,
+    trust: &Trust,
+    service: Principal,
+    now: Time,
+) -> Result<Fresh, ServiceError> {
+    for _ in 0..TRIES_MAX {
+        let mut kept = home.head()?;
+        let mut answer = ask(wire, kept.as_ref())?;
+        if kept.is_none()
+            && let Some(met) = met_before(home, &answer)?
+        {
+            // A log from under earlier trust is compared too.
+            answer = ask(wire, Some(&met))?;
+            kept = Some(met);
+        }
+        let judged = judge(kept.as_ref(), &answer, service, trust.witnesses(), now);
+        let fresh = judged.map_err(|error| not_fresh(wire, error))?;
+        if fresh.recovered_from.is_some()
+            && let Some(met) = home.head_of(fresh.head.origin())?
+            && met.size() > fresh.head.size()
+        {
+            let (seen, shown) = (met.size(), fresh.head.size());
+            return Err(not_fresh(wire, NotFresh::RolledBack { seen, shown }));
+        }
+        if home.keep_head(kept.as_ref(), &fresh.head)? {
+            return Ok(fresh);
+        }
+    }
+    Err(not_fresh(wire, NotFresh::Overtaken { tries: TRIES_MAX }))
+}
+
+fn ask(wire: &mut Wire, kept: Option<&Head>) -> Result<Freshness, ServiceError> {
+    let kept = kept.map(|head| head.checkpoint().to_string());
+    match wire.exchange(&Request::Freshness(kept))? {
+        Reply::Freshness(answer) => Ok(answer),
+        _ => Err(ServiceError::OtherAnswer),
+    }
+}
+
+fn met_before(home: &Home, answer: &Freshness) -> Result<Option<Head>, ServiceError> {
+    let Ok(log) = answer.log.parse::<bield_tlog::LogVerifier>() else {
+        return Ok(None);
+    };
+    Ok(home.head_of(&log.name().into())?)
+}
+
+pub(crate) fn inspect(wire: &mut Wire) -> Result<Inspection, ServiceError> {
+    match wire.exchange(&Request::Inspect)? {
+        Reply::Inspection(inspection) => Ok(inspection),
+        _ => Err(ServiceError::OtherAnswer),
+    }
+}
+
+fn not_fresh(wire: &Wire, error: NotFresh) -> ServiceError {
+    ServiceError::NotFresh {
+        address: wire.address().to_owned(),
+        error: Box::new(error),
+    }
+}
+
+/// What a person accepts by hand, after [`NotFresh`] has said what there is to accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acceptance {
+    /// The service was recovered from less than this home has seen: what came after is void.
+    Recovery,
+    /// This service takes the place of the one that this home knows.
+    Service(Principal),
+}
+
+/// Goes on with a service that [`KeyService::connect`] refuses, by the explicit word of a person: only for
+/// exactly the reason that is accepted, never for one that was rolled back or forked.
+///
+/// # Errors
+/// Nobody there, somebody who does not pass, or a reason that this does not accept.
+pub fn accept(
+    home: &Home,
+    trust: &Trust,
+    acceptance: Acceptance,
+    now: Time,
+    entropy: &mut impl CryptoRng,
+) -> Result<Fresh, ServiceError> {
+    in_turn(trust.key_services(), |address| {
+        let (mut wire, service) = attested(trust, address, now, entropy)?;
+        let kept = home.head()?;
+        let answer = ask(&mut wire, kept.as_ref())?;
+        let judge = |kept| judge(kept, &answer, service, trust.witnesses(), now);
+        let error = match judge(kept.as_ref()) {
+            Err(error) => error,
+            // Nothing to accept: it is as it should be.
+            Ok(fresh) => {
+                home.keep_head(kept.as_ref(), &fresh.head)?;
+                return Ok(fresh);
+            }
+        };
+        let accepted = match (&error, acceptance) {
+            (NotFresh::Recovered { .. }, Acceptance::Recovery) => true,
+            (NotFresh::OtherService { found, .. }, Acceptance::Service(named)) => *found == named,
+            _ => false,
+        };
+        if !accepted {
+            return Err(not_fresh(&wire, error));
+        }
+        let fresh = judge(None).map_err(|error| not_fresh(&wire, error))?;
+        if let Some(met) = home.head_of(fresh.head.origin())? {
+            // It was met before, under earlier trust: then it must continue that.
+            let answer = ask(&mut wire, Some(&met))?;
+            let judged =
+                crate::freshness::judge(Some(&met), &answer, service, trust.witnesses(), now);
+            let fresh = judged.map_err(|error| not_fresh(&wire, error))?;
+            home.replace_head(&fresh.head)?;
+            return Ok(fresh);
+        }
+        home.replace_head(&fresh.head)?;
+        Ok(fresh)
+    })
+}
+
+/// How often all members are asked while they choose a leader, and the pause between: an election takes
+/// about a second.
+const ROUNDS_MAX: u32 = 20;
+const ROUND_PAUSE: Duration = Duration::from_millis(250);
+/// How often a head is compared anew because another program kept a newer one meanwhile.
+const TRIES_MAX: u32 = 8;

@@ -1,6 +1,7 @@
 //! One package inside one code, as the attested key service named it and this client checked it.
 //!
-//! Always true: the audience follows from package and code; the code is on the client's list; the
+//! Always true: the audience follows from package and code; the code is one that the client's list
+//! selects (of code chosen by its signer, who signed what is the attested service's word); the
 //! package is the one asked for (by digest, or by owner, name and perhaps version); the anchor of
 //! receipts is the service that proved itself; the key has not ended and ends within
 //! [`KEY_TIME_MAX`]. So sealing to it reaches that code and no other. The key itself, what a package
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use bield_envelope::{Digest, Principal, Time};
 use bield_evidence::{Measurement, Reference};
+use bield_grant::CodeSelector;
 use bield_protocol::service::{KeyConfiguration, PackageReference};
 use bield_protocol::tensor::TensorSpec;
 use bield_receipt::Anchor;
@@ -32,24 +34,25 @@ impl Target {
     pub(crate) fn verify(
         named: KeyConfiguration,
         package: &PackageReference,
-        code: &Measurement,
+        code: &CodeSelector,
         service: Principal,
         trust: &Trust,
         now: Time,
     ) -> Result<Self, TargetError> {
-        if named.code != *code {
+        if !code.admits(&named.code) {
             return Err(TargetError::OtherCode {
                 expected: code.clone(),
-                found: named.code,
+                found: named.code.measurement,
             });
         }
+        let measurement = named.code.measurement.clone();
         if !is_asked(&named, package) {
             return Err(TargetError::OtherPackage {
                 expected: describe(package),
                 found: format!("{}@{} of {}", named.name, named.version, named.owner),
             });
         }
-        if named.audience != bield_grant::audience(named.package, code) {
+        if named.audience != bield_grant::audience(named.package, &measurement) {
             return Err(TargetError::OtherAudience {
                 found: named.audience,
             });
@@ -66,7 +69,7 @@ impl Target {
         }
         let anchor = Anchor {
             service,
-            code: Reference::Listed(vec![code.clone()]),
+            code: Reference::Listed(vec![measurement]),
             allow_simulated: trust.allows_simulated(),
         };
         let gateway = Gateway::new(trust.gateway());
@@ -96,7 +99,7 @@ impl Target {
     /// The only code that can open what is sealed to this target.
     #[must_use]
     pub const fn code(&self) -> &Measurement {
-        &self.named.code
+        &self.named.code.measurement
     }
 
     /// Who owns the package.

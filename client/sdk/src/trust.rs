@@ -2,23 +2,31 @@
 //!
 //! ```toml
 //! gateway     = "http://127.0.0.1:8790"   # untrusted: carries sealed bytes
-//! key_service = "127.0.0.1:8791"          # trusted once its evidence meets [service]
+//! key_service = "127.0.0.1:8791"          # trusted once its evidence meets [service]; a list is tried in turn
 //! code        = ["sgx:…64 hex digits…"]   # runtimes that may open my requests
 //! owner       = "ed25519:…"               # whose packages a bare name means (optional)
 //! principal   = "ed25519:…"               # the one key service I accept (optional)
+//! signers     = ["sgx-signer:…,svn>=3"]   # or: runtimes that these signed may open them (optional)
 //!
 //! [service]                               # what the key service's evidence must satisfy
 //! profile      = "cloud"                  # strict, cloud, or dev
 //! measurements = ["sgx:…"]
+//!
+//! [witnesses]                             # who must have cosigned its log's head (optional)
+//! keys   = ["example.net/w+1a2b3c4d+…"]   # C2SP verifier keys
+//! needed = 1
 //! ```
 //!
 //! Always true: a [`Trust`] that exists is complete and consistent; unknown keys are refused, so a
 //! misspelt demand never becomes no demand.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use bield_envelope::Principal;
 use bield_evidence::{Measurement, Policy, PolicyConfig, PolicyConfigError, Roots};
+use bield_grant::CodeSelector;
+use bield_tlog::{Quorum, QuorumError};
 use serde::{Deserialize, Serialize};
 
 use crate::KnownService;
@@ -29,11 +37,15 @@ use crate::KnownService;
 pub struct TrustConfig {
     /// Where sealed requests go: an `http://` URL.
     pub gateway: String,
-    /// `host:port` of the key service.
-    pub key_service: String,
+    /// `host:port` of the key service, or of each of its members.
+    pub key_service: Addresses,
     /// Runtime code that may open this client's requests; a named package is tried in this order.
     #[serde(default)]
     pub code: Vec<Measurement>,
+    /// Runtime code that may open this client's requests because of who signed it, from which security
+    /// version on: `sgx-signer:…,product=1,svn>=3`. Tried after `code`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// Whose packages a bare name means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
@@ -42,6 +54,35 @@ pub struct TrustConfig {
     pub principal: Option<String>,
     /// What the key service's evidence must satisfy.
     pub service: PolicyConfig,
+    /// Who must have cosigned the head of the key service's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witnesses: Option<WitnessesConfig>,
+}
+
+/// One address, or several of one service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Addresses {
+    /// `host:port`.
+    One(String),
+    /// Each `host:port`, tried in this order; at most [`ADDRESSES_MAX`].
+    Several(Vec<String>),
+}
+
+impl From<String> for Addresses {
+    fn from(address: String) -> Self {
+        Self::One(address)
+    }
+}
+
+/// Witnesses of the key service's log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessesConfig {
+    /// Their verifier keys (C2SP): `name+hash+key`.
+    pub keys: Vec<String>,
+    /// How many of them must have cosigned, at least 1.
+    pub needed: usize,
 }
 
 /// Why a trust file is not usable. Whoever wrote the file corrects it.
@@ -69,6 +110,35 @@ pub enum TrustError {
         /// What stands there.
         found: String,
     },
+    /// No address, too many, or one twice.
+    #[error(
+        "the trust file's `key_service` names {found} addresses: write 1 to {ADDRESSES_MAX}, each once"
+    )]
+    Addresses {
+        /// How many stand there.
+        found: usize,
+    },
+    /// A signer of code is not one.
+    #[error("the trust file's `signers`: {found:?} is no signer: write sgx-signer:<hex>,svn>=N")]
+    Signer {
+        /// What stands there.
+        found: String,
+    },
+    /// A witness's key is not one.
+    #[error("the trust file's [witnesses]: {found:?}: {error}")]
+    Witness {
+        /// What stands there.
+        found: String,
+        /// What is wrong with it.
+        #[source]
+        error: bield_tlog::note::KeyError,
+    },
+    /// The witnesses cannot be counted on.
+    #[error("the trust file's [witnesses]: {0}")]
+    Witnesses(#[from] QuorumError),
+    /// Witnesses of whom none is needed.
+    #[error("the trust file's [witnesses]: `needed` is 0, so none would count; write 1 or more")]
+    NoneNeeded,
     /// The policy for the key service's evidence contradicts itself.
     #[error("the trust file's [service]: {0}")]
     Policy(#[from] PolicyConfigError),
@@ -77,8 +147,10 @@ pub enum TrustError {
 /// Everything this client trusts.
 pub struct Trust {
     gateway: String,
-    key_service: String,
+    key_services: Vec<String>,
     code: Vec<Measurement>,
+    signers: Vec<CodeSelector>,
+    witnesses: Option<Quorum>,
     owner: Option<Principal>,
     principal: Option<Principal>,
     services: Vec<String>,
@@ -101,16 +173,43 @@ impl Trust {
         &self.gateway
     }
 
-    /// `host:port` of the key service.
+    /// `host:port` of the key service; the first when there are several.
     #[must_use]
     pub fn key_service(&self) -> &str {
-        &self.key_service
+        self.key_services.first().map_or("", String::as_str)
+    }
+
+    /// `host:port` of each member of the key service, in the order in which they are tried; at least one.
+    #[must_use]
+    pub fn key_services(&self) -> &[String] {
+        &self.key_services
+    }
+
+    /// Who must have cosigned the head of the key service's log; `None` when nobody need.
+    #[must_use]
+    pub const fn witnesses(&self) -> Option<&Quorum> {
+        self.witnesses.as_ref()
     }
 
     /// Runtime code that may open this client's requests.
     #[must_use]
     pub fn code(&self) -> &[Measurement] {
         &self.code
+    }
+
+    /// Signers whose code may open this client's requests; tried after [`code`](Self::code).
+    #[must_use]
+    pub fn signers(&self) -> &[CodeSelector] {
+        &self.signers
+    }
+
+    /// Whether code may be asked for: it stands on one of the two lists.
+    #[must_use]
+    pub fn lists(&self, code: &CodeSelector) -> bool {
+        match code {
+            CodeSelector::Measurement(measurement) => self.code.contains(measurement),
+            CodeSelector::Signed(_) => self.signers.contains(code),
+        }
     }
 
     /// Whose packages a bare name means.
@@ -168,12 +267,9 @@ impl TrustConfig {
                 found: self.gateway,
             });
         }
-        let port = self.key_service.rsplit_once(':');
-        if port.is_none_or(|(host, port)| host.is_empty() || u16::from_str(port).is_err()) {
-            return Err(TrustError::Address {
-                found: self.key_service,
-            });
-        }
+        let key_services = addresses(self.key_service)?;
+        let signers = self.signers.iter().map(|text| signer(text));
+        let signers = signers.collect::<Result<_, _>>()?;
         let roots = self.service.roots()?;
         // As the list of remembered services writes them; what does not parse, into_policy refuses.
         let measurements = self.service.measurements.iter();
@@ -182,8 +278,10 @@ impl TrustConfig {
             .collect();
         Ok(Trust {
             gateway: self.gateway.trim_end_matches('/').to_owned(),
-            key_service: self.key_service,
+            key_services,
             code: self.code,
+            signers,
+            witnesses: self.witnesses.map(quorum).transpose()?,
             owner: principal(self.owner, "owner")?,
             principal: principal(self.principal, "principal")?,
             services,
@@ -193,10 +291,56 @@ impl TrustConfig {
     }
 }
 
+fn addresses(addresses: Addresses) -> Result<Vec<String>, TrustError> {
+    let addresses = match addresses {
+        Addresses::One(address) => vec![address],
+        Addresses::Several(addresses) => addresses,
+    };
+    for address in &addresses {
+        let port = address.rsplit_once(':');
+        if port.is_none_or(|(host, port)| host.is_empty() || u16::from_str(port).is_err()) {
+            return Err(TrustError::Address {
+                found: address.clone(),
+            });
+        }
+    }
+    let found = addresses.len();
+    let distinct = addresses.iter().collect::<BTreeSet<_>>().len();
+    if distinct != found || !(1..=ADDRESSES_MAX).contains(&found) {
+        return Err(TrustError::Addresses { found });
+    }
+    Ok(addresses)
+}
+
+fn signer(text: &str) -> Result<CodeSelector, TrustError> {
+    let refuse = || TrustError::Signer {
+        found: text.to_owned(),
+    };
+    match text.parse() {
+        Ok(selector @ CodeSelector::Signed(_)) => Ok(selector),
+        _ => Err(refuse()),
+    }
+}
+
+fn quorum(config: WitnessesConfig) -> Result<Quorum, TrustError> {
+    if config.needed == 0 {
+        return Err(TrustError::NoneNeeded);
+    }
+    let keys = config.keys.into_iter().map(|found| {
+        found
+            .parse()
+            .map_err(|error| TrustError::Witness { found, error })
+    });
+    Ok(Quorum::new(keys.collect::<Result<_, _>>()?, config.needed)?)
+}
+
 fn principal(text: Option<String>, key: &'static str) -> Result<Option<Principal>, TrustError> {
     let parse = |text: String| text.parse().map_err(|_| TrustError::Principal { key });
     text.map(parse).transpose()
 }
+
+/// Most addresses of one key service: 5 members, and room for names that stay while members change.
+pub const ADDRESSES_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -274,5 +418,78 @@ mod tests {
             Trust::parse(&nobody),
             Err(TrustError::Principal { key: "owner" })
         ));
+    }
+
+    #[test]
+    fn several_addresses_are_kept_in_their_order_and_bounded() {
+        let several = |list: &str| with("").replace("\"127.0.0.1:8791\"", list);
+        let trust = Trust::parse(&several("[\"a:1\", \"b:2\"]")).unwrap();
+        assert_eq!(trust.key_services(), ["a:1", "b:2"]);
+        assert_eq!(trust.key_service(), "a:1");
+        for wrong in ["[]", "[\"a:1\", \"a:1\"]"] {
+            let refused = Trust::parse(&several(wrong)).err().unwrap();
+            assert!(
+                matches!(refused, TrustError::Addresses { .. }),
+                "{wrong}: {refused}"
+            );
+        }
+        let many: Vec<_> = (0..=ADDRESSES_MAX).map(|n| format!("\"h:{n}\"")).collect();
+        assert!(Trust::parse(&several(&format!("[{}]", many.join(",")))).is_err());
+        let refused = Trust::parse(&several("[\"a:1\", \"b\"]")).err().unwrap();
+        assert!(refused.to_string().contains("\"b\""), "{refused}");
+    }
+
+    #[test]
+    fn witnesses_that_could_not_be_counted_on_are_refused() {
+        let secret = |byte| bield_envelope::Secret::from_bytes([byte; 32]);
+        let key = |name: &str, byte| {
+            let key = bield_tlog::WitnessKey::new(name.parse().unwrap(), &secret(byte));
+            key.verifier().to_string()
+        };
+        let (a, b) = (key("a.example/w", 1), key("b.example/w", 2));
+        let log = bield_tlog::LogKey::new("a.example/w".parse().unwrap(), &secret(1));
+        let with = |keys: &str, needed: &str| {
+            Trust::parse(&format!(
+                "{}[witnesses]\nkeys = [{keys}]\nneeded = {needed}\n",
+                with("")
+            ))
+        };
+        let trust = with(&format!("\"{a}\", \"{b}\""), "2").unwrap();
+        assert_eq!(trust.witnesses().unwrap().needed(), 2);
+        let refused = |keys: &str, needed| with(keys, needed).err().unwrap().to_string();
+        assert!(refused(&format!("\"{a}\""), "0").contains("none would count"));
+        for (keys, needed) in [
+            (format!("\"{a}\""), "2"),
+            (format!("\"{a}\", \"{a}\""), "1"),
+            (format!("\"{}\"", log.verifier()), "1"),
+            ("\"w\"".to_owned(), "1"),
+            (String::new(), "1"),
+        ] {
+            let sentence = refused(&keys, needed);
+            assert!(sentence.contains("[witnesses]"), "{sentence}");
+        }
+        assert!(with(&format!("\"{a}\""), "-1").is_err());
+    }
+
+    #[test]
+    fn signers_of_code_are_read_and_measurements_do_not_pass_for_them() {
+        let text = format!("sgx-signer:{},product=1,svn>=3", "ab".repeat(32));
+        let trust = Trust::parse(&with(&format!("signers = [\"{text}\"]"))).unwrap();
+        assert_eq!(trust.signers()[0].to_string(), text);
+        assert!(trust.lists(&trust.signers()[0]));
+        let code = CodeSelector::Measurement(trust.code()[0].clone());
+        assert!(trust.lists(&code));
+        let other = format!("sgx-signer:{},svn>=3", "ab".repeat(32));
+        assert!(!trust.lists(&other.parse().unwrap()));
+        for wrong in [
+            format!("sgx:{}", "ab".repeat(32)),
+            "sgx-signer:ab".to_owned(),
+        ] {
+            let refused = Trust::parse(&with(&format!("signers = [\"{wrong}\"]"))).err();
+            assert!(
+                matches!(refused, Some(TrustError::Signer { .. })),
+                "{wrong}"
+            );
+        }
     }
 }

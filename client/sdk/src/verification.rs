@@ -1,14 +1,19 @@
-//! Every check of the running key service, with its outcome; nothing is sent to it but a greeting.
+//! Every check of the running key service, with its outcome; nothing is sent to one that does not pass.
 //!
 //! To list the checks that pass beside those that fail, the session is opened under a lenient policy
-//! first and its claims are appraised against the real one here. That session is closed unused.
+//! first and its claims are appraised against the real one here. Only when that passes is the service
+//! asked for its state, as every session does. That session is closed unused.
 
 use bield_envelope::{Principal, Time};
 use bield_evidence::{Check, Measurement, Mover, Outcome, Policy, Reference, appraise};
+use bield_protocol::service::Inspection;
 use bield_session::SessionError;
 use rand_core::CryptoRng;
 
-use crate::{SERVICE_EVIDENCE_AGE_MAX, ServiceError, Trust, service};
+use crate::freshness::Fresh;
+use crate::service::{freshen, inspect};
+use crate::wire::{Demands, SERVICE_EVIDENCE_AGE_MAX, Wire};
+use crate::{Home, ServiceError, Trust};
 
 /// What was found out about a key service.
 #[derive(Debug, Clone)]
@@ -23,6 +28,12 @@ pub struct Verification {
     pub measurement: Option<Measurement>,
     /// Whether it runs in a software TEE, which protects nothing.
     pub simulated: bool,
+    /// How its state was found to be, when its evidence passed.
+    pub fresh: Option<Fresh>,
+    /// What it says of itself, when its evidence passed.
+    pub inspection: Option<Inspection>,
+    /// What its state was refused for, when that was asked for and refused; the failed check says it too.
+    pub refused: Option<String>,
 }
 
 impl Verification {
@@ -40,50 +51,166 @@ impl Verification {
     }
 }
 
-/// Asks the key service of `trust` for its evidence and makes every check there is.
+/// Asks the key service of `trust` for its evidence and its state and makes every check there is. Of several
+/// members the first that passes is told of; if none does, the first that answered.
 ///
 /// # Errors
-/// Nobody there, or the connection broke. Evidence that does not pass is not an error here.
+/// Nobody there, or the connection broke. Evidence or a state that does not pass is not an error here.
 pub fn verify(
+    home: &Home,
     trust: &Trust,
     now: Time,
     entropy: &mut impl CryptoRng,
 ) -> Result<Verification, ServiceError> {
-    let address = trust.key_service().to_owned();
-    let lenient = Policy::dev(Reference::Deferred);
-    let opened = service::open(trust, lenient, trust.roots().clone(), now, entropy);
-    let session = match opened {
-        Ok(session) => session,
+    let mut answered = None;
+    let mut errors = Vec::new();
+    for address in trust.key_services() {
+        match verify_at(home, trust, address, now, entropy) {
+            Ok(found) if found.passed() => return Ok(found),
+            Ok(found) => {
+                // A state that was refused is what has to be told, whoever else there is.
+                if found.refused.is_some() {
+                    return Ok(found);
+                }
+                answered.get_or_insert(found);
+            }
+            Err(error) if error.is_of_member() => errors.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match (answered, errors.pop()) {
+        (Some(found), _) => Ok(found),
+        (None, Some(error)) if errors.is_empty() => Err(error),
+        (None, last) => Err(ServiceError::NoneServes(
+            errors.into_iter().chain(last).collect(),
+        )),
+    }
+}
+
+/// As [`verify`], of the member at `address` only.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_at(
+    home: &Home,
+    trust: &Trust,
+    address: &str,
+    now: Time,
+    entropy: &mut impl CryptoRng,
+) -> Result<Verification, ServiceError> {
+    let demands = Demands {
+        policy: Policy::dev(Reference::Deferred),
+        roots: trust.roots().clone(),
+        service: trust.principal(),
+    };
+    let mut wire = match Wire::open(address, demands, now, entropy) {
+        Ok(wire) => wire,
         Err(ServiceError::Session { error, .. }) if is_verdict(&error) => {
             return Ok(Verification {
-                address,
+                address: address.to_owned(),
                 checks: without_evidence(&error),
                 principal: None,
                 measurement: None,
                 simulated: false,
+                fresh: None,
+                inspection: None,
+                refused: None,
             });
         }
         Err(error) => return Err(error),
     };
-    let peer = session.peer();
+    let peer = wire.peer();
     let (Some(appraised), Some(principal)) = (&peer.appraised, peer.service) else {
-        return Err(ServiceError::Nameless { address });
+        return Err(ServiceError::Nameless {
+            address: address.to_owned(),
+        });
     };
     let claims = appraised.claims();
     let appraisal = appraise(claims, trust.policy(), now);
-    let found = Verification {
-        address,
-        checks: all(trust, appraisal.checks(), Some(principal)),
+    let mut found = Verification {
+        address: address.to_owned(),
+        checks: evidence(trust, appraisal.checks(), Some(principal)),
         principal: Some(principal),
         measurement: Some(claims.measurement.clone()),
         simulated: claims.simulated,
+        fresh: None,
+        inspection: None,
+        refused: None,
     };
-    session.close();
+    if !found.passed() {
+        found.checks.extend(stateless("an earlier check failed"));
+        return Ok(found);
+    }
+    found.inspection = inspect(&mut wire).ok();
+    match freshen(&mut wire, home, trust, principal, now) {
+        Ok(fresh) => {
+            found.checks.extend(state(trust, &fresh));
+            found.fresh = Some(fresh);
+        }
+        Err(error) if error.is_not_leader() => return Err(error),
+        Err(error @ (ServiceError::NotFresh { .. } | ServiceError::Refused(_))) => {
+            let have = match &error {
+                ServiceError::NotFresh { error, .. } => error.to_string(),
+                error => error.to_string(),
+            };
+            let need = "a log that continues what this home has seen";
+            found
+                .checks
+                .push(check("log", Outcome::Failed, &have, need, Mover::Operator));
+            let witnesses = stateless("its log was refused").into_iter().skip(1);
+            found.checks.extend(witnesses);
+            found.refused = Some(error.to_string());
+        }
+        Err(error) => return Err(error),
+    }
     Ok(found)
 }
 
+/// The checks of a state that was accepted.
+pub(crate) fn state(trust: &Trust, fresh: &Fresh) -> Vec<Check> {
+    let (outcome, need) = match fresh.seen {
+        Some(_) => (Outcome::Passed, "continues what this home has seen"),
+        None => (
+            Outcome::NotChecked,
+            "a head kept from before: from now on its log is compared with this one",
+        ),
+    };
+    let log = check("log", outcome, &fresh.to_string(), need, Mover::User);
+    let witnesses = match trust.witnesses() {
+        Some(quorum) => check(
+            "witnesses",
+            Outcome::Passed,
+            &fresh.witnesses.join(", "),
+            &format!("{} of {}", quorum.needed(), quorum.witnesses().len()),
+            Mover::Operator,
+        ),
+        None => check(
+            "witnesses",
+            Outcome::NotChecked,
+            "none named",
+            "`[witnesses]` in the trust file: whether others are shown another log is not known",
+            Mover::User,
+        ),
+    };
+    vec![log, witnesses]
+}
+
+fn stateless(why: &str) -> Vec<Check> {
+    let names = ["log", "witnesses"].into_iter();
+    names
+        .map(|name| {
+            let (have, need) = (format!("nothing: {why}"), "evidence that passes");
+            check(name, Outcome::NotChecked, &have, need, Mover::Operator)
+        })
+        .collect()
+}
+
 /// The checks of an open session: its own, those of the evidence, and what nobody checked.
-pub(crate) fn all(trust: &Trust, evidence: &[Check], principal: Option<Principal>) -> Vec<Check> {
+pub(crate) fn evidence(
+    trust: &Trust,
+    evidence: &[Check],
+    principal: Option<Principal>,
+) -> Vec<Check> {
     let age = SERVICE_EVIDENCE_AGE_MAX.as_secs();
     let mut checks = vec![
         check(
@@ -170,6 +297,8 @@ fn without_evidence(error: &SessionError) -> Vec<Check> {
         "measurement",
         "tcb",
         "service identity",
+        "log",
+        "witnesses",
     ] {
         if !checks.iter().any(|check| check.name == name) {
             let (have, need) = ("nothing: an earlier check failed", "evidence that verifies");

@@ -178,3 +178,45 @@ fn a_trust_file_that_others_can_change_is_refused() {
         assert!(refused.contains("trust.toml is believed"), "{refused}");
     }
 }
+
+#[test]
+fn a_share_is_kept_once_and_privately() {
+    let (_directory, home) = home();
+    let origin: bield_tlog::Origin = "keys.example/log".parse().unwrap();
+    let share = |byte| bield_protocol::service::Share {
+        generation: 1,
+        number: 2,
+        threshold: 2,
+        bytes: Zeroizing::new(vec![byte; 33]),
+    };
+    let path = home.keep_share(&origin, &share(1)).unwrap();
+    assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o600);
+    assert_eq!(home.keep_share(&origin, &share(1)).unwrap(), path);
+    let refused = home.keep_share(&origin, &share(2)).err().unwrap();
+    assert!(matches!(refused, HomeError::ShareExists { .. }));
+    let kept = home.shares().unwrap();
+    assert_eq!(*kept[0].share.bytes, vec![1; 33]);
+    assert!(!kept[0].current);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(home.shares().is_err());
+}
+
+#[test]
+fn a_successor_takes_the_place_and_the_old_key_stays_aside() {
+    let (_directory, home) = home();
+    let old = home.create_identity(&mut Randomness).unwrap().principal();
+    let next = home.next_identity(&mut Randomness).unwrap().principal();
+    // Begun and not ended: the same key again, also after a crash.
+    assert_eq!(
+        home.next_identity(&mut Randomness).unwrap().principal(),
+        next
+    );
+    assert_eq!(home.identity().unwrap().principal(), old);
+    let aside = home.succeed_identity().unwrap();
+    assert_eq!(home.identity().unwrap().principal(), next);
+    assert_eq!(
+        SigningKey::from_seed(read_key(&aside).unwrap()).principal(),
+        old
+    );
+    assert!(home.begun_identity().unwrap().is_none());
+}

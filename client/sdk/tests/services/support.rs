@@ -1,11 +1,6 @@
 //! The cast: a key service and a gateway with a runtime behind it, on real sockets, honest unless told
 //! to lie in one place.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed unwrap in a test is a failed test"
-)]
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -16,14 +11,15 @@ use bield_envelope::{
     AudienceKey, Digest, SealedRequest, Secret, Seeded, Signed, SigningKey, Time,
 };
 use bield_evidence::{Measurement, TeeKind, canonical_dcap};
-use bield_grant::audience;
+use bield_grant::{CodeIdentity, CodeSelector, audience};
 use bield_protocol::inference::{Answer, Output, Reply, Request};
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{self, Inspection, KeyConfiguration, PackageReference};
 use bield_receipt::{Receipt, WorkerCertificate, output_commitment};
-use bield_sdk::{ElementType, Randomness, Tensor, TensorSpec, Trust, now};
+use bield_sdk::{ElementType, Home, Randomness, Tensor, TensorSpec, Trust, now};
 use bield_session::{Expect, Identity, Role, SessionKey, accept, provider};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
+use bield_tlog::{Checkpoint, LogKey, Origin, SignedCheckpoint, Tree};
 
 pub(crate) const KEYS_CODE: [u8; 32] = [0x11; 32];
 pub(crate) const RUNTIME_CODE: [u8; 32] = [0x22; 32];
@@ -61,6 +57,8 @@ pub(crate) enum Lie {
     OtherOutput,
     /// The receipt is signed by a key that nobody certified.
     UncertifiedWorker,
+    /// The key service acknowledges changes and does not log them.
+    Forgets,
 }
 
 /// What the stand-ins saw.
@@ -77,6 +75,56 @@ pub(crate) struct World {
     pub(crate) trust_text: String,
     pub(crate) seen: Arc<Mutex<Seen>>,
     pub(crate) package: Digest,
+    /// A home of its own: what it has seen of this service.
+    pub(crate) home: Home,
+    log: Arc<Mutex<Log>>,
+    follower: u16,
+    _directory: tempfile::TempDir,
+}
+
+/// The key service's log.
+struct Log {
+    key: LogKey,
+    tree: Tree,
+}
+
+impl Log {
+    fn of(name: &str, entries: u64) -> Self {
+        let mut log = Self {
+            key: LogKey::new(name.parse().unwrap(), &Secret::from_bytes([6; 32])),
+            tree: Tree::new(),
+        };
+        (0..entries).for_each(|_| log.grow());
+        log
+    }
+
+    fn grow(&mut self) {
+        let entry = self.tree.size().to_be_bytes();
+        self.tree.append(&entry);
+    }
+
+    fn freshness(&self, kept: Option<&str>) -> service::Freshness {
+        let origin = Origin::from(self.key.verifier().name());
+        let kept = kept.map(|kept| SignedCheckpoint::parse(kept.as_bytes()).unwrap());
+        let size = self.tree.size();
+        let proof = kept.and_then(|kept| {
+            self.tree
+                .consistency_proof(kept.claimed().size(), size)
+                .ok()
+        });
+        let hashes = proof.unwrap_or_default();
+        service::Freshness {
+            checkpoint: Checkpoint::new(origin, size, self.tree.root())
+                .sign(&self.key)
+                .to_string(),
+            consistency: hashes
+                .iter()
+                .map(|hash| (*hash.as_bytes()).into())
+                .collect(),
+            log: self.key.verifier().to_string(),
+            recovered: Vec::new(),
+        }
+    }
 }
 
 impl World {
@@ -85,6 +133,8 @@ impl World {
             Arc::new(Platform::generate(Options::seeded([7; 32], now().minus(24 * HOUR))).unwrap());
         let seen = Arc::new(Mutex::new(Seen::default()));
         let package = Digest::of("test package", &[]);
+        let log = Arc::new(Mutex::new(Log::of("keys.example/log", 5)));
+        let directory = tempfile::tempdir().unwrap();
         let cast = Arc::new(Cast {
             lie,
             package,
@@ -93,8 +143,10 @@ impl World {
             audience: AudienceKey::generate(&mut Seeded::new(3)),
             owner: SigningKey::from_seed(Secret::from_bytes([4; 32])),
             seen: Arc::clone(&seen),
+            log: Arc::clone(&log),
         });
-        let keys = key_service(Arc::clone(&cast), Arc::clone(&machine));
+        let keys = key_service(Arc::clone(&cast), Arc::clone(&machine), true);
+        let follower = key_service(Arc::clone(&cast), Arc::clone(&machine), false);
         let gateway = gateway(cast);
         let trust_text = format!(
             "gateway = \"http://127.0.0.1:{gateway}\"\nkey_service = \"127.0.0.1:{keys}\"\n\
@@ -108,7 +160,26 @@ impl World {
             trust_text,
             seen,
             package,
+            home: Home::at(directory.path().join("home")),
+            log,
+            follower,
+            _directory: directory,
         }
+    }
+
+    /// Where a member listens that is not the leader.
+    pub(crate) fn follower(&self) -> String {
+        format!("127.0.0.1:{}", self.follower)
+    }
+
+    /// Puts the service's log back to so many records, or on to them.
+    pub(crate) fn set_log(&self, size: u64) {
+        *self.log.lock().unwrap() = Log::of("keys.example/log", size);
+    }
+
+    /// Wipes the service: another log begins.
+    pub(crate) fn wipe_log(&self) {
+        *self.log.lock().unwrap() = Log::of("keys.example/new", 3);
     }
 
     pub(crate) fn trust(&self) -> Trust {
@@ -144,10 +215,11 @@ struct Cast {
     audience: AudienceKey,
     owner: SigningKey,
     seen: Arc<Mutex<Seen>>,
+    log: Arc<Mutex<Log>>,
 }
 
-/// Serves attested sessions; returns its port.
-fn key_service(cast: Arc<Cast>, machine: Arc<Platform>) -> u16 {
+/// Serves attested sessions, or refuses everything as a follower does; returns its port.
+fn key_service(cast: Arc<Cast>, machine: Arc<Platform>, leads: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let attest = Box::new(move |report_data: &[u8; 64]| {
@@ -184,7 +256,13 @@ fn key_service(cast: Arc<Cast>, machine: Arc<Platform>) -> u16 {
             let Ok(mut session) = accepted else { continue };
             while let Ok(message) = session.receive() {
                 let request = service::Request::decode(&message).unwrap();
-                let reply = cast.answer(request, session.binding());
+                let reply = if leads {
+                    cast.answer(request, session.binding())
+                } else {
+                    let refusal =
+                        Refusal::new("not-leader", "ask another member", Retry::After(200));
+                    service::Reply::Refused(refusal)
+                };
                 session.send(&reply.encode()).unwrap();
             }
         }
@@ -243,18 +321,39 @@ impl Cast {
                     command.sequence,
                 );
                 self.seen.lock().unwrap().commands.push(seen);
-                service::Reply::Done
+                let mut log = self.log.lock().unwrap();
+                if self.lie == Lie::Forgets {
+                    return service::Reply::Done(log.tree.size() + 1);
+                }
+                log.grow();
+                service::Reply::Done(log.tree.size())
+            }
+            service::Request::Freshness(kept) => {
+                let log = self.log.lock().unwrap();
+                service::Reply::Freshness(log.freshness(kept.as_deref()))
             }
             _ => service::Reply::Inspection(Inspection {
                 principals: 1,
                 packages: 2,
                 grants: 3,
                 service: self.service.principal(),
+                state: "serving".to_owned(),
+                size: 5,
+                log: String::new(),
+                witnesses: (0, 0),
+                members: 1,
+                shares: None,
+                lease_secs: 600,
+                trouble: None,
             }),
         }
     }
 
-    fn key_configuration(&self, code: Measurement) -> service::Reply {
+    fn key_configuration(&self, code: CodeSelector) -> service::Reply {
+        let code = match code {
+            CodeSelector::Measurement(code) => code,
+            CodeSelector::Signed(_) => runtime_code(),
+        };
         if self.lie == Lie::RefusesKey {
             let refusal = Refusal::new("code-not-granted", "ask the owner", Retry::AfterChange);
             return service::Reply::Refused(refusal);
@@ -262,8 +361,9 @@ impl Cast {
         let spec = |name| TensorSpec::new(name, ElementType::F32, vec![None]).unwrap();
         let mut named = KeyConfiguration {
             audience: audience(self.package, &code),
+            generation: 0,
             package: self.package,
-            code,
+            code: CodeIdentity::measured(code),
             key: self.audience.public().clone(),
             not_after: now().plus(HOUR),
             owner: self.owner.principal(),
@@ -274,10 +374,10 @@ impl Cast {
             service: self.service.principal(),
         };
         match self.lie {
-            Lie::OtherCode => named.code = measurement([9; 32]),
+            Lie::OtherCode => named.code.measurement = measurement([9; 32]),
             Lie::OtherPackage => {
                 named.package = Digest::of("other package", &[]);
-                named.audience = audience(named.package, &named.code);
+                named.audience = audience(named.package, &named.code.measurement);
             }
             Lie::OtherAudience => named.audience = Digest::of("other audience", &[]),
             Lie::OtherService => named.service = self.owner.principal(),

@@ -1,22 +1,15 @@
 //! Calls, against a key service and a gateway that lie in one place at a time.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed unwrap in a test is a failed test"
-)]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Lie, World, input, measurement, runtime_code};
 use bield_envelope::{Digest, Signed, SigningKey};
 use bield_evidence::Outcome;
-use bield_grant::{Grant, Isolation};
+use bield_grant::{CodeSelector, Grant, Isolation, PackageSelector, UserSelector};
 use bield_sdk::{
-    Answered, CallError, CallOptions, GatewayError, Home, KeyService, Kind, Randomness,
-    ServiceError, Target, TargetError, Trust, Waiting, now, verify,
+    Answered, CallError, CallOptions, GatewayError, KeyService, Kind, Randomness, ServiceError,
+    Target, TargetError, Trust, Waiting, now, verify,
 };
-use support::{Lie, World, input, measurement, runtime_code};
 
 fn user() -> SigningKey {
     SigningKey::generate(&mut Randomness)
@@ -24,7 +17,7 @@ fn user() -> SigningKey {
 
 fn target(world: &World) -> Result<Target, ServiceError> {
     let trust = world.trust();
-    let mut service = KeyService::connect(&trust, now(), &mut Randomness)?;
+    let mut service = KeyService::connect(&world.home, &trust, now(), &mut Randomness)?;
     service.target(&world.reference(), &runtime_code(), now())
 }
 
@@ -95,11 +88,9 @@ fn every_untruth_of_the_key_service_is_refused_before_anything_is_sealed() {
 #[test]
 fn a_service_that_proved_itself_is_remembered_with_its_protection() {
     let world = World::with(Lie::None);
-    let directory = tempfile::tempdir().unwrap();
-    let home = Home::at(directory.path().join("home"));
+    let home = &world.home;
     let trust = home.create_trust(&world.trust_text).unwrap();
-    let service = KeyService::connect(&trust, now(), &mut Randomness).unwrap();
-    home.remember_service(&service.known()).unwrap();
+    let service = KeyService::connect(home, &trust, now(), &mut Randomness).unwrap();
     let known = home.known_services().unwrap();
     assert_eq!(known, vec![service.known()]);
     assert_eq!(known[0].principal, service.principal());
@@ -110,7 +101,7 @@ fn a_service_that_proved_itself_is_remembered_with_its_protection() {
 fn code_that_is_not_trusted_is_not_even_asked_for() {
     let world = World::with(Lie::None);
     let trust = world.trust();
-    let mut service = KeyService::connect(&trust, now(), &mut Randomness).unwrap();
+    let mut service = KeyService::connect(&world.home, &trust, now(), &mut Randomness).unwrap();
     let refused = service
         .target(&world.reference(), &measurement([9; 32]), now())
         .err()
@@ -234,13 +225,14 @@ fn commands_are_signed_for_this_session_and_counted() {
     let world = World::with(Lie::None);
     let trust = world.trust();
     let owner = user();
-    let mut service = KeyService::connect(&trust, now(), &mut Randomness).unwrap();
+    let mut service = KeyService::connect(&world.home, &trust, now(), &mut Randomness).unwrap();
     assert_eq!(service.inspect().unwrap().grants, 3);
     let grant = Grant {
         id: [1; 16],
-        package: Digest::of("test package", &[]),
-        user: user().principal(),
-        code: runtime_code(),
+        package: PackageSelector::Digest(Digest::of("test package", &[])),
+        user: UserSelector::Principal(user().principal()),
+        code: CodeSelector::Measurement(runtime_code()),
+        requests: None,
         isolation: Isolation::Shared,
         not_before: now(),
         not_after: now().plus(Duration::from_secs(60)),
@@ -258,7 +250,7 @@ fn a_key_service_that_does_not_meet_the_trust_gives_no_session() {
     let cases = [
         // Other code than trusted.
         world.trust_text.replace(
-            &measurement(support::KEYS_CODE).to_string(),
+            &measurement(crate::support::KEYS_CODE).to_string(),
             &runtime_code().to_string(),
         ),
         // A default policy: no software TEE.
@@ -280,11 +272,11 @@ fn a_key_service_that_does_not_meet_the_trust_gives_no_session() {
     ];
     for text in cases {
         let trust = Trust::parse(&text).unwrap();
-        let refused = KeyService::connect(&trust, now(), &mut Randomness)
+        let refused = KeyService::connect(&world.home, &trust, now(), &mut Randomness)
             .err()
             .unwrap();
         assert_eq!(refused.kind(), Kind::Refused, "{refused}");
-        let found = verify(&trust, now(), &mut Randomness).unwrap();
+        let found = verify(&world.home, &trust, now(), &mut Randomness).unwrap();
         assert!(!found.passed());
         assert!(found.with(Outcome::NotChecked).next().is_some());
     }
@@ -293,7 +285,7 @@ fn a_key_service_that_does_not_meet_the_trust_gives_no_session() {
 #[test]
 fn verify_lists_what_passed_beside_what_failed_and_what_nobody_checked() {
     let world = World::with(Lie::None);
-    let found = verify(&world.trust(), now(), &mut Randomness).unwrap();
+    let found = verify(&world.home, &world.trust(), now(), &mut Randomness).unwrap();
     assert!(found.passed() && found.simulated);
     let outcome = |name: &str| {
         found
@@ -308,10 +300,16 @@ fn verify_lists_what_passed_beside_what_failed_and_what_nobody_checked() {
     assert_eq!(outcome("service identity"), Outcome::NotChecked);
 
     let other = world.trust_text.replace(
-        &measurement(support::KEYS_CODE).to_string(),
+        &measurement(crate::support::KEYS_CODE).to_string(),
         &measurement([9; 32]).to_string(),
     );
-    let found = verify(&Trust::parse(&other).unwrap(), now(), &mut Randomness).unwrap();
+    let found = verify(
+        &world.home,
+        &Trust::parse(&other).unwrap(),
+        now(),
+        &mut Randomness,
+    )
+    .unwrap();
     let failed: Vec<_> = found
         .with(Outcome::Failed)
         .map(|check| check.name)

@@ -1,0 +1,137 @@
+//! Why a key service's state is refused, and whose move it is.
+
+use bield_envelope::{Principal, Time};
+use bield_tlog::Origin;
+
+use super::{CheckpointError, KeyError, QuorumError};
+
+/// The service proved its code; its state is not one this home goes on with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotFresh {
+    /// Less of the log than this home has seen.
+    #[error(
+        "ROLLED BACK by {behind} records: its log has {shown}, this home has seen {seen}. Grants revoked \
+         since may hold there again. Do not use it; its operator must bring back the newest state",
+        behind = .seen.saturating_sub(*.shown)
+    )]
+    RolledBack {
+        /// Size that this home has seen.
+        seen: u64,
+        /// Size that was shown.
+        shown: u64,
+    },
+    /// Another history than the one this home has seen.
+    #[error(
+        "FORKED: its log of {shown} records does not begin with the {seen} this home has seen. Two \
+         histories exist; do not use it, and show its operator this line"
+    )]
+    Forked {
+        /// Size that this home has seen.
+        seen: u64,
+        /// Size that was shown.
+        shown: u64,
+    },
+    /// The log's key changed and its name did not.
+    #[error(
+        "its log {origin} is signed by another key than the one pinned: not the service this home knows"
+    )]
+    OtherKey {
+        /// The log.
+        origin: Origin,
+    },
+    /// Another service than the one that this home knows under the same trust file.
+    #[error(
+        "a NEW service: it is {found}, with a log of its own; under this trust file this home knows \
+         {known}, with {seen} records. A wiped service looks like this. If its operator says that the \
+         change is meant, go on with `bield doctor --accept-service {found}`"
+    )]
+    OtherService {
+        /// Whom this home knows.
+        known: Principal,
+        /// Who is there now.
+        found: Principal,
+        /// Size of the known one's log that this home has seen.
+        seen: u64,
+    },
+    /// Holders of shares recovered the service from less than this home has seen.
+    #[error(
+        "RECOVERED at {at} from {found} records, this home has seen {seen}: {gone} records are gone, and \
+         what was ordered in them does not hold. Given by {holders}. Order again what is missing after \
+         `bield doctor --accept-recovery`",
+        gone = .seen.saturating_sub(*.found), holders = listed(.holders)
+    )]
+    Recovered {
+        /// Size that this home has seen.
+        seen: u64,
+        /// Size that it was recovered from.
+        found: u64,
+        /// When, by the service's clock.
+        at: Time,
+        /// Whose shares did it.
+        holders: Vec<Principal>,
+    },
+    /// What is said of recoveries does not lead from the known log to the shown one.
+    #[error(
+        "the recoveries it tells of do not lead from the log this home knows to its own; do not use it"
+    )]
+    Recoveries,
+    /// Too few of the trust file's witnesses cosigned.
+    #[error(
+        "NOT WITNESSED as the trust file's [witnesses] demand: {error}; its operator must look"
+    )]
+    Unwitnessed {
+        /// What is missing.
+        #[source]
+        error: QuorumError,
+    },
+    /// It acknowledged a change and does not show it.
+    #[error(
+        "it acknowledged a change in record {said} and shows a log of {shown}: do not rely on that change; \
+         its operator must look"
+    )]
+    Unacknowledged {
+        /// Size that it acknowledged.
+        said: u64,
+        /// Size that it shows.
+        shown: u64,
+    },
+    /// What it says its log's key is cannot be one.
+    #[error("its log's key: {0}")]
+    Key(#[from] KeyError),
+    /// What it shows as a checkpoint is none, or not signed by the log.
+    #[error("its checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// Other programs of this user kept newer heads all the time.
+    #[error(
+        "other programs use this home at the same time and were faster {tries} times; try again"
+    )]
+    Overtaken {
+        /// How often.
+        tries: u32,
+    },
+}
+
+impl NotFresh {
+    /// A short word, stable across versions.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::RolledBack { .. } => "rolled-back",
+            Self::Forked { .. } => "forked",
+            Self::OtherKey { .. } => "other-log-key",
+            Self::OtherService { .. } => "other-service",
+            Self::Recovered { .. } => "recovered-from-less",
+            Self::Recoveries => "recoveries-unconnected",
+            Self::Unwitnessed { .. } => "not-witnessed",
+            Self::Unacknowledged { .. } => "not-acknowledged",
+            Self::Key(_) | Self::Checkpoint(_) => "malformed-head",
+            Self::Overtaken { .. } => "overtaken",
+        }
+    }
+}
+
+fn listed(holders: &[Principal]) -> String {
+    let names: Vec<_> = holders.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}
