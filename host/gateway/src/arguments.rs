@@ -5,6 +5,13 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::GatewayError;
+
+/// Most members of one key service: more decide slower and no safer.
+const MEMBERS_MAX: usize = 16;
+/// Most witnesses of one key service.
+const WITNESSES_MAX: usize = 16;
+
 /// Starts the key service and the runtimes, and serves sealed requests over HTTP.
 ///
 /// The gateway is not trusted: it carries sealed bytes and can only delay or refuse. What the enclave
@@ -21,11 +28,29 @@ pub struct Arguments {
     #[arg(long, default_value = "127.0.0.1:8790")]
     pub listen: SocketAddr,
     /// Address for attested sessions with the key service this gateway starts
-    #[arg(long, default_value = "127.0.0.1:8791", conflicts_with = "key_service")]
+    #[arg(long, default_value = "127.0.0.1:8791")]
     pub keys_listen: SocketAddr,
-    /// Use the key service at HOST:PORT instead of starting bield-keys
-    #[arg(long, value_name = "HOST:PORT")]
-    pub key_service: Option<String>,
+    /// Key service that the runtimes ask, after this gateway's own if it starts one; repeat for each instance
+    #[arg(long = "key-service", value_name = "HOST:PORT")]
+    pub key_services: Vec<String>,
+    /// Sessions with the key service at once, some of which are kept for own runtimes and for its members
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..=65_536))]
+    pub keys_sessions: u32,
+    /// Sessions at once from one address (IPv6: one /64) [default: a quarter of the public ones]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub keys_peer_sessions: Option<u32>,
+    /// Members of the key service, this one among them: repeat for each, in the order of their slots
+    #[arg(long = "member", value_name = "HOST:PORT", requires = "member_slot")]
+    pub members: Vec<String>,
+    /// Which of the members this gateway starts, counted from 0
+    #[arg(long, value_name = "N", requires = "members")]
+    pub member_slot: Option<u8>,
+    /// Address for sessions of the other members: what they call --member
+    #[arg(long, default_value = "127.0.0.1:8792")]
+    pub members_listen: SocketAddr,
+    /// Witness that the key service asks, in the order of its configuration; repeat for each
+    #[arg(long = "witness-address", value_name = "HOST:PORT")]
+    pub witness_addresses: Vec<String>,
     /// Key service program [default: bield-keys beside this program]
     #[arg(long, value_name = "FILE")]
     pub keys_program: Option<PathBuf>,
@@ -33,22 +58,27 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub runtime_program: Option<PathBuf>,
     /// Measured configuration of the key service (TOML)
-    #[arg(long, value_name = "FILE", required_unless_present = "key_service")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "key_services",
+        requires = "storage"
+    )]
     pub keys_config: Option<PathBuf>,
-    /// Measured configuration of the runtimes (TOML)
+    /// Measured configuration of the runtimes (TOML); needed unless --workers is 0
     #[arg(long, value_name = "FILE")]
-    pub runtime_config: PathBuf,
+    pub runtime_config: Option<PathBuf>,
     /// The TEE, handed to the programs as it is: `software:/path.sock` has no hardware protection
     #[arg(long, value_name = "SPEC")]
     pub tee: String,
-    /// Directory of sealed packages, one DIGEST.bield each
+    /// Directory of sealed packages, one DIGEST.bield each; needed unless --workers is 0
     #[arg(long, value_name = "DIR")]
-    pub packages: PathBuf,
-    /// Directory for the key service's sealed state
-    #[arg(long, value_name = "DIR", required_unless_present = "key_service")]
+    pub packages: Option<PathBuf>,
+    /// Directory of the key service's sealed log, for this gateway alone
+    #[arg(long, value_name = "DIR")]
     pub storage: Option<PathBuf>,
-    /// How many runtimes to keep running
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    /// How many runtimes to keep running; 0 to run the key service alone
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256))]
     pub workers: u16,
     /// Requests handed to one runtime at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -89,6 +119,40 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// What the command line's grammar cannot say of itself.
+    pub(crate) fn check(&self) -> Result<(), GatewayError> {
+        let refuse = |why: &str| Err(GatewayError::Arguments(why.to_owned()));
+        if self.workers > 0 && (self.runtime_config.is_none() || self.packages.is_none()) {
+            return refuse(
+                "runtimes need --runtime-config and --packages; give both, or --workers 0 for a key service alone",
+            );
+        }
+        if self.workers == 0 && self.keys_config.is_none() {
+            return refuse("--workers 0 runs the key service alone and needs --keys-config");
+        }
+        if self.keys_config.is_none()
+            && !(self.members.is_empty() && self.witness_addresses.is_empty())
+        {
+            return refuse(
+                "--member and --witness-address are for the key service this gateway starts; give --keys-config",
+            );
+        }
+        if self.members.len() > MEMBERS_MAX || self.witness_addresses.len() > WITNESSES_MAX {
+            return refuse("at most 16 members and 16 witnesses can be named");
+        }
+        match self.member_slot {
+            Some(slot) if usize::from(slot) >= self.members.len() => refuse(
+                "--member-slot counts the --member addresses from 0 and must be less than their number",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this gateway's key service is one of several members.
+    pub(crate) fn is_member(&self) -> bool {
+        self.member_slot.is_some()
+    }
+
     /// Longest request body in bytes.
     pub(crate) fn body_bytes_max(&self) -> usize {
         usize::from(self.body_mib) << 20

@@ -6,21 +6,44 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use bield_envelope::Digest;
-use bield_launcher::{Launch, State, Supervisor};
+use bield_launcher::{Launch, Supervisor};
 use tokio::net::TcpListener;
 
-use crate::keys_port;
+use crate::keys_port::{self, Sessions};
 use crate::refusal::Refusal;
 use crate::worker::Worker;
 use crate::{Arguments, GatewayError};
 
+/// How long a runtime that is told to end may take: it gives back what it holds of quotas.
+const RUNTIME_FINISH_WAIT: Duration = Duration::from_secs(5);
+/// How long the key service may take: it finishes what is queued and writes a snapshot.
+const KEYS_FINISH_WAIT: Duration = Duration::from_secs(30);
+
+/// Where the key service that this gateway starts is dialled.
+pub(crate) struct Ports {
+    /// Clients, and runtimes of other hosts.
+    pub(crate) public: TcpListener,
+    /// The other members, when there are some.
+    pub(crate) members: Option<TcpListener>,
+}
+
 /// Key service (if ours) and runtimes. Dropping it stops them.
 pub(crate) struct Fleet {
-    keys: Option<Arc<Supervisor>>,
+    keys: Option<Keys>,
     workers: Vec<Worker>,
+}
+
+/// The key service and the sessions with it.
+pub(crate) struct Keys {
+    pub(crate) supervisor: Arc<Supervisor>,
+    /// Sessions from elsewhere: none is begun once the gateway is told to stop.
+    pub(crate) outside: Sessions,
+    /// Sessions of own runtimes, which may have something to give back at the end.
+    pub(crate) own: Sessions,
 }
 
 impl Fleet {
@@ -28,24 +51,30 @@ impl Fleet {
     /// runtime may ask for it from its first moment.
     pub(crate) async fn start(
         arguments: &Arc<Arguments>,
-        keys_port: Option<TcpListener>,
+        ports: Option<Ports>,
     ) -> Result<Fleet, GatewayError> {
-        let (keys, key_service) = match keys_port {
-            None => (None, arguments.key_service.clone()),
-            Some(port) => {
+        let mut key_services = arguments.key_services.clone();
+        let keys = match ports {
+            None => None,
+            Some(ports) => {
                 let private = keys_port::private().await?;
-                let address = private.local_addr()?.to_string();
-                let keys = Arc::new(blocking(arguments, start_keys).await?);
-                for (port, places) in [
-                    (port, keys_port::PUBLIC_PLACES),
-                    (private, keys_port::PRIVATE_PLACES),
-                ] {
-                    keys_port::serve(port, Arc::clone(&keys), places, keys_port::SESSION_MAX);
+                key_services.insert(0, private.local_addr()?.to_string());
+                let supervisor = Arc::new(blocking(arguments, start_keys).await?);
+                let keys = Keys {
+                    outside: Sessions::new(&supervisor),
+                    own: Sessions::new(&supervisor),
+                    supervisor,
+                };
+                let limits = keys_port::Limits::of(arguments);
+                keys.outside.serve(ports.public, limits.public);
+                if let Some(members) = ports.members {
+                    keys.outside.serve(members, limits.members);
                 }
-                (Some(keys), Some(address))
+                keys.own.serve(private, limits.own);
+                Some(keys)
             }
         };
-        let start = |arguments: &Arguments| start_workers(arguments, key_service);
+        let start = |arguments: &Arguments| start_workers(arguments, key_services);
         let workers = blocking(arguments, start).await?;
         Ok(Fleet { keys, workers })
     }
@@ -88,26 +117,39 @@ impl Fleet {
         &self.workers
     }
 
-    pub(crate) fn keys(&self) -> Option<&Supervisor> {
-        self.keys.as_deref()
+    pub(crate) fn keys(&self) -> Option<&Keys> {
+        self.keys.as_ref()
     }
 
-    /// Whether a request can be served now.
-    pub(crate) fn is_ready(&self) -> bool {
-        let keys = self
-            .keys
-            .as_ref()
-            .is_none_or(|keys| keys.state() == State::Running);
-        keys && self.workers.iter().any(Worker::is_running)
+    /// Whether a runtime is up, or none is wanted.
+    pub(crate) fn runs_runtimes(&self) -> bool {
+        self.workers.is_empty() || self.workers.iter().any(Worker::is_running)
     }
 
-    /// Kills all programs for good. Blocks until they are gone.
-    pub(crate) fn stop(&self) {
-        self.workers
-            .iter()
-            .map(Worker::supervisor)
-            .chain(self.keys())
-            .for_each(Supervisor::stop);
+    /// Closes the ports of the key service; sessions that are open go on.
+    pub(crate) fn take_no_more_sessions(&self) {
+        if let Some(keys) = &self.keys {
+            keys.outside.take_no_more();
+        }
+    }
+
+    /// Waits until the last session from elsewhere ended, after [`Self::take_no_more_sessions`].
+    pub(crate) async fn sessions_end(&self) {
+        if let Some(keys) = &self.keys {
+            keys.outside.end().await;
+        }
+    }
+
+    /// Has all programs end for good, the key service last. Blocks until they are gone.
+    pub(crate) fn finish(&self) {
+        std::thread::scope(|scope| {
+            for worker in &self.workers {
+                scope.spawn(|| worker.supervisor().finish(RUNTIME_FINISH_WAIT));
+            }
+        });
+        if let Some(keys) = &self.keys {
+            keys.supervisor.finish(KEYS_FINISH_WAIT);
+        }
     }
 }
 
@@ -124,24 +166,32 @@ async fn blocking<T: Send + 'static>(
 fn start_keys(arguments: &Arguments) -> Result<Supervisor, GatewayError> {
     // Both are required on the command line when this gateway starts the key service.
     let configuration = arguments.keys_config.as_deref().map(read).transpose()?;
+    let common = common(arguments);
+    let slot = arguments.member_slot.map(|slot| slot.to_string());
+    let member = slot.map(|slot| ["--member".to_owned(), slot]);
     let launch = Launch {
         program: program(arguments.keys_program.as_deref(), "bield-keys")?,
+        arguments: [common.arguments, member.into_iter().flatten().collect()].concat(),
         configuration: configuration.unwrap_or_default(),
         storage: arguments.storage.clone(),
-        ..common(arguments)
+        members: arguments.members.clone(),
+        witnesses: arguments.witness_addresses.clone(),
+        ..common
     };
     Ok(Supervisor::start(launch)?)
 }
 
 fn start_workers(
     arguments: &Arguments,
-    key_service: Option<String>,
+    key_services: Vec<String>,
 ) -> Result<Vec<Worker>, GatewayError> {
+    // Required on the command line when there are runtimes to start.
+    let configuration = arguments.runtime_config.as_deref().map(read).transpose()?;
     let launch = Launch {
         program: program(arguments.runtime_program.as_deref(), "bield-runtime")?,
-        configuration: read(&arguments.runtime_config)?,
-        key_service,
-        packages: Some(arguments.packages.clone()),
+        configuration: configuration.unwrap_or_default(),
+        key_services,
+        packages: arguments.packages.clone(),
         ..common(arguments)
     };
     (0..arguments.workers)

@@ -1,5 +1,6 @@
 //! Paths and what they share.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -21,6 +22,8 @@ const UPLOADS_MAX: usize = 4;
 pub(crate) struct Face {
     pub(crate) arguments: Arc<Arguments>,
     pub(crate) fleet: Arc<Fleet>,
+    /// Directory of sealed packages.
+    pub(crate) packages: Arc<Path>,
     /// Memory for request bodies, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
     pub(crate) uploads: Arc<Semaphore>,
@@ -39,6 +42,8 @@ impl Face {
             .unwrap_or(usize::MAX)
             .saturating_mul(1024);
         Face {
+            // Empty where no path leads to it.
+            packages: arguments.packages.clone().unwrap_or_default().into(),
             bodies: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             upload_number: Arc::default(),
@@ -55,17 +60,25 @@ impl Face {
 }
 
 pub(crate) fn router(face: Face) -> Router {
-    Router::new()
-        .route("/v1/call", post(calls::call))
-        .route("/v1/packages/{digest}", put(packages::upload).get(packages::download))
+    let mut router = Router::new()
         .route("/v1/status", get(status::status))
+        .route("/metrics", get(status::metrics))
         .route("/healthz", get(status::alive))
-        .route("/readyz", get(status::ready))
+        .route("/readyz", get(status::ready));
+    // Where only the key service runs, there is nobody to call and nothing to keep packages for.
+    if face.arguments.workers > 0 {
+        router = router.route("/v1/call", post(calls::call));
+    }
+    if face.arguments.packages.is_some() {
+        let packages = put(packages::upload).get(packages::download);
+        router = router.route("/v1/packages/{digest}", packages);
+    }
+    router
         .fallback(async || {
             Refusal::new(
                 StatusCode::NOT_FOUND,
                 "no-such-path",
-                "nothing is here; the paths are /v1/call, /v1/packages/<digest>, /v1/status, /healthz and /readyz",
+                "nothing is here; the paths are /v1/status, /metrics, /healthz and /readyz, and where runtimes run /v1/call and /v1/packages/<digest>",
             )
         })
         .method_not_allowed_fallback(async || {

@@ -1,174 +1,264 @@
 //! The TCP ports through which attested sessions with the key service are opened.
 //!
 //! ```text
-//! clients, other hosts' runtimes ─▶ public port  (224 places) ┐
-//! this gateway's own runtimes ────▶ private port (32 places) ─┴▶ bield-keys (256 sessions by default)
+//! clients, other hosts' runtimes ─▶ public port  ┐
+//! the other members ──────────────▶ members port ├─▶ bield-keys      4096 sessions together by default
+//! this gateway's own runtimes ────▶ private port ┘
 //! ```
 //!
-//! Always true: whoever fills the public port leaves the private one its places; a session's place is free
-//! again once the key service ends it, whatever the peer does, and after [`SESSION_MAX`] in any case.
+//! Always true: whoever fills the public port leaves the other two their places, and one peer fills no
+//! more than its share of it; who says nothing within [`FIRST_BYTE_WAIT`] never reaches the key service;
+//! a session's place is free again once the key service ends it, whatever the peer does, and after
+//! [`PUBLIC_IDLE_MAX`] of silence or [`PUBLIC_SESSION_MAX`] in any case. Told to stop, a port takes no
+//! more and its sessions go on until they end or fall silent.
+//!
+//! On paper: a silent session costs two sockets and a task of about 1 KiB, no thread and no buffer.
 
-use std::net::{Ipv4Addr, Shutdown};
+mod carry;
+
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use bield_launcher::Supervisor;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use bield_launcher::{OFFERS_OPEN, SESSION_IDLE_MAX, Supervisor};
+use rustix::process::{Resource, Rlimit};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-/// Sessions at once through the public port; more are closed and may dial again.
-pub(crate) const PUBLIC_PLACES: usize = 224;
-/// Sessions at once of this gateway's own runtimes: with the public ones, what the key service serves by
-/// default.
-pub(crate) const PRIVATE_PLACES: usize = 32;
-/// Longest session: a lease takes a second, an owner's script of thousands of grants a minute.
-pub(crate) const SESSION_MAX: Duration = Duration::from_secs(600);
+use crate::Arguments;
+use crate::places::{NoPlace, Place, Places};
+
+/// Longest session through the public port: a lease takes a second, an owner's script of thousands of
+/// grants a minute.
+const PUBLIC_SESSION_MAX: Duration = Duration::from_secs(600);
+/// Longest silence, in both directions, of a session through the public port.
+const PUBLIC_IDLE_MAX: Duration = Duration::from_secs(120);
+/// How long a fresh connection may stay silent before it is closed.
+const FIRST_BYTE_WAIT: Duration = Duration::from_secs(10);
+/// How long a peer that has its answer may stay silent once the gateway is told to stop.
+const DRAINING_IDLE_MAX: Duration = Duration::from_secs(1);
 /// Pause when accepting fails: the process is out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+/// Most places kept for members: each of 16 may hold an old and a new session, and dial again.
+const MEMBER_PLACES: usize = 64;
+/// Open files beside those of sessions: programs, doors, HTTP connections, packages.
+const OTHER_FILES: u64 = 1024;
 
-/// A port that only this machine reaches and only this gateway's launchers are told of.
-pub(crate) async fn private() -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+/// What one port takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    /// Sessions at once.
+    pub(crate) places: usize,
+    /// Sessions at once of one peer.
+    pub(crate) per_peer: usize,
+    /// Longest session, if there is a limit.
+    pub(crate) session_max: Option<Duration>,
+    /// Longest silence.
+    pub(crate) idle_max: Duration,
 }
 
-/// Accepts sessions for as long as the gateway runs, `places` at once, each for at most `session_max`.
-pub(crate) fn serve(
-    listener: TcpListener,
+/// How the sessions are divided among the ports.
+pub(crate) struct Limits {
+    pub(crate) public: Limit,
+    pub(crate) members: Limit,
+    pub(crate) own: Limit,
+}
+
+impl Limits {
+    pub(crate) fn of(arguments: &Arguments) -> Limits {
+        let total = arguments.keys_sessions as usize;
+        // What all own runtimes can have under way at once; they can wait for each other.
+        let own = (usize::from(arguments.workers) * OFFERS_OPEN).clamp(1, total / 8);
+        let members = match arguments.is_member() {
+            true => MEMBER_PLACES.min(total / 8),
+            false => 0,
+        };
+        let public = total - own - members;
+        let share = arguments.keys_peer_sessions;
+        let kept = |places| Limit {
+            places,
+            per_peer: places,
+            session_max: None,
+            idle_max: SESSION_IDLE_MAX,
+        };
+        Limits {
+            public: Limit {
+                places: public,
+                per_peer: share.map_or(public / 4, |share| share as usize),
+                session_max: Some(PUBLIC_SESSION_MAX),
+                idle_max: PUBLIC_IDLE_MAX,
+            },
+            members: kept(members),
+            own: kept(own),
+        }
+    }
+}
+
+/// Sessions of one or more ports, counted and ended together.
+#[derive(Clone)]
+pub(crate) struct Sessions {
     keys: Arc<Supervisor>,
-    places: usize,
-    session_max: Duration,
-) {
-    tokio::spawn(async move {
-        let sessions = Arc::new(Semaphore::new(places));
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    open: watch::Sender<usize>,
+    draining: watch::Sender<bool>,
+    begun: AtomicU64,
+    refused_full: AtomicU64,
+    refused_share: AtomicU64,
+}
+
+/// Counts of sessions since start, and now.
+pub(crate) struct SessionCounts {
+    pub(crate) open: usize,
+    pub(crate) begun: u64,
+    pub(crate) refused_full: u64,
+    pub(crate) refused_share: u64,
+}
+
+impl Sessions {
+    pub(crate) fn new(keys: &Arc<Supervisor>) -> Sessions {
+        Sessions {
+            keys: Arc::clone(keys),
+            shared: Arc::new(Shared {
+                open: watch::Sender::new(0),
+                draining: watch::Sender::new(false),
+                begun: AtomicU64::new(0),
+                refused_full: AtomicU64::new(0),
+                refused_share: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Accepts sessions until told to take no more.
+    pub(crate) fn serve(&self, listener: TcpListener, limit: Limit) {
+        let sessions = self.clone();
+        let places = Places::new(limit.places, limit.per_peer);
+        let mut draining = self.shared.draining.subscribe();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = sessions.accept(&listener, limit, &places) => {}
+                _ = draining.wait_for(|draining| *draining) => {}
+            }
+        });
+    }
+
+    /// Closes the ports. Sessions that are open go on until they end or fall silent.
+    pub(crate) fn take_no_more(&self) {
+        self.shared.draining.send_replace(true);
+    }
+
+    /// Waits until no session is open.
+    pub(crate) async fn end(&self) {
+        let mut open = self.shared.open.subscribe();
+        // Fails only without a sender, and this value holds it.
+        let _ = open.wait_for(|open| *open == 0).await;
+    }
+
+    pub(crate) fn counts(&self) -> SessionCounts {
+        SessionCounts {
+            open: *self.shared.open.borrow(),
+            begun: self.shared.begun.load(Relaxed),
+            refused_full: self.shared.refused_full.load(Relaxed),
+            refused_share: self.shared.refused_share.load(Relaxed),
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, limit: Limit, places: &Arc<Places>) {
         loop {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "session not accepted");
                     tokio::time::sleep(EXHAUSTED_PAUSE).await;
                     continue;
                 }
             };
-            let Ok(place) = Arc::clone(&sessions).try_acquire_owned() else {
-                tracing::warn!(max = places, "session closed: all places are taken");
-                continue;
+            let place = match places.take(address.ip()) {
+                Ok(place) => place,
+                Err(why) => {
+                    self.refuse(why, limit);
+                    continue;
+                }
             };
-            let keys = Arc::clone(&keys);
+            let open = Open::count(&self.shared, place);
+            let (keys, draining) = (Arc::clone(&self.keys), self.shared.draining.subscribe());
             tokio::spawn(async move {
-                let _place = place;
-                if let Err(error) = carry(stream, keys, session_max).await {
-                    tracing::warn!(%error, "session ended early");
+                let _open = open;
+                if let Err(error) = carry::carry(stream, &keys, limit, draining).await {
+                    tracing::debug!(%error, "session ended early");
                 }
             });
         }
-    });
+    }
+
+    /// Counts a refusal; logs the first, second, fourth, eighth … so that a flood does not flood the log.
+    fn refuse(&self, why: NoPlace, limit: Limit) {
+        let (counter, max) = match why {
+            NoPlace::Full => (&self.shared.refused_full, limit.places),
+            NoPlace::Share => (&self.shared.refused_share, limit.per_peer),
+        };
+        let refused = counter.fetch_add(1, Relaxed) + 1;
+        if refused.is_power_of_two() {
+            tracing::warn!(?why, max, refused, "session closed: no place for it");
+        }
+    }
 }
 
-async fn carry(
-    stream: TcpStream,
-    keys: Arc<Supervisor>,
-    session_max: Duration,
-) -> std::io::Result<()> {
-    let stream = stream.into_std()?;
-    stream.set_nonblocking(false)?;
-    let cutter = stream.try_clone()?;
-    let mut carried = tokio::task::spawn_blocking(move || {
-        let enclave = keys.enclave();
-        let enclave =
-            enclave.ok_or_else(|| std::io::Error::other("the key service is being restarted"))?;
-        enclave.carry_session(stream).map_err(std::io::Error::other)
-    });
-    if let Ok(end) = tokio::time::timeout(session_max, &mut carried).await {
-        return end?;
+/// One session that is open, counted until it is dropped.
+struct Open {
+    shared: Arc<Shared>,
+    _place: Place,
+}
+
+impl Open {
+    fn count(shared: &Arc<Shared>, place: Place) -> Open {
+        shared.begun.fetch_add(1, Relaxed);
+        shared.open.send_modify(|open| *open += 1);
+        Open {
+            shared: Arc::clone(shared),
+            _place: place,
+        }
     }
-    // The carrier sees the end of the connection and returns; the place is held until it did.
-    let _ = cutter.shutdown(Shutdown::Both);
-    carried.await??;
-    Err(std::io::Error::other("it took longer than any session may"))
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.shared.open.send_modify(|open| *open -= 1);
+    }
+}
+
+/// A port that only this machine reaches and only this gateway's launchers are told of.
+pub(crate) async fn private() -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await
+}
+
+/// Raises the number of files this process and its programs may have open to what the sessions need, as
+/// far as the system allows.
+pub(crate) fn allow_files(arguments: &Arguments) {
+    // Two sockets a session.
+    let needed = u64::from(arguments.keys_sessions) * 2 + OTHER_FILES;
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= needed);
+    if arguments.keys_config.is_none() || enough(limit.current) {
+        return;
+    }
+    let raised = Rlimit {
+        current: limit
+            .maximum
+            .map_or(Some(needed), |most| Some(needed.min(most))),
+        maximum: limit.maximum,
+    };
+    let failed = rustix::process::setrlimit(Resource::Nofile, raised).is_err();
+    if failed || !enough(limit.maximum) {
+        tracing::warn!(
+            needed,
+            "fewer files may be open than --keys-sessions needs; raise the limit (ulimit -n)"
+        );
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use bield_launcher::Launch;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    const WAIT: Duration = Duration::from_secs(20);
-
-    fn echo() -> Arc<Supervisor> {
-        let test = std::env::current_exe().unwrap();
-        let target = test.parent().unwrap().parent().unwrap();
-        let launch = Launch {
-            program: target.join("examples/echo-runtime"),
-            ..Launch::default()
-        };
-        Arc::new(Supervisor::start(launch).unwrap())
-    }
-
-    async fn port(keys: &Arc<Supervisor>, places: usize, max: Duration) -> std::net::SocketAddr {
-        let listener = private().await.unwrap();
-        let address = listener.local_addr().unwrap();
-        serve(listener, Arc::clone(keys), places, max);
-        address
-    }
-
-    /// Opens a session and hears its own byte back; `None` when it was closed.
-    async fn session(address: std::net::SocketAddr) -> Option<TcpStream> {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(b"x").await.ok()?;
-        let heard = stream.read_u8();
-        let heard = tokio::time::timeout(WAIT, heard).await.unwrap();
-        heard.ok().map(|_| stream)
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_full_public_port_leaves_own_runtimes_their_places() {
-        let keys = echo();
-        let public = port(&keys, 2, SESSION_MAX).await;
-        let private = port(&keys, 1, SESSION_MAX).await;
-        let held = [session(public).await, session(public).await];
-        assert!(held.iter().all(Option::is_some));
-        assert!(session(public).await.is_none(), "all places are taken");
-        assert!(session(private).await.is_some());
-        drop(held);
-        let again = async {
-            while session(public).await.is_none() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(WAIT, again).await.unwrap();
-        keys.stop();
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_session_is_cut_when_its_time_is_over_and_frees_its_place() {
-        let keys = echo();
-        let address = port(&keys, 1, Duration::from_millis(200)).await;
-        let mut held = session(address).await.unwrap();
-        let end = tokio::time::timeout(WAIT, held.read(&mut [0])).await;
-        assert!(matches!(end.unwrap(), Ok(0) | Err(_)));
-        let again = async {
-            while session(address).await.is_none() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(WAIT, again).await.unwrap();
-        keys.stop();
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_session_whose_program_ends_frees_its_place_though_the_peer_stays() {
-        let keys = echo();
-        let address = port(&keys, 1, SESSION_MAX).await;
-        let _silent = session(address).await.unwrap();
-        keys.enclave().unwrap().kill();
-        let again = async {
-            while session(address).await.is_none() {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(WAIT, again).await.unwrap();
-        keys.stop();
-    }
-}
+mod tests;

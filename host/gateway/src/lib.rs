@@ -3,7 +3,7 @@
 //! ```text
 //!  POST /v1/call ─▶ sealed? ─▶ route by package ─▶ queue ─▶ Worker 0 … N (bield-runtime) ─▶ sealed answer
 //!  /v1/packages/<digest> ─▶ PACKAGES/<digest>.bield ──────────┘ served through the door
-//!  TCP keys port ─▶ attested session bytes ─▶ bield-keys
+//!  TCP keys ports ─▶ attested session bytes ─▶ bield-keys ─▶ its files, members, witnesses
 //! ```
 //!
 //! Goes in: sealed requests, sealed packages, session bytes. Comes out: the same, sealed for their sender.
@@ -24,7 +24,9 @@ mod calls;
 mod fleet;
 mod http;
 mod keys_port;
+mod metrics;
 mod packages;
+mod places;
 mod refusal;
 mod status;
 mod worker;
@@ -42,11 +44,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use arguments::Arguments;
+use fleet::{Fleet, Ports};
 
 /// Why the gateway ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GatewayError {
+    /// The arguments do not fit together.
+    #[error("{0}")]
+    Arguments(String),
     /// Somebody else listens there.
     #[error("port {} is in use ({flag} {address}); stop the program that holds it or choose another port with {flag}", address.port())]
     PortInUse {
@@ -86,7 +92,8 @@ impl GatewayError {
     #[must_use]
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            GatewayError::PortInUse { .. }
+            GatewayError::Arguments(_)
+            | GatewayError::PortInUse { .. }
             | GatewayError::Listen { .. }
             | GatewayError::File { .. } => 2,
             GatewayError::Launch(_) => 3,
@@ -95,33 +102,47 @@ impl GatewayError {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, then finishes what is in flight and stops the programs.
+/// Serves until SIGTERM or SIGINT, then finishes what is in flight and has the programs end.
 ///
-/// Once ready, prints `listening http://ADDRESS` and, when it starts a key service, `keys ADDRESS` to
-/// standard output.
+/// Once ready, prints to standard output, when it starts a key service, `keys ADDRESS` and for a member
+/// `members ADDRESS`, and last `listening http://ADDRESS`.
 ///
 /// # Errors
 /// See [`GatewayError`].
 pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
+    arguments.check()?;
     let arguments = Arc::new(arguments);
-    packages::prepare(&arguments.packages)?;
+    if let Some(packages) = &arguments.packages {
+        packages::prepare(packages)?;
+    }
+    keys_port::allow_files(&arguments);
     // Ports first: a second gateway ends here, before it starts anything.
     let http = listen("--listen", arguments.listen).await?;
-    let keys = match &arguments.key_service {
-        Some(_) => None,
-        None => Some(listen("--keys-listen", arguments.keys_listen).await?),
+    let ports = match &arguments.keys_config {
+        None => None,
+        Some(_) => Some(Ports {
+            public: listen("--keys-listen", arguments.keys_listen).await?,
+            members: match arguments.is_member() {
+                true => Some(listen("--members-listen", arguments.members_listen).await?),
+                false => None,
+            },
+        }),
     };
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
 
-    let keys_address = keys.as_ref().map(TcpListener::local_addr).transpose()?;
-    let fleet = Arc::new(fleet::Fleet::start(&arguments, keys).await?);
-    if let Some(address) = keys_address {
-        println!("keys {address}");
+    let mut lines = Vec::new();
+    if let Some(ports) = &ports {
+        lines.push(format!("keys {}", ports.public.local_addr()?));
+        if let Some(members) = &ports.members {
+            lines.push(format!("members {}", members.local_addr()?));
+        }
     }
-    println!("listening http://{}", http.local_addr()?);
+    lines.push(format!("listening http://{}", http.local_addr()?));
+    let fleet = Arc::new(Fleet::start(&arguments, ports).await?);
+    println!("{}", lines.join("\n"));
     tracing::info!(address = %http.local_addr()?, workers = arguments.workers, "gateway ready");
 
     let draining = Arc::new(AtomicBool::new(false));
@@ -134,6 +155,11 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
     let server = axum::serve(http, http::router(face)).with_graceful_shutdown(async move {
         let _ = heard.wait_for(|told| *told).await;
     });
+    let finished = async {
+        server.into_future().await?;
+        fleet.sessions_end().await;
+        io::Result::Ok(())
+    };
     let stdin_ends = stdin_ends(arguments.until_stdin_ends);
     let told_to_stop = async {
         tokio::select! {
@@ -143,15 +169,16 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
         }
         tracing::info!("draining: no new work, finishing what is in flight");
         draining.store(true, Ordering::SeqCst);
+        fleet.take_no_more_sessions();
         let _ = told.send(true);
         tokio::time::sleep(Duration::from_secs(arguments.drain_secs)).await;
         tracing::warn!("drain time is over; what is still in flight is cut");
     };
     tokio::select! {
-        end = server.into_future() => end?,
+        end = finished => end?,
         () = told_to_stop => {}
     }
-    tokio::task::spawn_blocking(move || fleet.stop())
+    tokio::task::spawn_blocking(move || fleet.finish())
         .await
         .map_err(io::Error::other)?;
     tracing::info!("stopped");

@@ -80,7 +80,7 @@ pub(crate) async fn upload(
         )
         .retry_after(Duration::from_secs(5))
     })?;
-    let directory = face.arguments.packages.clone();
+    let directory = face.packages.to_path_buf();
     let number = face.upload_number.fetch_add(1, Ordering::Relaxed);
     let unfinished = Unfinished {
         path: directory.join(format!("{UNFINISHED}{}-{number}", std::process::id())),
@@ -114,7 +114,7 @@ pub(crate) async fn download(
     FromPath(digest): FromPath<String>,
 ) -> Result<Response, Refusal> {
     let digest = parse(&digest)?;
-    let path = face.arguments.packages.join(format!("{digest}.bield"));
+    let path = face.packages.join(format!("{digest}.bield"));
     let file = match tokio::fs::File::open(&path).await {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -1,15 +1,18 @@
 //! What the host can tell of itself: no user, no key, no content.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use bield_launcher::{State as Life, Supervisor};
-use bield_protocol::status::Status;
+use bield_protocol::status::{Metric, STATES, Status};
 use serde_json::{Value, json};
 
+use crate::fleet::Fleet;
 use crate::http::Face;
+use crate::metrics::{Program, Text};
 use crate::refusal::{Refusal, json_response};
 
 /// How long a program may take to report; a busy one is shown without its report.
@@ -20,26 +23,47 @@ pub(crate) async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// `GET /readyz`: a call would be taken.
+/// `GET /readyz`: a call would be taken, and the key service that this gateway starts, if it does, leads
+/// or follows. Says which.
 pub(crate) async fn ready(State(face): State<Face>) -> Result<&'static str, Refusal> {
     if face.is_draining() {
         return Err(Refusal::unavailable("draining", "this gateway is stopping"));
     }
-    if !face.fleet.is_ready() {
-        return Err(Refusal::unavailable(
-            "restarting",
-            "an enclave program is being restarted",
-        ));
+    let restarting = || Refusal::unavailable("restarting", "an enclave program is being restarted");
+    if !face.fleet.runs_runtimes() {
+        return Err(restarting());
     }
-    Ok("ready\n")
+    let stopping = |_| Refusal::unavailable("draining", "this gateway is stopping");
+    let fleet = face.fleet;
+    let keys = tokio::task::spawn_blocking(move || fleet.keys().map(|keys| seen(&keys.supervisor)));
+    let Some(keys) = keys.await.map_err(stopping)? else {
+        return Ok("ready\n");
+    };
+    if !keys.running {
+        return Err(restarting());
+    }
+    let report = keys.report.ok_or_else(|| {
+        Refusal::unavailable(
+            "key-service-silent",
+            "the key service does not report; wait for it",
+        )
+    })?;
+    match word(&report) {
+        "" => Ok("ready\n"),
+        "serving" => Ok("ready, key service serving\n"),
+        "following" => Ok("ready, key service following\n"),
+        state => Err(Refusal::unavailable(
+            "key-service-not-ready",
+            format!("the key service is {state}; its log says what it waits for"),
+        )),
+    }
 }
 
 /// `GET /v1/status`: the programs with their states, start counts and own reports.
 pub(crate) async fn status(State(face): State<Face>) -> Response {
     let uptime = face.started.elapsed().as_secs();
     let draining = face.is_draining();
-    let fleet = face.fleet;
-    let report = tokio::task::spawn_blocking(move || {
+    let report = told(face.fleet, move |fleet| {
         let workers: Vec<Value> = fleet
             .workers()
             .iter()
@@ -50,29 +74,87 @@ pub(crate) async fn status(State(face): State<Face>) -> Response {
                 shown
             })
             .collect();
+        let key_service = fleet.keys().map(|keys| {
+            let mut shown = program(&keys.supervisor);
+            shown["sessions"] = (keys.outside.counts().open + keys.own.counts().open).into();
+            shown
+        });
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "uptime_seconds": uptime,
             "draining": draining,
-            "key_service": fleet.keys().map(program),
+            "key_service": key_service,
             "workers": workers,
         })
     });
     match report.await {
-        Ok(report) => json_response(StatusCode::OK, &report),
-        Err(_) => json_response(
+        Some(report) => json_response(StatusCode::OK, &report),
+        None => json_response(
             StatusCode::SERVICE_UNAVAILABLE,
             &json!({ "draining": true }),
         ),
     }
 }
 
-fn program(supervisor: &Supervisor) -> Value {
+/// `GET /metrics`: see [`Text`].
+pub(crate) async fn metrics(State(face): State<Face>) -> Response {
+    let text = told(face.fleet, |fleet| {
+        let mut text = Text::default();
+        if let Some(keys) = fleet.keys() {
+            text.keys(&seen(&keys.supervisor));
+            text.sessions("outside", &keys.outside.counts());
+            text.sessions("own", &keys.own.counts());
+        }
+        for (number, worker) in fleet.workers().iter().enumerate() {
+            text.runtime(number, &seen(worker.supervisor()));
+        }
+        text.finish()
+    });
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    match text.await {
+        Some(text) => (kind, text).into_response(),
+        None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// Asks the programs on a thread that may wait; `None` when the gateway ends.
+async fn told<T: Send + 'static>(
+    fleet: Arc<Fleet>,
+    ask: impl FnOnce(&Fleet) -> T + Send + 'static,
+) -> Option<T> {
+    tokio::task::spawn_blocking(move || ask(&fleet)).await.ok()
+}
+
+/// A program and its report. Blocks up to [`REPORT_WAIT`].
+fn seen(supervisor: &Supervisor) -> Program {
     let enclave = supervisor.enclave();
     let report = enclave
         .as_ref()
         .and_then(|enclave| enclave.status(REPORT_WAIT).ok());
-    let report = report.and_then(|bytes| Status::decode(&bytes).ok());
+    Program {
+        running: supervisor.state() == Life::Running,
+        starts: supervisor.starts(),
+        report: report.and_then(|bytes| Status::decode(&bytes).ok()),
+    }
+}
+
+/// The program's state, if it is one of the words that there are.
+fn word(report: &Status) -> &'static str {
+    let known = STATES.iter().find(|state| **state == report.state);
+    known.copied().unwrap_or_default()
+}
+
+fn program(supervisor: &Supervisor) -> Value {
+    let Program {
+        starts, mut report, ..
+    } = seen(supervisor);
+    if let Some(report) = &mut report {
+        report.state = word(report).to_owned();
+        report.metrics.retain(Metric::is_well_named);
+    }
     json!({
         "program": supervisor.name(),
         "state": match supervisor.state() {
@@ -80,8 +162,8 @@ fn program(supervisor: &Supervisor) -> Value {
             Life::Stopped => "stopped",
             _ => "restarting",
         },
-        "starts": supervisor.starts(),
-        "pid": enclave.map(|enclave| enclave.pid()),
+        "starts": starts,
+        "pid": supervisor.enclave().map(|enclave| enclave.pid()),
         "report": report,
     })
 }

@@ -1,5 +1,7 @@
 //! A stand-in for an enclave program, for tests of the host side: it speaks the door's protocol by hand
-//! and answers each call with the call's own bytes. Words at the start of a call make it do other things.
+//! and answers each call with the call's own bytes. Words at the start of a call make it do other things:
+//! `key:`, `member:` and `witness:` send the rest (its first byte is a digit, the number) to a peer;
+//! `storage:` asks for the operations that follow, in the storage visit's own bytes, through one visit.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -12,15 +14,24 @@ use std::time::Duration;
 
 use bield_protocol::call::Reply;
 use bield_protocol::feedback::{Feedback, StartKind};
-use bield_protocol::status::Status;
-use bield_protocol::visit::{Visit, storage};
+use bield_protocol::status::{Metric, Status};
+use bield_protocol::visit::Visit;
+use bield_protocol::visit::storage::{Answer, Operation};
 
 type Offers = HashMap<u8, (Sender<UnixStream>, Arc<Mutex<Receiver<UnixStream>>>)>;
 
 fn main() -> io::Result<()> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut delay = Duration::ZERO;
-    let offers: Offers = [Visit::KeyService, Visit::Package, Visit::Storage]
+    let mut last_words = false;
+    let kinds = [
+        Visit::KeyService,
+        Visit::Package,
+        Visit::Storage,
+        Visit::Member,
+        Visit::Witness,
+    ];
+    let offers: Offers = kinds
         .map(|visit| (visit.byte(), channel()))
         .map(|(byte, (sender, receiver))| (byte, (sender, Arc::new(Mutex::new(receiver)))))
         .into();
@@ -29,11 +40,11 @@ fn main() -> io::Result<()> {
         let mut kind = [0];
         visit.read_exact(&mut kind)?;
         match Visit::from_byte(kind[0]) {
-            Some(Visit::Configure) => delay = configure(visit, &offers)?,
-            Some(Visit::Watch) => drop(std::thread::spawn(move || {
-                let _ = visit.read(&mut [0]);
-                std::process::exit(0);
-            })),
+            Some(Visit::Configure) => (delay, last_words) = configure(visit, &offers)?,
+            Some(Visit::Watch) => {
+                let storage = Arc::clone(&offers[&Visit::Storage.byte()].1);
+                std::thread::spawn(move || end(visit, last_words, &storage));
+            }
             Some(Visit::Call) => {
                 let offers = offers
                     .iter()
@@ -52,8 +63,20 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// `delay=MS` slows calls down; `load` reads the blob before it says ok; `refuse:WHY` refuses; `silent` ends without a word.
-fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<Duration> {
+/// Waits for the launcher to let go, then stores last words if it was configured to, and ends.
+fn end(mut watch: UnixStream, last_words: bool, storage: &Mutex<Receiver<UnixStream>>) {
+    let _ = watch.read(&mut [0]);
+    if last_words {
+        let mut replace = b"\x05\x0alast-words\0\0\0\x03".to_vec();
+        replace.extend(b"bye");
+        let _ = take(storage).and_then(|visit| operate(visit, &replace));
+    }
+    std::process::exit(0);
+}
+
+/// `delay=MS` slows calls down; `load` lists its files before it says ok; `last-words` stores something
+/// before it ends; `refuse:WHY` refuses; `silent` ends without a word.
+fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bool)> {
     let mut text = String::new();
     visit.read_to_string(&mut text)?;
     if text.starts_with("silent") {
@@ -65,13 +88,9 @@ fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<Duration> {
     }
     println!("configured with {} bytes", text.len());
     if text.lines().any(|line| line == "load") {
-        let blobs = Arc::clone(&offers[&Visit::Storage.byte()].1);
+        let storage = Arc::clone(&offers[&Visit::Storage.byte()].1);
         std::thread::spawn(move || {
-            let blobs = blobs.lock().unwrap_or_else(PoisonError::into_inner);
-            let offer = blobs
-                .recv_timeout(Duration::from_secs(20))
-                .map_err(io::Error::other)?;
-            converse(offer, &[&[storage::LOAD]], false)?;
+            operate(take(&storage)?, b"\x02")?;
             visit.write_all(b"ok\n")
         });
     } else {
@@ -80,7 +99,8 @@ fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<Duration> {
     let delay = text
         .lines()
         .find_map(|line| line.strip_prefix("delay=")?.parse().ok());
-    Ok(Duration::from_millis(delay.unwrap_or(0)))
+    let last_words = text.lines().any(|line| line == "last-words");
+    Ok((Duration::from_millis(delay.unwrap_or(0)), last_words))
 }
 
 fn call(
@@ -98,32 +118,56 @@ fn call(
         .position(|byte| *byte == b':')
         .map_or(0, |at| at + 1);
     let (word, rest) = request.split_at(split);
-    let take = |kind: Visit| -> io::Result<UnixStream> {
-        let offers = offers[&kind.byte()]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        offers
-            .recv_timeout(Duration::from_secs(20))
-            .map_err(io::Error::other)
+    let offered = |kind: Visit| take(&offers[&kind.byte()]);
+    let to_peer = |kind: Visit| {
+        let (number, words) = rest.split_first().unwrap_or((&b'0', &[]));
+        converse(offered(kind)?, &[&[number.wrapping_sub(b'0')], words], true)
     };
     let answer = match word {
         b"die:" => std::process::exit(9),
         b"hang:" => loop {
             std::thread::park();
         },
-        b"key:" => take(Visit::KeyService).and_then(|offer| converse(offer, &[rest], true)),
-        b"package:" => take(Visit::Package).and_then(|offer| converse(offer, &[rest], false)),
-        b"load:" => {
-            take(Visit::Storage).and_then(|offer| converse(offer, &[&[storage::LOAD]], false))
-        }
-        b"store:" => take(Visit::Storage).and_then(|offer| {
-            let length = (rest.len() as u64).to_be_bytes();
-            converse(offer, &[&[storage::STORE], &length, rest], false)
-        }),
+        b"key:" => to_peer(Visit::KeyService),
+        b"member:" => to_peer(Visit::Member),
+        b"witness:" => to_peer(Visit::Witness),
+        b"package:" => offered(Visit::Package).and_then(|offer| converse(offer, &[rest], false)),
+        b"storage:" => offered(Visit::Storage).and_then(|offer| operate(offer, rest)),
         _ => Ok(request),
     };
     let answer = answer.unwrap_or_else(|error| format!("failed: {error}").into_bytes());
     let _ = visit.write_all(&Reply::Sealed(feedback(), answer).encode());
+}
+
+/// Takes an offered visit.
+fn take(offers: &Mutex<Receiver<UnixStream>>) -> io::Result<UnixStream> {
+    let offers = offers.lock().unwrap_or_else(PoisonError::into_inner);
+    offers
+        .recv_timeout(Duration::from_secs(20))
+        .map_err(io::Error::other)
+}
+
+/// Asks one operation after another, each after the answer to the one before; all answers together.
+/// What is no operation is sent as it is, and what comes then is the rest.
+fn operate(mut visit: UnixStream, mut operations: &[u8]) -> io::Result<Vec<u8>> {
+    let mut answers = Vec::new();
+    while !operations.is_empty() {
+        let rest = operations;
+        match Operation::read_from(&mut operations) {
+            Ok(Some(operation)) => {
+                operation.write_to(&mut visit)?;
+                let answer = Answer::read_from(&operation, &mut visit)?;
+                Answer::write(answer.status, &answer.bytes, &mut answers)?;
+            }
+            Ok(None) => {}
+            Err(_) => {
+                visit.write_all(rest)?;
+                visit.read_to_end(&mut answers)?;
+                return Ok(answers);
+            }
+        }
+    }
+    Ok(answers)
 }
 
 fn converse(mut offer: UnixStream, parts: &[&[u8]], half_close: bool) -> io::Result<Vec<u8>> {
@@ -148,7 +192,8 @@ fn status() -> Vec<u8> {
     let status = Status {
         program: "echo-enclave".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        measurement: "none".to_owned(),
+        // Nothing is measured here; a test sees what it was started with.
+        measurement: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         simulated: true,
         hardening: vec![],
         missing: vec!["everything".to_owned()],
@@ -156,6 +201,17 @@ fn status() -> Vec<u8> {
         served: 0,
         refused: 0,
         resident: 0,
+        state: "following".to_owned(),
+        metrics: vec![
+            Metric {
+                name: "leases_total".to_owned(),
+                value: 7,
+            },
+            Metric {
+                name: "evil\nbield_keys_x{model=\"m\"}".to_owned(),
+                value: 1,
+            },
+        ],
     };
     status.encode()
 }

@@ -13,7 +13,7 @@ use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::LaunchError;
-use crate::record::{Pipe, Recorder};
+use crate::record::{Pipe, Recorder, Session};
 
 /// The door's address. The directory goes away with this value.
 pub(crate) struct DoorAddress {
@@ -78,6 +78,21 @@ impl DoorAddress {
         sockopt::set_socket_timeout(&socket, Timeout::Send, Some(wait))?;
         rustix::net::connect(&socket, &self.socket)?;
         self.recorder.pipe(UnixStream::from(socket), visit)
+    }
+
+    /// Opens a session visit without ever blocking; `WouldBlock` when the accept queue is full.
+    pub(crate) fn session(&self) -> io::Result<Session> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        rustix::net::connect(&socket, &self.socket)?;
+        let pipe = self
+            .recorder
+            .pipe(UnixStream::from(socket), Visit::Session)?;
+        Ok(pipe.into())
     }
 }
 

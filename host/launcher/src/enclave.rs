@@ -1,8 +1,9 @@
 //! One started enclave program.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,13 +13,13 @@ use bield_protocol::visit::Visit;
 
 use crate::address::DoorAddress;
 use crate::process::Process;
-use crate::pump::Answers;
-use crate::record::{Pipe, Recorder};
-use crate::{Launch, LaunchError, VisitError, offers, output, pump};
+use crate::record::{Pipe, Recorder, Session};
+use crate::storage::Directory;
+use crate::{Launch, LaunchError, VisitError, offers, output};
 
-/// How long a program may take from start to configured: it reads its configuration and asks its TEE for a
-/// quote, which takes a second or two on real hardware.
-pub const CONFIGURATION_WAIT: Duration = Duration::from_secs(30);
+/// How long a program may take from start to configured: it reads its configuration, asks its TEE for a
+/// quote, which takes a second or two on real hardware, and a key service reads and verifies its log.
+pub const CONFIGURATION_WAIT: Duration = Duration::from_secs(120);
 /// Longest answer in bytes: the largest sealed answer with its feedback.
 pub const ANSWER_BYTES_MAX: usize = 80 << 20;
 /// Longest answer to a configuration in bytes: one sentence.
@@ -30,7 +31,7 @@ const KILL_WAIT: Duration = Duration::from_secs(5);
 pub struct Enclave {
     name: String,
     started: Started,
-    _watch: Pipe,
+    watch: Pipe,
 }
 
 impl Enclave {
@@ -40,12 +41,13 @@ impl Enclave {
     /// See [`LaunchError`]; a program that was started is killed again.
     pub fn start(launch: &Launch) -> Result<Enclave, LaunchError> {
         let name = launch.name();
-        for path in launch.packages.iter().chain(&launch.storage) {
+        if let Some(path) = &launch.packages {
             std::fs::create_dir_all(path).map_err(|error| LaunchError::Directory {
                 path: path.clone(),
                 error,
             })?;
         }
+        let storage = launch.storage.as_deref().map(open_storage).transpose()?;
         let recorder = Recorder::new(launch.record.clone(), &name).map_err(|error| {
             LaunchError::Directory {
                 path: launch.record.clone().unwrap_or_default(),
@@ -95,7 +97,7 @@ impl Enclave {
         let watch = door
             .visit(Visit::Watch, CONFIGURATION_WAIT)
             .map_err(|error| named(error.into()))?;
-        offers::open(launch, door, process).map_err(out_of)?;
+        offers::open(launch, storage, door, process).map_err(out_of)?;
         configure(&mut visit, &launch.configuration).map_err(named)?;
         tracing::info!(
             program = name,
@@ -105,7 +107,7 @@ impl Enclave {
         Ok(Enclave {
             name,
             started,
-            _watch: watch,
+            watch,
         })
     }
 
@@ -137,18 +139,28 @@ impl Enclave {
         )
     }
 
-    /// Carries an attested session between a connection and the program. Blocks until it ends;
-    /// the program's end is the session's end, and shutting the connection down ends it from outside.
+    /// Opens an attested session with the program, without blocking: the caller carries its bytes.
     ///
     /// # Errors
-    /// [`VisitError::Lost`] when the program takes no visits.
-    pub fn carry_session(&self, network: TcpStream) -> Result<(), VisitError> {
-        let door = self
-            .started
-            .door
-            .visit(Visit::Session, KILL_WAIT)
-            .map_err(VisitError::Lost)?;
-        pump::carry(door, network, Answers::Door).map_err(VisitError::Lost)
+    /// `WouldBlock` when the program has not taken the visits before this one (try again in a moment),
+    /// else the program is gone.
+    pub fn session(&self) -> io::Result<Session> {
+        self.started.door.session()
+    }
+
+    /// Asks the program to finish what it has begun and to end; kills it after `wait`. Meanwhile its
+    /// storage and its peers still answer it.
+    pub fn finish(&self, wait: Duration) {
+        // Closed already means that it knows.
+        let _ = self.watch.shutdown(Shutdown::Both);
+        if self.wait(Some(wait)).is_none() {
+            tracing::warn!(
+                program = self.name,
+                pid = self.pid(),
+                "did not end by itself; killed"
+            );
+            self.kill();
+        }
     }
 
     /// The program's file name.
@@ -179,6 +191,16 @@ impl Enclave {
     pub fn wait(&self, wait: Option<Duration>) -> Option<ExitStatus> {
         self.started.process.wait(wait)
     }
+}
+
+fn open_storage(path: &Path) -> Result<Directory, LaunchError> {
+    Directory::open(path).map_err(|error| match error.kind() {
+        ErrorKind::ResourceBusy => LaunchError::StorageInUse { path: path.into() },
+        _ => LaunchError::Directory {
+            path: path.into(),
+            error,
+        },
+    })
 }
 
 /// Sends the configuration and waits for "ok".

@@ -4,9 +4,9 @@
 //!  gateway ── call, session, status ──▶ Enclave ──connect──▶ listener = program's standard input
 //!                                          │
 //!        Supervisor restarts it ◀── exit ──┤   kept open, used when the program wants:
-//!                                          ├── KeyService ──dial──▶ key service (TCP)
+//!                                          ├── KeyService, Member, Witness ─dial─▶ TCP
 //!                                          ├── Package ────read──▶ DIR/<digest>.bield
-//!                                          └── Storage ────write─▶ DIR/state.sealed
+//!                                          └── Storage ────read, write─▶ files of DIR
 //! ```
 //!
 //! Goes in: a program, its measured configuration, and where the things it may ask for are. Comes out:
@@ -14,8 +14,9 @@
 //!
 //! Always true: the program's only socket lies in a directory of mode 0700; it gets no environment and no
 //! argument beyond those named; whatever it asks for is bounded ([`OFFERS_OPEN`] at once of a kind), a
-//! package is found by its hexadecimal digest and nothing else; a stored blob is durable before the program
-//! hears so; every wait has a limit; when this process dies, the watch visit closes and the program ends.
+//! package is found by its hexadecimal digest and nothing else; what was stored is durable before the program
+//! hears so, and one process owns a storage directory; no address is dialled that the operator did not name;
+//! every wait has a limit; when this process dies, the watch visit closes and the program ends.
 //!
 //! Not here: what the bytes mean. This crate is on the untrusted side and cannot read them; a launcher that
 //! lies can only delay or refuse. With a recording directory it writes down all it carries, which is what
@@ -41,8 +42,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use enclave::{ANSWER_BYTES_MAX, CONFIGURATION_WAIT, Enclave};
-pub use offers::OFFERS_OPEN;
+pub use offers::{OFFERS_OPEN, PEERS_OPEN};
 pub use pump::SESSION_IDLE_MAX;
+pub use record::{Session, Tape};
 pub use supervisor::{State, Supervisor};
 
 /// What to start and what to offer it.
@@ -54,11 +56,15 @@ pub struct Launch {
     pub arguments: Vec<String>,
     /// The measured configuration, handed over byte for byte.
     pub configuration: Vec<u8>,
-    /// `host:port` of the key service, when the program may reach it.
-    pub key_service: Option<String>,
+    /// `host:port` of each instance of the key service, when the program may reach it.
+    pub key_services: Vec<String>,
+    /// `host:port` of the members of this key service by slot; an empty one cannot be reached.
+    pub members: Vec<String>,
+    /// `host:port` of the witnesses the program may ask.
+    pub witnesses: Vec<String>,
     /// Directory of `<digest>.bield` files, when the program may read packages.
     pub packages: Option<PathBuf>,
-    /// Directory for the program's one durable blob, when it may keep one.
+    /// Directory for the program's durable files, when it may keep some.
     pub storage: Option<PathBuf>,
     /// Where the private directory of the door is made; the system's temporary directory when absent.
     pub run_directory: Option<PathBuf>,
@@ -89,6 +95,12 @@ pub enum LaunchError {
         path: PathBuf,
         /// What the system said.
         error: io::Error,
+    },
+    /// Another process owns the storage directory.
+    #[error("storage {} is in use by another process: two key services on one state would destroy each other's; stop the other one, or name another directory (--storage)", path.display())]
+    StorageInUse {
+        /// The directory.
+        path: PathBuf,
     },
     /// The door's path does not fit a socket address.
     #[error("the path {} is too long for a Unix socket; use a run directory with a shorter path (TMPDIR)", path.display())]

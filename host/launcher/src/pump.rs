@@ -1,6 +1,6 @@
-//! Carries a session between TCP and the door, both ways.
+//! Carries the bytes of a visit that the program began to an address and back.
 //!
-//! Always true: the asking side's half-close is passed on; the answering side's end ends everything.
+//! Always true: the program's half-close is passed on; the other side's end ends everything.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,19 +13,11 @@ pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
 /// Bytes moved at once: a session record is at most 16 KiB (RFC 8446 §5.1), four fit.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Which side answers. Its end is the session's end; the other side may half-close and wait for the answer.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answers {
-    /// The program does: somebody dialled the key service.
-    Door,
-    /// The network does: a runtime asks a key service.
-    Network,
-}
-
-/// Carries bytes until the answering side is done, or one side fails or idles for [`SESSION_IDLE_MAX`].
+/// Carries bytes until the network side is done, or one side fails or idles for [`SESSION_IDLE_MAX`]. The
+/// program may half-close and wait for the answer.
 ///
-/// Returns with both sides shut, so a silent peer cannot hold the place of a session that is over.
-pub(crate) fn carry(door: Pipe, network: TcpStream, answers: Answers) -> io::Result<()> {
+/// Returns with both sides shut, so a silent program cannot hold the place of a session that is over.
+pub(crate) fn carry(door: Pipe, network: TcpStream) -> io::Result<()> {
     door.limit_waits(Some(SESSION_IDLE_MAX))?;
     network.set_read_timeout(Some(SESSION_IDLE_MAX))?;
     network.set_write_timeout(Some(SESSION_IDLE_MAX))?;
@@ -36,15 +28,11 @@ pub(crate) fn carry(door: Pipe, network: TcpStream, answers: Answers) -> io::Res
     let inbound = std::thread::Builder::new()
         .name("session".to_owned())
         .spawn(move || {
-            let end = copy(&mut from_network, &mut inward);
-            if end.is_ok() && answers == Answers::Door {
-                let _ = inward.shutdown(Shutdown::Write);
-            } else {
-                cut(&inward, &from_network);
-            }
+            // However it ends, the session is over.
+            let _ = copy(&mut from_network, &mut inward);
+            cut(&inward, &from_network);
         })?;
-    let end = copy(&mut from_door, &mut outward);
-    if end.is_ok() && answers == Answers::Network {
+    if copy(&mut from_door, &mut outward).is_ok() {
         let _ = outward.shutdown(Shutdown::Write);
     } else {
         cut(&from_door, &outward);
@@ -86,10 +74,10 @@ mod tests {
     const WAIT: Duration = Duration::from_secs(20);
 
     /// Starts carrying; returns the program's end, the network's end, and word of the carrier's return.
-    fn carried(answers: Answers) -> (UnixStream, TcpStream, Receiver<()>) {
+    fn carried() -> (UnixStream, TcpStream, Receiver<()>) {
         let (door, mut program) = UnixStream::pair().unwrap();
         let recorder = Recorder::new(None, "program").unwrap();
-        let door = recorder.pipe(door, Visit::Session).unwrap();
+        let door = recorder.pipe(door, Visit::KeyService).unwrap();
         program.read_exact(&mut [0]).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -100,7 +88,7 @@ mod tests {
         program.set_read_timeout(Some(WAIT)).unwrap();
         let (ended, end) = channel();
         std::thread::spawn(move || {
-            carry(door, network, answers).unwrap();
+            carry(door, network).unwrap();
             ended.send(()).unwrap();
         });
         (program, peer, end)
@@ -113,17 +101,8 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_the_program_ends_does_not_wait_for_a_silent_peer() {
-        let (mut program, mut peer, end) = carried(Answers::Door);
-        program.write_all(b"last words").unwrap();
-        drop(program);
-        end.recv_timeout(WAIT).unwrap();
-        assert_eq!(rest(&mut peer), b"last words");
-    }
-
-    #[test]
     fn a_session_that_the_key_service_ends_does_not_wait_for_a_silent_program() {
-        let (mut program, mut peer, end) = carried(Answers::Network);
+        let (mut program, mut peer, end) = carried();
         peer.write_all(b"last words").unwrap();
         drop(peer);
         end.recv_timeout(WAIT).unwrap();
@@ -131,21 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_may_half_close_and_still_hears_the_answer() {
-        let (mut program, mut peer, end) = carried(Answers::Door);
-        peer.shutdown(Shutdown::Write).unwrap();
-        assert_eq!(rest(&mut program), b"");
-        program.write_all(b"answer").unwrap();
-        drop(program);
-        assert_eq!(rest(&mut peer), b"answer");
-        end.recv_timeout(WAIT).unwrap();
-
-        let (mut program, mut peer, end) = carried(Answers::Network);
+    fn the_program_may_half_close_and_still_hears_the_answer() {
+        let (program, mut peer, end) = carried();
         program.shutdown(Shutdown::Write).unwrap();
         assert_eq!(rest(&mut peer), b"");
         peer.write_all(b"answer").unwrap();
         drop(peer);
-        assert_eq!(rest(&mut program), b"answer");
+        assert_eq!(rest(&mut &program), b"answer");
         end.recv_timeout(WAIT).unwrap();
     }
 }

@@ -43,27 +43,71 @@ impl Recorder {
                     let name = format!("{}-{number}-{visit:?}.{direction}", prefix.display());
                     File::options().create(true).append(true).open(name)
                 };
-                Some(Arc::new(Tape {
+                Some(Arc::new(Files {
                     to_program: open("in")?,
                     from_program: open("out")?,
                 }))
             }
         };
+        let tape = Tape { files: tape };
         let mut pipe = Pipe { socket, tape };
         pipe.write_all(&[visit.byte()])?;
         Ok(pipe)
     }
 }
 
-struct Tape {
+struct Files {
     to_program: File,
     from_program: File,
+}
+
+/// Where a visit's bytes are written down, if they are.
+#[derive(Clone)]
+pub struct Tape {
+    files: Option<Arc<Files>>,
+}
+
+impl Tape {
+    /// Notes bytes sent to the program.
+    ///
+    /// # Errors
+    /// The recording cannot be written.
+    pub fn to_program(&self, bytes: &[u8]) -> io::Result<()> {
+        let files = self.files.as_deref();
+        files.map_or(Ok(()), |files| (&files.to_program).write_all(bytes))
+    }
+
+    /// Notes bytes that came from the program.
+    ///
+    /// # Errors
+    /// The recording cannot be written.
+    pub fn from_program(&self, bytes: &[u8]) -> io::Result<()> {
+        let files = self.files.as_deref();
+        files.map_or(Ok(()), |files| (&files.from_program).write_all(bytes))
+    }
+}
+
+/// A session visit that is open: the host carries its bytes as it likes and notes them on the tape.
+pub struct Session {
+    /// The program's end is behind it. Non-blocking.
+    pub socket: UnixStream,
+    /// Where the bytes are to be noted.
+    pub tape: Tape,
+}
+
+impl From<Pipe> for Session {
+    fn from(pipe: Pipe) -> Session {
+        Session {
+            socket: pipe.socket,
+            tape: pipe.tape,
+        }
+    }
 }
 
 /// One visit, host side.
 pub(crate) struct Pipe {
     socket: UnixStream,
-    tape: Option<Arc<Tape>>,
+    tape: Tape,
 }
 
 impl Pipe {
@@ -88,7 +132,7 @@ impl Pipe {
 
     /// Sends the rest of a file, without copying it through this process unless it is recorded.
     pub(crate) fn send_file(&mut self, file: &mut File) -> io::Result<()> {
-        match &self.tape {
+        match &self.tape.files {
             None => io::copy(file, &mut &self.socket)?,
             Some(_) => io::copy(&mut io::BufReader::with_capacity(1 << 20, file), self)?,
         };
@@ -99,9 +143,7 @@ impl Pipe {
 impl Read for Pipe {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.socket.read(buffer)?;
-        if let Some(tape) = &self.tape {
-            (&tape.from_program).write_all(&buffer[..count])?;
-        }
+        self.tape.from_program(&buffer[..count])?;
         Ok(count)
     }
 }
@@ -109,9 +151,7 @@ impl Read for Pipe {
 impl Write for Pipe {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.socket.write(bytes)?;
-        if let Some(tape) = &self.tape {
-            (&tape.to_program).write_all(&bytes[..count])?;
-        }
+        self.tape.to_program(&bytes[..count])?;
         Ok(count)
     }
 

@@ -1,90 +1,94 @@
-//! Keeps one sealed blob of a program durable.
+//! Serves storage visits: a program's files in a directory of its own.
 //!
 //! ```text
-//! store: state.sealed.new ─write─▶ fsync ─rename─▶ state.sealed ─fsync directory─▶ "stored"
+//! program ─ operation ─▶ serve ─▶ Directory ─▶ file, synced ─▶ answer ─▶ program ─ next operation …
 //! ```
 //!
-//! Always true: `state.sealed` is a blob that was stored whole, whatever moment the machine stops; the
-//! program hears "stored" only after it survives that. Whether it is the newest one, the program must check
-//! itself: a host can bring back an old blob.
+//! Always true: the program hears OK only after the change survives a crash; one visit serves one
+//! operation at a time, in order; what is malformed ends the visit; what the disk refuses does not.
+//! Whether the files are the newest ones, the program must check itself: a host can bring back old ones.
+//!
+//! On paper: an APPEND costs an open, a write and an `fdatasync`; the sync is nearly all of it.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write as _};
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+mod directory;
 
-use bield_protocol::visit::storage::{BYTES_MAX, FAILED, LOAD, NONE, STORE, STORED};
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::sync::Arc;
+
+use bield_protocol::visit::storage::{Answer, Operation, Status, encode_list};
+
+pub(crate) use directory::Directory;
+use directory::DirectoryError;
 
 use crate::record::Pipe;
 
-/// The directory of one program's blob.
-pub(crate) struct Storage {
-    directory: PathBuf,
-    /// One store at a time: two must not share the temporary file.
-    turn: Mutex<()>,
+/// Answers the operations of one visit whose first byte is already here, until the program closes it.
+pub(crate) fn serve(visit: Pipe, first: u8, directory: &Arc<Directory>) -> io::Result<()> {
+    let mut answers = visit.second()?;
+    let mut operations = BufReader::new(visit);
+    let mut next = Some(first);
+    while let Some(first) = next {
+        let operation = match Operation::read_after(first, &mut operations) {
+            Ok(operation) => operation,
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                Answer::write(Status::Bad, &[], &mut answers)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        match perform(directory, operation) {
+            Ok(bytes) => Answer::write(Status::Ok, &bytes, &mut answers)?,
+            Err(DirectoryError::Gap) => {
+                Answer::write(Status::Bad, &[], &mut answers)?;
+                return Err(io::Error::other("an append beyond the file's end"));
+            }
+            Err(DirectoryError::System(error)) => {
+                tracing::error!(directory = %directory.path().display(), %error,
+                    "the program's storage was not served; free space or fix the disk");
+                Answer::write(Status::Refused, &[], &mut answers)?;
+            }
+        }
+        next = first_byte(&mut operations)?;
+    }
+    Ok(())
 }
 
-impl Storage {
-    pub(crate) fn new(directory: PathBuf) -> Storage {
-        Storage {
-            directory,
-            turn: Mutex::new(()),
-        }
+fn perform(
+    directory: &Directory,
+    operation: Operation<'static>,
+) -> Result<Vec<u8>, DirectoryError> {
+    match operation {
+        Operation::List => return Ok(encode_list(&directory.list()?)),
+        Operation::Read {
+            name,
+            offset,
+            length,
+        } => return Ok(directory.read(&name, offset, length as usize)?),
+        Operation::Append {
+            name,
+            offset,
+            bytes,
+        } => directory.append(&name, offset, &bytes)?,
+        Operation::Replace { name, bytes } => directory.replace(&name, &bytes)?,
+        Operation::Remove { name } => directory.remove(&name)?,
     }
+    Ok(Vec::new())
+}
 
-    /// Answers one storage visit whose first byte is already here.
-    pub(crate) fn serve(&self, mut visit: Pipe, operation: u8) -> io::Result<()> {
-        match operation {
-            LOAD => self.load(&mut visit),
-            STORE => {
-                let mut length = [0; 8];
-                visit.read_exact(&mut length)?;
-                let length = u64::from_be_bytes(length);
-                if length > BYTES_MAX {
-                    return Err(io::Error::other(format!(
-                        "blob of {length} bytes; the most is {BYTES_MAX}"
-                    )));
-                }
-                let mut blob = Read::take(&mut visit, length);
-                let stored = self.store(&mut blob);
-                if let Err(error) = &stored {
-                    tracing::error!(directory = %self.directory.display(), %error,
-                        "the program's state was not stored; free space or fix permissions");
-                    // The program reads our answer only after it wrote everything.
-                    io::copy(&mut blob, &mut io::sink())?;
-                }
-                visit.write_all(&[if stored.is_ok() { STORED } else { FAILED }])
-            }
-            unknown => Err(io::Error::other(format!(
-                "unknown storage operation {unknown}"
-            ))),
+/// Waits for the next operation as long as the program lives: the visit's time limit counts within an
+/// operation only.
+fn first_byte(operations: &mut impl Read) -> io::Result<Option<u8>> {
+    let mut byte = [0];
+    loop {
+        match operations.read(&mut byte) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(byte[0])),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut
+                ) => {}
+            Err(error) => return Err(error),
         }
-    }
-
-    fn load(&self, visit: &mut Pipe) -> io::Result<()> {
-        match File::open(self.directory.join("state.sealed")) {
-            Ok(mut file) => {
-                visit.write_all(&file.metadata()?.len().to_be_bytes())?;
-                visit.send_file(&mut file)
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                visit.write_all(&NONE.to_be_bytes())
-            }
-            // Closing without an answer: "none" would make the program start anew over existing state.
-            Err(error) => Err(error),
-        }
-    }
-
-    fn store(&self, blob: &mut io::Take<&mut Pipe>) -> io::Result<()> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let temporary = self.directory.join("state.sealed.new");
-        let mut file = File::create(&temporary)?;
-        io::copy(blob, &mut file)?;
-        if blob.limit() > 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        file.sync_all()?;
-        std::fs::rename(&temporary, self.directory.join("state.sealed"))?;
-        File::open(&self.directory)?.sync_all()
     }
 }

@@ -120,6 +120,21 @@ impl Supervisor {
         self.shared.lock().starts
     }
 
+    /// Asks the program to finish what it has begun and to end for good; kills it after `wait`. Blocks
+    /// until it is gone.
+    pub fn finish(&self, wait: Duration) {
+        let enclave = {
+            let mut life = self.shared.lock();
+            life.state = State::Stopped;
+            self.shared.stopping.notify_all();
+            life.enclave.clone()
+        };
+        if let Some(enclave) = enclave {
+            enclave.finish(wait);
+        }
+        self.stop();
+    }
+
     /// Kills the program for good. Blocks until it is gone.
     pub fn stop(&self) {
         self.shared.stop();

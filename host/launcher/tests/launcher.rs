@@ -2,16 +2,16 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bield_envelope::Digest;
-use bield_launcher::{Enclave, Launch, LaunchError, State, Supervisor, VisitError};
+use bield_launcher::{Enclave, Launch, LaunchError, Session, State, Supervisor, VisitError};
 use bield_protocol::call::Reply;
 use bield_protocol::status::Status;
-use bield_protocol::visit::storage;
+use bield_protocol::visit::storage::{Answer, Name, Operation, Status as Outcome, encode_list};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -175,20 +175,18 @@ fn a_stopped_program_stays_down() {
 }
 
 #[test]
-fn a_session_is_carried_both_ways_with_its_half_close() {
+fn a_session_reaches_the_program_and_its_end_is_seen() {
     let enclave = Enclave::start(&launch()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (network, _) = listener.accept().unwrap();
-    std::thread::scope(|scope| {
-        let carried = scope.spawn(|| enclave.carry_session(network));
-        client.write_all(b"hello").unwrap();
-        client.shutdown(Shutdown::Write).unwrap();
-        let mut heard = Vec::new();
-        client.read_to_end(&mut heard).unwrap();
-        assert_eq!(heard, b"hello");
-        carried.join().unwrap().unwrap();
-    });
+    let Session { mut socket, tape } = enclave.session().unwrap();
+    socket.set_nonblocking(false).unwrap();
+    socket.set_read_timeout(Some(WAIT)).unwrap();
+    socket.write_all(b"hello").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut heard = Vec::new();
+    socket.read_to_end(&mut heard).unwrap();
+    assert_eq!(heard, b"hello");
+    // Nothing is recorded here, which is no error.
+    tape.to_program(b"hello").unwrap();
 }
 
 #[test]
@@ -196,7 +194,7 @@ fn the_key_service_is_dialled_only_when_the_program_speaks() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let enclave = Enclave::start(&Launch {
-        key_service: Some(address),
+        key_services: vec![address],
         ..launch()
     })
     .unwrap();
@@ -218,7 +216,7 @@ fn the_key_service_is_dialled_only_when_the_program_speaks() {
             }
         });
         for _ in 0..6 {
-            assert_eq!(answer(&enclave, b"key:lease"), b"esael");
+            assert_eq!(answer(&enclave, b"key:0lease"), b"esael");
         }
     });
 }
@@ -230,11 +228,11 @@ fn an_unreachable_key_service_closes_the_pipe_and_the_next_try_works() {
         .local_addr()
         .unwrap();
     let enclave = Enclave::start(&Launch {
-        key_service: Some(closed.to_string()),
+        key_services: vec![closed.to_string()],
         ..launch()
     })
     .unwrap();
-    let heard = answer(&enclave, b"key:lease");
+    let heard = answer(&enclave, b"key:0lease");
     assert!(heard.is_empty() || heard.starts_with(b"failed: "));
     assert_eq!(answer(&enclave, b"next"), b"next");
 }
@@ -265,26 +263,172 @@ fn packages_are_served_by_digest_and_nothing_else() {
 }
 
 #[test]
-fn a_stored_blob_survives_the_program() {
+fn each_peer_is_dialled_by_its_number_and_no_other_address_is() {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [first, second] = [0, 1].map(|n| listeners[n].local_addr().unwrap().to_string());
+    let enclave = Enclave::start(&Launch {
+        key_services: vec![first.clone(), second.clone()],
+        members: vec![first.clone(), String::new(), second.clone()],
+        witnesses: vec![second, first],
+        ..launch()
+    })
+    .unwrap();
+    std::thread::scope(|scope| {
+        for (name, listener) in ["first", "second"].iter().zip(&listeners) {
+            scope.spawn(move || {
+                for _ in 0..4 {
+                    let (mut session, _) = listener.accept().unwrap();
+                    let mut heard = Vec::new();
+                    session.read_to_end(&mut heard).unwrap();
+                    session
+                        .write_all(&[name.as_bytes(), b" ", &heard].concat())
+                        .unwrap();
+                }
+            });
+        }
+        for (asked, heard) in [
+            ("key:0x", "first x"),
+            ("key:1x", "second x"),
+            ("key:2x", "first x"),
+            ("key:3x", "second x"),
+            ("member:0x", "first x"),
+            ("member:2x", "second x"),
+            ("witness:0GET / HTTP/1.1", "second GET / HTTP/1.1"),
+            ("witness:1x", "first x"),
+        ] {
+            let answer = answer(&enclave, asked.as_bytes());
+            assert_eq!(String::from_utf8_lossy(&answer), heard, "{asked}");
+        }
+        for nobody in ["member:1x", "member:3x", "witness:2x"] {
+            let answer = answer(&enclave, nobody.as_bytes());
+            assert!(
+                answer.is_empty() || answer.starts_with(b"failed: "),
+                "{nobody}"
+            );
+        }
+    });
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn append<'a>(file: &str, offset: u64, bytes: &'a [u8]) -> Operation<'a> {
+    Operation::Append {
+        name: name(file),
+        offset,
+        bytes: bytes.into(),
+    }
+}
+
+fn read(file: &str) -> Operation<'static> {
+    Operation::Read {
+        name: name(file),
+        offset: 0,
+        length: 4096,
+    }
+}
+
+/// Has the program ask these operations through one visit; how each ended.
+fn stored(enclave: &Enclave, operations: &[Operation<'_>]) -> Vec<(Outcome, Vec<u8>)> {
+    let mut wire = Vec::new();
+    for operation in operations {
+        operation.write_to(&mut wire).unwrap();
+    }
+    let heard = answer(enclave, &with_word("storage:", &wire));
+    assert!(
+        !heard.starts_with(b"failed: "),
+        "{}",
+        String::from_utf8_lossy(&heard)
+    );
+    let mut heard = &heard[..];
+    let answers = operations.iter().map(|operation| {
+        let answer = Answer::read_from(operation, &mut heard).unwrap();
+        (answer.status, answer.bytes)
+    });
+    answers.collect()
+}
+
+fn ok(bytes: &[u8]) -> (Outcome, Vec<u8>) {
+    (Outcome::Ok, bytes.to_vec())
+}
+
+#[test]
+fn files_are_kept_through_one_visit_and_survive_the_program() {
     let directory = tempfile::tempdir().unwrap();
     let launch = Launch {
         storage: Some(directory.path().join("keys")),
         ..launch()
     };
+    let replace = Operation::Replace {
+        name: name("root"),
+        bytes: b"sealed"[..].into(),
+    };
     let enclave = Enclave::start(&launch).unwrap();
-    assert_eq!(answer(&enclave, b"load:"), storage::NONE.to_be_bytes());
-    assert_eq!(answer(&enclave, b"store:first"), [storage::STORED]);
-    assert_eq!(answer(&enclave, b"store:second blob"), [storage::STORED]);
-    drop(enclave);
-    let enclave = Enclave::start(&launch).unwrap();
-    assert_eq!(
-        answer(&enclave, b"load:"),
-        [&11u64.to_be_bytes()[..], b"second blob"].concat()
+    let heard = stored(
+        &enclave,
+        &[
+            Operation::List,
+            append("log-0", 0, b"first"),
+            append("log-0", 5, b" torn"),
+            append("log-0", 5, b", second"),
+            replace,
+            read("log-0"),
+            read("none"),
+        ],
     );
+    let nothing = ok(b"");
+    assert_eq!(heard[..5], vec![nothing.clone(); 5]);
+    assert_eq!(heard[5..], [ok(b"first, second"), nothing.clone()]);
+    drop(enclave);
+
+    let enclave = Enclave::start(&launch).unwrap();
+    let heard = stored(
+        &enclave,
+        &[
+            read("root"),
+            Operation::Remove { name: name("root") },
+            Operation::List,
+        ],
+    );
+    let list = ok(&encode_list(&[(name("log-0"), 13)]));
+    assert_eq!(heard, [ok(b"sealed"), nothing, list]);
 }
 
 #[test]
-fn a_program_may_load_its_state_before_it_is_ready() {
+fn what_the_disk_refuses_ends_no_visit_and_what_is_malformed_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = directory.path().join("keys");
+    let enclave = Enclave::start(&Launch {
+        storage: Some(storage.clone()),
+        ..launch()
+    })
+    .unwrap();
+    std::fs::create_dir(storage.join("blocked")).unwrap();
+    let heard = stored(
+        &enclave,
+        &[append("blocked", 0, b"x"), append("log", 0, b"y")],
+    );
+    assert_eq!(heard, [(Outcome::Refused, Vec::new()), ok(b"")]);
+
+    let bad = b"\x02\0\0\0\0";
+    for malformed in [
+        &b"\x06\x09../escape"[..],
+        b"\x06\x05a/../",
+        b"\x05\x01a\xff\xff\xff\xff",
+        b"\x04\x03log\0\0\0\0\0\0\0\x02\0\0\0\x01z",
+        b"\x00",
+    ] {
+        let heard = answer(&enclave, &with_word("storage:", malformed));
+        assert_eq!(heard, bad, "{malformed:x?}");
+    }
+    assert_eq!(stored(&enclave, &[read("log")]), [ok(b"y")]);
+    let entries = |path: &Path| path.read_dir().unwrap().count();
+    assert_eq!(entries(directory.path()), 1, "nothing outside");
+}
+
+#[test]
+fn a_program_may_look_at_its_files_before_it_is_ready() {
     let directory = tempfile::tempdir().unwrap();
     let launch = Launch {
         configuration: b"load".to_vec(),
@@ -296,21 +440,60 @@ fn a_program_may_load_its_state_before_it_is_ready() {
 }
 
 #[test]
-fn a_blob_that_cannot_be_stored_leaves_the_previous_one() {
+fn two_launchers_on_one_storage_are_refused_with_a_sentence() {
     let directory = tempfile::tempdir().unwrap();
-    let storage_directory = directory.path().join("keys");
     let launch = Launch {
-        storage: Some(storage_directory.clone()),
+        storage: Some(directory.path().join("keys")),
         ..launch()
     };
-    let enclave = Enclave::start(&launch).unwrap();
-    assert_eq!(answer(&enclave, b"store:good"), [storage::STORED]);
-    // A directory in the temporary file's place: works as a full disk does, for root too.
-    std::fs::create_dir(storage_directory.join("state.sealed.new")).unwrap();
-    assert_eq!(answer(&enclave, b"store:lost"), [storage::FAILED]);
+    let first = Enclave::start(&launch).unwrap();
+    let Err(refused @ LaunchError::StorageInUse { .. }) = Enclave::start(&launch) else {
+        panic!("must be refused")
+    };
+    let sentence = refused.to_string();
+    assert!(
+        sentence.contains("in use by another process") && sentence.contains("--storage"),
+        "{sentence}"
+    );
+    assert_eq!(answer(&first, b"next"), b"next");
+}
+
+#[test]
+fn a_restarted_program_finds_its_storage_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let supervisor = Supervisor::start(Launch {
+        storage: Some(directory.path().join("keys")),
+        ..launch()
+    })
+    .unwrap();
+    let enclave = supervisor.enclave().unwrap();
+    assert_eq!(stored(&enclave, &[append("log", 0, b"kept")]), [ok(b"")]);
+    enclave.kill();
+    let _ = enclave.wait(Some(WAIT)).unwrap();
+    drop(enclave);
+    until(|| supervisor.starts() == 2);
+    let enclave = supervisor.enclave().unwrap();
+    assert_eq!(stored(&enclave, &[read("log")]), [ok(b"kept")]);
+}
+
+#[test]
+fn a_program_that_is_told_to_end_may_store_its_last_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage = directory.path().join("keys");
+    let supervisor = Supervisor::start(Launch {
+        configuration: b"last-words".to_vec(),
+        storage: Some(storage.clone()),
+        ..launch()
+    })
+    .unwrap();
+    let enclave = supervisor.enclave().unwrap();
+    supervisor.finish(WAIT);
+    assert_eq!(std::fs::read(storage.join("last-words")).unwrap(), b"bye");
+    let exit = enclave.wait(Some(WAIT)).unwrap();
+    assert_eq!(exit.code(), Some(0), "it ended by itself");
     assert_eq!(
-        answer(&enclave, b"load:"),
-        [&4u64.to_be_bytes()[..], b"good"].concat()
+        (supervisor.state(), supervisor.starts()),
+        (State::Stopped, 1)
     );
 }
 
@@ -325,8 +508,10 @@ fn a_recording_holds_every_byte_carried() {
     };
     let enclave = Enclave::start(&launch).unwrap();
     answer(&enclave, b"request-canary");
-    answer(&enclave, b"store:storage-canary");
-    answer(&enclave, b"load:");
+    stored(
+        &enclave,
+        &[append("log", 0, b"storage-canary"), read("log")],
+    );
     let record = read_all(&directory.path().join("record"));
     for (canary, times) in [
         ("configuration-canary", 1),

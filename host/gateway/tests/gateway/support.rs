@@ -15,6 +15,7 @@ pub(crate) struct Gateway {
     pub(crate) process: Child,
     pub(crate) http: String,
     pub(crate) keys: String,
+    pub(crate) members: Option<String>,
     agent: ureq::Agent,
 }
 
@@ -33,16 +34,19 @@ impl Gateway {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut named = |name: &str| {
-            lines
-                .next()
-                .unwrap()
-                .unwrap()
-                .strip_prefix(name)
-                .unwrap()
-                .to_owned()
+        let mut said = Vec::new();
+        let http = loop {
+            let line = lines.next().unwrap().unwrap();
+            match line.strip_prefix("listening ") {
+                Some(http) => break http.to_owned(),
+                None => said.push(line),
+            }
         };
-        let (keys, http) = (named("keys "), named("listening "));
+        let named = |name: &str| {
+            let line = said.iter().find_map(|line| line.strip_prefix(name));
+            line.map(str::to_owned)
+        };
+        let (keys, members) = (named("keys ").unwrap(), named("members "));
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(WAIT));
@@ -51,6 +55,7 @@ impl Gateway {
             process,
             http,
             keys,
+            members,
             agent: config.build().into(),
         }
     }
@@ -140,14 +145,10 @@ pub(crate) fn command(directory: &Path, runtime_configuration: &str, more: &[&st
         "--keys-config",
         "keys.toml",
     ]);
-    command.args([
-        "--runtime-config",
-        "runtime.toml",
-        "--packages",
-        "packages",
-        "--storage",
-        "storage",
-    ]);
+    command.args(["--storage", "storage"]);
+    if !more.contains(&"--workers=0") {
+        command.args(["--runtime-config", "runtime.toml", "--packages", "packages"]);
+    }
     if !more.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
     }
@@ -180,7 +181,7 @@ pub(crate) fn signal_process(pid: u32, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid, signal).unwrap();
 }
 
-pub(crate) fn until(condition: impl Fn() -> bool) {
+pub(crate) fn until(mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < WAIT, "waited {WAIT:?} in vain");
