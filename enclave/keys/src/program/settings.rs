@@ -1,0 +1,244 @@
+//! The measured configuration, checked once.
+//!
+//! In: the text that was measured. Out: [`Settings`], in which nothing needs checking again, or one sentence
+//! that says what must be changed. Always true: what would only show at the first runtime, the first witness
+//! or the first election is refused here; unknown keys are refused by the parser.
+
+use bield_envelope::Principal;
+use bield_evidence::PolicyConfig;
+use bield_protocol::configuration::KeyServiceConfiguration;
+use bield_tlog::{Quorum, WitnessVerifier};
+
+use crate::state::Limits;
+
+/// What the configuration says.
+pub(crate) struct Settings {
+    pub(crate) runtimes: PolicyConfig,
+    pub(crate) peers: Option<PolicyConfig>,
+    pub(crate) sessions_max: usize,
+    pub(crate) orders_per_minute: u32,
+    pub(crate) limits: Limits,
+    pub(crate) members: u8,
+    pub(crate) witnesses: Vec<WitnessVerifier>,
+    pub(crate) needed: usize,
+}
+
+impl Settings {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub(crate) fn read(configuration: &[u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(configuration)
+            .map_err(|_| "the configuration is not UTF-8 text".to_owned())?;
+        let parsed = KeyServiceConfiguration::parse(text).map_err(|error| error.to_string())?;
+        holds("runtimes", &parsed.runtimes)?;
+        if let Some(peers) = &parsed.peers {
+            holds("peers", peers)?;
+        }
+        range("lease_secs", parsed.lease_secs.into(), 10, 600)?;
+        range("sessions_max", parsed.sessions_max as u64, 1, SESSIONS_MAX)?;
+        range(
+            "orders_per_minute",
+            parsed.orders_per_minute.into(),
+            1,
+            u64::from(u32::MAX),
+        )?;
+        if ![1, 3, 5].contains(&parsed.members) {
+            return Err(format!(
+                "members is {}; a group has 1, 3 or 5 (an even one survives no more than the odd one below it)",
+                parsed.members
+            ));
+        }
+        if parsed.members > 1 && parsed.peers.is_none() {
+            return Err(format!(
+                "members is {} and [peers] is missing; say what the evidence of the others must satisfy",
+                parsed.members
+            ));
+        }
+        let administrators = administrators(&parsed.administrators)?;
+        let (witnesses, needed) = witnesses(&parsed.witnesses.keys, parsed.witnesses.needed)?;
+        Ok(Self {
+            runtimes: parsed.runtimes,
+            peers: parsed.peers,
+            sessions_max: parsed.sessions_max,
+            orders_per_minute: parsed.orders_per_minute,
+            limits: Limits {
+                lease_secs: parsed.lease_secs,
+                administrators,
+            },
+            members: parsed.members,
+            witnesses,
+            needed,
+        })
+    }
+}
+
+/// Whether a policy can accept anything at all.
+fn holds(name: &str, policy: &PolicyConfig) -> Result<(), String> {
+    let refuse = |error: &dyn core::fmt::Display| format!("[{name}]: {error}");
+    let deferred = policy.clone().into_deferred_policy();
+    deferred.map_err(|error| refuse(&error))?;
+    policy.roots().map_err(|error| refuse(&error))?;
+    Ok(())
+}
+
+fn range(name: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(format!("{name} is {value}; it must be {min} to {max}"))
+}
+
+fn administrators(texts: &[String]) -> Result<Vec<Principal>, String> {
+    if texts.len() > ADMINISTRATORS_MAX {
+        return Err(format!(
+            "there are {} administrators; at most {ADMINISTRATORS_MAX} are taken",
+            texts.len()
+        ));
+    }
+    let mut administrators = Vec::with_capacity(texts.len());
+    for (number, text) in (1..).zip(texts) {
+        let principal = text.parse().map_err(|error| {
+            format!("administrator {number} of the configuration is not one: {error}")
+        })?;
+        if administrators.contains(&principal) {
+            return Err(format!(
+                "administrator {number} of the configuration is there twice"
+            ));
+        }
+        administrators.push(principal);
+    }
+    Ok(administrators)
+}
+
+fn witnesses(texts: &[String], needed: u8) -> Result<(Vec<WitnessVerifier>, usize), String> {
+    if texts.len() > WITNESSES_MAX {
+        return Err(format!(
+            "there are {} witnesses; at most {WITNESSES_MAX} are taken",
+            texts.len()
+        ));
+    }
+    let mut keys = Vec::with_capacity(texts.len());
+    for (number, text) in (1..).zip(texts) {
+        let key = text
+            .parse()
+            .map_err(|error| format!("witness {number} of the configuration is not one: {error}"))?;
+        keys.push(key);
+    }
+    let needed = usize::from(needed);
+    Quorum::new(keys.clone(), needed).map_err(|error| error.to_string())?;
+    if 2 * needed <= keys.len() && !keys.is_empty() {
+        // With half of them, one copy of the service could go on with one half and another with the other.
+        return Err(format!(
+            "{needed} of {} witnesses would let two copies of the service go on; need {} or more",
+            keys.len(),
+            keys.len() / 2 + 1
+        ));
+    }
+    Ok((keys, needed))
+}
+
+/// The most sessions: each has a thread and two file descriptors.
+const SESSIONS_MAX: u64 = 16_384;
+/// The most administrators.
+const ADMINISTRATORS_MAX: usize = 64;
+/// The most witnesses.
+const WITNESSES_MAX: usize = 15;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNTIMES: &str = "[runtimes]\nkinds = [\"sgx\"]\nroots = [\"intel\"]\n";
+
+    fn refusal(head: &str, tail: &str) -> String {
+        match Settings::read(format!("{head}\n{}\n{tail}", runtimes()).as_bytes()) {
+            Ok(_) => panic!("accepted: {head} {tail}"),
+            Err(sentence) => sentence,
+        }
+    }
+
+    fn runtimes() -> String {
+        RUNTIMES.to_owned()
+    }
+
+    fn witness(number: u8) -> String {
+        let name = format!("w{number}").parse().unwrap();
+        bield_tlog::WitnessKey::new(name, &bield_envelope::Secret::from_bytes([number; 32]))
+            .verifier()
+            .to_string()
+    }
+
+    #[test]
+    fn a_short_configuration_has_sensible_values() {
+        let settings = Settings::read(runtimes().as_bytes()).unwrap();
+        assert_eq!((settings.sessions_max, settings.members), (4096, 1));
+        assert_eq!((settings.limits.lease_secs, settings.needed), (600, 0));
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_by_name() {
+        for (head, name) in [
+            ("lease_secs = 9", "lease_secs"),
+            ("lease_secs = 601", "lease_secs"),
+            ("sessions_max = 0", "sessions_max"),
+            ("sessions_max = 100000", "sessions_max"),
+            ("orders_per_minute = 0", "orders_per_minute"),
+            ("members = 0", "members"),
+            ("members = 2", "members"),
+            ("members = 4", "members"),
+            ("members = 7", "members"),
+        ] {
+            let sentence = refusal(head, "");
+            assert!(sentence.contains(name), "{head}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn several_members_need_a_policy_for_each_other() {
+        assert!(refusal("members = 3", "").contains("[peers]"));
+        let peers = runtimes().replace("[runtimes]", "[peers]");
+        let both = format!("members = 3\n{}\n{peers}", runtimes());
+        assert_eq!(Settings::read(both.as_bytes()).unwrap().members, 3);
+    }
+
+    #[test]
+    fn administrators_are_principals_each_once() {
+        let one = Principal::from_bytes([1; 32]);
+        assert!(refusal("administrators = [\"root\"]", "").contains("administrator 1"));
+        let twice = format!("administrators = [\"{one}\", \"{one}\"]");
+        assert!(refusal(&twice, "").contains("twice"));
+        let many: Vec<_> = (0..65).map(|n| format!("\"{}\"", Principal::from_bytes([n; 32]))).collect();
+        assert!(refusal(&format!("administrators = [{}]", many.join(",")), "").contains("65"));
+    }
+
+    #[test]
+    fn witnesses_must_outvote_a_split() {
+        let keys = |count: u8| -> String {
+            let keys: Vec<_> = (1..=count).map(|n| format!("\"{}\"", witness(n))).collect();
+            keys.join(",")
+        };
+        let table = |count, needed| format!("[witnesses]\nkeys = [{}]\nneeded = {needed}", keys(count));
+        assert!(refusal("", &table(3, 1)).contains("two copies"));
+        assert!(refusal("", &table(2, 1)).contains("two copies"));
+        assert!(refusal("", &table(1, 0)).contains("two copies"));
+        assert!(refusal("", &table(0, 1)).contains("1 of 0"));
+        assert!(refusal("", &table(2, 3)).contains("3 of 2"));
+        assert!(refusal("", "[witnesses]\nkeys = [\"x\"]\nneeded = 1").contains("witness 1"));
+        let one = witness(1);
+        let twice = format!("[witnesses]\nkeys = [\"{one}\", \"{one}\"]\nneeded = 2");
+        assert!(refusal("", &twice).contains("twice"));
+        for (count, needed) in [(1, 1), (2, 2), (3, 2), (5, 3)] {
+            let text = format!("{}\n{}", runtimes(), table(count, needed));
+            assert_eq!(Settings::read(text.as_bytes()).unwrap().needed, needed);
+        }
+    }
+
+    #[test]
+    fn unknown_words_and_bytes_are_refused() {
+        assert!(refusal("witneses = 3", "").contains("witneses"));
+        assert!(Settings::read(&[0xff]).is_err());
+        assert!(Settings::read(b"").is_err());
+    }
+}
