@@ -12,7 +12,7 @@ use raft::{RawNode, StateRole};
 use crate::change::Change;
 use crate::log::Log;
 use crate::wire::{self, ENTRIES_BYTES_MAX, LetterError, RECORD_BYTES_MAX, Read};
-use crate::{Configuration, MEMBERS_MAX, MemberId, Ready, SPREAD_PER_SLOT, Step, Timing};
+use crate::{Configuration, MEMBERS_MAX, MemberId, Ready, SPREAD_PER_SLOT, Slot, Step, Timing};
 
 /// What all members have agreed on before a group begins; each process at most once in its life.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -275,6 +275,18 @@ impl Group {
     /// Takes `new` in, which has the state of a [`Position`] given by this group; its place's former
     /// process is put out when `new` has caught up. The leader goes on with what earlier leaders began.
     pub fn replace(&mut self, new: MemberId) -> Replacement {
+        let answer = self.admits(new);
+        if answer == Replacement::Begun && !self.configuration().contains(new) {
+            self.heard.insert(new, self.ticks);
+            self.change(&Change::Learn(new));
+        }
+        answer
+    }
+
+    /// What [`replace`](Self::replace) would answer. Only after [`Replacement::Begun`] may what the disk
+    /// in the place of `new` holds be given up: a majority without it has all that is committed.
+    #[must_use]
+    pub fn admits(&self, new: MemberId) -> Replacement {
         if self.role() != Role::Leader {
             return Replacement::NotLeader;
         }
@@ -289,11 +301,10 @@ impl Group {
         if held.is_some_and(|old| *old == self.me || self.was_heard(*old)) {
             return Replacement::Occupied;
         }
-        if !configuration.learners.is_empty() || !self.may_change() {
+        let free = configuration.learners.is_empty() && configuration.outgoing.is_empty();
+        if !free || !self.may_change() || !self.can_spare(new.slot(), &configuration) {
             return Replacement::Busy;
         }
-        self.heard.insert(new, self.ticks);
-        self.change(&Change::Learn(new));
         Replacement::Begun
     }
 
@@ -373,14 +384,15 @@ impl Group {
         Configuration::of(&state).unwrap_or_default()
     }
 
-    /// The place that everything handed out so far stands for; keeps what follows it for
-    /// [`HOLD_TICKS`], so that whoever is given the state of this place can follow. `None` unless this
-    /// member leads and no work order is out.
+    /// The place that everything handed out so far stands for; a leader keeps what follows it for
+    /// [`HOLD_TICKS`], so that whoever is given the state of this place can follow. `None` while work
+    /// is out or waits.
     pub fn position(&mut self) -> Option<Position> {
-        if self.out.is_some() || !self.backlog.is_empty() || self.role() != Role::Leader {
+        let index = self.node.raft.raft_log.applied;
+        let waits = self.out.is_some() || !self.backlog.is_empty();
+        if waits || self.is_over() || self.delivered > index {
             return None;
         }
-        let index = self.node.raft.raft_log.applied;
         let term = self.node.raft.raft_log.term(index).ok()?;
         self.hold = Some((index, self.ticks + HOLD_TICKS));
         Some(Position {
@@ -416,6 +428,17 @@ impl Group {
 
     fn is_deposed(&self) -> bool {
         self.led && self.node.raft.state != StateRole::Leader
+    }
+
+    /// Whether a majority of the voters outside of `slot` has everything that is committed.
+    fn can_spare(&self, slot: Slot, configuration: &Configuration) -> bool {
+        let raft = &self.node.raft;
+        let has_all = |member: &&MemberId| {
+            let progress = raft.prs().get(member.as_u64());
+            member.slot() != slot && progress.is_some_and(|p| p.matched >= raft.raft_log.committed)
+        };
+        let have_all = configuration.voters.iter().filter(has_all).count();
+        have_all > configuration.voters.len() / 2
     }
 
     /// Notes what a letter or a tick has changed about who leads.

@@ -306,6 +306,9 @@ impl World {
         let Some(leader) = self.leader_near(slot) else {
             return;
         };
+        let Some(id) = self.places[slot].process.as_ref().map(|p| p.id) else {
+            return;
+        };
         let place = &mut self.places[leader];
         let Some(Process {
             part: Part::Member(group),
@@ -314,6 +317,9 @@ impl World {
         else {
             return;
         };
+        if group.admits(id) != Replacement::Begun {
+            return;
+        }
         let Some(position) = group.position() else {
             return;
         };

@@ -27,6 +27,7 @@ use bield_capsule::Received;
 use bield_envelope::{Principal, Time};
 use bield_evidence::{Measurement, PolicyConfig};
 use bield_session::{Expect, Freshness, Identity, SessionError};
+use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
 /// A member's place in the group, from 0.
@@ -34,18 +35,23 @@ pub type Slot = u8;
 
 /// How far a member's disk goes. Orders as `(epoch, term, size)`: of two disks of one service the
 /// greater one holds everything that was ever acknowledged by a majority of which either was part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct Head {
     /// The service's unchanging name (its first identity key). Two disks that differ here belong to
     /// different services, and are never merged.
+    #[n(0)]
     pub service: Principal,
     /// The log epoch: a human recovery begins the next.
+    #[n(1)]
     pub epoch: u32,
     /// The term of the last [`Apply::prepare`] or [`Apply::install`]; 0 if there was none.
+    #[n(2)]
     pub term: u64,
     /// Records of this epoch's log, a prepared one counted.
+    #[n(3)]
     pub size: u64,
     /// Hash of the tree over those records, a prepared one counted.
+    #[cbor(n(4), with = "minicbor::bytes")]
     pub root: [u8; 32],
 }
 
@@ -89,14 +95,17 @@ pub trait Apply: Send {
     fn commit(&mut self, record: &Received) -> Result<(), ApplyError>;
 
     /// Everything that another member needs to have exactly what is committed here now: root secret,
-    /// snapshot, records. The pieces are taken on another thread while this one goes on.
+    /// snapshot, records. `have` is what that member's disk shows, as it says itself: what both have
+    /// need not be sent, but then must be shown to be the same. The pieces are taken on another thread
+    /// while this one goes on.
     ///
     /// # Errors
     /// As [`prepare`](Self::prepare).
-    fn transfer(&mut self) -> Result<Box<dyn Transfer>, ApplyError>;
+    fn transfer(&mut self, have: Option<&Head>) -> Result<Box<dyn Transfer>, ApplyError>;
 
-    /// Takes the place of everything this instance held with what the pieces say, in `term`. The
-    /// disk shows either the old head or the new one, never a part. Verifies before use.
+    /// Puts what the pieces say in the place of everything this instance held, in `term`; a prepared
+    /// record goes. A disk on which this breaks off shows its old head, or no service at all, but
+    /// never a part as if it were the whole. Verifies before use.
     ///
     /// # Errors
     /// [`ApplyError::Refused`] when the pieces do not make a service.
@@ -262,8 +271,8 @@ pub fn expect_member(peers: &PolicyConfig) -> Result<Expect, SessionError> {
     ))
 }
 
-/// Bytes of one piece of a transfer: far below a session message, few calls for a large state.
-pub const PIECE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one piece of a transfer: the longest record of a log in its frame.
+pub const PIECE_BYTES_MAX: usize = (1 << 20) + (8 << 10);
 
 /// How long one read or write on a pipe may wait: members hear from each other several times a second.
 pub const PEER_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
