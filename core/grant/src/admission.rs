@@ -243,7 +243,7 @@ impl<'a> Wanted<'a> {
                     .collect(),
             },
             _ => Refused::CodeNotGranted {
-                code: self.code.clone(),
+                code: Box::new(self.code.clone()),
                 package: self.package.facts.digest,
                 granted: reaching(Reach::OtherCode)
                     .map(|grant| grant.code.clone())

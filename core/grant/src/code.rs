@@ -349,3 +349,6 @@ pub struct InvalidSigner;
      security version (sgx-signer:<64 hex digits>,product=1,svn>=3 or snp-signer:<96>,svn>=3)"
 )]
 pub struct InvalidCodeSelector;
+
+#[cfg(test)]
+mod tests;

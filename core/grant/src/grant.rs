@@ -110,8 +110,10 @@ const AUDIENCE_DOMAIN: &str = "bield audience v1";
 #[cfg(test)]
 mod tests {
     use bield_envelope::wire;
+    use bield_evidence::TeeKind;
 
     use super::*;
+    use crate::CodeSigner;
 
     #[test]
     fn every_isolation_survives_its_text_and_its_cbor() {
@@ -119,6 +121,26 @@ mod tests {
             assert_eq!(isolation.to_string().parse(), Ok(isolation));
             assert_eq!(wire::decode(&wire::encode(&isolation), 1), Ok(isolation));
         }
+    }
+
+    #[test]
+    fn the_longest_selectors_fit() {
+        let longest = "n".repeat(63);
+        let range = format!("={longest}").parse().unwrap();
+        let signer = CodeSigner::new(TeeKind::Sgx, &[0xff; 32], Some(u16::MAX), u32::MAX).unwrap();
+        let grant = Grant {
+            id: [0xff; 16],
+            package: PackageSelector::Named(longest.parse().unwrap(), range),
+            user: UserSelector::Group(longest.parse().unwrap()),
+            code: CodeSelector::Signed(signer),
+            isolation: Isolation::Dedicated,
+            not_before: Time::from_millis(u64::MAX),
+            not_after: Time::from_millis(u64::MAX),
+            requests: Some(u64::MAX),
+        };
+        let bytes = wire::encode(&grant);
+        assert!(bytes.len() < 350, "{} bytes", bytes.len());
+        assert_eq!(wire::decode(&bytes, GRANT_BYTES_MAX), Ok(grant));
     }
 
     #[test]

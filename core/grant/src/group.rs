@@ -159,3 +159,70 @@ pub struct GroupTooLarge {
     /// How many different members there were.
     pub found: usize,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cast::user;
+
+    fn name() -> GroupName {
+        "team".parse().unwrap()
+    }
+
+    #[test]
+    fn members_are_sorted_and_there_once() {
+        let group = Group::new(name(), 1, vec![user(2), user(1), user(2)]).unwrap();
+        let mut expected = [user(1), user(2)];
+        expected.sort();
+        assert_eq!(group.members(), expected);
+        assert!(group.contains(&user(1)) && !group.contains(&user(3)));
+    }
+
+    #[test]
+    fn a_group_survives_its_encoding_up_to_the_largest() {
+        let number = |n: usize| {
+            let mut bytes = [0xff; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            Principal::from_bytes(bytes)
+        };
+        let name: GroupName = "n".repeat(63).parse().unwrap();
+        for size in [0, 1, GROUP_MEMBERS_MAX] {
+            let group =
+                Group::new(name.clone(), u64::MAX, (0..size).map(number).collect()).unwrap();
+            let bytes = wire::encode(&group);
+            assert_eq!(wire::decode(&bytes, GROUP_BYTES_MAX), Ok(group));
+        }
+        let too_large = Group::new(name, 1, (0..=GROUP_MEMBERS_MAX).map(number).collect());
+        assert_eq!(too_large.unwrap_err().found, GROUP_MEMBERS_MAX + 1);
+    }
+
+    #[test]
+    fn members_in_another_order_or_twice_are_refused() {
+        let mut users = [user(1), user(2)];
+        users.sort();
+        let [first, second] = users;
+        let decoded = |members: &[Principal]| {
+            let members = members.to_vec();
+            let bytes = wire::encode(&Group {
+                name: name(),
+                revision: 1,
+                members,
+            });
+            wire::decode::<Group>(&bytes, GROUP_BYTES_MAX).is_ok()
+        };
+        assert!(decoded(&[first, second]));
+        assert!(!decoded(&[second, first]) && !decoded(&[first, first]));
+    }
+
+    #[test]
+    fn a_name_that_is_not_safe_is_refused_when_decoded() {
+        for bad in ["", "Team", "../team", &"n".repeat(64)] {
+            assert!(bad.parse::<GroupName>().is_err());
+            assert!(wire::decode::<GroupName>(&wire::encode(&bad.to_owned()), 99).is_err());
+        }
+        assert_eq!(
+            wire::decode(&wire::encode(&"team".to_owned()), 99),
+            Ok(name())
+        );
+    }
+}

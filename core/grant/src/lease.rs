@@ -138,6 +138,27 @@ where
     }))
 }
 
+/// Tells whether a runtime of this code would be leased the package's keys now: what a key service
+/// asks before it names code to a user who wants to seal a request.
+///
+/// # Errors
+/// As [`admit_lease`].
+pub fn code_is_granted<'g, G>(
+    package: PackageFacts<'_>,
+    code: &CodeIdentity,
+    grants: G,
+    successions: &Successions,
+    revoked: &Revocations,
+    now: Time,
+) -> Result<(), Refused>
+where
+    G: IntoIterator<Item = &'g Verified<Grant>>,
+    G::IntoIter: Clone,
+{
+    let wanted = Wanted::new(package, code, successions, now);
+    wanted.find(grants.into_iter(), revoked).map(|_| ())
+}
+
 /// When a lease on these terms ends, if a grant allows it.
 fn end<'g>(
     wanted: &Wanted<'_>,
@@ -154,112 +175,4 @@ fn end<'g>(
 }
 
 #[cfg(test)]
-mod tests {
-    use bield_envelope::Signed;
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::cast::{HOUR, MINUTE, NOON, code, granted, owner, package, user};
-
-    fn lease_at_noon(grants: &[Verified<Grant>], revoked: &Revocations) -> Result<Lease, Refused> {
-        let code = code(1);
-        let owner = owner(1).principal();
-        let wanted = Wanted {
-            package: package(1),
-            owner,
-            code: &code,
-            user: None,
-            now: NOON,
-        };
-        lease(&wanted, true, grants, revoked)
-    }
-
-    #[test]
-    fn any_valid_grant_for_this_package_and_code_is_enough() {
-        let lease = lease_at_noon(
-            &[granted(|grant| grant.user = user(9))],
-            &Revocations::new(),
-        );
-        let lease = lease.unwrap();
-        assert_eq!(lease.code, code(1));
-        assert_eq!(lease.audience(), audience(package(1), &code(1)));
-        assert!(lease.simulated);
-    }
-
-    #[test]
-    fn a_lease_ends_with_its_last_grant_and_never_later_than_the_limit() {
-        let none = Revocations::new();
-        let until = |minutes| granted(move |grant| grant.not_after = NOON.plus(MINUTE * minutes));
-        let short = lease_at_noon(&[until(2), until(3), until(1)], &none).unwrap();
-        assert_eq!(short.not_after, NOON.plus(MINUTE * 3));
-        let long = lease_at_noon(&[until(2), until(300)], &none).unwrap();
-        assert_eq!(long.not_after, NOON.plus(LEASE_TIME_MAX));
-    }
-
-    #[test]
-    fn code_that_is_not_granted_is_refused_and_told_what_is() {
-        let grants = [
-            granted(|grant| grant.code = code(2)),
-            granted(|grant| grant.code = code(3)),
-        ];
-        let refused = lease_at_noon(&grants, &Revocations::new()).unwrap_err();
-        assert_eq!(refused.code(), "code-not-granted");
-        for granted in [code(2), code(3)] {
-            assert!(
-                refused.to_string().contains(&granted.to_string()),
-                "{refused}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_grants_that_decide_or_explain_travel_with_the_lease() {
-        let grants = [
-            granted(|_| ()),
-            granted(|grant| grant.not_before = NOON.plus(MINUTE)),
-            granted(|grant| grant.not_before = NOON.plus(LEASE_TIME_MAX)),
-            granted(|grant| grant.not_after = NOON),
-            granted(|grant| grant.not_after = NOON.minus(ENDED_TOLD)),
-            granted(|grant| grant.code = code(2)),
-            granted(|grant| grant.package = package(2)),
-            granted(|grant| grant.id = [8; 16]),
-            Signed::sign(&owner(2), crate::cast::grant()),
-        ];
-        let mut revoked = Revocations::new();
-        revoked.revoke(owner(1).principal(), [8; 16]).unwrap();
-        let lease = lease_at_noon(&grants, &revoked).unwrap();
-        let relevant: Vec<_> = lease
-            .relevant(&grants, &revoked, NOON)
-            .map(Verified::digest)
-            .collect();
-        let expected: Vec<_> = grants[..4].iter().map(Verified::digest).collect();
-        assert_eq!(relevant, expected);
-    }
-
-    proptest! {
-        #[test]
-        fn a_lease_is_given_exactly_when_one_grant_allows_it(
-            words in prop::collection::vec(
-                (1..3u8, 1..3u8, 1..3u8, 1..3u8, 0..3u32, 2..4u32), 0..5),
-            revoked_id in 1..4u8,
-        ) {
-            let grants: Vec<_> = words.iter().map(|&(by, id, of, inside, from, until)| {
-                Signed::sign(&owner(by), Grant {
-                    id: [id; 16],
-                    package: package(of),
-                    code: code(inside),
-                    not_before: NOON.minus(HOUR).plus(HOUR * from),
-                    not_after: NOON.minus(HOUR * 2).plus(HOUR * until),
-                    ..crate::cast::grant()
-                })
-            }).collect();
-            let mut revoked = Revocations::new();
-            revoked.revoke(owner(1).principal(), [revoked_id; 16]).unwrap();
-            let expected = words.iter().any(|&(by, id, of, inside, from, until)| {
-                // Noon is one hour after the first beginning and two after the first end.
-                (by, of, inside) == (1, 1, 1) && id != revoked_id && from <= 1 && until > 2
-            });
-            prop_assert_eq!(lease_at_noon(&grants, &revoked).is_ok(), expected);
-        }
-    }
-}
+mod tests;

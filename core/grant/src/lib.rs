@@ -55,7 +55,7 @@ pub use group::{
     GROUP_BYTES_MAX, GROUP_MEMBERS_MAX, Group, GroupName, GroupTooLarge, InvalidGroupName,
 };
 pub use groups::Groups;
-pub use lease::{ENDED_TOLD, LEASE_TIME_MAX, Lease, LeaseTerms, admit_lease};
+pub use lease::{ENDED_TOLD, LEASE_TIME_MAX, Lease, LeaseTerms, admit_lease, code_is_granted};
 pub use meter::{ALLOTMENT_MAX, Allotment, Meter};
 pub use package::{InvalidPackageSelector, PackageFacts, PackageSelector};
 pub use refused::{LISTED_MAX, Listing, Outside, Refused, Retry};

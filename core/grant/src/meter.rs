@@ -96,3 +96,77 @@ impl Meter {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn grant(number: u8) -> Digest {
+        Digest::of("test grant", &[&[number]])
+    }
+
+    fn allotted(number: u8, requests: u64) -> Allotment {
+        Allotment {
+            grant: grant(number),
+            requests,
+        }
+    }
+
+    #[test]
+    fn a_grant_without_an_allotment_has_none() {
+        let meter = Meter::new([allotted(1, 1)]);
+        assert!(!meter.take(&grant(2)) && !Meter::default().take(&grant(1)));
+        meter.give_back(&grant(2));
+        assert!(!meter.take(&grant(2)), "and none can be given back to it");
+    }
+
+    #[test]
+    fn what_is_returned_is_not_served_any_more() {
+        let meter = Meter::new([allotted(1, 3), allotted(2, 1)]);
+        assert!(meter.take(&grant(1)) && meter.take(&grant(2)));
+        assert_eq!(meter.unused(), [allotted(1, 2)]);
+        assert!(!meter.take(&grant(1)));
+        assert_eq!(meter.unused(), [], "returned once");
+    }
+
+    #[test]
+    fn an_allotment_listed_twice_counts_once() {
+        for both in [
+            [allotted(1, 2), allotted(1, 5)],
+            [allotted(1, 5), allotted(1, 2)],
+        ] {
+            assert_eq!(Meter::new(both).unused(), [allotted(1, 2)]);
+        }
+    }
+
+    #[test]
+    fn a_share_leaves_something_for_others_and_uses_all_up_in_the_end() {
+        assert_eq!([0, 1, 2, 3, 100].map(Allotment::share), [0, 1, 1, 2, 50]);
+        assert_eq!(Allotment::share(u64::MAX), ALLOTMENT_MAX);
+        let (mut left, mut leases) = (5_000u64, 0);
+        while left > 0 {
+            left -= Allotment::share(left);
+            leases += 1;
+        }
+        assert!(leases < 20, "{leases} leases for one quota");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn threads_together_take_exactly_what_was_allotted(allotment in 0..200u64, threads in 1..5u64) {
+            let meter = Meter::new([allotted(1, allotment)]);
+            let take = || (0..100).filter(|_| meter.take(&grant(1))).count() as u64;
+            let taken: u64 = std::thread::scope(|scope| {
+                let all: Vec<_> = (0..threads).map(|_| scope.spawn(take)).collect();
+                all.into_iter().map(|thread| thread.join().unwrap()).sum()
+            });
+            prop_assert_eq!(taken, allotment.min(threads * 100));
+            let unused: u64 = meter.unused().iter().map(|unused| unused.requests).sum();
+            prop_assert_eq!(taken + unused, allotment);
+        }
+    }
+}

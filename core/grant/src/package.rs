@@ -103,3 +103,60 @@ impl FromStr for PackageSelector {
      (magika@=3.3.0, magika@^3, magika@*)"
 )]
 pub struct InvalidPackageSelector;
+
+#[cfg(test)]
+mod tests {
+    use bield_envelope::wire;
+
+    use super::*;
+    use crate::cast::{lease, name, named, package};
+
+    #[test]
+    fn selectors_survive_their_text_and_their_cbor() {
+        for selector in [
+            PackageSelector::Digest(package(1)),
+            named("=2024-06-A"),
+            named(">=1, <3"),
+        ] {
+            assert_eq!(selector.to_string().parse(), Ok(selector.clone()));
+            assert_eq!(wire::decode(&wire::encode(&selector), 200), Ok(selector));
+        }
+        for bad in [
+            "magika",
+            "magika@",
+            "@*",
+            "Magika@*",
+            "magika@1.0",
+            "magika@*@*",
+        ] {
+            assert_eq!(
+                bad.parse::<PackageSelector>(),
+                Err(InvalidPackageSelector),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_selector_is_refused() {
+        let digest = wire::encode(&package(1));
+        let decode = |head: &[u8]| wire::decode::<PackageSelector>(&[head, &digest].concat(), 99);
+        assert!(decode(&[0x82, 0x00]).is_ok());
+        assert!(decode(&[0x82, 0x02]).is_err(), "kind 2");
+        assert!(decode(&[0x82, 0x01]).is_err(), "a name that is a digest");
+        assert!(decode(&[0x81, 0x00]).is_err(), "a shorter array");
+    }
+
+    #[test]
+    fn a_version_that_is_not_semantic_is_named_exactly_or_not_at_all() {
+        let (lease, version) = (lease(), "2024-06-A".parse().unwrap());
+        let facts = PackageFacts {
+            version: &version,
+            ..lease.facts()
+        };
+        assert!(named("=2024-06-A").names(&facts));
+        assert!(!named("*").names(&facts) && !named(">=0").names(&facts));
+        assert!(PackageSelector::Digest(package(1)).names(&facts));
+        assert_eq!(facts.name, &name());
+    }
+}

@@ -33,7 +33,7 @@ pub enum Refused {
     )]
     CodeNotGranted {
         /// The code that asked.
-        code: CodeIdentity,
+        code: Box<CodeIdentity>,
         /// The package it asked for.
         package: Digest,
         /// The code that the owner's grants for this package select.

@@ -55,3 +55,24 @@ impl Revocations {
         self.0.retain(|_, until| now < *until);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::cast::{NOON, granted, owner};
+
+    #[test]
+    fn a_revocation_is_kept_until_the_last_grant_under_its_id_has_ended() {
+        let (by, one) = (owner(1).principal(), Duration::from_millis(1));
+        let mut revoked = Revocations::new();
+        revoked.revoke(by, [7; 16], NOON.plus(one));
+        revoked.revoke(by, [7; 16], NOON);
+        revoked.forget(NOON);
+        assert!(revoked.contains(&granted(|_| ())), "the later end counts");
+        assert_eq!(revoked.len(), 1);
+        revoked.forget(NOON.plus(one));
+        assert!(revoked.is_empty() && !revoked.contains(&granted(|_| ())));
+    }
+}

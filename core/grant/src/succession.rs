@@ -133,3 +133,77 @@ pub enum SuccessionError {
     #[error("a principal cannot succeed itself; name the new one")]
     Oneself,
 }
+
+#[cfg(test)]
+mod tests {
+    use bield_envelope::{SigningKey, wire};
+
+    use super::*;
+    use crate::cast::{NOON, user, user_key};
+
+    fn said(from: u8, to: u8, by: &SigningKey) -> Signed<Succession> {
+        let succession = Succession {
+            from: user(from),
+            to: user(to),
+            at: NOON,
+        };
+        Signed::sign(by, succession).into_signed()
+    }
+
+    #[test]
+    fn a_succession_needs_both_signatures_over_the_same() {
+        let verify = |by_old, by_new| Succeeded { by_old, by_new }.verify();
+        let (old, new, other) = (user_key(1), user_key(2), user_key(3));
+
+        let good = verify(said(1, 2, &old), said(1, 2, &new)).unwrap();
+        assert_eq!(
+            (good.from(), good.to(), good.at()),
+            (user(1), user(2), NOON)
+        );
+        let kept = wire::encode(&good.to_succeeded());
+        let again: Succeeded = wire::decode(&kept, 4 * SUCCESSION_BYTES_MAX + 512).unwrap();
+        assert!(again.verify().is_ok());
+
+        let wrong = [
+            (
+                said(1, 2, &old),
+                said(1, 2, &old),
+                SuccessionError::OtherSigner,
+            ),
+            (
+                said(1, 2, &new),
+                said(1, 2, &new),
+                SuccessionError::OtherSigner,
+            ),
+            (
+                said(1, 2, &new),
+                said(1, 2, &old),
+                SuccessionError::OtherSigner,
+            ),
+            (
+                said(1, 2, &other),
+                said(1, 2, &new),
+                SuccessionError::OtherSigner,
+            ),
+            (said(1, 2, &old), said(1, 3, &new), SuccessionError::Differ),
+            (said(1, 1, &old), said(1, 1, &old), SuccessionError::Oneself),
+        ];
+        for (by_old, by_new, error) in wrong {
+            assert_eq!(verify(by_old, by_new).err(), Some(error));
+        }
+    }
+
+    #[test]
+    fn an_altered_half_does_not_verify() {
+        let mut bytes = said(1, 2, &user_key(1)).as_bytes().to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        let altered = Succeeded {
+            by_old: Signed::decode(&bytes).unwrap(),
+            by_new: said(1, 2, &user_key(2)),
+        };
+        assert!(matches!(
+            altered.verify(),
+            Err(SuccessionError::Unsigned(_))
+        ));
+    }
+}

@@ -220,3 +220,176 @@ pub enum SuccessionRefused {
     )]
     TooLong,
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cast::{NOON, succeeded, successions, user, user_key};
+
+    /// These users succeed each other, one after the other.
+    fn line(users: core::ops::Range<u8>) -> Successions {
+        let keys: Vec<_> = users.map(user_key).collect();
+        let pairs: Vec<_> = keys.windows(2).map(|pair| (&pair[0], &pair[1])).collect();
+        successions(&pairs)
+    }
+
+    fn of(from: u8, to: u8) -> VerifiedSuccession {
+        succeeded(&user_key(from), &user_key(to), NOON)
+    }
+
+    fn learned(edges: &[(u8, u8)]) -> Successions {
+        let all: Vec<_> = edges.iter().map(|(from, to)| of(*from, *to)).collect();
+        all.iter().collect()
+    }
+
+    #[test]
+    fn a_principal_stands_for_all_before_it_nearest_first() {
+        let line = line(0..4);
+        let stands_for = |number| line.stands_for(user(number), NOON);
+        assert_eq!(stands_for(3), [user(3), user(2), user(1), user(0)]);
+        assert_eq!(stands_for(1), [user(1), user(0)]);
+        assert_eq!(stands_for(9), [user(9)]);
+        assert!(line.is_succeeded(&user(1), NOON) && !line.is_succeeded(&user(3), NOON));
+    }
+
+    #[test]
+    fn a_line_is_followed_for_sixteen_steps_and_no_more() {
+        let longest = line(0..17);
+        assert_eq!(longest.stands_for(user(16), NOON).len(), 17);
+        assert!(longest.speaks_for(user(16), user(0), NOON));
+        assert!(longest.speaks_for(user(0), user(16), NOON));
+        assert_eq!(longest.check(&of(16, 17)), Err(SuccessionRefused::TooLong));
+        assert_eq!(longest.check(&of(30, 0)), Err(SuccessionRefused::TooLong));
+
+        let longer = line(0..18);
+        assert!(!longer.speaks_for(user(17), user(0), NOON));
+        assert!(
+            !longer.speaks_for(user(1), user(0), NOON),
+            "not even the next"
+        );
+        assert!(longer.speaks_for(user(17), user(1), NOON));
+    }
+
+    #[test]
+    fn a_circle_ends_and_hands_nothing_on() {
+        let circle = learned(&[(1, 2), (2, 3), (3, 1)]);
+        for number in 1..4 {
+            assert_eq!(circle.stands_for(user(number), NOON), [user(number)]);
+            assert!(circle.is_succeeded(&user(number), NOON));
+        }
+        let open = learned(&[(1, 2), (2, 3)]);
+        assert_eq!(open.check(&of(3, 1)), Err(SuccessionRefused::Circle));
+        assert_eq!(open.check(&of(2, 1)), Err(SuccessionRefused::Fork));
+        assert_eq!(
+            learned(&[(1, 2)]).check(&of(2, 1)),
+            Err(SuccessionRefused::Circle)
+        );
+    }
+
+    #[test]
+    fn a_fork_is_refused_and_if_there_is_one_neither_branch_counts() {
+        let line = learned(&[(1, 2), (2, 3)]);
+        assert_eq!(line.check(&of(2, 4)), Err(SuccessionRefused::Fork));
+        assert_eq!(line.check(&of(2, 3)), Ok(()), "the same again");
+        let forked = learned(&[(1, 2), (2, 3), (2, 4)]);
+        for number in 1..5 {
+            assert_eq!(forked.stands_for(user(number), NOON), [user(number)]);
+        }
+        assert!(forked.is_succeeded(&user(2), NOON));
+    }
+
+    #[test]
+    fn a_fork_counts_before_it_begins() {
+        let later = succeeded(
+            &user_key(1),
+            &user_key(3),
+            NOON.plus(Duration::from_secs(9)),
+        );
+        let forked = Successions::from_iter([&of(1, 2), &later]);
+        assert!(!forked.speaks_for(user(2), user(1), NOON));
+        assert!(forked.is_succeeded(&user(1), NOON.minus(Duration::from_secs(9))));
+    }
+
+    #[test]
+    fn two_lines_into_one_are_refused_and_hand_nothing_on() {
+        let line = learned(&[(1, 3)]);
+        assert_eq!(line.check(&of(2, 3)), Err(SuccessionRefused::Join));
+        let joined = learned(&[(1, 3), (2, 3), (3, 4)]);
+        assert_eq!(joined.stands_for(user(4), NOON), [user(4), user(3)]);
+        assert!(joined.is_succeeded(&user(1), NOON));
+    }
+
+    #[test]
+    fn a_succession_said_twice_begins_at_the_earlier_time() {
+        let later = succeeded(
+            &user_key(1),
+            &user_key(2),
+            NOON.plus(Duration::from_secs(9)),
+        );
+        let both = [
+            Successions::from_iter([&of(1, 2), &later]),
+            Successions::from_iter([&later, &of(1, 2)]),
+        ];
+        assert_eq!(both[0], both[1]);
+        assert!(both[0].speaks_for(user(2), user(1), NOON));
+        let alone = Successions::from_iter([&later]);
+        assert!(!alone.speaks_for(user(2), user(1), NOON));
+        assert_eq!(alone.len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_checked_leaves_all_lines_whole(
+            edges in prop::collection::vec((0..24u8, 0..24u8), 0..40),
+        ) {
+            let mut all = Successions::new();
+            let mut kept: Vec<(u8, u8)> = Vec::new();
+            for (from, to) in edges {
+                if from != to && all.check(&of(from, to)).is_ok() {
+                    all.add(&of(from, to));
+                    kept.push((from, to));
+                }
+            }
+            for &(from, to) in &kept {
+                prop_assert!(all.speaks_for(user(to), user(from), NOON));
+            }
+            for number in 0..24 {
+                // Every line ends in exactly one who stands for all of it.
+                let mut last = number;
+                while let Some(next) = kept.iter().find(|edge| edge.0 == last) {
+                    last = next.1;
+                }
+                prop_assert!(all.stands_for(user(last), NOON).contains(&user(number)));
+                prop_assert!(!all.is_succeeded(&user(last), NOON));
+            }
+        }
+
+        #[test]
+        fn any_lines_resolve_and_in_any_order_to_the_same(
+            edges in prop::collection::vec((0..20u8, 0..20u8, 0..3u64), 0..40),
+            by in 0..40usize,
+        ) {
+            let mut said: Vec<_> = edges.into_iter().filter(|edge| edge.0 != edge.1).map(|(from, to, at)| {
+                succeeded(&user_key(from), &user_key(to), NOON.plus(Duration::from_secs(at)))
+            }).collect();
+            let first: Successions = said.iter().collect();
+            let places = by % said.len().max(1);
+            said.rotate_left(places);
+            let second: Successions = said.iter().rev().collect();
+            prop_assert_eq!(&first, &second);
+            for number in 0..20 {
+                let stands_for = first.stands_for(user(number), NOON);
+                prop_assert!(stands_for.len() <= SUCCESSIONS_MAX + 1);
+                // Whom one stands for is succeeded, and nobody else who is not succeeded does too.
+                for other in &stands_for[1..] {
+                    prop_assert!(first.is_succeeded(other, NOON));
+                    prop_assert!(first.line_of(*other, NOON).contains(&user(number)));
+                }
+            }
+        }
+    }
+}

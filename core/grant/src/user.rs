@@ -53,3 +53,31 @@ impl FromStr for UserSelector {
 pub struct InvalidUserSelector;
 
 const GROUP: &str = "group:";
+
+#[cfg(test)]
+mod tests {
+    use bield_envelope::wire;
+
+    use super::*;
+    use crate::cast::{one, team, user};
+
+    #[test]
+    fn selectors_survive_their_text_and_their_cbor() {
+        for selector in [one(1), team()] {
+            assert_eq!(selector.to_string().parse(), Ok(selector.clone()));
+            assert_eq!(wire::decode(&wire::encode(&selector), 99), Ok(selector));
+        }
+        for bad in ["team", "group:", "group:Team", "group:group:a", "*"] {
+            assert_eq!(
+                bad.parse::<UserSelector>(),
+                Err(InvalidUserSelector),
+                "{bad}"
+            );
+        }
+        let unknown = [&[0x82, 0x02][..], &wire::encode(&user(1))].concat();
+        assert!(
+            wire::decode::<UserSelector>(&unknown, 99).is_err(),
+            "kind 2 is nobody"
+        );
+    }
+}

@@ -144,3 +144,130 @@ impl<'b, C> minicbor::Decode<'b, C> for VersionRange {
      `>1.2`, `>=1.2`, `<2`, `<=2` joined by commas, in at most {VERSION_RANGE_BYTES_MAX} bytes"
 )]
 pub struct InvalidRange;
+
+#[cfg(test)]
+mod tests {
+    use bield_envelope::wire;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(text: &str) -> VersionRange {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_range_holds_what_the_table_of_the_specification_says() {
+        // Range, versions inside, versions outside.
+        let table: &[(&str, &[&str], &[&str])] = &[
+            (
+                "*",
+                &["0.0.0", "9.9.9"],
+                &["1.0.0-rc1", "1.0", "2024-06-A", ""],
+            ),
+            ("=1.2", &["1.2"], &["1.2.0", "1.2.3"]),
+            ("=1.2.3-rc1", &["1.2.3-rc1"], &["1.2.3", "1.2.3-rc2"]),
+            ("=2024-06-A", &["2024-06-A"], &["2024-06-a", "2024-06"]),
+            (
+                "^1.2.3",
+                &["1.2.3", "1.9.0"],
+                &["1.2.2", "2.0.0", "1.3.0-a"],
+            ),
+            ("^1", &["1.0.0", "1.9.9"], &["0.9.9", "2.0.0"]),
+            ("^0.2.3", &["0.2.3", "0.2.9"], &["0.3.0", "1.0.0"]),
+            ("^0.0.3", &["0.0.3"], &["0.0.4"]),
+            ("^0.0", &["0.0.0", "0.0.9"], &["0.1.0"]),
+            ("^0", &["0.9.9"], &["1.0.0"]),
+            ("~1.2.3", &["1.2.3", "1.2.9"], &["1.2.2", "1.3.0"]),
+            ("~1.2", &["1.2.0", "1.2.9"], &["1.3.0"]),
+            ("~1", &["1.0.0", "1.9.0"], &["2.0.0"]),
+            ("1.2.*", &["1.2.0", "1.2.9"], &["1.3.0"]),
+            ("1.*", &["1.0.0", "1.9.9"], &["2.0.0"]),
+            (">1.2", &["1.3.0", "2.0.0"], &["1.2.0", "1.2.9"]),
+            (">=1.2", &["1.2.0", "2.0.0"], &["1.1.9"]),
+            ("<1.2", &["1.1.9"], &["1.2.0"]),
+            ("<=1.2", &["1.2.9"], &["1.3.0"]),
+            (">=1.2, <2", &["1.2.0", "1.9.9"], &["1.1.0", "2.0.0"]),
+            (
+                ">=1.2.3-b",
+                &["1.2.3-b", "1.2.3-c", "1.2.3"],
+                &["1.2.3-a", "1.2.4-c"],
+            ),
+        ];
+        for (text, inside, outside) in table {
+            assert_eq!(range(text).to_string(), *text);
+            for version in *inside {
+                assert!(range(text).matches(version), "{version} is in {text}");
+            }
+            for version in *outside {
+                assert!(!range(text).matches(version), "{version} is not in {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_people_read_in_different_ways_is_refused() {
+        let long = format!(">=1.2.3-{}", "a".repeat(VERSION_RANGE_BYTES_MAX));
+        for bad in [
+            "",
+            " ",
+            "=",
+            "1",
+            "1.2",
+            "1.2.3",
+            "x",
+            "1.x",
+            "*, <2",
+            "<2, *",
+            ">=1, =1.2",
+            "=1, <2",
+            "^1 <2",
+            "^01",
+            "^1.2.3+build",
+            "=1.0+b",
+            "=a b",
+            "=../a",
+            "latest",
+            "||",
+            "^1 || ^2",
+            "^18446744073709551616",
+            "^1.2.3.4",
+            "1.*.3",
+            &long,
+        ] {
+            assert_eq!(bad.parse::<VersionRange>(), Err(InvalidRange), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn people_may_space_a_range_as_they_like_and_statements_may_not() {
+        assert_eq!(range(" >= 1.2,<2 "), range(">=1.2, <2"));
+        assert_eq!(range("= 1.2"), range("=1.2"));
+        let decode = |text: &str| wire::decode::<VersionRange>(&wire::encode(&text.to_owned()), 99);
+        assert_eq!(decode(">=1.2, <2"), Ok(range(">=1.2, <2")));
+        for bad in [">=1.2,<2", " ^1", "= 1.2", "1.2", ""] {
+            assert!(decode(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_longest_range_is_the_longest_version() {
+        let longest = "v".repeat(bield_package::NAME_BYTES_MAX);
+        assert!(range(&format!("={longest}")).matches(&longest));
+        assert!(format!("={longest}v").parse::<VersionRange>().is_err());
+        assert!(VersionRange::any().matches("1.2.3"));
+        assert_eq!(VersionRange::exactly("1.0".parse().unwrap()), range("=1.0"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_parses_prints_as_it_was_and_decodes(text in "[*=^~<>]?=?[0-9x*]{0,2}(\\.[0-9*]){0,2}(-[a-z0-9.]{1,3})?(, ?[<>^~]=?[0-9](\\.[0-9]){0,2})?") {
+            if let Ok(range) = text.parse::<VersionRange>() {
+                let written = range.to_string();
+                prop_assert_eq!(written.replace(' ', ""), text.replace(' ', ""));
+                prop_assert_eq!(written.parse::<VersionRange>(), Ok(range.clone()));
+                prop_assert_eq!(wire::decode(&wire::encode(&range), 99), Ok(range));
+            }
+        }
+    }
+}

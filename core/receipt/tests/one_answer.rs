@@ -15,8 +15,9 @@ use bield_evidence::{
     verify as verify_evidence,
 };
 use bield_grant::{
-    Admitted, Grant, GrantedRequest, Isolation, Leased, ReplayGuard, Revocations, admit,
-    admit_lease,
+    Admitted, CodeSelector, Grant, GrantedRequest, Groups, Isolation, LEASE_TIME_MAX, LeaseTerms,
+    Leased, Meter, PackageFacts, PackageSelector, ReplayGuard, Revocations, Successions,
+    UserSelector, admit, admit_lease,
 };
 use bield_receipt::{
     Anchor, CERTIFICATE_BACKDATE, CERTIFICATE_TIME_MAX, Expected, ExpectedOutput, Receipt,
@@ -82,25 +83,30 @@ fn admitted(appraised: &Appraised) -> (Admitted<GrantedRequest>, Digest, Digest)
         &owner,
         Grant {
             id: [1; 16],
-            package: package(),
-            user: user.principal(),
-            code: appraised.measurement().clone(),
+            package: PackageSelector::Digest(package()),
+            user: UserSelector::Principal(user.principal()),
+            code: CodeSelector::Measurement(appraised.measurement().clone()),
             isolation: Isolation::Shared,
             not_before: NOW,
             not_after: NOW.plus(CERTIFICATE_TIME_MAX),
+            requests: None,
         },
     );
     let grants = [grant];
+    let successions = Successions::new();
+    let facts = PackageFacts {
+        digest: package(),
+        owner: owner.principal(),
+        name: &"echo".parse().unwrap(),
+        version: &"1.0.0".parse().unwrap(),
+    };
+    let terms = LeaseTerms {
+        id: 1,
+        now: NOW,
+        time: LEASE_TIME_MAX,
+    };
     let revoked = Revocations::new();
-    let lease = admit_lease(
-        appraised,
-        package(),
-        owner.principal(),
-        &grants,
-        &revoked,
-        NOW,
-    )
-    .unwrap();
+    let lease = admit_lease(appraised, facts, &grants, &successions, &revoked, terms).unwrap();
 
     let mut entropy = Seeded::new(8);
     let audience = AudienceKey::generate(&mut entropy);
@@ -124,9 +130,11 @@ fn admitted(appraised: &Appraised) -> (Admitted<GrantedRequest>, Digest, Digest)
         .unwrap();
     let leased = Leased {
         lease: &lease,
-        key: header.key,
+        keys: &[header.key],
         grants: &grants,
-        revoked: &revoked,
+        groups: &Groups::new(),
+        successions: &successions,
+        meter: &Meter::default(),
     };
     let admitted = admit(opened, leased, &mut ReplayGuard::new(1), NOW).unwrap();
     (admitted, opener.request(), grants[0].digest())

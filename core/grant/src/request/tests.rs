@@ -6,8 +6,11 @@ use proptest::prelude::*;
 use bield_evidence::Mover;
 
 use super::*;
-use crate::cast::{HOUR, MINUTE, NOON, code, granted, lease, owner, package, user, user_key};
-use crate::{Outside, Retry, audience};
+use crate::cast::{
+    HOUR, MINUTE, NOON, granted, granted_by, lease, measured, measurement, one, owner, package,
+    succeeded, successions, team, team_of, user, user_key,
+};
+use crate::{Allotment, Outside, PackageSelector, Retry, audience};
 
 fn key() -> Digest {
     Digest::of("test key", &[])
@@ -23,31 +26,71 @@ fn header() -> RequestHeader {
     }
 }
 
-/// What becomes of user 1's request at noon under these grants.
-fn decide(grants: &[Verified<Grant>]) -> Result<Digest, Refused> {
-    decide_for(&header(), grants, &Revocations::new(), NOON)
+/// All that a runtime holds beside its lease.
+#[derive(Default)]
+struct Held {
+    grants: Vec<Verified<Grant>>,
+    groups: Groups,
+    successions: Successions,
+    meter: Meter,
 }
 
-fn decide_for(
-    header: &RequestHeader,
-    grants: &[Verified<Grant>],
-    revoked: &Revocations,
-    now: Time,
-) -> Result<Digest, Refused> {
-    let lease = lease();
-    let leased = Leased {
-        lease: &lease,
-        key: key(),
-        grants,
-        revoked,
-    };
-    check(header, user(1), leased, &mut ReplayGuard::new(9), now).map(Verified::digest)
+impl Held {
+    fn grants(grants: &[Verified<Grant>]) -> Self {
+        Self {
+            grants: grants.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// What becomes of this request of `sender` at `now`, before an empty guard.
+    fn decide_for(
+        &self,
+        header: &RequestHeader,
+        sender: Principal,
+        now: Time,
+    ) -> Result<Digest, Refused> {
+        self.decide_before(&mut ReplayGuard::new(9), header, sender, now)
+    }
+
+    fn decide_before(
+        &self,
+        guard: &mut ReplayGuard,
+        header: &RequestHeader,
+        sender: Principal,
+        now: Time,
+    ) -> Result<Digest, Refused> {
+        let (lease, keys) = (lease(), [key()]);
+        check(header, sender, self.leased(&lease, &keys), guard, now).map(Verified::digest)
+    }
+
+    fn decide_by(&self, sender: u8) -> Result<Digest, Refused> {
+        self.decide_for(&header(), user(sender), NOON)
+    }
+
+    fn leased<'a>(&'a self, lease: &'a Lease, keys: &'a [Digest]) -> Leased<'a> {
+        Leased {
+            lease,
+            keys,
+            grants: &self.grants,
+            groups: &self.groups,
+            successions: &self.successions,
+            meter: &self.meter,
+        }
+    }
+}
+
+/// What becomes of user 1's request at noon under these grants.
+fn decide(grants: &[Verified<Grant>]) -> Result<Digest, Refused> {
+    Held::grants(grants).decide_by(1)
 }
 
 fn refusal_of(change: impl FnOnce(&mut RequestHeader)) -> Refused {
     let mut header = header();
     change(&mut header);
-    decide_for(&header, &[granted(|_| ())], &Revocations::new(), NOON).unwrap_err()
+    Held::grants(&[granted(|_| ())])
+        .decide_for(&header, user(1), NOON)
+        .unwrap_err()
 }
 
 #[test]
@@ -72,20 +115,15 @@ fn a_sealed_request_under_a_valid_grant_is_admitted_once() {
             .unwrap()
             .0
     };
-    let (lease, grants) = (lease(), [granted(|_| ())]);
-    let revoked = Revocations::new();
-    let leased = Leased {
-        lease: &lease,
-        key: header.key,
-        grants: &grants,
-        revoked: &revoked,
-    };
+    let (lease, held) = (lease(), Held::grants(&[granted(|_| ())]));
+    let keys = [key(), header.key];
+    let leased = held.leased(&lease, &keys);
     let mut guard = ReplayGuard::new(9);
 
     let admitted = admit(open(), leased, &mut guard, NOON).unwrap();
-    assert_eq!(admitted.grant, grants[0].digest());
+    assert_eq!(admitted.grant, held.grants[0].digest());
     assert_eq!(admitted.isolation, Isolation::Shared);
-    assert_eq!(admitted.code, code(1));
+    assert_eq!(admitted.code, measurement(1));
     assert_eq!(admitted.owner, owner(1).principal());
     assert_eq!(admitted.request.body(), b"secret");
     assert!(!format!("{admitted:?}").contains("secret"));
@@ -119,7 +157,7 @@ fn a_grant_signed_by_somebody_else_counts_for_nothing_and_is_not_listed() {
 
 #[test]
 fn a_grant_for_another_user_does_not_help_and_says_who_is_granted() {
-    let refused = decide(&[granted(|grant| grant.user = user(2))]).unwrap_err();
+    let refused = decide(&[granted(|grant| grant.user = one(2))]).unwrap_err();
     assert_eq!(refused.code(), "user-not-granted");
     assert!(
         refused.to_string().contains(&user(2).to_string()),
@@ -129,13 +167,13 @@ fn a_grant_for_another_user_does_not_help_and_says_who_is_granted() {
 
 #[test]
 fn a_grant_for_other_code_does_not_help_and_says_which_is_granted() {
-    let refused = decide(&[granted(|grant| grant.code = code(2))]).unwrap_err();
+    let refused = decide(&[granted(|grant| grant.code = measured(2))]).unwrap_err();
     let expected = format!(
         "code {} is not granted for package {}; granted: {}. \
          The package's owner can grant this code",
-        code(1),
+        crate::cast::code(1),
         package(1),
-        code(2)
+        measured(2)
     );
     assert_eq!(refused.to_string(), expected);
     assert_eq!(refused.mover(), Mover::Owner);
@@ -144,7 +182,10 @@ fn a_grant_for_other_code_does_not_help_and_says_which_is_granted() {
 
 #[test]
 fn a_grant_for_another_package_does_not_help() {
-    let refused = decide(&[granted(|grant| grant.package = package(2))]).unwrap_err();
+    let refused = decide(&[granted(|grant| {
+        grant.package = PackageSelector::Digest(package(2))
+    })])
+    .unwrap_err();
     assert_eq!(refused.code(), "code-not-granted");
     assert!(
         !refused.to_string().contains(&package(2).to_string()),
@@ -185,23 +226,6 @@ fn a_grant_holds_from_its_first_moment_and_not_at_its_last() {
 }
 
 #[test]
-fn a_revoked_grant_is_refused_and_so_is_its_renewal_under_the_same_id() {
-    let grants = [
-        granted(|_| ()),
-        granted(|grant| grant.not_after = NOON.plus(HOUR * 9)),
-    ];
-    let mut revoked = Revocations::new();
-    revoked.revoke(owner(2).principal(), [7; 16]).unwrap();
-    assert!(
-        decide_for(&header(), &grants, &revoked, NOON).is_ok(),
-        "another owner's word"
-    );
-    revoked.revoke(owner(1).principal(), [7; 16]).unwrap();
-    let refused = decide_for(&header(), &grants, &revoked, NOON).unwrap_err();
-    assert_eq!(refused.code(), "grant-revoked");
-}
-
-#[test]
 fn the_strictest_of_several_grants_decides_whatever_their_order() {
     let mut grants = [
         granted(|grant| grant.not_after = NOON.plus(HOUR * 9)),
@@ -225,14 +249,14 @@ fn a_request_sealed_for_something_else_is_refused() {
             leased: package(1)
         }
     );
-    let refused = refusal_of(|header| header.audience = audience(package(1), &code(2)));
+    let refused = refusal_of(|header| header.audience = audience(package(1), &measurement(2)));
     assert_eq!(refused.code(), "other-audience");
     let refused = refusal_of(|header| header.key = other);
     assert_eq!(
         refused,
         Refused::OtherKey {
             found: other,
-            leased: key()
+            leased: core::iter::once(key()).collect()
         }
     );
     assert_eq!(refused.retry(), Retry::Anew);
@@ -241,13 +265,13 @@ fn a_request_sealed_for_something_else_is_refused() {
 #[test]
 fn a_request_outside_its_window_is_refused() {
     let one = Duration::from_millis(1);
-    let grants = [granted(|_| ())];
+    let held = Held::grants(&[granted(|_| ())]);
     let at = |created| {
         let header = RequestHeader {
             created,
             ..header()
         };
-        decide_for(&header, &grants, &Revocations::new(), NOON)
+        held.decide_for(&header, user(1), NOON)
     };
     assert!(at(NOON.minus(REQUEST_AGE_MAX)).is_ok());
     assert_eq!(
@@ -270,7 +294,8 @@ fn nothing_is_served_after_the_lease() {
         created: end,
         ..header()
     };
-    let refused = decide_for(&header, &[granted(|_| ())], &Revocations::new(), end).unwrap_err();
+    let held = Held::grants(&[granted(|_| ())]);
+    let refused = held.decide_for(&header, user(1), end).unwrap_err();
     assert_eq!(
         refused,
         Refused::LeaseEnded {
@@ -282,35 +307,184 @@ fn nothing_is_served_after_the_lease() {
 
 #[test]
 fn a_refused_request_takes_no_room_in_the_guard() {
-    let lease = lease();
-    let revoked = Revocations::new();
     let mut guard = ReplayGuard::new(1);
-    let leased = Leased {
-        lease: &lease,
-        key: key(),
-        grants: &[],
-        revoked: &revoked,
+    let refused = Held::default().decide_before(&mut guard, &header(), user(1), NOON);
+    assert!(refused.is_err());
+    let held = Held::grants(&[granted(|_| ())]);
+    let admitted = held.decide_before(&mut guard, &header(), user(1), NOON);
+    assert!(admitted.is_ok());
+}
+
+#[test]
+fn members_of_a_group_are_granted_by_its_newest_revision() {
+    let mut held = Held::grants(&[granted(|grant| grant.user = team())]);
+    let refused = held.decide_by(1).unwrap_err();
+    assert_eq!(refused.code(), "user-not-granted");
+    assert!(
+        refused.to_string().contains("granted: group:team"),
+        "{refused}"
+    );
+
+    held.groups.add(team_of(&owner(1), 1, &[1, 2]));
+    assert!(held.decide_by(1).is_ok() && held.decide_by(2).is_ok());
+    assert!(held.decide_by(3).is_err());
+
+    held.groups.add(team_of(&owner(1), 2, &[2, 3]));
+    assert!(held.decide_by(1).is_err(), "left with revision 2");
+    assert!(held.decide_by(3).is_ok());
+    held.groups.add(team_of(&owner(1), 1, &[1, 2]));
+    assert!(
+        held.decide_by(1).is_err(),
+        "an old revision changes nothing"
+    );
+}
+
+#[test]
+fn a_group_of_another_owner_admits_nobody() {
+    let mut held = Held::grants(&[granted(|grant| grant.user = team())]);
+    held.groups.add(team_of(&owner(2), 9, &[1]));
+    held.groups.add(team_of(&user_key(1), 9, &[1]));
+    assert_eq!(held.decide_by(1).unwrap_err().code(), "user-not-granted");
+}
+
+#[test]
+fn a_group_signed_twice_differently_admits_nobody() {
+    let mut held = Held::grants(&[granted(|grant| grant.user = team())]);
+    held.groups.add(team_of(&owner(1), 1, &[1]));
+    held.groups.add(team_of(&owner(1), 1, &[1, 2]));
+    assert!(held.decide_by(1).is_err());
+    held.groups.add(team_of(&owner(1), 2, &[1]));
+    assert!(held.decide_by(1).is_ok(), "the next revision settles it");
+}
+
+#[test]
+fn a_successor_is_served_in_the_old_ones_place() {
+    let mut held = Held::grants(&[
+        granted(|_| ()),
+        granted(|grant| grant.isolation = Isolation::Dedicated).clone(),
+    ]);
+    let strict = held.grants[1].digest();
+    assert!(held.decide_by(5).is_err());
+    held.successions = successions(&[(&user_key(1), &user_key(4)), (&user_key(4), &user_key(5))]);
+    assert_eq!(held.decide_by(5), Ok(strict), "and kept apart as strictly");
+    for old in [1, 4] {
+        let refused = held.decide_by(old).unwrap_err();
+        assert_eq!(refused, Refused::Succeeded { sender: user(old) });
+        assert_eq!(refused.outside().code, "not-granted");
+    }
+}
+
+#[test]
+fn a_successor_belongs_to_the_old_ones_groups_and_may_be_granted_by_its_own_name() {
+    let mut held = Held::grants(&[granted(|grant| grant.user = team())]);
+    held.groups.add(team_of(&owner(1), 1, &[1]));
+    held.successions = successions(&[(&user_key(1), &user_key(5))]);
+    assert!(held.decide_by(5).is_ok());
+    held.grants = vec![granted(|grant| grant.user = one(5))];
+    assert!(held.decide_by(5).is_ok());
+}
+
+#[test]
+fn a_succession_holds_from_its_first_moment() {
+    let mut held = Held::grants(&[granted(|_| ())]);
+    let begins = |at| {
+        let succession = succeeded(&user_key(1), &user_key(5), at);
+        Successions::from_iter([&succession])
     };
-    assert!(check(&header(), user(1), leased, &mut guard, NOON).is_err());
-    let grants = [granted(|_| ())];
-    let leased = Leased {
-        grants: &grants,
-        ..leased
-    };
-    assert!(check(&header(), user(1), leased, &mut guard, NOON).is_ok());
+    held.successions = begins(NOON.plus(Duration::from_millis(1)));
+    assert!(held.decide_by(1).is_ok() && held.decide_by(5).is_err());
+    held.successions = begins(NOON);
+    assert!(held.decide_by(1).is_err() && held.decide_by(5).is_ok());
+}
+
+#[test]
+fn after_a_fork_nobody_is_served_in_the_old_ones_place() {
+    let mut held = Held::grants(&[granted(|_| ())]);
+    held.successions = successions(&[(&user_key(1), &user_key(5)), (&user_key(1), &user_key(6))]);
+    for sender in [1, 5, 6] {
+        assert!(held.decide_by(sender).is_err(), "user {sender}");
+    }
+}
+
+#[test]
+fn grants_and_groups_of_the_owners_successor_count() {
+    let heir = owner(8);
+    let mut held = Held::grants(&[granted_by(&heir, |grant| grant.user = team())]);
+    held.groups.add(team_of(&owner(1), 3, &[1]));
+    assert!(held.decide_by(1).is_err());
+    held.successions = successions(&[(&owner(1), &heir)]);
+    assert!(held.decide_by(1).is_ok());
+    held.groups.add(team_of(&heir, 4, &[2]));
+    assert!(held.decide_by(1).is_err() && held.decide_by(2).is_ok());
+}
+
+fn allotted(grant: &Verified<Grant>, requests: u64) -> Allotment {
+    Allotment {
+        grant: grant.digest(),
+        requests,
+    }
+}
+
+#[test]
+fn a_metered_grant_serves_what_was_set_aside_and_no_more() {
+    let mut held = Held::grants(&[granted(|grant| grant.requests = Some(100))]);
+    let grant = held.grants[0].digest();
+    assert_eq!(
+        held.decide_by(1),
+        Err(Refused::QuotaUsed { grant }),
+        "nothing was"
+    );
+    held.meter = Meter::new([allotted(&held.grants[0], 2)]);
+    assert_eq!(
+        [held.decide_by(1), held.decide_by(1)],
+        [Ok(grant), Ok(grant)]
+    );
+    let refused = held.decide_by(1).unwrap_err();
+    assert_eq!(refused, Refused::QuotaUsed { grant });
+    assert_eq!(refused.outside().to_string(), "refused: not-granted");
+}
+
+#[test]
+fn a_request_that_the_guard_refuses_is_not_counted() {
+    let mut held = Held::grants(&[granted(|grant| grant.requests = Some(100))]);
+    held.meter = Meter::new([allotted(&held.grants[0], 5)]);
+    let mut guard = ReplayGuard::new(9);
+    for _ in 0..9 {
+        let _ = held.decide_before(&mut guard, &header(), user(1), NOON);
+    }
+    assert_eq!(held.meter.unused(), [allotted(&held.grants[0], 4)]);
+}
+
+#[test]
+fn when_a_quota_is_used_up_an_equally_strict_grant_serves_and_a_looser_one_never() {
+    let metered = granted(|grant| {
+        grant.isolation = Isolation::Wiped;
+        grant.requests = Some(1);
+        grant.not_after = NOON.plus(HOUR * 9);
+    });
+    let equal = granted(|grant| grant.isolation = Isolation::Wiped);
+    let looser = granted(|_| ());
+    let mut held = Held::grants(&[looser, metered.clone()]);
+    held.meter = Meter::new([allotted(&metered, 1)]);
+    assert_eq!(held.decide_by(1), Ok(metered.digest()));
+    let grant = metered.digest();
+    assert_eq!(held.decide_by(1), Err(Refused::QuotaUsed { grant }));
+    held.grants.push(equal.clone());
+    assert_eq!(held.decide_by(1), Ok(equal.digest()));
 }
 
 #[test]
 fn the_outside_cannot_tell_the_owners_reasons_apart() {
-    let mut revoked = Revocations::new();
-    revoked.revoke(owner(1).principal(), [7; 16]).unwrap();
+    let metered = granted(|grant| grant.requests = Some(1));
     let reasons = [
         decide(&[]).unwrap_err(),
-        decide(&[granted(|grant| grant.user = user(2))]).unwrap_err(),
-        decide(&[granted(|grant| grant.code = code(2))]).unwrap_err(),
+        decide(&[granted(|grant| grant.user = one(2))]).unwrap_err(),
+        decide(&[granted(|grant| grant.code = measured(2))]).unwrap_err(),
         decide(&[granted(|grant| grant.not_after = NOON)]).unwrap_err(),
         decide(&[granted(|grant| grant.not_before = NOON.plus(MINUTE))]).unwrap_err(),
-        decide_for(&header(), &[granted(|_| ())], &revoked, NOON).unwrap_err(),
+        decide(&[metered]).unwrap_err(),
+        Refused::Succeeded { sender: user(1) },
+        Refused::Revoked { grant: package(1) },
     ];
     for reason in reasons {
         assert_eq!(
@@ -327,171 +501,11 @@ fn the_outside_cannot_tell_the_owners_reasons_apart() {
 #[test]
 fn a_long_listing_counts_what_it_does_not_show() {
     let grants: Vec<_> = (2..30)
-        .map(|n| granted(|grant| grant.user = user(n)))
+        .map(|n| granted(|grant| grant.user = one(n)))
         .collect();
     let refused = decide(&grants).unwrap_err().to_string();
     assert!(refused.contains("and 20 more"), "{refused}");
     assert_eq!(refused.matches("ed25519:").count(), crate::LISTED_MAX + 1);
 }
 
-/// One grant of the property: small universes, so that near misses are common.
-#[derive(Clone, Debug)]
-struct Word {
-    owner: u8,
-    id: u8,
-    package: u8,
-    user: u8,
-    code: u8,
-    from: u64,
-    until: u64,
-}
-
-/// One request of the property. Times are minutes after the story begins.
-#[derive(Clone, Debug)]
-struct Ask {
-    user: u8,
-    id: u8,
-    package: u8,
-    code: u8,
-    right_key: bool,
-    created: u64,
-    now: u64,
-}
-
-const BEGIN: Time = NOON;
-const LEASE_MINUTES: u64 = 14;
-const GUARD_MAX: usize = 3;
-
-fn minute(number: u64) -> Time {
-    BEGIN.plus(MINUTE * u32::try_from(number).unwrap())
-}
-
-fn words() -> impl Strategy<Value = Vec<Word>> {
-    let word = (
-        mostly_one(),
-        1..4u8,
-        mostly_one(),
-        1..3u8,
-        mostly_one(),
-        0..9u64,
-        6..18u64,
-    )
-        .prop_map(|(owner, id, package, user, code, from, until)| Word {
-            owner,
-            id,
-            package,
-            user,
-            code,
-            from,
-            until,
-        });
-    prop::collection::vec(word, 0..5)
-}
-
-fn asks() -> impl Strategy<Value = Vec<Ask>> {
-    let ask = (
-        1..3u8,
-        1..4u8,
-        mostly_one(),
-        mostly_one(),
-        prop::bool::weighted(0.9),
-        0..8u64,
-        0..16u64,
-    )
-        .prop_map(|(user, id, package, code, right_key, age, now)| Ask {
-            user,
-            id,
-            package,
-            code,
-            right_key,
-            // Two minutes into the future up to five into the past, and a little beyond each.
-            created: (now + 2).saturating_sub(age),
-            now,
-        });
-    prop::collection::vec(ask, 1..12)
-}
-
-fn mostly_one() -> impl Strategy<Value = u8> {
-    prop_oneof![6 => Just(1u8), 1 => Just(2u8)]
-}
-
-/// The rules once more, as plainly as they can be said, over small numbers.
-#[derive(Default)]
-struct Oracle {
-    admitted: Vec<(u8, u8, u64)>,
-    latest: u64,
-}
-
-impl Oracle {
-    fn admits(&mut self, ask: &Ask, words: &[Word], revoked: &[(u8, u8)]) -> bool {
-        let allowed = words.iter().any(|word| {
-            word.owner == 1
-                && word.package == 1
-                && word.code == 1
-                && word.user == ask.user
-                && (word.from..word.until).contains(&ask.now)
-                && !revoked.contains(&(word.owner, word.id))
-        });
-        let right_place = ask.package == 1 && ask.code == 1 && ask.right_key;
-        let fresh = ask.created <= ask.now + 1 && ask.now <= ask.created + 5;
-        if !(allowed && right_place && fresh && ask.now < LEASE_MINUTES) {
-            return false;
-        }
-        self.latest = self.latest.max(ask.now);
-        let remembered = |created: u64| created + 5 >= self.latest;
-        let seen = self
-            .admitted
-            .iter()
-            .any(|&(user, id, created)| (user, id) == (ask.user, ask.id) && remembered(created));
-        let held = self
-            .admitted
-            .iter()
-            .filter(|entry| remembered(entry.2))
-            .count();
-        let admits = remembered(ask.created) && !seen && held < GUARD_MAX;
-        if admits {
-            self.admitted.push((ask.user, ask.id, ask.created));
-        }
-        admits
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
-    #[test]
-    fn admission_accepts_exactly_what_the_oracle_accepts(
-        words in words(),
-        asks in asks(),
-        revocations in prop::collection::vec((1..3u8, 1..4u8), 0..2),
-    ) {
-        let grants: Vec<_> = words.iter().map(|word| Signed::sign(&owner(word.owner), Grant {
-            id: [word.id; 16],
-            package: package(word.package),
-            user: user(word.user),
-            code: code(word.code),
-            isolation: Isolation::Wiped,
-            not_before: minute(word.from),
-            not_after: minute(word.until),
-        })).collect();
-        let mut revoked = Revocations::new();
-        for &(by, id) in &revocations {
-            revoked.revoke(owner(by).principal(), [id; 16]).unwrap();
-        }
-        let lease = Lease { not_after: minute(LEASE_MINUTES), ..lease() };
-        let leased = Leased { lease: &lease, key: key(), grants: &grants, revoked: &revoked };
-        let (mut guard, mut oracle) = (ReplayGuard::new(GUARD_MAX), Oracle::default());
-        for ask in &asks {
-            let header = RequestHeader {
-                audience: audience(package(1), &code(ask.code)),
-                key: if ask.right_key { key() } else { Digest::of("other key", &[]) },
-                package: package(ask.package),
-                id: [ask.id; 16],
-                created: minute(ask.created),
-            };
-            let admitted = check(&header, user(ask.user), leased, &mut guard, minute(ask.now));
-            let expected = oracle.admits(ask, &words, &revocations);
-            prop_assert_eq!(admitted.is_ok(), expected, "{:?}: {:?}", ask, admitted.err());
-        }
-    }
-}
+mod oracle;
