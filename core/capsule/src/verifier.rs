@@ -38,8 +38,8 @@ use self::rules::{Effect, State};
 use self::verified::Folded;
 pub use self::verified::{Applied, Verified};
 use crate::{
-    Config, Fork, ForkError, ForkProof, Head, Kind, Last, Metadata, Received, SignedHead, SkipLevels,
-    Through, WriterId,
+    Config, Fork, ForkError, ForkProof, Head, Kind, Last, Metadata, Received, SignedHead,
+    SkipLevels, Through, WriterId,
 };
 
 /// Most writers of a capsule unless policy says otherwise: 64 MiB of chains.
@@ -268,6 +268,32 @@ impl Verifier {
     /// As [`Verifier::verify`], but for the signature.
     pub fn restore_own(&mut self, record: Received) -> Result<Applied, Refused> {
         self.take(&record, true, None)?;
+        Ok(Applied {
+            record,
+            signature_checked: false,
+        })
+    }
+
+    /// Takes back a record that this verifier, or one before it, applied and whose header `hash` the caller
+    /// kept. **Nothing else is checked**: it opens, and says nothing of what is admitted now.
+    ///
+    /// # Errors
+    /// Another record, or another capsule's.
+    pub fn recall(&self, record: Received, hash: &Digest) -> Result<Applied, Refused> {
+        let header = record.header();
+        if header.capsule != self.metadata.name() {
+            return Err(Refused::OtherCapsule {
+                found: header.capsule,
+            });
+        }
+        if record.hash() != *hash {
+            return Err(Refused::Conflict {
+                writer: header.writer,
+                seq: header.seq,
+                known: *hash,
+                found: record.hash(),
+            });
+        }
         Ok(Applied {
             record,
             signature_checked: false,

@@ -261,7 +261,8 @@ impl LogAudit {
         bytes: Vec<u8>,
         each: &mut dyn FnMut(u64, &Applied),
     ) -> Result<(), LogFault> {
-        let (Some(report), Some(verifier)) = (self.epochs.last_mut(), self.verifier.as_mut()) else {
+        let (Some(report), Some(verifier)) = (self.epochs.last_mut(), self.verifier.as_mut())
+        else {
             return Ok(()); // a reader gives the head first
         };
         let epoch = report.epoch;

@@ -149,9 +149,9 @@ impl FileReader {
                 flaw,
             },
             Some((bytes, _)) => FileEnd::Torn { bytes },
-            None if self.at < self.buffer.len() || self.next.is_none() => FileEnd::Torn {
-                bytes: self.offset,
-            },
+            None if self.at < self.buffer.len() || self.next.is_none() => {
+                FileEnd::Torn { bytes: self.offset }
+            }
             None => FileEnd::Clean { bytes: self.offset },
         }
     }

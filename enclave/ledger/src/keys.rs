@@ -1,0 +1,96 @@
+//! Every key of one epoch of the log, from the service's root secret.
+//!
+//! In: the root secret, an epoch, a capsule's name. Out: keys. Always true: a key serves one purpose in
+//! one capsule; the owner's, which is needed before the name exists, in one epoch, where it signs one
+//! record. None is stored: the root is.
+
+use bield_capsule::{CapsuleName, GenerationKey, Suite, WriterKey};
+use bield_envelope::{Digest, Secret};
+use bield_tlog::{KeyName, LogKey, Origin};
+
+/// Derives the keys of one service.
+pub(crate) struct Keys {
+    root: Secret,
+}
+
+impl Keys {
+    pub(crate) const fn new(root: Secret) -> Self {
+        Self { root }
+    }
+
+    pub(crate) const fn root(&self) -> &Secret {
+        &self.root
+    }
+
+    /// Signs the configuration of an epoch's capsule: record 0, and nothing after it.
+    pub(crate) fn owner(&self, epoch: u32) -> WriterKey {
+        signing(self.root.derive(OWNER, &[&epoch.to_be_bytes()]))
+    }
+
+    /// Signs the chain.
+    pub(crate) fn writer(&self, epoch: u32, capsule: &CapsuleName) -> WriterKey {
+        signing(self.of(WRITER, epoch, capsule, &[]))
+    }
+
+    /// Seals bodies. The capsule's only generation: whoever has the root has all of them.
+    pub(crate) fn generation(&self, epoch: u32, capsule: &CapsuleName) -> GenerationKey {
+        GenerationKey::from_secret(1, self.of(GENERATION, epoch, capsule, &[]))
+    }
+
+    /// Signs checkpoints.
+    pub(crate) fn log(&self, epoch: u32, capsule: &CapsuleName) -> LogKey {
+        LogKey::new(key_name(capsule), &self.of(LOG, epoch, capsule, &[]))
+    }
+
+    /// Seals one snapshot.
+    pub(crate) fn snapshot(&self, epoch: u32, capsule: &CapsuleName, head: &[u8]) -> Secret {
+        self.of(SNAPSHOT, epoch, capsule, &[head])
+    }
+
+    /// What a prepared frame shows of the record in it, and the key that seals this frame and no other:
+    /// both follow from the record, so none repeats for another one.
+    pub(crate) fn prepared(
+        &self,
+        capsule: &CapsuleName,
+        term: u64,
+        record: &[u8],
+    ) -> ([u8; 32], Secret) {
+        let digest = Digest::of(PREPARED, &[record]);
+        let parts: [&[u8]; 3] = [capsule.as_bytes(), &term.to_be_bytes(), digest.as_bytes()];
+        let id = *self.root.derive(PREPARED, &parts).expose();
+        (id, self.prepared_key(&id))
+    }
+
+    pub(crate) fn prepared_key(&self, id: &[u8; 32]) -> Secret {
+        self.root.derive(PREPARED_KEY, &[id])
+    }
+
+    fn of(&self, label: &str, epoch: u32, capsule: &CapsuleName, more: &[&[u8]]) -> Secret {
+        let epoch = epoch.to_be_bytes();
+        let mut parts: Vec<&[u8]> = vec![&epoch, capsule.as_bytes()];
+        parts.extend(more);
+        self.root.derive(label, &parts)
+    }
+}
+
+/// The origin of a log's checkpoints: `bield/keys/<capsule>`.
+pub(crate) fn origin(capsule: &CapsuleName) -> Origin {
+    (&key_name(capsule)).into()
+}
+
+fn key_name(capsule: &CapsuleName) -> KeyName {
+    let name = format!("bield/keys/{capsule}");
+    name.parse().expect("hexadecimal digits make a key's name")
+}
+
+fn signing(seed: Secret) -> WriterKey {
+    WriterKey::from_seed(Suite::Ed25519, seed).expect("every 32 bytes are an Ed25519 seed")
+}
+
+const OWNER: &str = "bield ledger owner v1";
+const WRITER: &str = "bield ledger writer v1";
+const GENERATION: &str = "bield ledger generation v1";
+const LOG: &str = "bield ledger checkpoint v1";
+const SNAPSHOT: &str = "bield ledger snapshot v1";
+const PREPARED: &str = "bield ledger prepared v1";
+const PREPARED_KEY: &str = "bield ledger prepared key v1";

@@ -1,0 +1,89 @@
+//! The logs of earlier epochs, as far as they were recovered: only their trees, for whoever kept one of
+//! their checkpoints.
+
+use bield_capsule::CapsuleName;
+use bield_capsule::ledger_file::Previous;
+use bield_tlog::{Hash, LogVerifier, Origin, Tree, TreeError, TreeHead};
+
+use crate::keys::{Keys, origin};
+
+/// An earlier epoch's log.
+pub struct PastLog {
+    epoch: u32,
+    capsule: CapsuleName,
+    origin: Origin,
+    verifier: LogVerifier,
+    tree: Tree,
+}
+
+impl PastLog {
+    pub(crate) fn new(keys: &Keys, epoch: u32, capsule: CapsuleName, tree: Tree) -> Self {
+        Self {
+            epoch,
+            capsule,
+            origin: origin(&capsule),
+            verifier: keys.log(epoch, &capsule).verifier().clone(),
+            tree,
+        }
+    }
+
+    /// Which epoch.
+    #[must_use]
+    pub const fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Its capsule.
+    #[must_use]
+    pub const fn capsule(&self) -> CapsuleName {
+        self.capsule
+    }
+
+    /// The origin of its checkpoints.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What its checkpoints were signed with.
+    #[must_use]
+    pub const fn verifier(&self) -> &LogVerifier {
+        &self.verifier
+    }
+
+    /// Where it ended, as far as it was recovered.
+    #[must_use]
+    pub fn head(&self) -> TreeHead {
+        TreeHead {
+            size: self.tree.size(),
+            root: self.tree.root(),
+        }
+    }
+
+    /// Proves that the recovered log begins with the first `size` records of it.
+    ///
+    /// # Errors
+    /// Only fewer records were recovered.
+    pub fn consistency(&self, size: u64) -> Result<Vec<Hash>, TreeError> {
+        self.tree.consistency_proof(size, self.tree.size())
+    }
+
+    /// Whether `head` is one that this log had, within what was recovered.
+    #[must_use]
+    pub fn contains(&self, head: TreeHead) -> bool {
+        self.tree.root_at(head.size) == Ok(head.root)
+    }
+
+    pub(crate) const fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub(crate) fn end(&self) -> Previous {
+        let head = self.head();
+        Previous {
+            capsule: self.capsule,
+            size: head.size,
+            root: *head.root.as_bytes(),
+        }
+    }
+}
