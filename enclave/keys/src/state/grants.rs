@@ -1,0 +1,356 @@
+//! Grants: their bytes once, and indexes of numbers around them.
+//!
+//! ```text
+//! (package or name, code or any signer, stage) ─┐
+//! (user or group)                              ─┼─▶ handle ─▶ Kept { statement's bytes, owner's number, stage }
+//! (end)                                        ─┘
+//! ```
+//!
+//! Always true: each index has exactly the handles of the slots that are taken; a stage only goes forward
+//! (live → ended → gone, or revoked → gone); nothing that is observable depends on which handle a
+//! grant got. Keys of indexes are 64 bits of a digest: a collision costs a comparison, since every grant that
+//! is found is read and compared before it is used.
+//!
+//! On paper: 300 bytes of statement, 24 of slot, 24 in each of four indexes before a tree's slack: under 500.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bield_envelope::{Digest, Principal, Time};
+use bield_evidence::Measurement;
+use bield_grant::{CodeSelector, ENDED_TOLD, Grant, GroupName, PackageSelector, UserSelector};
+use bield_package::PackageName;
+
+use super::kept;
+
+/// Where a grant is kept.
+pub(super) type Handle = u32;
+
+/// How far a grant's life is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Stage {
+    /// Not ended, as far as anybody looked.
+    Live,
+    /// Ended less than [`ENDED_TOLD`] ago.
+    Ended,
+    /// Revoked; remembered until it would have ended.
+    Revoked,
+}
+
+/// A grant as it is kept.
+pub(super) struct Kept {
+    pub(super) signed: Box<[u8]>,
+    /// The person whose grant it is.
+    pub(super) owner: u32,
+    pub(super) stage: Stage,
+}
+
+impl Kept {
+    /// What the statement says.
+    pub(super) fn says(&self) -> Grant {
+        kept::says(&self.signed).expect("it was read when it was kept")
+    }
+}
+
+/// Grants that cover the same package or name in the same code.
+#[derive(Default)]
+struct Bucket {
+    /// Live ones.
+    live: u32,
+    /// How many of them name each group.
+    groups: BTreeMap<u64, u32>,
+}
+
+/// What covers one package and one code.
+pub(super) struct Cover {
+    /// Live grants.
+    pub(super) grants: usize,
+    /// Different groups that they name.
+    pub(super) groups: BTreeSet<u64>,
+}
+
+/// All grants.
+#[derive(Default)]
+pub(super) struct Grants {
+    slots: Vec<Option<Kept>>,
+    free: Vec<Handle>,
+    by_target: BTreeSet<(Target, Class, Stage, Handle)>,
+    buckets: BTreeMap<(Target, Class), Bucket>,
+    by_user: BTreeSet<(u64, Handle)>,
+    ends: BTreeSet<(Time, Handle)>,
+    /// Metered grants: what is left of the quota, by the statement's digest.
+    meters: BTreeMap<Digest, u64>,
+}
+
+/// 64 bits that stand for a package, or for a name of an owner.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Target(u64);
+
+/// 64 bits that stand for a measurement; 0 for all signers together.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Class(u64);
+
+impl Target {
+    pub(super) fn package(digest: &Digest) -> Self {
+        Self(index("package", &[digest.as_bytes()]))
+    }
+
+    pub(super) fn named(owner: u32, name: &PackageName) -> Self {
+        Self(index(
+            "name",
+            &[&owner.to_be_bytes(), name.as_str().as_bytes()],
+        ))
+    }
+
+    fn of(owner: u32, selector: &PackageSelector) -> Self {
+        match selector {
+            PackageSelector::Digest(digest) => Self::package(digest),
+            PackageSelector::Named(name, _) => Self::named(owner, name),
+        }
+    }
+}
+
+impl Class {
+    pub(super) const SIGNERS: Self = Self(0);
+
+    pub(super) fn measured(code: &Measurement) -> Self {
+        Self(index("code", &[code.kind().name().as_bytes(), code.as_bytes()]).max(1))
+    }
+
+    pub(super) fn of(selector: &CodeSelector) -> Self {
+        match selector {
+            CodeSelector::Measurement(code) => Self::measured(code),
+            CodeSelector::Signed(_) => Self::SIGNERS,
+        }
+    }
+}
+
+/// 64 bits that stand for a user.
+pub(super) fn user_key(user: &Principal) -> u64 {
+    index("user", &[user.as_bytes()])
+}
+
+/// 64 bits that stand for a group of an owner.
+pub(super) fn group_key(owner: u32, group: &GroupName) -> u64 {
+    index("group", &[&owner.to_be_bytes(), group.as_str().as_bytes()])
+}
+
+fn selector_key(owner: u32, selector: &UserSelector) -> u64 {
+    match selector {
+        UserSelector::Principal(user) => user_key(user),
+        UserSelector::Group(group) => group_key(owner, group),
+    }
+}
+
+fn index(kind: &str, parts: &[&[u8]]) -> u64 {
+    let mut hasher = bield_envelope::Hasher::new("bield key service index v1");
+    for part in core::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
+        hasher
+            .update(&(part.len() as u64).to_be_bytes())
+            .update(part);
+    }
+    let digest = hasher.finish();
+    let bytes = digest
+        .as_bytes()
+        .first_chunk()
+        .expect("a digest has 32 bytes");
+    u64::from_be_bytes(*bytes)
+}
+
+impl Grants {
+    /// How many are kept, ended and revoked ones included.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    pub(super) fn get(&self, handle: Handle) -> Option<&Kept> {
+        self.slots.get(handle as usize)?.as_ref()
+    }
+
+    /// Keeps a grant; `left` is what is left of its quota, if it has one.
+    pub(super) fn insert(&mut self, kept: Kept, says: &Grant, left: Option<u64>) -> Handle {
+        let (owner, stage) = (kept.owner, kept.stage);
+        if let Some(left) = left {
+            self.meters.insert(kept::digest(&kept.signed), left);
+        }
+        let handle = if let Some(free) = self.free.pop() {
+            self.slots[free as usize] = Some(kept);
+            free
+        } else {
+            self.slots.push(Some(kept));
+            Handle::try_from(self.slots.len() - 1).expect("GRANTS_MAX is far below 2^32")
+        };
+        let place = place(owner, says);
+        self.by_target.insert((place.0, place.1, stage, handle));
+        if stage == Stage::Live {
+            self.count(owner, says, true);
+        }
+        self.by_user
+            .insert((selector_key(owner, &says.user), handle));
+        self.ends.insert((turns(stage, says), handle));
+        handle
+    }
+
+    /// Forgets a grant.
+    pub(super) fn remove(&mut self, handle: Handle) -> Option<Kept> {
+        let kept = self.slots.get_mut(handle as usize)?.take()?;
+        let says = kept.says();
+        self.free.push(handle);
+        let place = place(kept.owner, &says);
+        self.by_target
+            .remove(&(place.0, place.1, kept.stage, handle));
+        if kept.stage == Stage::Live {
+            self.count(kept.owner, &says, false);
+        }
+        self.by_user
+            .remove(&(selector_key(kept.owner, &says.user), handle));
+        self.ends.remove(&(turns(kept.stage, &says), handle));
+        if says.requests.is_some() {
+            self.meters.remove(&kept::digest(&kept.signed));
+        }
+        Some(kept)
+    }
+
+    /// Moves a grant on in its life.
+    pub(super) fn advance(&mut self, handle: Handle, to: Stage) {
+        let Some(kept) = self.slots.get_mut(handle as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let (from, owner, says) = (kept.stage, kept.owner, kept.says());
+        kept.stage = to;
+        let place = place(owner, &says);
+        self.by_target.remove(&(place.0, place.1, from, handle));
+        self.by_target.insert((place.0, place.1, to, handle));
+        if from == Stage::Live && to != Stage::Live {
+            self.count(owner, &says, false);
+        }
+        self.ends.remove(&(turns(from, &says), handle));
+        self.ends.insert((turns(to, &says), handle));
+    }
+
+    /// The next grant whose stage ends by `now`.
+    pub(super) fn due(&self, now: Time) -> Option<Handle> {
+        self.ends
+            .first()
+            .filter(|(at, _)| *at <= now)
+            .map(|(_, handle)| *handle)
+    }
+
+    /// Handles of one stage for a target and a class.
+    pub(super) fn find(
+        &self,
+        target: Target,
+        class: Class,
+        stage: Stage,
+    ) -> impl Iterator<Item = Handle> {
+        let range = (target, class, stage, 0)..=(target, class, stage, Handle::MAX);
+        self.by_target.range(range).map(|(.., handle)| *handle)
+    }
+
+    /// All handles for a target, whatever the code and the stage.
+    pub(super) fn targeted(&self, target: Target) -> impl Iterator<Item = Handle> {
+        let first = (target, Class(0), Stage::Live, 0);
+        let last = (target, Class(u64::MAX), Stage::Revoked, Handle::MAX);
+        self.by_target
+            .range(first..=last)
+            .map(|(.., handle)| *handle)
+    }
+
+    /// Handles of grants that name a user or a group, by [`user_key`] or [`group_key`].
+    pub(super) fn naming(&self, user: u64) -> impl Iterator<Item = Handle> {
+        let range = (user, 0)..=(user, Handle::MAX);
+        self.by_user.range(range).map(|(_, handle)| *handle)
+    }
+
+    /// The kinds of code that live grants for a target name.
+    pub(super) fn classes(&self, target: Target) -> impl Iterator<Item = Class> {
+        self.buckets
+            .range((target, Class(0))..=(target, Class(u64::MAX)))
+            .map(|((_, class), _)| *class)
+    }
+
+    /// What covers a package (and its name) in code of this class.
+    pub(super) fn cover(&self, targets: &[Target; 2], class: Class) -> Cover {
+        let mut cover = Cover {
+            grants: 0,
+            groups: BTreeSet::new(),
+        };
+        let signers = (class != Class::SIGNERS).then_some(Class::SIGNERS);
+        for target in targets {
+            for class in core::iter::once(class).chain(signers) {
+                if let Some(bucket) = self.buckets.get(&(*target, class)) {
+                    cover.grants += bucket.live as usize;
+                    cover.groups.extend(bucket.groups.keys());
+                }
+            }
+        }
+        cover
+    }
+
+    /// What is left of a metered grant.
+    pub(super) fn left(&self, grant: &Digest) -> Option<u64> {
+        self.meters.get(grant).copied()
+    }
+
+    pub(super) fn set_left(&mut self, grant: &Digest, left: u64) {
+        if let Some(known) = self.meters.get_mut(grant) {
+            *known = left;
+        }
+    }
+
+    fn count(&mut self, owner: u32, says: &Grant, up: bool) {
+        let place = place(owner, says);
+        let bucket = self.buckets.entry(place).or_default();
+        let group = match &says.user {
+            UserSelector::Group(group) => Some(group_key(owner, group)),
+            UserSelector::Principal(_) => None,
+        };
+        if up {
+            bucket.live += 1;
+            if let Some(group) = group {
+                *bucket.groups.entry(group).or_default() += 1;
+            }
+            return;
+        }
+        bucket.live = bucket.live.saturating_sub(1);
+        if let Some(group) = group
+            && let Some(count) = bucket.groups.get_mut(&group)
+        {
+            *count -= 1;
+            if *count == 0 {
+                bucket.groups.remove(&group);
+            }
+        }
+        if bucket.live == 0 {
+            self.buckets.remove(&place);
+        }
+    }
+}
+
+fn place(owner: u32, says: &Grant) -> (Target, Class) {
+    (Target::of(owner, &says.package), Class::of(&says.code))
+}
+
+/// When the stage ends.
+fn turns(stage: Stage, says: &Grant) -> Time {
+    match stage {
+        Stage::Live | Stage::Revoked => says.not_after,
+        Stage::Ended => says.not_after.plus(ENDED_TOLD),
+    }
+}
+
+impl Stage {
+    /// For the snapshot.
+    pub(super) const fn number(self) -> u8 {
+        self as u8
+    }
+
+    pub(super) const fn numbered(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Live),
+            1 => Some(Self::Ended),
+            2 => Some(Self::Revoked),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,454 @@
+//! The state as bytes, to start from: one item after the other, so that neither side needs it twice.
+//!
+//! ```text
+//! "bldstate" ‖ version 1 ‖ (u32 length ‖ CBOR item)* , the last one counts the others
+//! ```
+//!
+//! Always true: equal states give equal bytes, however they came to be (items stand in the order of their
+//! names, never of handles); decoding builds every index again, and refuses what it does not know, what
+//! contradicts itself, and what is cut. No signatures are checked: the seal authenticates.
+//!
+//! On paper: 330 bytes a grant; decoding one costs its reading and four insertions, 3 µs.
+
+use bield_envelope::{Digest, Principal, Secret, Signed, Time, transport, wire};
+use bield_evidence::Measurement;
+use bield_grant::{Allotment, CodeIdentity, Grant, Group, Succeeded};
+use bield_package::tensor::TensorSpec;
+use bield_package::{PackageName, PackageVersion};
+use bield_protocol::service::{GrantId, Recovered, Share};
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+use zeroize::Zeroizing;
+
+use super::administration::Shares;
+use super::ask::Limits;
+use super::audit::Audit;
+use super::entry::Started;
+use super::grants::{Kept, Stage};
+use super::groups::KeptGroup;
+use super::leases::KeptLease;
+use super::packages::Package;
+use super::people::Person;
+use super::{Place, State, kept};
+
+/// The bytes are not a state of this version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the snapshot is not a state of this version ({0}); start from an earlier one, or from the log"
+)]
+pub struct NotAState(&'static str);
+
+#[derive(Encode, Decode)]
+#[expect(clippy::large_enum_variant, reason = "one at a time")]
+enum Item {
+    /// Counters: next person, next lease, registrations, place in the log.
+    #[n(0)]
+    Counters(
+        #[n(0)] u32,
+        #[n(1)] u64,
+        #[n(2)] u64,
+        #[n(3)] Option<(u64, u32)>,
+    ),
+    #[n(1)]
+    Administration {
+        #[n(0)]
+        identity: u32,
+        #[n(1)]
+        identities: Vec<Succeeded>,
+        #[n(2)]
+        admitted: Vec<Measurement>,
+        #[n(3)]
+        recovered: Vec<Recovered>,
+        #[n(4)]
+        epoch: u32,
+        #[n(5)]
+        started: Option<Started>,
+    },
+    #[n(2)]
+    Shares {
+        #[n(0)]
+        generation: u32,
+        #[n(1)]
+        threshold: u8,
+        #[n(2)]
+        holders: Vec<Principal>,
+        #[n(3)]
+        shares: Vec<Share>,
+    },
+    #[n(3)]
+    Succession(#[n(0)] Succeeded),
+    /// Its groups and grants follow.
+    #[n(4)]
+    Person {
+        #[n(0)]
+        key: Principal,
+        #[n(1)]
+        number: u32,
+        #[n(2)]
+        before: Vec<Principal>,
+        #[n(3)]
+        audit: Audit,
+    },
+    #[n(5)]
+    Group(#[n(0)] Signed<Group>),
+    #[n(6)]
+    Grant(#[n(0)] ByteVec, #[n(1)] u8, #[n(2)] Option<u64>),
+    #[n(7)]
+    Package {
+        #[n(0)]
+        digest: Digest,
+        #[n(1)]
+        owner: Principal,
+        #[n(2)]
+        name: PackageName,
+        #[n(3)]
+        version: PackageVersion,
+        #[n(4)]
+        inputs: Vec<TensorSpec>,
+        #[n(5)]
+        outputs: Vec<TensorSpec>,
+        #[cbor(n(6), with = "transport")]
+        key: Secret,
+        #[n(7)]
+        serial: u64,
+        #[n(8)]
+        at: Time,
+        #[n(9)]
+        generation: u32,
+        #[n(10)]
+        before: Vec<(u32, Time)>,
+        #[n(11)]
+        codes: Vec<(CodeIdentity, u64)>,
+    },
+    #[n(8)]
+    Lease {
+        #[n(0)]
+        id: u64,
+        #[n(1)]
+        package: Digest,
+        #[n(2)]
+        serial: u64,
+        #[n(3)]
+        code: Measurement,
+        #[n(4)]
+        until: Time,
+        #[n(5)]
+        allotments: Vec<Allotment>,
+    },
+    /// How many items came before.
+    #[n(9)]
+    End(#[n(0)] u64),
+}
+
+impl State {
+    /// Gives the state, keys included, in pieces to `sink`, which must keep them secret.
+    pub fn encode(&self, mut sink: impl FnMut(&[u8])) {
+        sink(MAGIC);
+        let mut count = 0u64;
+        let mut put = |item: Item| {
+            let bytes = wire::encode_secret(&item);
+            let length = u32::try_from(bytes.len()).expect("an item is far below 4 GiB");
+            sink(&length.to_be_bytes());
+            sink(&bytes);
+            count += 1;
+        };
+        self.items(&mut put);
+        let end = wire::encode(&Item::End(count));
+        sink(&u32::try_from(end.len()).expect("ten bytes").to_be_bytes());
+        sink(&end);
+    }
+
+    /// The state in one buffer that is wiped.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut length = 0;
+        self.encode(|piece| length += piece.len());
+        // Sized before it is filled: growing would leave copies behind.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length));
+        self.encode(|piece| bytes.extend_from_slice(piece));
+        bytes
+    }
+
+    fn items(&self, put: &mut impl FnMut(Item)) {
+        put(Item::Counters(
+            self.people.next_number,
+            self.leases.next,
+            self.serial,
+            self.place.map(|place| (place.record, place.position)),
+        ));
+        let all = &self.administration;
+        put(Item::Administration {
+            identity: all.identity,
+            identities: all.identities.clone(),
+            admitted: all.admitted.iter().cloned().collect(),
+            recovered: all.recovered.clone(),
+            epoch: all.epoch,
+            started: all.started,
+        });
+        if let Some(shares) = &all.shares {
+            put(Item::Shares {
+                generation: shares.generation,
+                threshold: shares.threshold,
+                holders: shares.holders.clone(),
+                shares: shares.shares.clone(),
+            });
+        }
+        for statement in self.people.statements.values() {
+            put(Item::Succession(statement.clone()));
+        }
+        for (key, person) in &self.people.by_key {
+            self.put_person(key, person, put);
+        }
+        for (digest, package) in &self.packages {
+            put(Item::Package {
+                digest: *digest,
+                owner: package.owner,
+                name: package.name.clone(),
+                version: package.version.clone(),
+                inputs: package.inputs.clone(),
+                outputs: package.outputs.clone(),
+                key: Secret::from_bytes(*package.key.expose()),
+                serial: package.serial,
+                at: package.at,
+                generation: package.generation,
+                before: package.before.clone(),
+                codes: package.codes.values().cloned().collect(),
+            });
+        }
+        for (id, lease) in &self.leases.by_id {
+            put(Item::Lease {
+                id: *id,
+                package: lease.package,
+                serial: lease.serial,
+                code: lease.code.clone(),
+                until: lease.until,
+                allotments: lease.allotments.clone(),
+            });
+        }
+    }
+
+    fn put_person(&self, key: &Principal, person: &Person, put: &mut impl FnMut(Item)) {
+        put(Item::Person {
+            key: *key,
+            number: person.number,
+            before: person.before.clone(),
+            audit: person.audit.clone(),
+        });
+        for group in person.groups.values() {
+            put(Item::Group(group.signed.clone()));
+        }
+        // Handles follow no order that a replay would repeat; statements under one id do.
+        let mut grants: Vec<(GrantId, &Kept)> = Vec::with_capacity(person.grants.len());
+        for (id, handle) in &person.grants {
+            grants.extend(self.grants.get(*handle).map(|kept| (*id, kept)));
+        }
+        grants.sort_by(|a, b| (a.0, &a.1.signed).cmp(&(b.0, &b.1.signed)));
+        for (_, kept) in grants {
+            let metered = kept.says().requests.is_some();
+            let left = metered.then(|| self.grants.left(&kept::digest(&kept.signed)));
+            put(Item::Grant(
+                ByteVec::from(kept.signed.to_vec()),
+                kept.stage.number(),
+                left.flatten(),
+            ));
+        }
+    }
+
+    /// Builds the state again from what [`State::encode`] gave.
+    ///
+    /// # Errors
+    /// Of another version, cut, or contradicting itself.
+    pub fn decode(bytes: &[u8], root: Secret, limits: Limits) -> Result<Self, NotAState> {
+        let mut rest = bytes
+            .strip_prefix(MAGIC)
+            .ok_or(NotAState("its first bytes"))?;
+        let mut builder = Builder {
+            state: Self::new(root, limits),
+            person: None,
+            count: 0,
+        };
+        loop {
+            let (length, after) = rest.split_first_chunk().ok_or(NotAState("its end"))?;
+            let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+            let (item, after) = after.split_at_checked(length).ok_or(NotAState("its end"))?;
+            let item: Item = minicbor::decode(item).map_err(|_| NotAState("an item"))?;
+            rest = after;
+            if let Item::End(count) = item {
+                if count != builder.count || !rest.is_empty() {
+                    return Err(NotAState("the number of its items"));
+                }
+                return builder.finish();
+            }
+            builder.count += 1;
+            builder.add(item)?;
+        }
+    }
+}
+
+struct Builder {
+    state: State,
+    /// Whose groups and grants come next.
+    person: Option<(Principal, Person)>,
+    count: u64,
+}
+
+impl Builder {
+    fn add(&mut self, item: Item) -> Result<(), NotAState> {
+        let state = &mut self.state;
+        match item {
+            Item::Counters(people, leases, serial, place) => {
+                state.people.next_number = people;
+                state.leases.next = leases;
+                state.serial = serial;
+                state.place = place.map(|(record, position)| Place { record, position });
+            }
+            Item::Administration {
+                identity,
+                identities,
+                admitted,
+                recovered,
+                epoch,
+                started,
+            } => {
+                let all = &mut state.administration;
+                all.identity = identity;
+                all.identities = identities;
+                all.admitted = admitted.into_iter().collect();
+                all.recovered = recovered;
+                all.epoch = epoch;
+                all.started = started;
+            }
+            Item::Shares {
+                generation,
+                threshold,
+                holders,
+                shares,
+            } => {
+                state.administration.shares = Some(Shares {
+                    generation,
+                    threshold,
+                    holders,
+                    shares,
+                });
+            }
+            Item::Succession(succeeded) => {
+                let verified = succeeded.clone().verify();
+                let verified = verified.map_err(|_| NotAState("a succession"))?;
+                state.people.keep(&succeeded, &verified);
+            }
+            Item::Person {
+                key,
+                number,
+                before,
+                audit,
+            } => {
+                self.settle()?;
+                let person = Person {
+                    number,
+                    before,
+                    audit,
+                    ..Person::default()
+                };
+                self.person = Some((key, person));
+            }
+            Item::Group(signed) => self.add_group(&signed)?,
+            Item::Grant(signed, stage, left) => self.add_grant(&signed, stage, left)?,
+            Item::Package {
+                digest,
+                owner,
+                name,
+                version,
+                inputs,
+                outputs,
+                key,
+                serial,
+                at,
+                generation,
+                before,
+                codes,
+            } => {
+                self.settle()?;
+                let codes = codes.into_iter();
+                let package = Package {
+                    owner,
+                    name,
+                    version,
+                    inputs,
+                    outputs,
+                    key,
+                    serial,
+                    at,
+                    generation,
+                    before,
+                    codes: codes
+                        .map(|(code, at)| (code.measurement.clone(), (code, at)))
+                        .collect(),
+                };
+                let kept = self.state.keep_package(digest, package);
+                kept.map_err(|_| NotAState("a package"))?;
+            }
+            Item::Lease {
+                id,
+                package,
+                serial,
+                code,
+                until,
+                allotments,
+            } => {
+                let lease = KeptLease {
+                    package,
+                    serial,
+                    code,
+                    until,
+                    allotments,
+                };
+                state.leases.insert(id, lease);
+            }
+            Item::End(_) => return Err(NotAState("its end")),
+        }
+        Ok(())
+    }
+
+    fn add_group(&mut self, signed: &Signed<Group>) -> Result<(), NotAState> {
+        let (_, person) = self.person.as_mut().ok_or(NotAState("a group of nobody"))?;
+        let (name, group) = KeptGroup::new(signed).ok_or(NotAState("a group"))?;
+        self.state.groups += 1;
+        self.state.members += group.members;
+        person.groups.insert(name, group);
+        Ok(())
+    }
+
+    fn add_grant(&mut self, signed: &[u8], stage: u8, left: Option<u64>) -> Result<(), NotAState> {
+        let (_, person) = self.person.as_mut().ok_or(NotAState("a grant of nobody"))?;
+        let says: Grant = kept::says(signed).ok_or(NotAState("a grant"))?;
+        let kept = Kept {
+            signed: signed.into(),
+            owner: person.number,
+            stage: Stage::numbered(stage).ok_or(NotAState("a grant's stage"))?,
+        };
+        let handle = self.state.grants.insert(kept, &says, left);
+        person.grants.insert((GrantId(says.id), handle));
+        Ok(())
+    }
+
+    /// The person is complete.
+    fn settle(&mut self) -> Result<(), NotAState> {
+        let Some((key, person)) = self.person.take() else {
+            return Ok(());
+        };
+        let people = &mut self.state.people;
+        let known = people.by_number.insert(person.number, key);
+        let known = known.is_some() | people.by_key.insert(key, person).is_some();
+        match known {
+            true => Err(NotAState("a principal")),
+            false => Ok(()),
+        }
+    }
+
+    fn finish(mut self) -> Result<State, NotAState> {
+        self.settle()?;
+        Ok(self.state)
+    }
+}
+
+const MAGIC: &[u8] = b"bldstate\x01";
