@@ -25,6 +25,7 @@ mod package;
 mod protocol;
 mod session;
 mod statements;
+mod storage;
 mod text;
 mod tlog;
 mod vectors;
@@ -46,6 +47,7 @@ pub use statements::{
     certificate_statement, command_statement, grant_statement, header_statement, receipt_bundle,
     receipt_statement,
 };
+pub use storage::{storage_answer, storage_operations};
 pub use text::{configuration_toml, identifiers, policy_toml};
 pub use tlog::{tlog_add_checkpoint, tlog_checkpoint, tlog_entries, tlog_note, tlog_tile_path};
 
@@ -108,6 +110,8 @@ targets! {
     inference_reply from protocol, MANY;
     call_reply from protocol, MANY;
     status from protocol, MANY;
+    storage_answer from storage, MANY;
+    storage_operations from storage, MANY;
     configuration_toml from text, SOME;
     policy_toml from text, SOME;
     identifiers from text, MANY;

@@ -9,7 +9,7 @@ use bield_protocol::feedback::{Feedback, StartKind};
 use bield_protocol::inference::{self, Answer, Output};
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{self, Inspection, KeyConfiguration, LeasedKeys, PackageReference};
-use bield_protocol::status::Status;
+use bield_protocol::status::{Metric, Status};
 use bield_protocol::visit::Visit;
 
 use crate::{cast, package, statements};
@@ -238,6 +238,11 @@ pub(crate) mod seeds {
             served: 2,
             refused: 3,
             resident: 4,
+            state: "serving".into(),
+            metrics: vec![Metric {
+                name: "leases_total".into(),
+                value: 5,
+            }],
         };
         vec![status.encode()]
     }

@@ -24,7 +24,8 @@ no_mutation_breaks_a_promise_of! {
     certificate_statement receipt_statement command_statement header_statement receipt_bundle
     package_file package_header_fields package_manifest onnx_signature session_certificate
     session_claims session_gate session_accept service_request service_reply inference_request
-    inference_output inference_reply call_reply status configuration_toml policy_toml identifiers
+    inference_output inference_reply call_reply status storage_answer storage_operations
+    configuration_toml policy_toml identifiers
     capsule_acknowledgement capsule_certificate capsule_changes capsule_export capsule_fork
     capsule_heads capsule_keyring capsule_metadata capsule_opening capsule_proof capsule_record
     capsule_segment capsule_signed_head capsule_slice capsule_text tlog_add_checkpoint tlog_checkpoint
