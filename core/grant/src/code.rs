@@ -25,7 +25,6 @@ use minicbor::{Decode, Encode};
 
 /// Which code a grant, or a user, allows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
-#[cbor(flat)]
 pub enum CodeSelector {
     /// Exactly this code.
     #[n(0)]

@@ -10,7 +10,6 @@ use crate::GroupName;
 
 /// Which users a grant covers.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
-#[cbor(flat)]
 pub enum UserSelector {
     /// This one.
     #[n(0)]
@@ -74,7 +73,7 @@ mod tests {
                 "{bad}"
             );
         }
-        let unknown = [&[0x82, 0x02][..], &wire::encode(&user(1))].concat();
+        let unknown = [&[0x82, 0x02, 0x81][..], &wire::encode(&user(1))].concat();
         assert!(
             wire::decode::<UserSelector>(&unknown, 99).is_err(),
             "kind 2 is nobody"

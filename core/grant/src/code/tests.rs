@@ -32,7 +32,7 @@ fn a_signer_is_named_only_where_hardware_checks_one() {
 fn decoding_checks_what_making_checks() {
     let bytes = |kind: u8, signer: &[u8], product: Option<u16>| {
         let mut e = Encoder::new(Vec::new());
-        e.array(2).unwrap().u8(1).unwrap();
+        e.array(2).unwrap().u8(1).unwrap().array(1).unwrap();
         e.map(if product.is_some() { 4 } else { 3 }).unwrap();
         e.u8(0).unwrap().u8(kind).unwrap();
         e.u8(1).unwrap().bytes(signer).unwrap();

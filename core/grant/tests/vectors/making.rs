@@ -312,7 +312,7 @@ fn refused_grants(cast: &Cast) -> Value {
     let by_selectors = wire::encode(&cast.grant_by_selectors());
     let signer = |kind: u8, bytes: &[u8], product: bool| {
         let mut e = Encoder::new(Vec::new());
-        e.array(2).unwrap().u8(1).unwrap();
+        e.array(2).unwrap().u8(1).unwrap().array(1).unwrap();
         e.map(3 + u64::from(product)).unwrap();
         e.u8(0)
             .unwrap()
@@ -330,7 +330,7 @@ fn refused_grants(cast: &Cast) -> Value {
     };
     let named = |name: &str, range: &str| {
         let mut e = Encoder::new(Vec::new());
-        e.array(3).unwrap().u8(1).unwrap();
+        e.array(2).unwrap().u8(1).unwrap().array(2).unwrap();
         e.str(name).unwrap().str(range).unwrap();
         with(1, &e.into_writer())
     };
@@ -381,20 +381,27 @@ fn refused_grants(cast: &Cast) -> Value {
         ),
         grant(
             "package selector 2 is unknown",
-            &with(1, &[&[0x82, 0x02][..], &wire::encode(&package())].concat())
+            &with(
+                1,
+                &[&[0x82, 0x02, 0x81][..], &wire::encode(&package())].concat()
+            )
         ),
         grant(
             "user selector 2 is unknown",
             &with(
                 2,
-                &[&[0x82, 0x02][..], &wire::encode(&cast.user.principal())].concat()
+                &[
+                    &[0x82, 0x02, 0x81][..],
+                    &wire::encode(&cast.user.principal())
+                ]
+                .concat()
             )
         ),
         grant(
             "code selector 2 is unknown",
             &with(
                 3,
-                &[&[0x82, 0x02][..], &wire::encode(&measurement())].concat()
+                &[&[0x82, 0x02, 0x81][..], &wire::encode(&measurement())].concat()
             )
         ),
         grant(
@@ -416,7 +423,7 @@ fn refused_grants(cast: &Cast) -> Value {
             "a group's name with a capital",
             &with(
                 2,
-                &[&[0x82, 0x01][..], &wire::encode(&"Team".to_owned())].concat()
+                &[&[0x82, 0x01, 0x81][..], &wire::encode(&"Team".to_owned())].concat()
             )
         ),
         grant("a package's name with a slash", &named("a/b", "*")),
