@@ -48,6 +48,8 @@ pub struct Ledger {
     pub(crate) segments: BTreeMap<u64, u64>,
     prepared: PreparedFile,
     newest_prepared: Option<(u64, u64, Digest)>,
+    /// A new file was begun and may be there: nothing is written to the one before any more.
+    rotating: bool,
     /// Sizes of the snapshots that may be there, ascending.
     pub(crate) snapshots: Vec<u64>,
     /// Size and bytes of the newest whole snapshot.
@@ -176,6 +178,7 @@ impl Ledger {
             reserved: None,
             sealed: None,
             segments,
+            rotating: false,
             prepared,
             newest_prepared: None,
             snapshots,
@@ -405,6 +408,15 @@ impl Ledger {
         Ok(tree.consistency_proof(size, tree.size())?)
     }
 
+    /// Proves that the first `to` records begin with the first `size` of them: for a checkpoint that is not
+    /// the newest.
+    ///
+    /// # Errors
+    /// The log has fewer records than `to`, or `to` is less than `size`.
+    pub fn consistency_to(&self, size: u64, to: u64) -> Result<Vec<Hash>, LedgerError> {
+        Ok(self.chain.tree().consistency_proof(size, to)?)
+    }
+
     /// Whether the log had this head; not when it is ahead of the log, nor when it is another log's.
     #[must_use]
     pub fn contains(&self, head: TreeHead) -> bool {
@@ -538,6 +550,9 @@ impl Ledger {
     }
 
     fn write_frames(&mut self, index: u64, records: &[Verified]) -> Result<(), LedgerError> {
+        if self.rotating {
+            self.rotate(index)?;
+        }
         let (first, end) = self.newest_segment();
         let mut frame = Vec::new();
         for (index, verified) in (index..).zip(records) {
@@ -567,7 +582,9 @@ impl Ledger {
         }
         let head = self.file_head(size);
         let name = log_name(self.chain.epoch(), size);
+        self.rotating = true; // whatever comes of it: its head says how long the file before is
         self.files.append(&name, 0, &head)?;
+        self.rotating = false;
         self.segments.insert(size, head.len() as u64);
         Ok(())
     }
