@@ -551,7 +551,7 @@ impl Ledger {
 
     fn write_frames(&mut self, index: u64, records: &[Verified]) -> Result<(), LedgerError> {
         if self.rotating {
-            self.rotate(index)?;
+            self.rotate(index).map_err(LedgerError::NotDurable)?;
         }
         let (first, end) = self.newest_segment();
         let mut frame = Vec::new();
@@ -575,7 +575,7 @@ impl Ledger {
     }
 
     /// Makes the file that record `size` goes to, before there is a snapshot at `size`.
-    fn rotate(&mut self, size: u64) -> Result<(), LedgerError> {
+    fn rotate(&mut self, size: u64) -> Result<(), crate::FilesError> {
         let (first, _) = self.newest_segment();
         if first == size {
             return Ok(());

@@ -47,6 +47,9 @@ mod replay;
 mod snapshot;
 mod transfer;
 
+#[cfg(test)]
+mod tests;
+
 pub use chain::{Committed, NotNext};
 pub use error::{LedgerError, LoadError, TransferError};
 pub use files::{Files, FilesError, TRANSFER_BYTES_MAX};

@@ -172,6 +172,12 @@ impl Sealed {
         };
         let mut found = Found::begin(self.files, self.seal, keys, self.inventory, epoch)?;
         found.recovering = true;
+        if found.chain.is_none()
+            && let Some(head) = found.first_head(epoch)?
+            && Chain::begin(&found.keys, &head).is_none()
+        {
+            return Err(LoadError::WrongRoot);
+        }
         Ok(found)
     }
 
