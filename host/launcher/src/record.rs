@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bield_protocol::visit::Visit;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
 /// Makes pipes; knows whether to record them.
 #[derive(Clone)]
@@ -123,6 +125,17 @@ impl Pipe {
     pub(crate) fn limit_waits(&self, wait: Option<Duration>) -> io::Result<()> {
         self.socket.set_read_timeout(wait)?;
         self.socket.set_write_timeout(wait)
+    }
+
+    /// Whether the program has closed the visit.
+    pub(crate) fn is_closed(&self) -> bool {
+        let mut byte = [0u8; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(&self.socket, &mut byte, flags) {
+            Ok((count, _)) => count == 0,
+            Err(Errno::AGAIN | Errno::INTR) => false,
+            Err(_) => true,
+        }
     }
 
     /// Ends one or both directions.

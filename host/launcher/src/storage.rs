@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Always true: the program hears OK only after the change survives a crash; one visit serves one
-//! operation at a time, in order; what is malformed ends the visit; what the disk refuses does not.
+//! operation at a time, in order; what is malformed ends the visit; what the disk refuses does not. An
+//! operation of a visit that the program has closed changes nothing any more: the program may have asked
+//! again on another visit and gone on from there, and a late append would cut off what came after.
 //! Whether the files are the newest ones, the program must check itself: a host can bring back old ones.
 //!
 //! On paper: an APPEND costs an open, a write and an `fdatasync`; the sync is nearly all of it.
@@ -18,7 +20,7 @@ use std::sync::Arc;
 use bield_protocol::visit::storage::{Answer, Operation, Status, encode_list};
 
 pub(crate) use directory::Directory;
-use directory::DirectoryError;
+use directory::{DirectoryError, Turn};
 
 use crate::record::Pipe;
 
@@ -36,7 +38,7 @@ pub(crate) fn serve(visit: Pipe, first: u8, directory: &Arc<Directory>) -> io::R
             }
             Err(error) => return Err(error),
         };
-        match perform(directory, operation) {
+        match perform(directory, operation, &answers) {
             Ok(bytes) => Answer::write(Status::Ok, &bytes, &mut answers)?,
             Err(DirectoryError::Gap) => {
                 Answer::write(Status::Bad, &[], &mut answers)?;
@@ -56,6 +58,7 @@ pub(crate) fn serve(visit: Pipe, first: u8, directory: &Arc<Directory>) -> io::R
 fn perform(
     directory: &Directory,
     operation: Operation<'static>,
+    visit: &Pipe,
 ) -> Result<Vec<u8>, DirectoryError> {
     match operation {
         Operation::List => return Ok(encode_list(&directory.list()?)),
@@ -68,11 +71,21 @@ fn perform(
             name,
             offset,
             bytes,
-        } => directory.append(&name, offset, &bytes)?,
-        Operation::Replace { name, bytes } => directory.replace(&name, &bytes)?,
-        Operation::Remove { name } => directory.remove(&name)?,
+        } => turn(directory, visit)?.append(&name, offset, &bytes)?,
+        Operation::Replace { name, bytes } => turn(directory, visit)?.replace(&name, &bytes)?,
+        Operation::Remove { name } => turn(directory, visit)?.remove(&name)?,
     }
     Ok(Vec::new())
+}
+
+/// The right to change files for a visit that is still open. The program closes one visit before it uses
+/// the next, so whatever it asks there waits for this turn.
+fn turn<'a>(directory: &'a Directory, visit: &Pipe) -> io::Result<Turn<'a>> {
+    let turn = directory.turn();
+    if visit.is_closed() {
+        return Err(ErrorKind::BrokenPipe.into());
+    }
+    Ok(turn)
 }
 
 /// Waits for the next operation as long as the program lives: the visit's time limit counts within an
@@ -90,5 +103,62 @@ fn first_byte(operations: &mut impl Read) -> io::Result<Option<u8>> {
                 ) => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use bield_protocol::visit::Visit;
+    use bield_protocol::visit::storage::{Name, ask};
+
+    use super::*;
+    use crate::record::Recorder;
+
+    /// A visit that is being served: the program's end, and the host's thread.
+    fn served(directory: &Arc<Directory>) -> (UnixStream, std::thread::JoinHandle<()>) {
+        let (host, mut program) = UnixStream::pair().unwrap();
+        let recorder = Recorder::new(None, "program").unwrap();
+        let mut visit = recorder.pipe(host, Visit::Storage).unwrap();
+        program.read_exact(&mut [0]).unwrap();
+        let directory = Arc::clone(directory);
+        let thread = std::thread::spawn(move || {
+            let mut first = [0];
+            visit.read_exact(&mut first).unwrap();
+            let _ = serve(visit, first[0], &directory);
+        });
+        (program, thread)
+    }
+
+    #[test]
+    fn a_late_append_of_a_closed_visit_cuts_nothing_off() {
+        let at = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::open(at.path()).unwrap());
+        let name = Name::new("log").unwrap();
+        let append = |offset, bytes: &'static [u8]| Operation::Append {
+            name: name.clone(),
+            offset,
+            bytes: bytes.into(),
+        };
+        // The program asks, hears nothing in time, and closes the visit.
+        let mut busy = directory.turn();
+        let (mut late, thread) = served(&directory);
+        append(0, b"first").write_to(&mut late).unwrap();
+        drop(late);
+        // Meanwhile it has asked again and gone on.
+        for (offset, bytes) in [(0, &b"first"[..]), (5, b", second")] {
+            assert!(busy.append(&name, offset, bytes).is_ok());
+        }
+        drop(busy);
+        thread.join().unwrap();
+        assert_eq!(directory.read(&name, 0, 99).unwrap(), b"first, second");
+
+        let (mut visit, thread) = served(&directory);
+        let answer = ask(&append(13, b"."), &mut visit).unwrap();
+        assert_eq!(answer.status, Status::Ok);
+        drop(visit);
+        thread.join().unwrap();
+        assert_eq!(directory.read(&name, 13, 9).unwrap(), b".");
     }
 }

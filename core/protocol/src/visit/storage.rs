@@ -23,6 +23,8 @@
 //! disk or the like: an APPEND may have cut the file to `offset` and left part of `bytes` behind it,
 //! which the next APPEND at the same offset cuts off; a REPLACE or REMOVE has happened or has not.
 //! A visit that closes without an answer promises as little. After BAD the host closes the visit.
+//! A program that gives a visit up closes it before it asks on another one: the host changes nothing for
+//! a visit whose program has closed it, so no late APPEND cuts off what came after.
 //!
 //! On paper: one operation costs two writes and two reads of the socket, and its bytes one copy each way.
 

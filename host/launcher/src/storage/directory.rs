@@ -45,6 +45,12 @@ pub(crate) struct Directory {
     _lock: File,
 }
 
+/// The right to change files: one at a time.
+pub(crate) struct Turn<'a> {
+    path: &'a Path,
+    names_changed: MutexGuard<'a, bool>,
+}
+
 /// Why an operation did not happen.
 pub(crate) enum DirectoryError {
     /// The file is shorter than the offset of an append.
@@ -84,7 +90,7 @@ impl Directory {
         for (name, _) in directory.list()? {
             directory.file(&name)?.sync_all()?;
         }
-        directory.sync_names(&mut directory.turn())?;
+        directory.turn().sync_names()?;
         // Its own name, too, must outlast a crash.
         if let Some(parent) = std::path::absolute(path)?.parent() {
             File::open(parent)?.sync_all()?;
@@ -145,23 +151,41 @@ impl Directory {
         Ok(bytes)
     }
 
+    /// Waits for the right to change files.
+    pub(crate) fn turn(&self) -> Turn<'_> {
+        let changed = self.names_changed.lock();
+        Turn {
+            path: &self.path,
+            names_changed: changed.unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    fn file(&self, name: &Name) -> io::Result<File> {
+        let file = owner_only()
+            .read(true)
+            .open(self.path.join(name.as_str()))?;
+        regular(&file)?;
+        Ok(file)
+    }
+}
+
+impl Turn<'_> {
     /// Cuts the file to `offset`, adds `bytes`, syncs.
     pub(crate) fn append(
-        &self,
+        &mut self,
         name: &Name,
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), DirectoryError> {
-        let mut turn = self.turn();
-        let file = match owner_only().write(true).open(self.path.join(name.as_str())) {
+        let path = self.path.join(name.as_str());
+        let file = match owner_only().write(true).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 if offset > 0 {
                     return Err(DirectoryError::Gap);
                 }
-                *turn = true;
-                let path = self.path.join(name.as_str());
-                owner_only().write(true).create_new(true).open(path)?
+                *self.names_changed = true;
+                owner_only().write(true).create_new(true).open(&path)?
             }
             Err(error) => return Err(error.into()),
         };
@@ -174,12 +198,11 @@ impl Directory {
         }
         file.write_all_at(bytes, offset)?;
         file.sync_data()?;
-        Ok(self.sync_names(&mut turn)?)
+        Ok(self.sync_names()?)
     }
 
     /// Gives the file this content, whole or not at all.
-    pub(crate) fn replace(&self, name: &Name, bytes: &[u8]) -> io::Result<()> {
-        let mut turn = self.turn();
+    pub(crate) fn replace(&mut self, name: &Name, bytes: &[u8]) -> io::Result<()> {
         let half = self.path.join(HALF);
         let written = (|| {
             let file = owner_only()
@@ -196,37 +219,22 @@ impl Directory {
             let _ = std::fs::remove_file(&half);
             return Err(error);
         }
-        *turn = true;
-        self.sync_names(&mut turn)
+        *self.names_changed = true;
+        self.sync_names()
     }
 
     /// Removes the file, if it is there.
-    pub(crate) fn remove(&self, name: &Name) -> io::Result<()> {
-        let mut turn = self.turn();
-        *turn |= remove_if_there(&self.path.join(name.as_str()))?;
-        self.sync_names(&mut turn)
+    pub(crate) fn remove(&mut self, name: &Name) -> io::Result<()> {
+        *self.names_changed |= remove_if_there(&self.path.join(name.as_str()))?;
+        self.sync_names()
     }
 
-    fn turn(&self) -> MutexGuard<'_, bool> {
-        self.names_changed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn sync_names(&self, changed: &mut bool) -> io::Result<()> {
-        if *changed {
-            File::open(&self.path)?.sync_all()?;
-            *changed = false;
+    fn sync_names(&mut self) -> io::Result<()> {
+        if *self.names_changed {
+            File::open(self.path)?.sync_all()?;
+            *self.names_changed = false;
         }
         Ok(())
-    }
-
-    fn file(&self, name: &Name) -> io::Result<File> {
-        let file = owner_only()
-            .read(true)
-            .open(self.path.join(name.as_str()))?;
-        regular(&file)?;
-        Ok(file)
     }
 }
 

@@ -12,7 +12,7 @@ fn opened(path: &Path) -> Directory {
 }
 
 fn append(directory: &Directory, file: &str, offset: u64, bytes: &[u8]) -> bool {
-    directory.append(&name(file), offset, bytes).is_ok()
+    directory.turn().append(&name(file), offset, bytes).is_ok()
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn an_append_never_leaves_a_hole() {
     let at = tempfile::tempdir().unwrap();
     let directory = opened(at.path());
     for there in [false, true] {
-        let gap = directory.append(&name("log"), 4, b"x");
+        let gap = directory.turn().append(&name("log"), 4, b"x");
         assert!(matches!(gap, Err(DirectoryError::Gap)), "{there}");
         assert!(append(&directory, "log", 0, b"123"));
     }
@@ -54,7 +54,7 @@ fn files_and_directory_are_this_users_alone() {
     for path in [fresh, loose] {
         let directory = opened(&path);
         assert!(append(&directory, "log", 0, b"x"));
-        directory.replace(&name("root"), b"y").unwrap();
+        directory.turn().replace(&name("root"), b"y").unwrap();
         assert_eq!(mode(&path), 0o700);
         for file in ["log", "root", LOCK] {
             assert_eq!(mode(&path.join(file)), 0o600, "{file}");
@@ -77,7 +77,7 @@ fn links_directories_and_other_names_are_not_touched() {
     assert!(!append(&directory, "link", 0, b"x"));
     assert!(!append(&directory, "inner", 0, b"x"));
     // Replacing takes the link's place and leaves its target alone.
-    directory.replace(&name("link"), b"mine").unwrap();
+    directory.turn().replace(&name("link"), b"mine").unwrap();
     assert_eq!(directory.read(&name("link"), 0, 10).unwrap(), b"mine");
     assert_eq!(
         std::fs::read(at.path().join("secret")).unwrap(),
@@ -89,24 +89,27 @@ fn links_directories_and_other_names_are_not_touched() {
 fn a_replaced_file_is_the_old_one_or_the_new_one() {
     let at = tempfile::tempdir().unwrap();
     let directory = opened(at.path());
-    directory.replace(&name("root"), b"old").unwrap();
+    directory.turn().replace(&name("root"), b"old").unwrap();
     // A directory in the temporary file's place: works as a full disk does, for root too.
     std::fs::create_dir(at.path().join(HALF)).unwrap();
-    assert!(directory.replace(&name("root"), b"new").is_err());
+    assert!(directory.turn().replace(&name("root"), b"new").is_err());
     assert_eq!(directory.read(&name("root"), 0, 9).unwrap(), b"old");
     std::fs::remove_dir(at.path().join(HALF)).unwrap();
-    directory.replace(&name("root"), b"new").unwrap();
+    directory.turn().replace(&name("root"), b"new").unwrap();
     assert_eq!(directory.read(&name("root"), 0, 9).unwrap(), b"new");
 
-    directory.remove(&name("root")).unwrap();
-    directory.remove(&name("root")).unwrap();
+    directory.turn().remove(&name("root")).unwrap();
+    directory.turn().remove(&name("root")).unwrap();
     assert_eq!(directory.list().unwrap(), []);
 }
 
 #[test]
 fn what_a_crash_left_half_replaced_is_gone_at_the_next_start() {
     let at = tempfile::tempdir().unwrap();
-    opened(at.path()).replace(&name("root"), b"old").unwrap();
+    opened(at.path())
+        .turn()
+        .replace(&name("root"), b"old")
+        .unwrap();
     std::fs::write(at.path().join(HALF), b"ne").unwrap();
     let directory = opened(at.path());
     assert!(!at.path().join(HALF).exists());
@@ -167,10 +170,12 @@ fn appends_until_it_is_killed() {
     loop {
         let bytes = frame(number);
         directory
+            .turn()
             .append(&name("log"), offset, &bytes)
             .unwrap_or_else(|_| panic!("not stored"));
         offset += bytes.len() as u64;
         directory
+            .turn()
             .replace(&name("head"), &number.to_be_bytes())
             .unwrap();
         println!("stored {number}");
@@ -218,7 +223,7 @@ fn meets_a_full_disk() {
         !append(&directory, "log", 6000, &[2; 6000]),
         "beyond the limit"
     );
-    assert!(directory.replace(&name("root"), &[3; 9000]).is_err());
+    assert!(directory.turn().replace(&name("root"), &[3; 9000]).is_err());
     assert!(
         !directory.path.join(HALF).exists(),
         "its bytes are given back"
