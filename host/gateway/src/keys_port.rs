@@ -12,7 +12,8 @@
 //! [`PUBLIC_IDLE_MAX`] of silence or [`PUBLIC_SESSION_MAX`] in any case. Told to stop, a port takes no
 //! more and its sessions go on until they end or fall silent.
 //!
-//! On paper: a silent session costs two sockets and a task of about 1 KiB, no thread and no buffer.
+//! On paper: a session that says nothing at the moment costs two sockets and a task of about 2 KiB, no
+//! thread and no buffer.
 
 mod carry;
 
