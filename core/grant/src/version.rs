@@ -105,7 +105,12 @@ impl FromStr for VersionRange {
 
 fn semantic(text: &str) -> Result<VersionReq, InvalidRange> {
     let range = VersionReq::parse(text).map_err(|_| InvalidRange)?;
-    if range.comparators.iter().any(|part| part.op == Op::Exact) {
+    let parts = &range.comparators;
+    let exact = parts.iter().any(|part| part.op == Op::Exact);
+    // Whether `>=1.2` holds 1.2.3-a is a question that no two readers answer alike: not asked.
+    let names_a_pre_release = parts.iter().any(|part| !part.pre.is_empty());
+    let all_whole = parts.iter().all(|part| part.patch.is_some());
+    if exact || (names_a_pre_release && !all_whole) {
         return Err(InvalidRange);
     }
     Ok(range)
@@ -141,7 +146,8 @@ impl<'b, C> minicbor::Decode<'b, C> for VersionRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a range of versions is `=` and one version, or `*`, or a list of `^1.2.3`, `~1.2`, `1.2.*`, \
-     `>1.2`, `>=1.2`, `<2`, `<=2` joined by commas, in at most {VERSION_RANGE_BYTES_MAX} bytes"
+     `>1.2`, `>=1.2`, `<2`, `<=2` joined by commas (with a pre-release only among versions of three \
+     numbers), in at most {VERSION_RANGE_BYTES_MAX} bytes"
 )]
 pub struct InvalidRange;
 
@@ -232,6 +238,7 @@ mod tests {
             "^1 || ^2",
             "^18446744073709551616",
             "^1.2.3.4",
+            ">=1.2, <1.2.3-z",
             "1.*.3",
             &long,
         ] {

@@ -214,6 +214,8 @@ pub(crate) fn ranges() -> Value {
         "^1.2.3-b",
         "<1.2.3-b",
         ">=1.2.3-b, <1.3.0-b",
+        ">1.2.2, <1.2.3-b.1",
+        "~1.2.2, >1.2.3-a",
     ];
     let versions = [
         "0.0.0",
@@ -285,6 +287,8 @@ pub(crate) const RANGES_REFUSED: &[&str] = &[
     "^18446744073709551616",
     ">=1,, <2",
     ">=1,",
+    ">=1.2, <1.2.3-z",
+    "1.*, >1.2.3-a",
 ];
 
 /// Correctly signed, and yet not what they seem.
