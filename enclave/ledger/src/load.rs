@@ -25,11 +25,15 @@ use crate::keys::Keys;
 use crate::layout::{EPOCHS_MAX, Inventory, ROOT, recovery_name};
 use crate::ledger::{Ledger, Parts};
 use crate::past::PastLog;
-use crate::prepared::{Prepared, PreparedFile};
+use crate::prepared::{Newest, Prepared, PreparedFile};
 use crate::replay::{Replay, has_data};
 use crate::{Files, LoadError, SnapshotFlaw, snapshot};
 
 /// What was found in the files.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one in the life of a process"
+)]
 pub enum Loaded {
     /// Nothing that anybody was told of: for [`Ledger::create`], or to join a group.
     Empty(Box<dyn Files>, Secret),
@@ -405,14 +409,19 @@ impl Found {
         let bytes = self.inventory.prepared;
         let (file, newest) =
             PreparedFile::load(&mut *self.files, &self.keys, &capsule, bytes, size)?;
-        let Some((term, index, bytes)) = newest else {
+        let Some(Newest {
+            term,
+            index,
+            record,
+        }) = newest
+        else {
             return Ok((file, None));
         };
         if index > size {
             let (log, prepared) = (size, index);
             return Err(LoadError::BehindPrepared { log, prepared });
         }
-        let record = Received::decode(bytes)
+        let record = Received::decode(record)
             .map_err(Into::into)
             .and_then(|record| {
                 chain.verify(record.clone())?;

@@ -30,6 +30,13 @@ pub struct Prepared {
     pub record: Received,
 }
 
+/// The newest frame that is not committed; its record is as it was prepared, and not verified again.
+pub(crate) struct Newest {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+    pub(crate) record: Vec<u8>,
+}
+
 /// The file's state, as this process knows it.
 #[derive(Default)]
 pub(crate) struct PreparedFile {
@@ -48,9 +55,9 @@ impl PreparedFile {
         capsule: &CapsuleName,
         file_bytes: u64,
         size: u64,
-    ) -> Result<(Self, Option<(u64, u64, Vec<u8>)>), FilesError> {
+    ) -> Result<(Self, Option<Newest>), FilesError> {
         let mut file = Self::default();
-        let mut newest: Option<(u64, u64, Vec<u8>)> = None;
+        let mut newest: Option<Newest> = None;
         loop {
             let head = files.read(PREPARED, file.bytes, HEAD_BYTES as u64)?;
             let Some(head) = head.first_chunk::<HEAD_BYTES>().and_then(Head::parse) else {
@@ -64,13 +71,17 @@ impl PreparedFile {
             file.bytes = at + u64::from(head.length);
             let later = newest
                 .as_ref()
-                .is_none_or(|(term, index, _)| (head.term, head.index) >= (*term, *index));
+                .is_none_or(|newest| (head.term, head.index) >= (newest.term, newest.index));
             if head.index < size || !later {
                 continue;
             }
             if let Some(record) = head.open(keys, capsule, &sealed) {
                 file.newest_index = file.newest_index.max(head.index);
-                newest = Some((head.term, head.index, record));
+                newest = Some(Newest {
+                    term: head.term,
+                    index: head.index,
+                    record,
+                });
             }
         }
         Ok((file, newest))

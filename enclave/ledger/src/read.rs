@@ -17,7 +17,7 @@ pub(crate) struct Points(BTreeMap<(u32, u64), (u64, u64)>);
 impl Points {
     /// Remembers one place in so many.
     pub(crate) fn note(&mut self, epoch: u32, index: u64, place: (u64, u64)) {
-        if index % POINT_EVERY != 0 {
+        if !index.is_multiple_of(POINT_EVERY) {
             return;
         }
         if self.0.len() >= POINTS_MAX {

@@ -409,4 +409,7 @@ const HEAD_BYTES_MAX: usize = 512 << 10;
 const LEVELS_MAX: usize = 65;
 const SALT_DOMAIN: &str = "bield ledger snapshot salt v1";
 
-const _: () = assert!(CHUNK_BYTES % LEAF_BYTES == 0, "a leaf is never split");
+const _: () = assert!(
+    CHUNK_BYTES.is_multiple_of(LEAF_BYTES),
+    "a leaf is never split"
+);

@@ -61,7 +61,7 @@ fn between(before: &Contents, after: &Contents) -> Vec<Contents> {
     let mut disks = vec![before.clone(), after.clone()];
     for (name, bytes) in after.iter().filter(|(name, _)| *name != "root") {
         let start = before.get(name).map_or(0, Vec::len);
-        let near = |at: &usize| at - start < 30 || bytes.len() - at < 30 || at % 7 == 0;
+        let near = |at: &usize| at - start < 30 || bytes.len() - at < 30 || at.is_multiple_of(7);
         for at in (start..bytes.len()).filter(near) {
             let mut contents = before.clone();
             contents.insert(name.clone(), bytes[..at].to_vec());
