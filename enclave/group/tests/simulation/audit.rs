@@ -10,21 +10,18 @@ pub(crate) struct Auditor {
 }
 
 impl Auditor {
-    /// A process has applied `committed.last()` as its newest record.
-    pub(crate) fn applied(&mut self, committed: &[u64]) {
-        let place = committed.len() - 1;
-        let record = committed[place];
-        if place == self.applied.len() {
-            assert!(!self.applied.contains(&record), "a record counts twice");
-            self.applied.push(record);
-        }
+    /// A member has applied its newest record, or begins to lead: all of this has now been seen.
+    pub(crate) fn seen(&mut self, committed: &[u64]) {
+        let both = committed.len().min(self.applied.len());
         assert_eq!(
-            self.applied.get(place),
-            Some(&record),
-            "two records were committed at place {place}"
+            committed[..both],
+            self.applied[..both],
+            "two records were committed at one place"
         );
-        let before = place.saturating_sub(3);
-        assert_eq!(self.applied[before..place], committed[before..place]);
+        for record in &committed[both..] {
+            assert!(!self.applied.contains(record), "a record counts twice");
+            self.applied.push(*record);
+        }
     }
 
     /// A client was told that its record counts.
@@ -41,10 +38,8 @@ impl Auditor {
             Some(&self.applied[..]),
             "a group forgets at its beginning"
         );
-        // What was undecided and now counts.
-        let more = disk.committed[self.applied.len()..].to_vec();
-        assert!(more.len() <= 1, "more than one undecided record: {more:?}");
-        self.applied.extend(more);
+        let more = disk.committed.len() - self.applied.len();
+        assert!(more <= 1, "more than one record was undecided: {more}");
     }
 
     /// All members are whole again.

@@ -72,6 +72,7 @@ pub(crate) struct World {
     outcome: Outcome,
     next_record: u64,
     kill_once_in: usize,
+    kill_all_once_in: usize,
     cut_once_in: usize,
     stall_once_in: usize,
 }
@@ -94,7 +95,8 @@ impl World {
             outcome: Outcome::default(),
             next_record: 1,
             kill_once_in: [300, 120, 60][random.below(3)],
-            cut_once_in: [0, 300, 100][random.below(3)],
+            kill_all_once_in: [2000, 300, 120][random.below(3)],
+            cut_once_in: [0, 100, 40][random.below(3)],
             stall_once_in: [0, 200, 60][random.below(3)],
             random,
         }
@@ -144,7 +146,7 @@ impl World {
         if self.random.once_in(self.kill_once_in) {
             self.kill(slot);
         }
-        if self.random.once_in(self.kill_once_in * 8) {
+        if self.random.once_in(self.kill_all_once_in) {
             (0..self.places.len()).for_each(|slot| self.kill(slot));
         }
         if self.random.once_in(self.cut_once_in) {
@@ -286,7 +288,7 @@ impl World {
                 }
                 place.disk.take(&step);
                 if let bield_group::Step::Commit { record, .. } = step {
-                    self.auditor.applied(&place.disk.committed);
+                    self.auditor.seen(&place.disk.committed);
                     if process.proposed == Some(number(&record)) {
                         process.proposed = None;
                         self.auditor.acknowledged(number(&record));
@@ -298,6 +300,9 @@ impl World {
                     .send((id, to, bytes), self.now, &mut self.random);
             }
             group.persisted();
+            if group.role() == Role::Leader {
+                self.auditor.seen(&place.disk.committed);
+            }
         }
     }
 
