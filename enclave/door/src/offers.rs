@@ -11,9 +11,9 @@ use bield_protocol::visit::Visit;
 
 use crate::{DoorError, Stream};
 
-/// Most visits kept of one kind. The launcher keeps at most eight open; twice that leaves room for its
+/// Most visits kept of one kind. The launcher keeps at most 16 open; twice that leaves room for its
 /// refills.
-pub const OFFERS_MAX: usize = 16;
+pub const OFFERS_MAX: usize = 32;
 
 /// The pools of offered visits: key service, package, storage, member and witness.
 #[derive(Default)]

@@ -24,17 +24,17 @@ use crate::{Launch, packages, pump, storage};
 
 /// Visits of each kind kept open: a runtime that opens a package while it fetches keys for three others.
 pub const OFFERS_OPEN: usize = 4;
-/// Visits to members, and to witnesses, kept open: a member of five speaks to four others, and to each
-/// over a second one while it changes from an old session to a new one.
-pub const PEERS_OPEN: usize = 8;
+/// Visits to members, and to witnesses, kept open: a member of five speaks to four others, to each over a
+/// second one while it changes from an old session to a new one, and tries in vain to reach dead ones.
+pub const PEERS_OPEN: usize = 16;
 /// How long an offer waits for room in the program's accept queue.
 const OFFER_WAIT: Duration = Duration::from_secs(5);
 /// Pause after an offer was closed unused, so that a program that closes them all cannot make us spin.
 const UNUSED_PAUSE: Duration = Duration::from_millis(100);
 /// How long the host waits for the program or the disk in the middle of a package or blob.
 const TRANSFER_WAIT: Duration = Duration::from_secs(30);
-/// How long dialling one address may take.
-const DIAL_WAIT: Duration = Duration::from_secs(5);
+/// How long dialling one address may take: a member that waits for a dead one waits no longer than that.
+const DIAL_WAIT: Duration = Duration::from_secs(2);
 
 /// What one kind of offered visit does when the program takes it.
 enum Offer {

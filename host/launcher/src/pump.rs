@@ -1,6 +1,7 @@
 //! Carries the bytes of a visit that the program began to an address and back.
 //!
-//! Always true: the program's half-close is passed on; the other side's end ends everything.
+//! Always true: the program's half-close is passed on; the other side's end ends everything, and so does
+//! the program's: a peer that hangs holds no place of a program that has given it up.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -10,6 +11,8 @@ use crate::record::Pipe;
 
 /// How long a session may stay silent in one direction before it is cut: longer than any request computes.
 pub const SESSION_IDLE_MAX: Duration = Duration::from_secs(300);
+/// How long the other side may take nothing of what is sent to it.
+const TAKE_WAIT: Duration = Duration::from_secs(30);
 /// Bytes moved at once: a session record is at most 16 KiB (RFC 8446 §5.1), four fit.
 const BUFFER_BYTES: usize = 64 * 1024;
 
@@ -20,7 +23,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub(crate) fn carry(door: Pipe, network: TcpStream) -> io::Result<()> {
     door.limit_waits(Some(SESSION_IDLE_MAX))?;
     network.set_read_timeout(Some(SESSION_IDLE_MAX))?;
-    network.set_write_timeout(Some(SESSION_IDLE_MAX))?;
+    network.set_write_timeout(Some(TAKE_WAIT))?;
     network.set_nodelay(true)?;
     let (mut inward, mut from_network) = (door.second()?, network.try_clone()?);
     let (mut from_door, mut outward) = (door, network);
@@ -34,9 +37,10 @@ pub(crate) fn carry(door: Pipe, network: TcpStream) -> io::Result<()> {
         })?;
     if copy(&mut from_door, &mut outward).is_ok() {
         let _ = outward.shutdown(Shutdown::Write);
-    } else {
-        cut(&from_door, &outward);
+        // It may only have said all it has to say. The other direction, which ends in time, cuts both.
+        from_door.wait_until_closed();
     }
+    cut(&from_door, &outward);
     let _ = inbound.join();
     Ok(())
 }
@@ -92,6 +96,21 @@ mod tests {
             ended.send(()).unwrap();
         });
         (program, peer, end)
+    }
+
+    #[test]
+    fn a_program_that_gives_a_silent_peer_up_gets_its_place_back() {
+        let (program, mut peer, end) = carried();
+        drop(program);
+        end.recv_timeout(WAIT).unwrap();
+        assert_eq!(rest(&mut peer), b"");
+
+        // Also when it had half-closed before.
+        let (program, mut peer, end) = carried();
+        program.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(rest(&mut peer), b"");
+        drop(program);
+        end.recv_timeout(WAIT).unwrap();
     }
 
     fn rest(stream: &mut impl Read) -> Vec<u8> {

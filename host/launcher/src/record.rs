@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bield_protocol::visit::Visit;
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
@@ -136,6 +137,13 @@ impl Pipe {
             Err(Errno::AGAIN | Errno::INTR) => false,
             Err(_) => true,
         }
+    }
+
+    /// Waits until both directions are closed, by whichever side.
+    pub(crate) fn wait_until_closed(&self) {
+        // No event is asked for: what is left is the hang-up, which is always told.
+        let mut sockets = [PollFd::new(&self.socket, PollFlags::empty())];
+        while let Err(Errno::INTR) = rustix::event::poll(&mut sockets, None) {}
     }
 
     /// Ends one or both directions.
