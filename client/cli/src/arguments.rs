@@ -6,9 +6,11 @@ use bield_sdk::Home;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    call::Call, capsule::Capsule, dev::Dev, grant::Grant, id::Id, init::Init, measure::Measure,
-    pack::Pack, push::Push, receipt::Receipt, status::Status, store::Store, store::Witness,
-    verify::Verify,
+    audit::Audit, call::Call, capsule::Capsule, code::AdmitCode, code::WithdrawCode,
+    delete::Delete, dev::Dev, doctor::Doctor, grant::Grant, group::Group, id::Id, init::Init,
+    list::Grants, list::List, measure::Measure, pack::Pack, push::Push, receipt::Receipt,
+    recover::Recover, register::Register, register::Unregister, revoke::Revoke, rotate::Rotate,
+    status::Status, store::Store, store::Witness, verify::Verify,
 };
 
 /// Sealed inference: models and requests that the host never sees.
@@ -38,10 +40,23 @@ pub(crate) enum Command {
     Pack(Pack),
     Push(Push),
     Grant(Grant),
+    Grants(Grants),
+    Revoke(Revoke),
+    Group(Group),
+    List(List),
+    Delete(Delete),
+    Rotate(Rotate),
+    Audit(Audit),
+    Register(Register),
+    Unregister(Unregister),
     Call(Call),
     Verify(Verify),
     Receipt(Receipt),
     Status(Status),
+    Doctor(Doctor),
+    Recover(Recover),
+    AdmitCode(AdmitCode),
+    WithdrawCode(WithdrawCode),
     Measure(Measure),
     Capsule(Capsule),
     Store(Store),

@@ -24,6 +24,22 @@ pub(crate) fn advance(bar: &ProgressBar) -> impl FnMut(u64, u64) {
     }
 }
 
+/// A bar over things that are counted; hidden while there is only one.
+pub(crate) fn count(label: &'static str, total: usize) -> ProgressBar {
+    let target = if total > 1 {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+    let style = "{msg:>10} [{wide_bar}] {pos}/{len} {eta}";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(label);
+    bar
+}
+
 /// A spinner for work whose length nobody knows.
 pub(crate) fn spinner(message: &'static str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bield_envelope::SigningKey;
-use bield_evidence::Measurement;
+use bield_grant::CodeSelector;
 use bield_sdk::{
     Answered, CallError, CallOptions, Home, KeyService, PackageReference, Randomness, Reference,
     ServiceError, Target, Tensor, now, write_atomically,
@@ -44,9 +44,10 @@ pub(crate) struct Call {
     #[arg(long = "output", value_name = "NAME")]
     outputs: Vec<String>,
 
-    /// The runtime code to seal to; it must be on the `code` list of trust.toml [default: each of them]
-    #[arg(long, value_name = "MEASUREMENT")]
-    code: Option<Measurement>,
+    /// The runtime code to seal to; it must be on the `code` or `signers` list of trust.toml [default: each
+    /// of them]
+    #[arg(long, value_name = "CODE")]
+    code: Option<CodeSelector>,
 
     /// Also write the receipt here
     #[arg(long, value_name = "FILE")]
@@ -66,15 +67,18 @@ impl Call {
         let inputs = tensors::read_inputs(&self.input)?;
 
         let mut service = key_service(home, &trust)?;
-        let codes = self
-            .code
-            .as_ref()
-            .map_or(trust.code(), std::slice::from_ref);
-        let target = target(&mut service, &package, codes)?;
+        let codes = match &self.code {
+            Some(code) => vec![code.clone()],
+            None => {
+                let measured = trust.code().iter().cloned().map(CodeSelector::Measurement);
+                measured.chain(trust.signers().iter().cloned()).collect()
+            }
+        };
+        let (target, code) = target(&mut service, &package, &codes)?;
         let answered = match self.send(&target, &user, inputs.clone(), output) {
             // The key or the clock moved on between the two messages: once more with the new one.
             Err(error) if error.wants_fresh_target() => {
-                let target = service.target(&package, target.code(), now())?;
+                let target = service.target_in(&package, code, now())?;
                 self.send(&target, &user, inputs, output)?
             }
             sent => sent?,
@@ -164,16 +168,16 @@ impl Call {
 }
 
 /// The first of the codes that the package is granted to.
-fn target(
+fn target<'c>(
     service: &mut KeyService<'_>,
     package: &PackageReference,
-    codes: &[Measurement],
-) -> Result<Target, Failure> {
+    codes: &'c [CodeSelector],
+) -> Result<(Target, &'c CodeSelector), Failure> {
     let mut last =
         Failure::local("the `code` list of trust.toml is empty: no code may open requests");
     for code in codes {
-        match service.target(package, code, now()) {
-            Ok(target) => return Ok(target),
+        match service.target_in(package, code, now()) {
+            Ok(target) => return Ok((target, code)),
             // Not granted to this code; perhaps to the next.
             Err(error @ ServiceError::Refused(_)) => last = error.into(),
             Err(error) => return Err(error.into()),

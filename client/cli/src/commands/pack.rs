@@ -129,7 +129,7 @@ impl Pack {
 }
 
 /// Keeps the key, and the head, so that a grant needs no package at hand.
-fn keep(
+pub(crate) fn keep(
     home: &Home,
     summary: &PackageSummary,
     key: &PackageKey,
@@ -147,13 +147,13 @@ fn keep(
 }
 
 /// A package being written: removed unless it is finished.
-struct Unfinished {
-    path: PathBuf,
-    file: File,
+pub(crate) struct Unfinished {
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
 }
 
 impl Unfinished {
-    fn beside(output: &Path) -> Result<Self, Failure> {
+    pub(crate) fn beside(output: &Path) -> Result<Self, Failure> {
         let mut name = output.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.unfinished", std::process::id()));
         let path = output.with_file_name(name);
@@ -164,7 +164,7 @@ impl Unfinished {
         })
     }
 
-    fn finish(self, output: &Path) -> Result<(), Failure> {
+    pub(crate) fn finish(self, output: &Path) -> Result<(), Failure> {
         let synced = self
             .file
             .sync_all()
@@ -180,7 +180,7 @@ impl Drop for Unfinished {
     }
 }
 
-fn at(path: &Path, error: impl std::fmt::Display) -> Failure {
+pub(crate) fn at(path: &Path, error: impl std::fmt::Display) -> Failure {
     Failure::local(format_args!("{}: {error}", path.display()))
 }
 

@@ -4,14 +4,14 @@ use bield_sdk::{Gateway, Home};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::key_service;
+use super::{key_service, log_json, plain};
 use crate::failure::Failure;
 use crate::output::Output;
 
 /// Show how the gateway and the key service are
 ///
 /// The gateway's part is its own word: it is not trusted. The key service's part comes through an
-/// attested session.
+/// attested session, after its log was compared with what this home has seen of it.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Status {}
@@ -26,7 +26,19 @@ impl Status {
             let simulated = service.appraised().simulated();
             let measurement = service.appraised().measurement().clone();
             let counts = service.inspect()?;
+            let (witnesses, witnesses_needed) = counts.witnesses;
             Ok(json!({
+                "serves_at": service.address(),
+                "state": counts.state,
+                "trouble": counts.trouble,
+                "log": log_json(service.fresh()),
+                "fresh": service.fresh().to_string(),
+                "members": counts.members,
+                "witnesses": witnesses,
+                "witnesses_needed": witnesses_needed,
+                "share_holders": counts.shares.map(|(holders, _)| holders),
+                "share_threshold": counts.shares.map(|(_, threshold)| threshold),
+                "lease_secs": counts.lease_secs,
                 "service": service.principal().to_string(),
                 "measurement": measurement,
                 "simulated": simulated,
@@ -115,8 +127,24 @@ fn keys_text(keys: &Value) -> String {
     } else {
         "hardware TEE"
     };
+    let address = keys["serves_at"].as_str().unwrap_or(address);
+    let state = plain(keys["state"].as_str().unwrap_or_default());
+    let trouble = keys["trouble"].as_str().map(plain);
+    let trouble = trouble.map_or_else(String::new, |trouble| format!(": {trouble}"));
+    let fresh = keys["fresh"].as_str().unwrap_or_default();
+    let witnesses = match keys["witnesses_needed"].as_u64() {
+        None | Some(0) => "no witnesses".to_owned(),
+        Some(needed) => format!("{needed} of {} witnesses cosign", keys["witnesses"]),
+    };
+    let recovery = match keys["share_threshold"].as_u64() {
+        None => "nobody could recover it".to_owned(),
+        Some(threshold) => format!("{threshold} of {} can recover it", keys["share_holders"]),
+    };
     format!(
-        "key service {address} (attested, {tee})\n  {} principals, {} packages, {} grants\n  {}\n  {}",
+        "key service {address} (attested, {tee}): {state}{trouble}\n  log: {fresh}\n  {} members, {witnesses}, \
+         {recovery}; a revocation holds within {} s\n  {} principals, {} packages, {} grants\n  {}\n  {}",
+        keys["members"],
+        keys["lease_secs"],
         keys["principals"],
         keys["packages"],
         keys["grants"],

@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::log_json;
 use super::receipt::Receipt;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -18,7 +19,8 @@ use crate::show::Checks;
 
 /// List every check of the key service, a receipt or a package
 ///
-/// Without arguments: asks the running key service for its evidence and compares it with trust.toml.
+/// Without arguments: asks the running key service for its evidence, compares it with trust.toml, and then
+/// its log with what this home has seen of it: a service that was set back or copied is refused.
 /// Every check is listed as passed, FAILED or NOT CHECKED, with what was found, what was needed, and
 /// whose move it is. What nobody checked is said as loudly as what passed.
 ///
@@ -49,7 +51,7 @@ impl Verify {
 fn key_service(home: &Home, output: Output) -> Result<(), Failure> {
     let trust = home.trust()?;
     let spinner = progress::spinner("asking the key service for its evidence");
-    let found = bield_sdk::verify(&trust, now(), &mut Randomness);
+    let found = bield_sdk::verify(home, &trust, now(), &mut Randomness);
     spinner.finish_and_clear();
     let found = found?;
     let passed = found.passed();
@@ -61,6 +63,7 @@ fn key_service(home: &Home, output: Output) -> Result<(), Failure> {
     value["simulated"] = found.simulated.into();
     value["measurement"] = json!(found.measurement);
     value["service"] = json!(found.principal.map(|principal| principal.to_string()));
+    value["log"] = found.fresh.as_ref().map_or(json!(null), log_json);
     if let (true, Some(principal), Some(measurement)) =
         (passed, found.principal, &found.measurement)
     {

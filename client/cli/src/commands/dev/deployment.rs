@@ -9,9 +9,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bield_envelope::Principal;
 use bield_evidence::{Measurement, PolicyConfig, Profile};
 use bield_protocol::configuration::{KeyServiceConfiguration, RuntimeConfiguration};
-use bield_sdk::{Trust, TrustConfig, write_atomically};
+use bield_sdk::{Home, HomeError, Randomness, Trust, TrustConfig, write_atomically};
 use serde::Serialize;
 
 use super::program::Programs;
@@ -26,6 +27,8 @@ pub(super) struct Deployment {
     /// The key service's sealed state. One directory for each measurement, since no other program can
     /// open it.
     pub(super) storage: PathBuf,
+    /// Home of the key service's administrator: an identity and the trust file.
+    pub(super) administrator: PathBuf,
     /// Whether there is state, but of another measurement.
     pub(super) starts_empty_again: bool,
     pub(super) keys: Measurement,
@@ -47,7 +50,12 @@ impl Deployment {
         }
         let root = root(&programs.software_tee, &dir.join("tee"))?;
 
-        let keys_text = keys_configuration(&root)?;
+        let administrator = Home::at(dir.join("administrator"));
+        let principal = match administrator.create_identity(&mut Randomness) {
+            Err(HomeError::IdentityExists { .. }) => administrator.identity()?,
+            made => made?,
+        };
+        let keys_text = keys_configuration(&root, &principal.principal())?;
         let keys = measure(&programs.keys, keys_text.as_bytes())?;
         let runtime_text = runtime_configuration(&root, &keys, runtime_extra)?;
         let runtime = measure(&programs.runtime, runtime_text.as_bytes())?;
@@ -59,6 +67,8 @@ impl Deployment {
         write_atomically(&runtime_config, runtime_text.as_bytes())?;
         write_atomically(&trust, trust_text.as_bytes())?;
 
+        administrator.replace_trust(&trust_text)?;
+
         let storages = dir.join("storage");
         let used = std::fs::read_dir(&storages).map_err(at)?.next().is_some();
         let storage = storages.join(keys.short().replace(':', "-"));
@@ -69,6 +79,7 @@ impl Deployment {
             runtime_config,
             trust,
             storage,
+            administrator: administrator.path().to_owned(),
             starts_empty_again,
             keys,
             runtime,
@@ -108,10 +119,11 @@ fn policy(root: &str, measurements: &[&Measurement]) -> PolicyConfig {
     policy
 }
 
-fn keys_configuration(root: &str) -> Result<String, Failure> {
+fn keys_configuration(root: &str, administrator: &Principal) -> Result<String, Failure> {
     let text = to_toml(
         KEYS_COMMENT,
         &Keys {
+            administrators: vec![administrator.to_string()],
             runtimes: policy(root, &[]),
         },
     )?;
@@ -149,11 +161,13 @@ fn trust(
 ) -> Result<String, Failure> {
     let trust = TrustConfig {
         gateway: format!("http://{gateway}"),
-        key_service: key_service.to_string(),
+        key_service: key_service.to_string().into(),
         code: vec![runtime.clone()],
+        signers: Vec::new(),
         owner: None,
         principal: None,
         service: policy(root, &[keys]),
+        witnesses: None,
     };
     let text = to_toml(TRUST_COMMENT, &trust)?;
     Trust::parse(&text)?;
@@ -177,6 +191,7 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
 /// What is not a default in [`KeyServiceConfiguration`].
 #[derive(Serialize)]
 struct Keys {
+    administrators: Vec<String>,
     runtimes: PolicyConfig,
 }
 
@@ -205,11 +220,13 @@ mod tests {
 
     #[test]
     fn the_key_service_defers_the_runtime_code_to_grants() {
-        let text = keys_configuration("00").unwrap();
+        let administrator = Principal::from_bytes([1; 32]);
+        let text = keys_configuration("00", &administrator).unwrap();
         let parsed = KeyServiceConfiguration::parse(&text).unwrap();
         assert!(parsed.runtimes.measurements.is_empty());
         assert!(parsed.runtimes.allow_simulated);
-        assert_eq!(text, keys_configuration("00").unwrap());
+        assert_eq!(parsed.administrators, [administrator.to_string()]);
+        assert_eq!(text, keys_configuration("00", &administrator).unwrap());
     }
 
     #[test]

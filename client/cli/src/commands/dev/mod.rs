@@ -36,7 +36,8 @@ use stop::{Event, Events};
 /// one, which is why every verdict says SIMULATED and every default policy refuses it.
 ///
 /// State stays in DIR: packages, the key service's sealed state (one per measurement: a rebuilt key
-/// service starts empty, because it cannot open what another program sealed), and logs.
+/// service starts empty, because it cannot open what another program sealed), logs, and the home of the
+/// key service's administrator: bield --home DIR/administrator recover make ...
 ///
 /// With --json, one line is printed when everything is ready: gateway, key_service, trust, measurements.
 #[derive(Args)]
@@ -222,6 +223,8 @@ impl Dev {
                 "key_service": self.keys_listen.to_string(),
                 "trust": deployment.trust.display().to_string(),
                 "packages": self.dir.join("packages").display().to_string(),
+                "storage": deployment.storage.display().to_string(),
+                "administrator": deployment.administrator.display().to_string(),
                 "simulated": true,
                 "measurements": {
                     "keys": deployment.keys,
