@@ -57,6 +57,14 @@ impl Stream {
         self.socket.shutdown(Shutdown::Write)
     }
 
+    /// Ends the visit: reads and writes of every handle fail from now on, also those that wait.
+    ///
+    /// # Errors
+    /// The socket is already closed.
+    pub fn cut(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Both)
+    }
+
     /// Makes a second handle of the same visit, so that one thread reads while another writes.
     ///
     /// # Errors
