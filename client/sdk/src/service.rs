@@ -328,9 +328,17 @@ pub(crate) fn freshen(
     Err(not_fresh(wire, NotFresh::Overtaken { tries: TRIES_MAX }))
 }
 
+/// A service that does not know the kept checkpoint is asked for its head without it: whether that is a
+/// new service or a lying one, the comparison says.
 fn ask(wire: &mut Wire, kept: Option<&Head>) -> Result<Freshness, ServiceError> {
-    let kept = kept.map(|head| head.checkpoint().to_string());
-    match wire.exchange(&Request::Freshness(kept))? {
+    let note = kept.map(|head| head.checkpoint().to_string());
+    let answer = match wire.exchange(&Request::Freshness(note)) {
+        Err(ServiceError::Refused(refusal)) if kept.is_some() && refusal.code == FOREIGN => {
+            wire.exchange(&Request::Freshness(None))
+        }
+        answer => answer,
+    };
+    match answer? {
         Reply::Freshness(answer) => Ok(answer),
         _ => Err(ServiceError::OtherAnswer),
     }
@@ -414,6 +422,8 @@ pub fn accept(
     })
 }
 
+/// What a service says of a checkpoint that none of its logs signed.
+const FOREIGN: &str = "foreign-checkpoint";
 /// How often all members are asked while they choose a leader, and the pause between: an election takes
 /// about a second.
 const ROUNDS_MAX: u32 = 20;

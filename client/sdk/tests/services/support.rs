@@ -103,9 +103,14 @@ impl Log {
         self.tree.append(&entry);
     }
 
-    fn freshness(&self, kept: Option<&str>) -> service::Freshness {
+    fn freshness(&self, kept: Option<&str>) -> service::Reply {
         let origin = Origin::from(self.key.verifier().name());
         let kept = kept.map(|kept| SignedCheckpoint::parse(kept.as_bytes()).unwrap());
+        let foreign = |kept: &SignedCheckpoint| *kept.claimed().origin() != origin;
+        if kept.as_ref().is_some_and(foreign) {
+            let refusal = Refusal::new("foreign-checkpoint", "not mine", Retry::AfterChange);
+            return service::Reply::Refused(refusal);
+        }
         let size = self.tree.size();
         let proof = kept.and_then(|kept| {
             self.tree
@@ -113,17 +118,16 @@ impl Log {
                 .ok()
         });
         let hashes = proof.unwrap_or_default();
-        service::Freshness {
-            checkpoint: Checkpoint::new(origin, size, self.tree.root())
-                .sign(&self.key)
-                .to_string(),
+        let checkpoint = Checkpoint::new(origin, size, self.tree.root()).sign(&self.key);
+        service::Reply::Freshness(service::Freshness {
+            checkpoint: checkpoint.to_string(),
             consistency: hashes
                 .iter()
                 .map(|hash| (*hash.as_bytes()).into())
                 .collect(),
             log: self.key.verifier().to_string(),
             recovered: Vec::new(),
-        }
+        })
     }
 }
 
@@ -330,7 +334,7 @@ impl Cast {
             }
             service::Request::Freshness(kept) => {
                 let log = self.log.lock().unwrap();
-                service::Reply::Freshness(log.freshness(kept.as_deref()))
+                log.freshness(kept.as_deref())
             }
             _ => service::Reply::Inspection(Inspection {
                 principals: 1,
