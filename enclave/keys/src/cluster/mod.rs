@@ -20,6 +20,15 @@
 //! On paper: one commit is one durable write on each member at the same time and one round trip
 //! between them, then one more durable write on each; the followers' last write is not waited for.
 
+mod forming;
+mod handle;
+mod links;
+mod member;
+mod message;
+mod queues;
+#[cfg(test)]
+mod tests;
+
 use std::io::{Read, Write};
 use std::sync::Arc;
 
@@ -30,8 +39,9 @@ use bield_session::{Expect, Freshness, Identity, SessionError};
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
-/// A member's place in the group, from 0.
-pub type Slot = u8;
+pub use bield_group::{Slot, Timing};
+pub use handle::{Cluster, Limits, Settings, StartError};
+use handle::Shared;
 
 /// How far a member's disk goes. Orders as `(epoch, term, size)`: of two disks of one service the
 /// greater one holds everything that was ever acknowledged by a majority of which either was part.

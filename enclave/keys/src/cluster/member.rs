@@ -1,0 +1,665 @@
+//! The one thread that decides: events in, the group and the disk in between, letters and answers out.
+//!
+//! ```text
+//! Forming ──all promised──▶ Proposing │ Promised ──Start──▶ (Fetching) ──▶ Member
+//!    └────────────a live group's leader gives its state──────────────────────▲
+//! ```
+//!
+//! Always true: this process promises itself to one group in its life, and follows one; from then on
+//! any doubt ends it ([`Stopped`]). It promises only what its disk cannot contradict: a plan that goes
+//! on from a lesser head than its own is refused. The disk has what a letter says before the letter
+//! leaves.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Instant;
+
+use bield_capsule::Received;
+use bield_envelope::{Digest, Principal};
+use bield_group::{Group, GroupError, MemberId, Proposal, Replacement, Step};
+use bield_platform::Randomness;
+use rand_core::Rng as _;
+
+use super::forming::{Forming, Wish, rank};
+use super::links::{Incoming, Order};
+use super::message::{Answer, Message, Place, Plan, Status};
+use super::queues::Taken;
+use super::{Apply, ApplyError, Head, NotCommitted, Role, Shared, Slot, Stopped, Transfer};
+
+/// What reaches the thread.
+pub(super) enum Event {
+    Letter {
+        from: MemberId,
+        bytes: Vec<u8>,
+    },
+    /// A peer asks.
+    Asked {
+        from: MemberId,
+        question: Message,
+        reply: SyncSender<Reply>,
+    },
+    /// What became of the question to the member in this slot; `None`: it was not reached.
+    Told {
+        slot: Slot,
+        told: Option<(MemberId, Told)>,
+    },
+    Propose {
+        record: Received,
+        done: SyncSender<Result<(), NotCommitted>>,
+    },
+}
+
+impl Event {
+    pub(super) const fn told(slot: Slot, told: Option<(MemberId, Told)>) -> Self {
+        Self::Told { slot, told }
+    }
+}
+
+/// An answer that came.
+pub(super) enum Told {
+    Answer(Answer),
+    State(Place, Incoming),
+}
+
+/// An answer that is given.
+pub(super) enum Reply {
+    Answer(Answer),
+    State(Place, Box<dyn Transfer>),
+}
+
+/// The thread's own.
+pub(super) struct Member {
+    shared: Arc<Shared>,
+    apply: Box<dyn Apply>,
+    stage: Stage,
+    forming: Forming,
+    /// The service whose state this instance has.
+    service: Option<Principal>,
+    now: u64,
+    /// What was asked and is not answered, by slot; the first of each is on its way.
+    asked: Vec<VecDeque<Message>>,
+    pending: Option<Pending>,
+    /// The newest record that was committed here.
+    newest: Option<Digest>,
+}
+
+enum Stage {
+    Forming {
+        head: Option<Head>,
+    },
+    /// This member has proposed a group, and promised itself to it.
+    Proposing {
+        plan: Plan,
+        waiting: BTreeSet<Slot>,
+        since: u64,
+    },
+    Promised {
+        plan: Plan,
+        to: MemberId,
+        since: u64,
+    },
+    /// All have promised; this member lacks the state, which the member in `from` has.
+    Fetching {
+        from: Slot,
+        since: u64,
+    },
+    Member {
+        group: Box<Group>,
+        /// Whom to ask for a vote until a leader is known.
+        near: Slot,
+    },
+}
+
+struct Pending {
+    record: Digest,
+    waiting: SyncSender<Result<(), NotCommitted>>,
+}
+
+impl Member {
+    pub(super) fn new(shared: Arc<Shared>, apply: Box<dyn Apply>) -> Self {
+        let members = shared.settings.members;
+        Self {
+            stage: Stage::Forming { head: None },
+            forming: Forming::new(shared.me, members),
+            service: None,
+            now: 0,
+            asked: vec![VecDeque::new(); usize::from(members)],
+            pending: None,
+            newest: None,
+            shared,
+            apply,
+        }
+    }
+
+    /// Takes part until something ends it, and says what.
+    pub(super) fn run(mut self) -> Stopped {
+        self.take_part().err().unwrap_or(Stopped::Asked)
+    }
+
+    fn take_part(&mut self) -> Result<(), Stopped> {
+        self.read_head()?;
+        let tick = self.shared.settings.tick;
+        let mut next = Instant::now() + tick;
+        loop {
+            let shared = Arc::clone(&self.shared);
+            match shared.inbox.take(next) {
+                Taken::Item(event) => self.take(event)?,
+                Taken::Nothing => {}
+                Taken::Closed => return Ok(()),
+            }
+            if Instant::now() >= next {
+                // Ticks that were missed, by a slow disk or a stopped process, are not made up for.
+                next = Instant::now() + tick;
+                self.tick()?;
+            }
+            self.work()?;
+        }
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), Stopped> {
+        match event {
+            Event::Letter { from, bytes } => {
+                if let Stage::Member { group, .. } = &mut self.stage {
+                    // A letter that is none changes nothing.
+                    drop(group.step(from, &bytes));
+                }
+            }
+            Event::Asked {
+                from,
+                question,
+                reply,
+            } => {
+                let answer = self.answer(from, question)?;
+                // Whoever asked may be gone.
+                drop(reply.send(answer));
+            }
+            Event::Told { slot, told } => {
+                if let Some(question) = self.next_question(slot) {
+                    self.told(slot, &question, told)?;
+                }
+            }
+            Event::Propose { record, done } => self.propose(&record, done),
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self) -> Result<(), Stopped> {
+        self.now += 1;
+        let (now, limits) = (self.now, self.shared.settings.limits);
+        if now.is_multiple_of(limits.look) {
+            self.look_around();
+        }
+        let late = |since: u64, limit: u64| now > since + limit;
+        match &mut self.stage {
+            Stage::Forming { .. } if now.is_multiple_of(limits.look) => self.try_to_form(),
+            Stage::Forming { .. } => Ok(()),
+            Stage::Proposing { since, .. } | Stage::Promised { since, .. }
+                if late(*since, limits.promise) =>
+            {
+                let sentence = "not every member said in time that it takes part";
+                Err(Stopped::NotFormed(sentence.into()))
+            }
+            Stage::Fetching { since, .. } if late(*since, limits.fetch) => {
+                let sentence = "the member that has the state did not give it";
+                Err(Stopped::NotFormed(sentence.into()))
+            }
+            Stage::Fetching { from, .. } => {
+                let from = *from;
+                if !self.is_asked(from) {
+                    let have = self.insist(|apply| apply.head())?;
+                    self.ask(from, Message::Join(have));
+                }
+                Ok(())
+            }
+            Stage::Proposing { .. } | Stage::Promised { .. } => Ok(()),
+            Stage::Member { group, near } => {
+                group.tick();
+                let leaderless = group.leaderless_ticks();
+                // So many others are without a group that this one has no majority any more.
+                let lost = self.forming.forming(now) > usize::from(self.shared.settings.members) / 2;
+                let short = 3 * self.shared.settings.timing.election as u64;
+                if leaderless > limits.leaderless || (lost && leaderless > short) {
+                    return Err(Stopped::Leaderless);
+                }
+                if !group.configuration().votes(self.shared.me) && now.is_multiple_of(limits.look) {
+                    let leader = match group.role() {
+                        bield_group::Role::Follower { leader } => leader.map(MemberId::slot),
+                        _ => None,
+                    };
+                    let (to, name) = (leader.unwrap_or(*near), group.name());
+                    self.ask(to, Message::Knock(name));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Does what the group orders, until it orders no more.
+    fn work(&mut self) -> Result<(), Stopped> {
+        let disorder = |error: GroupError| Stopped::Fault(error.to_string());
+        loop {
+            let Stage::Member { group, .. } = &mut self.stage else {
+                break;
+            };
+            let Some(work) = group.ready().map_err(disorder)? else {
+                break;
+            };
+            self.send(work.now);
+            for step in work.steps {
+                self.do_step(step)?;
+            }
+            self.send(work.later);
+            if let Stage::Member { group, .. } = &mut self.stage {
+                group.persisted();
+            }
+        }
+        let role = match &self.stage {
+            Stage::Member { group, .. } => match group.role() {
+                bield_group::Role::Deposed => return Err(Stopped::Deposed),
+                bield_group::Role::LeftBehind => return Err(Stopped::LeftBehind),
+                bield_group::Role::Leader => Role::Leader,
+                bield_group::Role::Follower { leader } => Role::Follower {
+                    leader: leader.map(MemberId::slot),
+                },
+            },
+            _ => Role::Forming,
+        };
+        self.shared.publish(role);
+        Ok(())
+    }
+
+    fn do_step(&mut self, step: Step) -> Result<(), Stopped> {
+        let read = |bytes: Vec<u8>| {
+            let record = Received::decode(bytes);
+            record.map_err(|error| Stopped::Fault(format!("a leader's record: {error}")))
+        };
+        match step {
+            Step::Prepare { term, record } => {
+                let record = record.map(read).transpose()?;
+                self.insist(|apply| apply.prepare(term, record.as_ref()))
+            }
+            Step::Commit { record, .. } => {
+                let record = read(record)?;
+                self.insist(|apply| apply.commit(&record))?;
+                let hash = record.hash();
+                self.newest = Some(hash);
+                if let Some(pending) = self.pending.take_if(|pending| pending.record == hash) {
+                    // Whoever proposed it may have stopped waiting.
+                    drop(pending.waiting.send(Ok(())));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Does one thing with the disk, again and again while the host's storage fails.
+    fn insist<T>(
+        &mut self,
+        mut act: impl FnMut(&mut dyn Apply) -> Result<T, ApplyError>,
+    ) -> Result<T, Stopped> {
+        loop {
+            match act(&mut *self.apply) {
+                Ok(done) => return Ok(done),
+                Err(ApplyError::Refused(sentence)) => return Err(Stopped::Refused(sentence)),
+                Err(ApplyError::Storage(_)) if self.shared.is_over() => {
+                    return Err(Stopped::Asked);
+                }
+                Err(ApplyError::Storage(_)) => std::thread::sleep(self.shared.settings.tick),
+            }
+        }
+    }
+
+    fn propose(&mut self, record: &Received, done: SyncSender<Result<(), NotCommitted>>) {
+        let hash = record.hash();
+        // The same record again: it was decided meanwhile, or is on its way.
+        if self.newest == Some(hash) {
+            // Whoever proposes may have stopped waiting, here and below.
+            drop(done.send(Ok(())));
+            return;
+        }
+        if let Some(pending) = &mut self.pending {
+            if pending.record == hash {
+                pending.waiting = done;
+            } else {
+                drop(done.send(Err(NotCommitted::Busy)));
+            }
+            return;
+        }
+        let proposal = match &mut self.stage {
+            Stage::Member { group, .. } => group.propose(record.as_bytes().to_vec()),
+            _ => Proposal::NotLeader,
+        };
+        let waiting = done;
+        match proposal {
+            Proposal::Taken => {
+                let record = hash;
+                self.pending = Some(Pending { record, waiting });
+            }
+            Proposal::Busy => drop(waiting.send(Err(NotCommitted::Busy))),
+            Proposal::NotLeader | Proposal::Length => {
+                drop(waiting.send(Err(NotCommitted::NotLeader)));
+            }
+        }
+    }
+
+    fn answer(&mut self, from: MemberId, question: Message) -> Result<Reply, Stopped> {
+        let yes = |yes: bool| if yes { Answer::Done } else { Answer::No };
+        let answer = match question {
+            Message::Look(status) => {
+                self.forming.see(from, status, self.now);
+                Answer::Status(self.status())
+            }
+            Message::Promise(plan) => yes(self.promise(from, plan)),
+            Message::Start(name) => match &self.stage {
+                Stage::Promised { plan, to, .. } if plan.group == name && *to == from => {
+                    let plan = plan.clone();
+                    self.begin(&plan)?;
+                    Answer::Done
+                }
+                _ => Answer::No,
+            },
+            Message::Join(have) => return self.give(from, have),
+            Message::Knock(name) => match &mut self.stage {
+                Stage::Member { group, .. } if group.name() == name => {
+                    yes(group.replace(from) == Replacement::Done)
+                }
+                _ => Answer::No,
+            },
+            Message::Hello(_) | Message::Letter(_) => Answer::No,
+        };
+        Ok(Reply::Answer(answer))
+    }
+
+    /// Gives the state of the newest place to a member that may have it.
+    fn give(&mut self, from: MemberId, have: Option<Head>) -> Result<Reply, Stopped> {
+        let no = Ok(Reply::Answer(Answer::No));
+        let (Stage::Member { group, .. }, Some(service)) = (&mut self.stage, self.service) else {
+            return no;
+        };
+        // A founder that lacks the state votes already; others come in through the leader.
+        let may = group.configuration().votes(from) || group.admits(from) == Replacement::Begun;
+        let Some(position) = may.then(|| group.position()).flatten() else {
+            return no;
+        };
+        match self.apply.transfer(have.as_ref()) {
+            Ok(transfer) => Ok(Reply::State(Place::new(service, &position), transfer)),
+            Err(ApplyError::Storage(_)) => no,
+            Err(ApplyError::Refused(sentence)) => Err(Stopped::Refused(sentence)),
+        }
+    }
+
+    /// Promises this process to a plan, once in its life.
+    fn promise(&mut self, to: MemberId, plan: Plan) -> bool {
+        let Stage::Forming { head } = &self.stage else {
+            return false;
+        };
+        let Some(founding) = plan.founding() else {
+            return false;
+        };
+        let me = self.shared.me;
+        let members = &founding.members;
+        let of_us = members.len() == usize::from(self.shared.settings.members)
+            && members.contains(&me)
+            && members.contains(&to)
+            && members.get(usize::from(plan.from)).is_some();
+        let services = head.map(|h| h.service).zip(plan.head.map(|h| h.service));
+        let of_ours = services.is_none_or(|(mine, theirs)| mine == theirs);
+        let goes_on = rank(head.as_ref()) <= rank(plan.head.as_ref())
+            && head.is_none_or(|head| head.term < plan.term)
+            && (plan.from != me.slot() || *head == plan.head);
+        let good = of_us && of_ours && goes_on;
+        if good {
+            let since = self.now;
+            self.stage = Stage::Promised { plan, to, since };
+        }
+        good
+    }
+
+    /// What an answer means; the question was this member's own.
+    fn told(
+        &mut self,
+        slot: Slot,
+        question: &Message,
+        told: Option<(MemberId, Told)>,
+    ) -> Result<(), Stopped> {
+        let reached = told.is_some();
+        match (question, told) {
+            (Message::Look(_), Some((member, Told::Answer(Answer::Status(status))))) => {
+                self.forming.see(member, status, self.now);
+            }
+            (Message::Join(_), Some((_, Told::State(place, mut pieces)))) => {
+                self.enter(slot, &place, &mut pieces)?;
+            }
+            (Message::Promise(asked), told) => {
+                let done = matches!(told, Some((_, Told::Answer(Answer::Done))));
+                self.promised(slot, asked.group, done, reached)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// One member has answered to a plan.
+    fn promised(
+        &mut self,
+        slot: Slot,
+        name: [u8; 16],
+        done: bool,
+        reached: bool,
+    ) -> Result<(), Stopped> {
+        let Stage::Proposing { plan, waiting, .. } = &mut self.stage else {
+            return Ok(());
+        };
+        if plan.group != name {
+            return Ok(());
+        }
+        if !done {
+            let how = if reached { "refused" } else { "was not reached" };
+            let sentence = format!("the member in slot {slot} {how}");
+            return Err(Stopped::NotFormed(sentence));
+        }
+        waiting.remove(&slot);
+        if !waiting.is_empty() {
+            return Ok(());
+        }
+        let plan = plan.clone();
+        for member in plan.founding().map(|f| f.members).unwrap_or_default() {
+            self.insist_on(member.slot(), Message::Start(name));
+        }
+        self.begin(&plan)
+    }
+
+    /// All have promised: goes on from its own disk if it is the right one, or asks for the state.
+    fn begin(&mut self, plan: &Plan) -> Result<(), Stopped> {
+        let disorder = || Stopped::Fault("a plan that names no members".into());
+        let founding = plan.founding().ok_or_else(disorder)?;
+        let own = self.insist(|apply| apply.head())?;
+        let same = |own: &Head, best: &Head| {
+            (own.service, own.epoch, own.size, own.root)
+                == (best.service, best.epoch, best.size, best.root)
+        };
+        let has_it = match (&own, &plan.head) {
+            (Some(own), Some(best)) => same(own, best),
+            _ => false,
+        };
+        if plan.from == self.shared.me.slot() && plan.head.is_none() {
+            self.insist(|apply| apply.begin())?;
+        } else if has_it {
+            self.insist(|apply| apply.settle())?;
+        } else {
+            let (from, since) = (plan.from, self.now);
+            self.stage = Stage::Fetching { from, since };
+            return Ok(());
+        }
+        let own = self.insist(|apply| apply.head())?;
+        self.service = own.map(|head| head.service);
+        let group = Group::found(self.shared.me, &founding, self.shared.settings.timing);
+        self.follow(group, plan.from)
+    }
+
+    /// Takes the state of a group's place, and follows it from there.
+    fn enter(
+        &mut self,
+        from: Slot,
+        place: &Place,
+        pieces: &mut Incoming,
+    ) -> Result<(), Stopped> {
+        let (Stage::Forming { .. } | Stage::Fetching { .. }, Some(position)) =
+            (&self.stage, place.position())
+        else {
+            return Ok(());
+        };
+        if let Stage::Forming { head: Some(head) } = &self.stage
+            && head.service != place.service()
+        {
+            return Err(foreign());
+        }
+        match self.apply.install(position.term, pieces) {
+            Ok(()) => {}
+            Err(ApplyError::Refused(sentence)) => return Err(Stopped::Refused(sentence)),
+            // What is there now, the disk says; then it is asked for again.
+            Err(ApplyError::Storage(_)) if matches!(self.stage, Stage::Forming { .. }) => {
+                return self.read_head();
+            }
+            Err(ApplyError::Storage(_)) => return Ok(()),
+        }
+        let head = self.insist(|apply| apply.head())?;
+        if head.map(|head| head.service) != Some(place.service()) {
+            let sentence = "the state that was given is not of the service that gave it";
+            return Err(Stopped::Refused(sentence.into()));
+        }
+        self.service = Some(place.service());
+        let group = Group::follow(self.shared.me, &position, self.shared.settings.timing);
+        self.follow(group, from)
+    }
+
+    fn follow(&mut self, group: Result<Group, GroupError>, near: Slot) -> Result<(), Stopped> {
+        let group = group.map_err(|error| Stopped::Fault(error.to_string()))?;
+        let group = Box::new(group);
+        self.stage = Stage::Member { group, near };
+        Ok(())
+    }
+
+    fn try_to_form(&mut self) -> Result<(), Stopped> {
+        let Stage::Forming { head } = &self.stage else {
+            return Ok(());
+        };
+        let head = *head;
+        let wish = self.forming.wish(head.as_ref(), self.now, || {
+            let mut id = [0; 16];
+            Randomness.fill_bytes(&mut id);
+            id
+        });
+        match wish {
+            Wish::Wait => {}
+            Wish::Foreign => return Err(foreign()),
+            Wish::Join(leader) => self.ask(leader, Message::Join(head)),
+            Wish::Propose(plan) => self.start_proposing(plan),
+            Wish::ProposeConfirmed(plan) => {
+                let confirmed = plan.head.as_ref().map(|h| self.shared.surroundings.confirm(h));
+                if matches!(confirmed, Some(Ok(()))) {
+                    self.start_proposing(plan);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Promises itself to its own plan, and asks those who are there to do the same.
+    fn start_proposing(&mut self, plan: Plan) {
+        let present = self.forming.present(self.now);
+        let others = plan.members.iter().filter_map(|id| MemberId::from_u64(*id).ok());
+        let others: BTreeSet<Slot> = others
+            .filter(|member| present.contains(member))
+            .map(MemberId::slot)
+            .collect();
+        for slot in &others {
+            self.insist_on(*slot, Message::Promise(plan.clone()));
+        }
+        self.stage = Stage::Proposing {
+            plan,
+            waiting: others,
+            since: self.now,
+        };
+    }
+
+    fn look_around(&mut self) {
+        let status = self.status();
+        for slot in 0..self.shared.settings.members {
+            self.ask(slot, Message::Look(status));
+        }
+    }
+
+    fn status(&self) -> Status {
+        match (&self.stage, self.service) {
+            (Stage::Forming { head }, _) => Status::Forming(*head),
+            (Stage::Member { group, .. }, Some(service)) => {
+                let leader = match group.role() {
+                    bield_group::Role::Follower { leader } => leader.map(MemberId::slot),
+                    bield_group::Role::Leader => Some(self.shared.me.slot()),
+                    _ => None,
+                };
+                Status::Live(service, leader)
+            }
+            _ => Status::Entering,
+        }
+    }
+
+    /// Asks the member in `slot`, unless it owes an answer: then whoever wants to know asks again.
+    fn ask(&mut self, slot: Slot, question: Message) {
+        if !self.is_asked(slot) {
+            self.insist_on(slot, question);
+        }
+    }
+
+    /// Asks the member in `slot`, after whatever it was asked before.
+    fn insist_on(&mut self, slot: Slot, question: Message) {
+        if slot == self.shared.me.slot() {
+            return;
+        }
+        if let Some(asked) = self.asked.get_mut(usize::from(slot)) {
+            if asked.is_empty() {
+                self.shared.outbox(slot).push(Order::Ask(question.clone()));
+            }
+            asked.push_back(question);
+        }
+    }
+
+    fn is_asked(&self, slot: Slot) -> bool {
+        let asked = self.asked.get(usize::from(slot));
+        asked.is_some_and(|asked| !asked.is_empty())
+    }
+
+    /// The question that was answered; sends the one after it.
+    fn next_question(&mut self, slot: Slot) -> Option<Message> {
+        let asked = self.asked.get_mut(usize::from(slot))?;
+        let answered = asked.pop_front();
+        if let Some(next) = asked.front() {
+            self.shared.outbox(slot).push(Order::Ask(next.clone()));
+        }
+        answered
+    }
+
+    fn send(&self, letters: Vec<(MemberId, Vec<u8>)>) {
+        for (to, bytes) in letters {
+            if to.slot() < self.shared.settings.members && to.slot() != self.shared.me.slot() {
+                let size = bytes.len();
+                let order = Order::Letter { to, bytes };
+                self.shared.outbox(to.slot()).offer(order, size);
+            }
+        }
+    }
+
+    fn read_head(&mut self) -> Result<(), Stopped> {
+        let head = self.insist(|apply| apply.head())?;
+        self.stage = Stage::Forming { head };
+        Ok(())
+    }
+}
+
+fn foreign() -> Stopped {
+    let sentence = "the disks of the members belong to different key services; \
+                    the operator must look which addresses and directories belong together";
+    Stopped::Refused(sentence.into())
+}
