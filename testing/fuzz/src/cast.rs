@@ -7,8 +7,11 @@ use core::time::Duration;
 use bield_envelope::{
     Digest, RequestHeader, Secret, Seeded, Signed, SigningKey, Statement, Time, Verified,
 };
-use bield_evidence::{Measurement, software_measurement};
-use bield_grant::{Grant, Isolation, audience};
+use bield_evidence::{Measurement, TeeKind, software_measurement};
+use bield_grant::{
+    Allotment, CodeIdentity, CodeSelector, CodeSigner, Grant, Group, Isolation, Lease,
+    PackageSelector, SignerId, Succession, UserSelector, VerifiedSuccession, audience,
+};
 use bield_package::PackageKey;
 use bield_receipt::{Receipt, WorkerCertificate, output_commitment, service_evidence_digest};
 
@@ -69,14 +72,93 @@ pub(crate) fn grant() -> Verified<Grant> {
         &owner(),
         Grant {
             id: [9; 16],
-            package: digest("package"),
-            user: user().principal(),
-            code: code(),
+            package: PackageSelector::Digest(digest("package")),
+            user: UserSelector::Principal(user().principal()),
+            code: CodeSelector::Measurement(code()),
             isolation: Isolation::Wiped,
             not_before: NOON,
             not_after: NOON.plus(HOUR),
+            requests: None,
         },
     )
+}
+
+/// A grant with every other selector, and a quota.
+pub(crate) fn grant_by_selectors() -> Verified<Grant> {
+    let range = ">=1.2.0-rc.1, <2.0.0-a".parse();
+    let range = range.expect("a range of versions");
+    Signed::sign(
+        &owner(),
+        Grant {
+            id: [10; 16],
+            package: PackageSelector::Named("small".parse().expect("a name"), range),
+            user: UserSelector::Group("team".parse().expect("a name")),
+            code: signer(),
+            isolation: Isolation::Dedicated,
+            not_before: NOON,
+            not_after: NOON.plus(HOUR),
+            requests: Some(1_000),
+        },
+    )
+}
+
+pub(crate) fn signer() -> CodeSelector {
+    let signer = CodeSigner::new(TeeKind::Sgx, &[0xd0; 32], Some(1), 3);
+    CodeSelector::Signed(signer.expect("a signer"))
+}
+
+pub(crate) fn code_identity() -> CodeIdentity {
+    CodeIdentity {
+        measurement: code(),
+        signer: SignerId::new(TeeKind::Sgx, &[0xd0; 32]).ok(),
+        product: Some(1),
+        svn: Some(3),
+    }
+}
+
+pub(crate) fn lease() -> Lease {
+    Lease {
+        package: digest("package"),
+        owner: owner().principal(),
+        name: "small".parse().expect("a name"),
+        version: "1.2.0".parse().expect("a version"),
+        code: code_identity(),
+        simulated: true,
+        not_after: NOON,
+        id: 17,
+    }
+}
+
+pub(crate) fn allotment() -> Allotment {
+    Allotment {
+        grant: grant_by_selectors().digest(),
+        requests: 500,
+    }
+}
+
+/// The owner's team; `members` of it are drawn.
+pub(crate) fn group(revision: u64, members: u64) -> Verified<Group> {
+    let members = (10..10 + members).map(|seed| key(seed).principal());
+    let name = "team".parse().expect("a name");
+    let group = Group::new(name, revision, members.collect());
+    Signed::sign(&owner(), group.expect("a group of few"))
+}
+
+/// The user's new key.
+pub(crate) fn heir() -> SigningKey {
+    key(6)
+}
+
+pub(crate) fn succeeded() -> VerifiedSuccession {
+    let half = |by| {
+        let succession = Succession {
+            from: user().principal(),
+            to: heir().principal(),
+            at: NOON,
+        };
+        Signed::sign(by, succession)
+    };
+    VerifiedSuccession::new(half(&user()), half(&heir())).expect("both say the same")
 }
 
 pub(crate) fn certificate() -> Verified<WorkerCertificate> {

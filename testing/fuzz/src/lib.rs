@@ -44,11 +44,11 @@ pub use protocol::{
 };
 pub use session::{session_accept, session_certificate, session_claims, session_gate};
 pub use statements::{
-    certificate_statement, command_statement, grant_statement, header_statement, receipt_bundle,
-    receipt_statement,
+    certificate_statement, command_statement, grant_statement, group_statement, header_statement,
+    receipt_bundle, receipt_statement, succession,
 };
 pub use storage::{storage_answer, storage_operations};
-pub use text::{configuration_toml, identifiers, policy_toml};
+pub use text::{configuration_toml, identifiers, policy_toml, selectors, version_range};
 pub use tlog::{tlog_add_checkpoint, tlog_checkpoint, tlog_entries, tlog_note, tlog_tile_path};
 
 /// One decoder and what it needs to be exercised.
@@ -90,6 +90,8 @@ targets! {
     evidence from evidence, FEW;
     evidence_vendor_roots from evidence, FEW;
     grant_statement from statements, SOME;
+    group_statement from statements, SOME;
+    succession from statements, SOME;
     certificate_statement from statements, SOME;
     receipt_statement from statements, SOME;
     command_statement from statements, SOME;
@@ -115,6 +117,8 @@ targets! {
     configuration_toml from text, SOME;
     policy_toml from text, SOME;
     identifiers from text, MANY;
+    selectors from text, MANY;
+    version_range from text, MANY;
     capsule_acknowledgement from capsule, SOME;
     capsule_certificate from capsule, SOME;
     capsule_changes from capsule, MANY;

@@ -2,13 +2,16 @@
 
 use bield_capsule::{CapsuleName, WriterCertificate, WriterId};
 use bield_envelope::{AudienceKey, Signed, wire};
-use bield_grant::{Lease, audience};
+use bield_grant::{CodeSelector, audience};
 use bield_package::tensor::Tensor;
 use bield_protocol::call::{self, Unsealed};
 use bield_protocol::feedback::{Feedback, StartKind};
 use bield_protocol::inference::{self, Answer, Output};
 use bield_protocol::refusal::{Refusal, Retry};
-use bield_protocol::service::{self, Inspection, KeyConfiguration, LeasedKeys, PackageReference};
+use bield_protocol::service::{
+    self, Inspection, KeyConfiguration, LeaseRequest, LeasedAudienceKey, LeasedKeys,
+    PackageReference, Returned,
+};
 use bield_protocol::status::{Metric, Status};
 use bield_protocol::visit::Visit;
 
@@ -96,18 +99,25 @@ pub(crate) mod seeds {
 
     pub(crate) fn service_request() -> Vec<Vec<u8>> {
         use service::Request;
-        let [register, put, grant] = statements::seeds::commands();
+        let [register, put, grant, revoke, group, succeed] = statements::seeds::commands();
         let named = PackageReference::Named(cast::owner().principal(), "small".into(), None);
         [
             Request::Command(register),
             Request::PutPackage(put, cast::secret(1)),
             Request::Command(grant),
+            Request::Command(revoke),
+            Request::Command(group),
+            Request::Command(succeed),
             Request::KeyConfiguration(
                 PackageReference::Digest(cast::digest("package")),
-                cast::code(),
+                CodeSelector::Measurement(cast::code()),
             ),
-            Request::KeyConfiguration(named, cast::code()),
-            Request::Lease(cast::digest("package")),
+            Request::KeyConfiguration(named, cast::signer()),
+            Request::Lease(LeaseRequest {
+                package: cast::digest("package"),
+                returned: Some(returned()),
+            }),
+            Request::Return(returned()),
             Request::Certify(cast::worker().principal()),
             Request::Inspect,
             Request::CertifyWriter(
@@ -120,12 +130,19 @@ pub(crate) mod seeds {
         .collect()
     }
 
+    fn returned() -> Returned {
+        Returned {
+            lease: 16,
+            unused: vec![cast::allotment()],
+        }
+    }
+
     pub(crate) fn service_reply() -> Vec<Vec<u8>> {
         use service::Reply;
         let configuration = KeyConfiguration {
             audience: audience(cast::digest("package"), &cast::code()),
             package: cast::digest("package"),
-            code: cast::code(),
+            code: cast::code_identity(),
             key: AudienceKey::from_seed(cast::secret(2)).public().clone(),
             not_after: cast::NOON,
             owner: cast::owner().principal(),
@@ -134,28 +151,37 @@ pub(crate) mod seeds {
             inputs: package::specs(),
             outputs: package::specs(),
             service: cast::service().principal(),
+            generation: 0,
         };
         let keys = LeasedKeys {
-            lease: Lease {
-                package: cast::digest("package"),
-                owner: cast::owner().principal(),
-                code: cast::code(),
-                simulated: true,
-                not_after: cast::NOON,
-            },
+            lease: cast::lease(),
             package_key: cast::secret(3),
-            audience_key: cast::secret(4),
-            grants: vec![cast::grant().into_signed()],
+            audience_keys: vec![audience_key(4, None), audience_key(5, Some(cast::NOON))],
+            grants: vec![
+                cast::grant().into_signed(),
+                cast::grant_by_selectors().into_signed(),
+            ],
             issued: cast::NOON,
+            groups: vec![cast::group(3, 2).into_signed()],
+            successions: vec![cast::succeeded().to_succeeded()],
+            allotments: vec![cast::allotment()],
         };
         let inspection = Inspection {
             principals: 1,
             packages: 2,
             grants: 300,
             service: cast::service().principal(),
+            state: "serving".into(),
+            size: 1_000,
+            log: "bield/keys/00+00000000+AA".into(),
+            witnesses: (3, 2),
+            members: 3,
+            shares: Some((5, 3)),
+            lease_secs: 600,
+            trouble: None,
         };
         [
-            Reply::Done,
+            Reply::Done(17),
             Reply::KeyConfiguration(configuration),
             Reply::Lease(keys),
             Reply::Certificate(cast::certificate().into_signed()),
@@ -166,6 +192,13 @@ pub(crate) mod seeds {
         .iter()
         .map(|reply| reply.encode().to_vec())
         .collect()
+    }
+
+    fn audience_key(seed: u8, not_after: Option<bield_envelope::Time>) -> LeasedAudienceKey {
+        LeasedAudienceKey {
+            seed: cast::secret(seed),
+            not_after,
+        }
     }
 
     fn writer() -> WriterCertificate {

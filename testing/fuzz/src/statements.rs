@@ -1,7 +1,7 @@
 //! Signed statements: what verifies was signed, byte for byte, and means one kind of thing.
 
 use bield_envelope::{Principal, Signed, Statement, wire};
-use bield_grant::Grant;
+use bield_grant::{Grant, Group, Succeeded};
 use bield_package::PackageHeader;
 use bield_protocol::service::Command;
 use bield_receipt::{
@@ -13,6 +13,37 @@ use crate::{cast, vectors};
 /// Grants.
 pub fn grant_statement(data: &[u8]) -> bool {
     statement::<Grant>(data, &cast::owner().principal(), seeds::grant_statement)
+}
+
+/// Groups: what is accepted has its members in order, each once.
+pub fn group_statement(data: &[u8]) -> bool {
+    let accepted = statement::<Group>(data, &cast::owner().principal(), seeds::group_statement);
+    if let Ok(Ok(group)) = Signed::<Group>::decode(data).map(Signed::verify_claimed) {
+        assert!(group.members().is_sorted_by(|a, b| a < b));
+        assert!(group.members().iter().all(|member| group.contains(member)));
+    }
+    accepted
+}
+
+/// Successions with both halves: what is accepted is the one that was made.
+pub fn succession(data: &[u8]) -> bool {
+    let Ok(succeeded) = wire::decode::<Succeeded>(data, 1024) else {
+        return false;
+    };
+    assert_eq!(wire::encode(&succeeded), data);
+    let Ok(verified) = succeeded.verify() else {
+        return false;
+    };
+    let honest = [
+        seeds::succession(),
+        vectors::bytes("04-grant", "/succession/both")
+            .into_iter()
+            .collect(),
+    ];
+    cast::assert_honest(data, &honest.concat(), "succession");
+    assert_ne!(verified.from(), verified.to());
+    assert_eq!(wire::encode(&verified.to_succeeded()), data);
+    true
 }
 
 /// Worker certificates.
@@ -99,12 +130,24 @@ pub(crate) fn statement<T: Statement>(
 }
 
 pub(crate) mod seeds {
-    use bield_protocol::service::{Operation, PackageOffer, key_commitment};
+    use bield_protocol::service::{GrantId, Operation, PackageOffer, key_commitment};
 
     use super::*;
 
     pub(crate) fn grant_statement() -> Vec<Vec<u8>> {
-        vec![cast::bytes(&cast::grant())]
+        [cast::grant(), cast::grant_by_selectors()]
+            .map(|grant| cast::bytes(&grant))
+            .into()
+    }
+
+    pub(crate) fn group_statement() -> Vec<Vec<u8>> {
+        [(0, 0), (1, 2), (u64::MAX, 30)]
+            .map(|(revision, members)| cast::bytes(&cast::group(revision, members)))
+            .into()
+    }
+
+    pub(crate) fn succession() -> Vec<Vec<u8>> {
+        vec![wire::encode(&cast::succeeded().to_succeeded())]
     }
 
     pub(crate) fn certificate_statement() -> Vec<Vec<u8>> {
@@ -124,7 +167,7 @@ pub(crate) mod seeds {
     }
 
     /// One command of each kind.
-    pub(crate) fn commands() -> [Signed<Command>; 3] {
+    pub(crate) fn commands() -> [Signed<Command>; 6] {
         let head = crate::package::head();
         let offer = PackageOffer {
             header: head.signed_header().clone(),
@@ -135,7 +178,10 @@ pub(crate) mod seeds {
         [
             Operation::Register,
             Operation::PutPackage(offer),
-            Operation::Grant(cast::grant().into_signed()),
+            Operation::Grant(cast::grant_by_selectors().into_signed()),
+            Operation::Revoke(vec![GrantId([9; 16]), GrantId([10; 16])]),
+            Operation::PutGroup(cast::group(1, 3).into_signed()),
+            Operation::Succeed(cast::succeeded().to_succeeded()),
         ]
         .map(|operation| {
             let command = Command {
@@ -164,6 +210,8 @@ pub(crate) mod seeds {
         [
             ("01-envelope", "/statement/cose_sign1"),
             ("04-grant", "/grant/signed"),
+            ("04-grant", "/grant_by_selectors/signed"),
+            ("04-grant", "/group/signed"),
             ("08-receipt", "/certificate/signed"),
             ("08-receipt", "/receipt/signed"),
             ("08-receipt", "/bundle"),

@@ -3,11 +3,14 @@
 use core::fmt::{Debug, Display};
 use core::str::FromStr;
 
-use bield_envelope::{Digest, Principal};
+use bield_envelope::{Digest, Principal, wire};
 use bield_evidence::{Measurement, PolicyConfig, Profile};
-use bield_grant::Isolation;
+use bield_grant::{
+    CodeSelector, Isolation, PackageSelector, UserSelector, VERSION_RANGE_BYTES_MAX, VersionRange,
+};
 use bield_package::{NAME_BYTES_MAX, PackageName, PackageVersion};
 use bield_protocol::configuration::{KeyServiceConfiguration, RuntimeConfiguration};
+use minicbor::{Decode, Encode};
 use serde::Serialize;
 
 use crate::cast;
@@ -70,6 +73,64 @@ pub fn identifiers(data: &[u8]) -> bool {
         assert!(!text.contains(['/', '\\', '\0', '\n']) && !text.starts_with(['.', '-']));
     }
     hexadecimal.contains(&true) || exact.contains(&true)
+}
+
+/// Ranges of versions: as text and in a statement. What parses prints as it was but for spaces, and a
+/// version that is in a range of versions with numbers is one with numbers.
+pub fn version_range(data: &[u8]) -> bool {
+    let decoded = wire::decode::<VersionRange>(data, 128).ok();
+    if let Some(range) = &decoded {
+        assert_eq!(wire::encode(range), data);
+    }
+    let Ok(text) = core::str::from_utf8(data) else {
+        return decoded.is_some();
+    };
+    let Ok(range) = text.parse::<VersionRange>() else {
+        return decoded.is_some();
+    };
+    let written = range.to_string();
+    assert!(written.len() <= VERSION_RANGE_BYTES_MAX);
+    assert_eq!(written.replace(' ', ""), text.replace(' ', ""));
+    assert_eq!(written.parse().as_ref(), Ok(&range));
+    assert_eq!(
+        wire::decode(&wire::encode(&range), 128).as_ref(),
+        Ok(&range)
+    );
+    let exact = written.strip_prefix('=');
+    for version in ["1.2.3", "0.0.1", "1.0.0-rc.1", "2024-06-A", "", "01.0.0"] {
+        let plain = matches!(version, "1.2.3" | "0.0.1");
+        let may = exact.map_or(plain || written.contains('-'), |exact| exact == version);
+        assert!(may || !range.matches(version), "{version} in {written}");
+    }
+    true
+}
+
+/// Selectors as people write them: packages, users, code.
+pub fn selectors(data: &[u8]) -> bool {
+    let Ok(text) = core::str::from_utf8(data) else {
+        return false;
+    };
+    let spaced = text.parse::<PackageSelector>().is_ok_and(|selector| {
+        let written = selector.to_string();
+        assert!(
+            written
+                .replace(' ', "")
+                .eq_ignore_ascii_case(&text.replace(' ', ""))
+        );
+        survives(&selector)
+    });
+    let user = one_to_one::<UserSelector>(text, true)
+        && text.parse().is_ok_and(|user: UserSelector| survives(&user));
+    let code = one_to_one::<CodeSelector>(text, true)
+        && text.parse().is_ok_and(|code: CodeSelector| survives(&code));
+    spaced || user || code
+}
+
+/// What was parsed can be signed, and says the same when it is read.
+fn survives<T: PartialEq + Debug + Encode<()> + for<'b> Decode<'b, ()>>(value: &T) -> bool {
+    let decoded = wire::decode::<T>(&wire::encode(value), 512);
+    assert_eq!(decoded.as_ref(), Ok(value));
+    true
 }
 
 fn one_to_one<T: FromStr + Display + PartialEq + Debug>(text: &str, any_case: bool) -> bool {
@@ -151,6 +212,37 @@ pub(crate) mod seeds {
             "magika-3.3".to_owned(),
             "2024-06-A".to_owned(),
             "dedicated".to_owned(),
+        ]
+        .map(String::into_bytes)
+        .into()
+    }
+
+    pub(crate) fn version_range() -> Vec<Vec<u8>> {
+        let texts = [
+            "*",
+            "=2024-06-A",
+            "^1.2.3",
+            "~1.2",
+            "1.*",
+            ">=1.2, <2",
+            ">1.2.3-rc.1,<=2.0.0-a",
+        ];
+        let mut seeds: Vec<_> = texts.map(|text| text.as_bytes().to_vec()).into();
+        seeds.extend([texts[0], texts[1], texts[5]].map(|text| wire::encode(&text.to_owned())));
+        seeds
+    }
+
+    pub(crate) fn selectors() -> Vec<Vec<u8>> {
+        let signer = "0d".repeat(48);
+        [
+            cast::digest("text").to_string(),
+            "small@>=1.2, <2".to_owned(),
+            "small@=1.2.0-RC1".to_owned(),
+            cast::owner().principal().to_string(),
+            "group:team".to_owned(),
+            cast::code().to_string(),
+            cast::signer().to_string(),
+            format!("snp-signer:{signer},svn>=0"),
         ]
         .map(String::into_bytes)
         .into()
