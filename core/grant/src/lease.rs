@@ -17,7 +17,7 @@ use crate::{
     Admitted, CodeIdentity, Grant, PackageFacts, Refused, Revocations, Successions, audience,
 };
 
-/// Longest life of a lease: the time until a revocation is certain to have effect, against one
+/// Longest life of a lease, whatever a key service chooses: the time until a revocation is certain to have effect, against one
 /// attested round trip to the key service per lease.
 pub const LEASE_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 
@@ -104,7 +104,7 @@ impl Lease {
 }
 
 /// Admits an appraised runtime to the keys of a package, for at most the time of the terms and not
-/// beyond the last grant (`spec/04 §8`).
+/// beyond the last grant (`spec/04 §9`).
 ///
 /// `grants` are walked twice or thrice; they need not be more than those that name this package
 /// ([`PackageSelector::names`](crate::PackageSelector::names)).

@@ -1,13 +1,14 @@
 //! Owner-signed grants, and admission as a value.
 //!
 //! ```text
-//!   owner ── signs ──▶ Grant { package, user, code, isolation, from … until }
+//!   owner ── signs ──▶ Grant { packages, users, code, isolation, from … until, how many requests }
+//!         ── signs ──▶ Group { name, revision, members }       Successions: who stands for whom
 //!                        │
-//!          ┌─────────────┴──────────────────────────────┐
-//!   key service                                      runtime
-//!   Appraised evidence ─┐                            Opened<Request> ─┐
-//!   package, owner ─────┼─ admit_lease ─▶ Admitted   Lease, key ──────┼─ admit ─▶ Admitted
-//!   grants, now ────────┘   or Refused    <Lease>    grants, now ─────┘  or Refused <GrantedRequest>
+//!          ┌─────────────┴───────────────────────────────┐
+//!   key service                                       runtime
+//!   Appraised evidence ─┐                             Opened<Request> ──────┐
+//!   PackageFacts ───────┼─ admit_lease ─▶ Admitted    Lease, keys, meter ───┼─ admit ─▶ Admitted
+//!   grants, lines, now ─┘   or Refused    <Lease>     grants, groups, lines ┘  or Refused <GrantedRequest>
 //! ```
 //!
 //! In: values that earlier crates have already proven (a verified signature, appraised evidence,
@@ -15,17 +16,21 @@
 //! can make, or [`Refused`], which says why, whose move it is and whether to try again.
 //!
 //! Always true: no key is leased and no request is served without a grant that the package's
-//! owner signed for exactly this package, this code and (for a request) this user, that has
-//! begun, has not ended and was not revoked. A request is admitted at most once by one
-//! [`ReplayGuard`]. A clock that is set back reopens nothing.
+//! owner, or its line of succession, signed and whose selectors admit this package, this code and
+//! (for a request) this user, that has begun, has not ended and was not revoked. Of a metered grant
+//! no more is served than was set aside. A request is admitted at most once by one [`ReplayGuard`].
+//! A clock that is set back reopens nothing. Another grant never loosens a user's isolation. Unknown
+//! selectors do not decode.
 //!
-//! Not here: who owns a package (the key service registers it), verification of evidence
-//! (`bield-evidence`), opening of requests (`bield-envelope`), the transport of leases
-//! (`bield-protocol`). Written for second implementations in `spec/04-grant.md`.
+//! Not here: who owns a package and how much is left of a quota (the key service keeps both), which
+//! of a million grants are worth comparing (it indexes them by what [`PackageSelector`] names),
+//! verification of evidence (`bield-evidence`), opening of requests (`bield-envelope`), the transport
+//! of leases (`bield-protocol`). Written for second implementations in `spec/04-grant.md`.
 //!
 //! Cost per request: no signature check, no copy of the body, one BLAKE3 of under 200 bytes (the
-//! audience), one pass over the lease's grants (seven comparisons each at most) and two searches
-//! in trees of at most [`REPLAY_ENTRIES_MAX`] entries.
+//! audience), one parse of the package's version, one pass over the lease's grants (seven
+//! comparisons each at most, and a search among the group's members), at most 32 steps along lines
+//! of succession, and two searches in trees of at most [`REPLAY_ENTRIES_MAX`] entries.
 
 mod admission;
 #[cfg(test)]

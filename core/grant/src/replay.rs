@@ -12,7 +12,7 @@
 //!
 //! Left to others: one guard protects one runtime process. A request replayed to a second
 //! runtime, or to the same one after a restart, runs again; its answer is sealed to the same
-//! caller, and both receipts name the same request (`spec/04 §5`, `SECURITY.md`).
+//! caller, and both receipts name the same request (`spec/04 §8`, `SECURITY.md`).
 //!
 //! Cost: two tree searches per request; about 200 bytes per remembered request.
 

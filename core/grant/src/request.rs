@@ -1,13 +1,14 @@
 //! The runtime's admission: may this opened request be served, here, now?
 //!
 //! ```text
-//!   Opened<Request> ─▶ lease still running? ─▶ sealed for this lease? ─▶ fresh?
-//!                                                                          │
-//!   Admitted<GrantedRequest> ◀── seen before? ◀── a grant by the owner? ◀──┘
+//!   Opened<Request> ─▶ lease still running? ─▶ sealed for this lease? ─▶ fresh? ─▶ sender succeeded?
+//!                                                                                      │
+//!   Admitted<GrantedRequest> ◀── seen before? ◀── quota left? ◀── a grant by the owner? ◀──┘
 //! ```
 //!
 //! The envelope has already proven who sent the request and that header and body are what was
-//! sealed. The replay guard comes last: only requests that would be served take room in it.
+//! sealed. The replay guard comes last: only requests that would be served take room in it, and what
+//! it refuses is put back into the quota.
 
 use core::fmt;
 use core::time::Duration;
@@ -50,13 +51,13 @@ pub struct GrantedRequest {
     pub grant: Digest,
     /// How the request must be kept apart from other users'.
     pub isolation: Isolation,
-    /// The code that the grant names, which is the code that serves.
+    /// The code that the lease is for, which is the code that serves.
     pub code: Measurement,
     /// Who owns the package.
     pub owner: Principal,
 }
 
-/// Admits a request to be served under a lease, once (`spec/04 §5`).
+/// Admits a request to be served under a lease, once (`spec/04 §8`).
 ///
 /// # Errors
 /// [`Refused`] names the first check that failed, whose move it is and whether to try again.

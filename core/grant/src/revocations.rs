@@ -3,7 +3,7 @@
 //! A revocation names the signer of a grant and its id, so it also stops every renewal under that
 //! id, and no owner can revoke another's grant by choosing the same id. Kept by the key service as
 //! long as a grant under that id could still hold; a revocation reaches a runtime at the latest when
-//! its lease ends (`spec/04 §8`).
+//! its lease ends (`spec/04 §9`).
 //!
 //! Left to the holder: a bound. This set grows with what is put in; [`Revocations::forget`] takes
 //! out what has become pointless. 56 bytes an entry.
