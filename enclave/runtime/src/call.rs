@@ -27,8 +27,10 @@ use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
 use crate::flights::lock;
-use crate::leases::{Keys, Leases};
+use crate::keys::Keys;
+use crate::leases::{KeysError, Leases};
 use crate::loading::{LoadTimes, Loader};
+use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::refusals;
 use crate::turns::{Gate, Turns};
@@ -50,6 +52,7 @@ pub(crate) struct Runtime {
     /// Signs receipts; the key service certified it.
     pub(crate) signer: SigningKey,
     pub(crate) gate: Arc<Gate>,
+    pub(crate) metrics: Metrics,
 }
 
 impl Runtime {
@@ -65,6 +68,9 @@ impl Runtime {
             ))
         });
         let feedback = self.feedback(&phases, started);
+        if answered.is_ok() {
+            self.metrics.note_start(feedback.start);
+        }
         match answered {
             Ok(answer) => Reply::Sealed(feedback, answer),
             Err(unsealed) => Reply::Unsealed(feedback, unsealed),
@@ -110,6 +116,7 @@ impl Runtime {
             Some(keys) => keys,
             None => phases
                 .lease(|| self.leases.get(package))
+                .inspect_err(|error| self.note_refusal(package, error))
                 .map_err(|error| error.unsealed())?,
         };
         // After the lease: when this code is not granted at all, that is what an operator must read.
@@ -122,7 +129,24 @@ impl Runtime {
         }
         match phases.lease(|| self.leases.renew(package, &keys)) {
             Ok(newer) => self.decide_with(request, newer).map_err(not_opened),
-            Err(_) => first.map_err(not_opened),
+            Err(error) => {
+                self.note_refusal(package, &error);
+                first.map_err(not_opened)
+            }
+        }
+    }
+
+    /// A runtime that gets no keys of a package any more keeps no model of it either.
+    fn note_refusal(&self, package: Digest, error: &KeysError) {
+        if *error == KeysError::NotGranted {
+            self.models.forget(package);
+        }
+    }
+
+    /// Does what keeps leases alive and lets go what has ended; waits for the key service, not for calls.
+    pub(crate) fn tend(&self) {
+        for package in self.leases.tend() {
+            self.models.forget(package);
         }
     }
 
@@ -131,8 +155,14 @@ impl Runtime {
         request: &SealedRequest<'_>,
         keys: Arc<Keys>,
     ) -> Result<Decided, EnvelopeError> {
-        let (opened, sealer) = keys.audience.open(request)?;
-        let verdict = admit(opened, keys.leased(), &mut lock(&self.guard), keys.now());
+        let (opened, sealer) = keys.open(request)?;
+        let now = keys.now();
+        let audience = keys.audience_ids(now);
+        let leased = keys.leased(&audience);
+        let verdict = admit(opened, leased, &mut lock(&self.guard), now);
+        if verdict.is_ok() {
+            keys.note_use();
+        }
         Ok(Decided {
             keys,
             sealer,

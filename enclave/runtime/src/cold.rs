@@ -1,25 +1,27 @@
-//! The ration of first fetches: what strangers can make this runtime ask of its key service.
+//! Who may wait for keys, and the ration of first fetches: what strangers can make this runtime ask.
 //!
 //! ```text
-//! no keys of the package here ─▶ refused moments ago? ─▶ a place? ─▶ a token? ─▶ fetch ─ refused ─▶ noted
-//!                                     └ come back ◀────────┴───────────┘
+//! no keys of the package here ─▶ a place? ─▶ refused moments ago? ─▶ a token? ─▶ fetch ─ refused ─▶ noted
+//!                       come back ◀─┴───────────────┴──────────────────┘
 //! ```
 //!
 //! A header is public and unproven, so anybody can name any package, and each fetch costs both ends a quote.
-//! Always true: at most `places` threads wait for first fetches, so one is left for calls whose keys are here;
-//! at most [`TOKENS`] first fetches at once and one per [`TOKEN_EVERY`] on average; none for a package that was
-//! refused within [`REFUSED_FOR`]; at most [`REFUSED_MAX`] refusals are noted. All who are turned away here are
-//! told when to come back: a grant made after a refusal works a second later. Not here: packages that this
-//! runtime has or had keys of, which need no place and no token (`leases`).
+//! Always true: at most `places` threads wait for keys, so some are left for calls whose keys are here however long
+//! the key service takes; one place is never a stranger's; at most [`TOKENS`] first fetches at once and one per
+//! [`TOKEN_EVERY`] on average; none for a package that was refused within [`REFUSED_FOR`]; at most [`REFUSED_MAX`]
+//! refusals are noted. All who are turned away here are told when to come back: a grant made after a refusal works a
+//! second later. Not here: the ration of renewals of one package (`leases`).
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bield_envelope::Digest;
 
+use crate::clock::Clock;
 use crate::flights::lock;
 use crate::leases::KeysError;
+use crate::tokens::Tokens;
 
 /// First fetches that may follow each other at once.
 pub(crate) const TOKENS: u32 = 16;
@@ -33,71 +35,67 @@ pub(crate) const REFUSED_MAX: usize = 1024;
 /// The ration, shared by all threads.
 pub(crate) struct Cold {
     places: usize,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
 
 struct State {
     inside: usize,
-    /// Time not spent on fetches when it was last `counted`; one costs [`TOKEN_EVERY`].
-    saved: Duration,
-    counted: Instant,
-    refused: HashMap<Digest, Instant>,
+    tokens: Tokens,
+    /// When each package was refused, by the running clock.
+    refused: HashMap<Digest, Duration>,
 }
 
 impl Cold {
-    /// Lets `places` threads wait for first fetches at once.
-    pub(crate) fn new(places: usize) -> Self {
+    /// Lets `places` threads wait for keys at once, all but one of them for first fetches.
+    pub(crate) fn new(places: usize, clock: Arc<dyn Clock>) -> Self {
+        let state = Mutex::new(State {
+            inside: 0,
+            tokens: Tokens::new(TOKEN_EVERY, TOKENS, clock.running()),
+            refused: HashMap::new(),
+        });
         Self {
             places,
-            state: Mutex::new(State {
-                inside: 0,
-                saved: TOKEN_EVERY * TOKENS,
-                counted: Instant::now(),
-                refused: HashMap::new(),
-            }),
+            clock,
+            state,
         }
     }
 
-    /// Takes a place to wait for a first fetch, be it another thread's.
+    /// Takes a place to wait for keys, be it by another thread's fetch; `known` when there were keys before.
     ///
     /// # Errors
     /// [`KeysError::Busy`] when none is left.
-    pub(crate) fn enter(&self) -> Result<Place<'_>, KeysError> {
+    pub(crate) fn enter(&self, known: bool) -> Result<Place<'_>, KeysError> {
         let mut state = lock(&self.state);
-        if state.inside >= self.places {
+        let places = if known { self.places } else { self.places - 1 };
+        if state.inside >= places {
             return Err(KeysError::Busy);
         }
         state.inside += 1;
         Ok(Place(self))
     }
 
-    /// Spends a token on a fetch for `package`.
+    /// Spends a token on a first fetch for `package`.
     ///
     /// # Errors
     /// [`KeysError::NotGrantedYet`] for what was refused moments ago, [`KeysError::Busy`] without a token.
     pub(crate) fn spend(&self, package: Digest) -> Result<(), KeysError> {
+        let now = self.clock.running();
         let mut state = lock(&self.state);
         let refused = state.refused.get(&package);
-        if refused.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
+        if refused.is_some_and(|at| now - *at < REFUSED_FOR) {
             return Err(KeysError::NotGrantedYet);
         }
-        let now = Instant::now();
-        let earned = now.duration_since(state.counted);
-        state.saved = (state.saved + earned).min(TOKEN_EVERY * TOKENS);
-        state.counted = now;
-        state.saved = state
-            .saved
-            .checked_sub(TOKEN_EVERY)
-            .ok_or(KeysError::Busy)?;
-        Ok(())
+        state.tokens.take(now).then_some(()).ok_or(KeysError::Busy)
     }
 
     /// Notes that the key service refused `package` just now.
     pub(crate) fn note(&self, package: Digest) {
+        let now = self.clock.running();
         let refused = &mut lock(&self.state).refused;
-        refused.retain(|_, at| at.elapsed() < REFUSED_FOR);
+        refused.retain(|_, at| now - *at < REFUSED_FOR);
         if refused.len() < REFUSED_MAX {
-            refused.insert(package, Instant::now());
+            refused.insert(package, now);
         }
     }
 }
@@ -114,50 +112,60 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::PlayedClock;
 
     fn package(number: u32) -> Digest {
         Digest::of("test", &[&number.to_be_bytes()])
     }
 
+    fn cold(places: usize) -> (Arc<PlayedClock>, Cold) {
+        let clock = Arc::new(PlayedClock::new());
+        (Arc::clone(&clock), Cold::new(places, clock))
+    }
+
     #[test]
-    fn places_are_bounded_and_come_back() {
-        let cold = Cold::new(2);
-        let held = [cold.enter().unwrap(), cold.enter().unwrap()];
-        assert_eq!(cold.enter().err(), Some(KeysError::Busy));
-        drop(held);
-        assert!(cold.enter().is_ok());
+    fn places_are_bounded_and_come_back_and_strangers_leave_one() {
+        let (_, cold) = cold(3);
+        let held = [cold.enter(false).unwrap(), cold.enter(false).unwrap()];
+        assert_eq!(cold.enter(false).err(), Some(KeysError::Busy));
+        let known = cold.enter(true).unwrap();
+        assert_eq!(cold.enter(true).err(), Some(KeysError::Busy));
+        drop((held, known));
+        assert!(cold.enter(false).is_ok());
     }
 
     #[test]
     fn tokens_run_out_and_are_earned_again() {
-        let cold = Cold::new(1);
-        let spent = (0..10 * TOKENS).filter(|number| cold.spend(package(*number)).is_ok());
-        let spent = spent.count() as u32;
-        // A slow machine may earn a few while it counts.
-        assert!((TOKENS..2 * TOKENS).contains(&spent), "{spent}");
-        std::thread::sleep(TOKEN_EVERY);
-        assert_eq!(cold.spend(package(0)), Ok(()));
+        let (clock, cold) = cold(2);
+        let spend = || {
+            (0..100)
+                .filter(|number| cold.spend(package(*number)).is_ok())
+                .count()
+        };
+        assert_eq!(spend(), TOKENS as usize);
+        clock.pass(TOKEN_EVERY);
+        assert_eq!(spend(), 1);
     }
 
     #[test]
     fn a_refusal_stands_for_a_moment_and_for_its_package_only() {
-        let cold = Cold::new(1);
+        let (clock, cold) = cold(2);
         cold.note(package(1));
         assert_eq!(cold.spend(package(1)), Err(KeysError::NotGrantedYet));
         assert_eq!(cold.spend(package(2)), Ok(()));
-        std::thread::sleep(REFUSED_FOR);
+        clock.pass(REFUSED_FOR);
         assert_eq!(cold.spend(package(1)), Ok(()));
     }
 
     #[test]
     fn noted_refusals_are_bounded_and_forgotten() {
-        let cold = Cold::new(1);
+        let (clock, cold) = cold(2);
         let noted = || lock(&cold.state).refused.len();
         for number in 0..REFUSED_MAX as u32 + 10 {
             cold.note(package(number));
             assert!(noted() <= REFUSED_MAX);
         }
-        std::thread::sleep(REFUSED_FOR);
+        clock.pass(REFUSED_FOR);
         cold.note(package(0));
         assert_eq!(noted(), 1);
     }

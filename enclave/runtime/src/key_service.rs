@@ -1,42 +1,63 @@
 //! The client of the key service: attested sessions through pipes that the host offers.
 //!
 //! ```text
-//! offer ──▶ session (Runtime ↔ KeyService, both attested) ──▶ Certify?(signing key) ──▶ Lease(package) ──▶ close
+//! offer ─ number ─▶ session (Runtime ↔ KeyService, both attested) ─▶ Freshness ─▶ Certify?(signing key) ─▶ Lease(package) ─▶ close
+//!   ▲                  └───────── unreachable, not serving, not fresh ─┴────────────────┴───────────────────┘
+//!   └── the next address (`failover`) ◀──┘
 //! ```
 //!
 //! Always true: the key service's evidence satisfies the measured configuration, with a quote made for this
-//! very session; its certificate for our signing key is signed by the principal that its evidence names, for our
-//! key and our code. The signing key is drawn at start and never leaves; its certificate is fetched with the
-//! first lease and again whenever it would not outlive a lease. Our own identity is renewed before the key
-//! service may find it old.
+//! very session; before it is asked anything else, its log has been shown to continue the newest head that this
+//! process has seen (`known`); its certificate for our signing key is signed by the principal that its evidence
+//! names, for our key and our code. The signing key is drawn at start and never leaves; its certificate is fetched with
+//! the first lease and again whenever it would not outlive a lease. Our own identity is renewed before the key
+//! service may find it old. One question ends within [`FETCH_WAIT`], whatever the host does.
 //!
-//! Not here: caching and rationing (`leases`). Cost: three round trips, a quote on each side.
+//! Not here: caching and rationing (`leases`). Cost: four round trips, a quote on each side.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use bield_door::{Offers, Stream, Visit};
+use bield_door::Offers;
 use bield_envelope::{Digest, Principal, Signed, Verified};
 use bield_evidence::Measurement;
 use bield_grant::LEASE_TIME_MAX;
 use bield_platform::{Randomness, Tee};
-use bield_protocol::service::{Reply, Request};
+use bield_protocol::refusal::Refusal;
+use bield_protocol::service::{LeaseRequest, Reply, Request, Returned};
 use bield_receipt::WorkerCertificate;
 use bield_session::{
     Expect, Identity, Local, Role, Session, SessionError, SessionKey, connect, provider,
 };
 
-use crate::flights::lock;
-use crate::leases::{KeySource, Keys, KeysError};
+mod failover;
+mod known;
+mod pipe;
 
-/// How long to wait for a pipe to the key service, and for each of its answers.
-pub(crate) const KEY_SERVICE_WAIT: Duration = Duration::from_secs(10);
+pub(crate) use known::NotFresh;
+
+use crate::clock::Clock;
+use crate::flights::lock;
+use crate::keys::{Asked, Keys};
+use crate::leases::{KeySource, KeysError};
+use failover::Failover;
+use known::Known;
+use pipe::{Pipe, Until};
+
+/// How long one question may take, over all addresses.
+pub(crate) const FETCH_WAIT: Duration = Duration::from_secs(20);
+/// How long one address may take until there is a session with it.
+const DIAL_WAIT: Duration = Duration::from_secs(5);
 /// An identity older than this is made anew: half of what a key service accepts as cached evidence.
 const IDENTITY_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// How long a certificate of our identity is valid.
 const IDENTITY_TIME: Duration = Duration::from_secs(60 * 60);
 /// What a certificate must have left after the longest lease: a request's run.
 const CERTIFICATE_MARGIN: Duration = Duration::from_secs(5 * 60);
+/// How often freshness is asked in one session because another thread learned of a newer head meanwhile.
+const FRESHNESS_MAX: usize = 8;
 
 /// The key service, as the measured configuration names it.
 pub(crate) struct KeyService {
@@ -44,8 +65,12 @@ pub(crate) struct KeyService {
     tee: Arc<dyn Tee>,
     expect: Expect,
     worker: Principal,
+    clock: Arc<dyn Clock>,
     identity: Mutex<(Instant, Arc<Identity>)>,
     certificate: Mutex<Option<Arc<Verified<WorkerCertificate>>>>,
+    known: Mutex<Option<Arc<Known>>>,
+    failover: Failover,
+    not_fresh: Arc<AtomicU64>,
 }
 
 impl KeyService {
@@ -58,6 +83,7 @@ impl KeyService {
         tee: Arc<dyn Tee>,
         expect: Expect,
         worker: Principal,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, SessionError> {
         let identity = (Instant::now(), issue(&tee)?);
         Ok(Self {
@@ -65,23 +91,80 @@ impl KeyService {
             tee,
             expect,
             worker,
+            clock,
             identity: Mutex::new(identity),
             certificate: Mutex::default(),
+            known: Mutex::default(),
+            failover: Failover::default(),
+            not_fresh: Arc::default(),
         })
     }
 
-    fn connect(&self) -> Result<Session<Stream>, KeysError> {
-        let stream = self
-            .offers
-            .take(Visit::KeyService, KEY_SERVICE_WAIT)
-            .map_err(|error| unreachable(&error))?;
-        stream
-            .limit_waits(KEY_SERVICE_WAIT)
-            .map_err(|error| unreachable(&error))?;
+    /// Counts the sessions that ended because the key service's state was not the newest.
+    pub(crate) fn not_fresh(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.not_fresh)
+    }
+
+    /// Asks the first address that answers.
+    fn ask_any<T>(
+        &self,
+        wait: Duration,
+        mut ask: impl FnMut(&mut Session<Pipe>) -> Result<T, KeysError>,
+    ) -> Result<T, KeysError> {
+        let deadline = Instant::now() + wait;
+        let at_one = |number| {
+            let until = Until::new(deadline.min(Instant::now() + DIAL_WAIT));
+            let mut session = self.connect(number, &until)?;
+            until.set(deadline);
+            self.check_freshness(&mut session)?;
+            let answer = ask(&mut session)?;
+            session.close();
+            Ok(answer)
+        };
+        let pause = |pause: Duration| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            thread::sleep(pause.min(left));
+            left > pause
+        };
+        self.failover.ask(at_one, pause)
+    }
+
+    fn connect(&self, number: u8, until: &Until) -> Result<Session<Pipe>, KeysError> {
+        let pipe = Pipe::dial(&self.offers, number, until).map_err(|error| unreachable(&error))?;
         let identity = self.identity().map_err(refusal_of)?;
         let local = Local::Attested(&identity);
         let now = bield_platform::now();
-        connect(stream, local, &self.expect, now, &mut Randomness).map_err(refusal_of)
+        connect(pipe, local, &self.expect, now, &mut Randomness).map_err(refusal_of)
+    }
+
+    /// Has the key service continue the newest head that this process has seen.
+    fn check_freshness(&self, session: &mut Session<Pipe>) -> Result<(), KeysError> {
+        for _ in 0..FRESHNESS_MAX {
+            let kept = lock(&self.known).clone();
+            let note = kept.as_ref().map(|known| known.note().to_owned());
+            let answer = match ask(session, &Request::Freshness(note)) {
+                Ok(Reply::Freshness(answer)) => answer,
+                Ok(_) => return Err(KeysError::Contradiction("something else than its head")),
+                // Not about any package.
+                Err(KeysError::NotGranted) => {
+                    return Err(KeysError::NotServing("it does not show how far it is"));
+                }
+                Err(error) => return Err(error),
+            };
+            let next = match &kept {
+                Some(known) => known.follow(&answer),
+                None => Known::first(&answer),
+            };
+            let next = next.inspect_err(|_| {
+                self.not_fresh.fetch_add(1, Ordering::Relaxed);
+            })?;
+            let mut known = lock(&self.known);
+            if *known == kept || known.as_deref() == Some(&next) {
+                *known = Some(Arc::new(next));
+                return Ok(());
+            }
+        }
+        Err(KeysError::NotServing("its log moves on too fast"))
     }
 
     /// Returns an identity that the key service does not find old.
@@ -96,7 +179,7 @@ impl KeyService {
     /// Returns a certificate that outlives a lease of now; fetches one when there is none.
     fn certificate(
         &self,
-        session: &mut Session<Stream>,
+        session: &mut Session<Pipe>,
     ) -> Result<Arc<Verified<WorkerCertificate>>, KeysError> {
         let service = session
             .peer()
@@ -120,14 +203,41 @@ impl KeyService {
 }
 
 impl KeySource for KeyService {
-    fn fetch(&self, package: Digest) -> Result<Keys, KeysError> {
-        let mut session = self.connect()?;
-        let certificate = self.certificate(&mut session)?;
-        let Reply::Lease(leased) = ask(&mut session, &Request::Lease(package))? else {
-            return Err(KeysError::Contradiction("something else than a lease"));
-        };
-        session.close();
-        Keys::new(leased, certificate, package, self.tee.measurement())
+    fn fetch(
+        &self,
+        package: Digest,
+        returned: &dyn Fn() -> Option<Returned>,
+    ) -> Result<Keys, KeysError> {
+        self.ask_any(FETCH_WAIT, |session| {
+            let certificate = self.certificate(session)?;
+            let asked = Asked {
+                package,
+                code: self.tee.measurement(),
+                at: self.clock.running(),
+                clock: Arc::clone(&self.clock),
+            };
+            let request = LeaseRequest {
+                package,
+                returned: returned(),
+            };
+            let Reply::Lease(leased) = ask(session, &Request::Lease(request))? else {
+                return Err(KeysError::Contradiction("something else than a lease"));
+            };
+            Keys::new(leased, certificate, asked)
+        })
+    }
+
+    fn give_back(&self, returned: &[Returned], wait: Duration) -> Result<(), KeysError> {
+        self.ask_any(wait, |session| {
+            for returned in returned {
+                match ask(session, &Request::Return(returned.clone())) {
+                    // Refused for this one: it stays used.
+                    Ok(_) | Err(KeysError::NotGranted) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        })
     }
 }
 
@@ -151,16 +261,37 @@ fn issue(tee: &Arc<dyn Tee>) -> Result<Arc<Identity>, SessionError> {
     Ok(Arc::new(identity))
 }
 
-fn ask(session: &mut Session<Stream>, request: &Request) -> Result<Reply, KeysError> {
+fn ask(session: &mut Session<Pipe>, request: &Request) -> Result<Reply, KeysError> {
     session.send(&request.encode()).map_err(refusal_of)?;
     let reply = session.receive().map_err(refusal_of)?;
     match Reply::decode(&reply) {
-        // Its reason and its times say who is granted what, so they end here.
-        Ok(Reply::Refused(_)) => Err(KeysError::NotGranted),
+        Ok(Reply::Refused(refusal)) => Err(no(&refusal)),
         Ok(reply) => Ok(reply),
         Err(_) => Err(KeysError::Contradiction("something malformed")),
     }
 }
+
+/// A key service's no: about itself, or about what was asked. Its reason and its times say who is granted what, so
+/// they end here.
+fn no(refusal: &Refusal) -> KeysError {
+    NOT_SERVING
+        .iter()
+        .find(|(code, _)| *code == refusal.code)
+        .map_or(KeysError::NotGranted, |(_, why)| KeysError::NotServing(why))
+}
+
+/// Codes by which a key service says that it decides nothing now, and what callers read of each. Every other no is one
+/// about the package: it ends the keys.
+const NOT_SERVING: [(&str, &str); 8] = [
+    ("not-leader", "another instance of it decides"),
+    ("busy", "it has as much to do as it takes"),
+    ("not-durable", "it cannot store what it decides"),
+    ("forming", "its instances are not together yet"),
+    ("recovering", "it waits to be recovered"),
+    ("stopped", "it has stopped"),
+    ("rolled-back", "its state was set back"),
+    ("forked", "its state was forked"),
+];
 
 /// Checks that the service that our session proved certifies our key, in our code.
 fn check_certificate(

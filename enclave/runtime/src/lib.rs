@@ -11,7 +11,8 @@
 //!
 //! In: visits through the door. Out: sealed answers and sealed refusals; short public refusals where a
 //! request cannot be opened. Always true: nothing is opened for another audience than this program's own
-//! measurement; no model runs without an [`Admitted`](bield_grant::Admitted) request; what the host sees of an
+//! measurement; no model runs without an [`Admitted`](bield_grant::Admitted) request; keys are used until their
+//! lease ends and no longer, whether or not the key service can be reached; what the host sees of an
 //! opened request is one sealed blob, answer or refusal; threads, requests, leases and model memory are
 //! bounded; a request that fails or panics takes nothing from the next one. The program logs that it starts
 //! and stops.
@@ -21,22 +22,27 @@
 //! less. Evicted models are given back to the allocator, not wiped: the engine owns their memory.
 //!
 //! On paper, a hot call: one copy of the request through the door, one X-Wing decapsulation (0.4 ms), two
-//! Ed25519 operations, one copy of inputs and of outputs, no round trip. A lease: one attested session, three
-//! round trips, every ten minutes and package. A cold model: each byte is read once and decrypted once, on
+//! Ed25519 operations, one copy of inputs and of outputs, no round trip. A lease: one attested session, four
+//! round trips, every seven minutes and package that is used, while nobody waits. A cold model: each byte is read once and decrypted once, on
 //! all configured threads, into one region; then the engine copies it once.
 
 mod call;
+mod clock;
 mod cold;
 mod flights;
 mod key_service;
+mod keys;
 mod leases;
 mod loading;
+mod metrics;
 mod models;
 mod program;
 mod refusals;
+mod renewer;
 mod start;
 #[cfg(test)]
 mod testing;
+mod tokens;
 mod turns;
 
 pub use program::run;

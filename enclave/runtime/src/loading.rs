@@ -23,7 +23,7 @@ use bield_protocol::refusal::{Refusal, Retry};
 use zeroize::Zeroize as _;
 
 use crate::flights::lock;
-use crate::leases::Keys;
+use crate::keys::Keys;
 use crate::models::{Loaded, Models};
 use crate::refusals;
 use crate::turns::Turns;

@@ -108,6 +108,15 @@ impl Models {
         })
     }
 
+    /// Lets a model go that nobody runs; one that runs stays until it makes room for another.
+    pub(crate) fn forget(&self, package: Digest) {
+        let mut table = lock(&self.table);
+        let idle = table.residents.get(&package).is_some_and(Resident::is_idle);
+        let forgotten = idle.then(|| table.remove(package)).flatten();
+        drop(table);
+        drop(forgotten);
+    }
+
     /// Names the resident packages, most recently used first, at most `max`.
     pub(crate) fn names(&self, max: usize) -> Vec<Digest> {
         let table = lock(&self.table);
@@ -153,6 +162,10 @@ impl Table {
         let idle = self.residents.iter().filter(|(_, r)| r.is_idle());
         let oldest = idle.min_by_key(|(_, resident)| resident.last_used);
         let package = *oldest?.0;
+        self.remove(package)
+    }
+
+    fn remove(&mut self, package: Digest) -> Option<Arc<dyn Model>> {
         let resident = self.residents.remove(&package)?;
         self.used -= resident.bytes;
         Some(resident.model)

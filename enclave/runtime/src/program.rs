@@ -9,7 +9,7 @@
 //!
 //! Always true: at most `concurrency + queue_max` calls are inside, and only those that a thread has taken
 //! hold memory for a request; a visit that sends too much, too slowly or nonsense costs its own answer and no
-//! more; when the launcher is gone the loop ends, and with it the process. Not here: what a call means (`call`).
+//! more; when the launcher is gone the loop ends, then what was begun, and with it the process. Not here: what a call means (`call`).
 
 use std::convert::Infallible;
 use std::io::{self, Read, Write as _};
@@ -27,8 +27,9 @@ use bield_protocol::status::Status;
 use crate::call::Runtime;
 use crate::flights::lock;
 use crate::refusals::unsealed;
+use crate::renewer::Renewer;
 use crate::start::{self, TeeAddress};
-use crate::turns::Entry;
+use crate::turns::{Entry, Gate};
 
 /// How long a call may pause while it sends its request.
 const CALL_WAIT: Duration = Duration::from_secs(10);
@@ -36,9 +37,13 @@ const CALL_WAIT: Duration = Duration::from_secs(10);
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// Threads beyond those that compute: calls that wait for keys or a package, or are being read, while others run.
 /// Each may hold one request of up to 256 MiB.
-const THREADS_AHEAD: usize = 4;
+const THREADS_AHEAD: usize = 5;
 /// Calls that wait to be told `busy`; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
+/// How long calls may go on after the launcher is gone.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+/// How long returning allotments may take then.
+const RETURN_WAIT: Duration = Duration::from_secs(2);
 /// When to come back to a full runtime.
 const BUSY_RETRY_MS: u64 = 250;
 
@@ -64,7 +69,10 @@ pub fn run(tee: &TeeAddress) -> anyhow::Result<()> {
         program.facts.measurement
     );
     match program.serve(&door) {
-        Err(DoorError::HostGone) => Ok(()),
+        Err(DoorError::HostGone) => {
+            program.stop();
+            Ok(())
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -82,6 +90,9 @@ pub(crate) struct Program {
     counts: Arc<Counts>,
     calls: Sender<(Stream, Entry)>,
     turned_away: SyncSender<Stream>,
+    /// Answers on their way to the host.
+    leaving: Arc<Gate>,
+    renewer: Renewer,
 }
 
 /// What the status says that never changes.
@@ -114,20 +125,26 @@ impl Program {
         let (runtime, counts) = (Arc::new(runtime), Arc::<Counts>::default());
         let (calls, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
+        let leaving = Gate::new(call_threads(concurrency));
         for _ in 0..call_threads(concurrency) {
             let (runtime, counts, queue) = (runtime.clone(), counts.clone(), queue.clone());
-            spawn("call", move || serve_calls(&runtime, &counts, &queue))?;
+            let leaving = leaving.clone();
+            spawn("call", move || {
+                serve_calls(&runtime, &counts, &queue, &leaving)
+            })?;
         }
         let (turned_away, full) = sync_channel(TURNED_AWAY_MAX);
         let (turner, count) = (runtime.clone(), counts.clone());
         spawn("busy", move || turn_away(&turner, &count, &full))?;
         Ok(Self {
+            renewer: Renewer::start(Arc::clone(&runtime))?,
             runtime,
             offers,
             facts,
             counts,
             calls,
             turned_away,
+            leaving,
         })
     }
 
@@ -143,6 +160,14 @@ impl Program {
                 _ => {}
             }
         }
+    }
+
+    /// Finishes what was begun, as far as the host still carries it, and returns what leases allotted.
+    fn stop(self) {
+        drop(self.renewer);
+        self.runtime.gate.wait_empty(STOP_WAIT);
+        self.leaving.wait_empty(DRAIN_WAIT);
+        self.runtime.leases.give_back(RETURN_WAIT);
     }
 
     fn take_call(&self, stream: Stream) {
@@ -170,12 +195,19 @@ impl Program {
             served: self.counts.served.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
             resident: self.runtime.models.count() as u64,
+            state: "serving".to_owned(),
+            metrics: self.runtime.metrics.tell(&self.runtime.leases.counts()),
         };
         let _ = stream.write_all(&status.encode());
     }
 }
 
-fn serve_calls(runtime: &Runtime, counts: &Counts, queue: &Mutex<Receiver<(Stream, Entry)>>) {
+fn serve_calls(
+    runtime: &Runtime,
+    counts: &Counts,
+    queue: &Mutex<Receiver<(Stream, Entry)>>,
+    leaving: &Arc<Gate>,
+) {
     loop {
         let Ok((mut stream, entry)) = lock(queue).recv() else {
             return;
@@ -185,9 +217,11 @@ fn serve_calls(runtime: &Runtime, counts: &Counts, queue: &Mutex<Receiver<(Strea
             Err(refusal) => runtime.turn_away(refusal),
         };
         // Before the host can know, so that it never finds a full gate after the last answer.
+        let leaves = leaving.enter();
         drop(entry);
         counts.note(&reply);
         send(stream, &reply);
+        drop(leaves);
     }
 }
 

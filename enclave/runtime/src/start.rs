@@ -22,9 +22,11 @@ use bield_protocol::configuration::RuntimeConfiguration;
 use bield_session::{Expect, Freshness, Role};
 
 use crate::call::Runtime;
+use crate::clock::{Clock, MachineClock};
 use crate::key_service::KeyService;
 use crate::leases::Leases;
 use crate::loading::{HostPackages, Loader};
+use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::program::{Facts, Program, call_threads};
 use crate::turns::{Gate, Turns};
@@ -83,12 +85,16 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
     let expect = Expect::attested(Role::KeyService, roots, policy, None, Freshness::Fresh);
     let code = tee.measurement().clone();
     let worker = signer.principal();
-    let key_service = KeyService::new(Arc::clone(&offers), tee, expect, worker)?;
+    let clock: Arc<dyn Clock> = Arc::new(MachineClock::new());
+    let key_service =
+        KeyService::new(Arc::clone(&offers), tee, expect, worker, Arc::clone(&clock))?;
+    let metrics = Metrics::new(key_service.not_fresh());
     let engine = Rten::new(configuration.threads);
 
     let runtime = Runtime {
         leases: Leases::new(
             Box::new(key_service),
+            clock,
             call_threads(configuration.concurrency) - 1,
         ),
         models: Arc::new(Models::new(configuration.models_mib_max << 20)),
@@ -102,6 +108,7 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
         gate: Gate::new(configuration.concurrency + configuration.queue_max),
         signer,
         code,
+        metrics,
     };
     let facts = facts(&runtime, simulated, &hardening);
     Ok(Program::new(

@@ -1,7 +1,7 @@
 //! The cast of this crate's tests: an owner, a user, a key service, a worker, and a package with a real model.
 
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bield_engine::{Engine, Rten, record_golden};
@@ -10,20 +10,29 @@ use bield_envelope::{
     Verified, seal_request,
 };
 use bield_evidence::{Measurement, TeeKind};
-use bield_grant::{Grant, Isolation, Lease, ReplayGuard, audience};
+use bield_grant::{
+    CodeIdentity, CodeSelector, Grant, Isolation, Lease, PackageSelector, ReplayGuard,
+    UserSelector, audience,
+};
 use bield_package::onnx::Signature;
 use bield_package::tensor::Tensor;
 use bield_package::{ManifestDraft, ModelFormat, PackageHead, PackageKey, TOLERANCE_PPM, pack};
 use bield_protocol::inference::Request;
-use bield_protocol::service::LeasedKeys;
+use bield_protocol::service::{LeasedAudienceKey, LeasedKeys};
 use bield_receipt::WorkerCertificate;
 
 use crate::call::Runtime;
+use crate::clock::Clock;
 use crate::flights::lock;
-use crate::leases::{KeySource, Keys, KeysError, Leases};
+use crate::keys::{Asked, Keys};
 use crate::loading::{Loader, PackageSource};
+use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::turns::{Gate, Turns};
+
+mod service;
+
+pub(crate) use service::{Service, unreachable};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -33,6 +42,37 @@ pub(crate) fn code(number: u8) -> Measurement {
 
 pub(crate) fn package(number: u8) -> Digest {
     Digest::from_bytes([number; 32])
+}
+
+/// Clocks that stand still until a test moves them.
+pub(crate) struct PlayedClock(Mutex<(Duration, Time)>);
+
+impl PlayedClock {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new((HOUR, bield_platform::now())))
+    }
+
+    /// Lets time pass on both.
+    pub(crate) fn pass(&self, time: Duration) {
+        let mut clocks = lock(&self.0);
+        clocks.0 += time;
+        clocks.1 = clocks.1.plus(time);
+    }
+
+    /// Has the host lie.
+    pub(crate) fn set_host(&self, time: Time) {
+        lock(&self.0).1 = time;
+    }
+}
+
+impl Clock for PlayedClock {
+    fn running(&self) -> Duration {
+        lock(&self.0).0
+    }
+
+    fn host(&self) -> Time {
+        lock(&self.0).1
+    }
 }
 
 /// Everyone, with the same keys in every test.
@@ -61,24 +101,37 @@ impl Cast {
         PackageKey::generate(&mut Seeded::new(5))
     }
 
+    /// The user may use the package in code 1.
     pub(crate) fn grant(&self, package: Digest, isolation: Isolation) -> Verified<Grant> {
+        self.granted(package, |grant| grant.isolation = isolation)
+    }
+
+    /// The same with something changed, signed by the owner.
+    pub(crate) fn granted(
+        &self,
+        package: Digest,
+        change: impl FnOnce(&mut Grant),
+    ) -> Verified<Grant> {
         let now = bield_platform::now();
-        Signed::sign(
-            &self.owner,
-            Grant {
-                id: [1; 16],
-                package,
-                user: self.user.principal(),
-                code: code(1),
-                isolation,
-                not_before: now.minus(HOUR),
-                not_after: now.plus(HOUR),
-            },
-        )
+        let mut grant = Grant {
+            id: [1; 16],
+            package: PackageSelector::Digest(package),
+            user: UserSelector::Principal(self.user.principal()),
+            code: CodeSelector::Measurement(code(1)),
+            isolation: Isolation::Shared,
+            not_before: now.minus(HOUR),
+            not_after: now.plus(HOUR * 24),
+            requests: None,
+        };
+        change(&mut grant);
+        Signed::sign(&self.owner, grant)
     }
 
     pub(crate) fn certificate(&self) -> Arc<Verified<WorkerCertificate>> {
-        let now = bield_platform::now();
+        self.certificate_of(bield_platform::now())
+    }
+
+    fn certificate_of(&self, now: Time) -> Arc<Verified<WorkerCertificate>> {
         let certificate = WorkerCertificate {
             worker: self.worker.principal(),
             code: code(1),
@@ -98,20 +151,35 @@ impl Cast {
             lease: Lease {
                 package,
                 owner: self.owner.principal(),
-                code: code(1),
+                name: "tiny".parse().unwrap(),
+                version: "1".parse().unwrap(),
+                code: CodeIdentity::measured(code(1)),
                 simulated: true,
                 not_after: now.plus(lasts),
+                id: 1,
             },
             package_key: self.package_key().into_seed(),
-            audience_key: Secret::from_bytes([6; 32]),
+            audience_keys: vec![LeasedAudienceKey {
+                seed: audience_seed(AUDIENCE),
+                not_after: None,
+            }],
             grants: vec![self.grant(package, Isolation::Shared).into_signed()],
             issued: now,
+            groups: Vec::new(),
+            successions: Vec::new(),
+            allotments: Vec::new(),
         }
     }
 
-    pub(crate) fn keys(&self, package: Digest, lasts: Duration) -> Keys {
-        let leased = self.leased(package, lasts);
-        Keys::new(leased, self.certificate(), package, &code(1)).unwrap()
+    /// The same, taken off the wire just now.
+    pub(crate) fn keys(&self, leased: LeasedKeys, clock: &Arc<PlayedClock>) -> Keys {
+        let asked = Asked {
+            package: leased.lease.package,
+            code: &code(1),
+            at: clock.running(),
+            clock: Arc::<PlayedClock>::clone(clock),
+        };
+        Keys::new(leased, self.certificate_of(clock.host()), asked).unwrap()
     }
 
     /// A request of the user that the tiny model can answer.
@@ -130,7 +198,19 @@ impl Cast {
         id: u8,
         body: &[u8],
     ) -> (Vec<u8>, ResponseOpener) {
-        let key = AudienceKey::from_seed(Secret::from_bytes([6; 32]));
+        self.seal_to(AUDIENCE, sender, package, id, body)
+    }
+
+    /// Seals to the audience key of this number.
+    pub(crate) fn seal_to(
+        &self,
+        audience_key: u8,
+        sender: &SigningKey,
+        package: Digest,
+        id: u8,
+        body: &[u8],
+    ) -> (Vec<u8>, ResponseOpener) {
+        let key = AudienceKey::from_seed(audience_seed(audience_key));
         let header = RequestHeader {
             audience: audience(package, &code(1)),
             key: key.public().id(),
@@ -141,6 +221,13 @@ impl Cast {
         let mut entropy = Seeded::new(100 + u64::from(id));
         seal_request(key.public(), &header, sender, body, &mut entropy).unwrap()
     }
+}
+
+/// The audience key that is leased unless a test says otherwise.
+pub(crate) const AUDIENCE: u8 = 6;
+
+pub(crate) fn audience_seed(number: u8) -> Secret {
+    Secret::from_bytes([number; 32])
 }
 
 /// Inputs of the tiny model.
@@ -225,68 +312,43 @@ impl PackageSource for Shelf {
     }
 }
 
-/// A key service that can change its mind.
-#[derive(Clone, Default)]
-pub(crate) struct Service(Arc<Mutex<Mind>>);
-
-#[derive(Default)]
-pub(crate) struct Mind {
-    pub(crate) fetches: u32,
-    /// Grants instead of the user's ordinary one.
-    pub(crate) grants: Option<Vec<Verified<Grant>>>,
-    pub(crate) lasts: Option<Duration>,
-    pub(crate) fails: Option<KeysError>,
-    /// Holds every answer back as long as it is locked.
-    pub(crate) hold: Arc<Mutex<()>>,
-}
-
-impl Service {
-    pub(crate) fn mind(&self) -> MutexGuard<'_, Mind> {
-        lock(&self.0)
-    }
-}
-
-impl KeySource for Service {
-    fn fetch(&self, package: Digest) -> Result<Keys, KeysError> {
-        let hold = Arc::clone(&self.mind().hold);
-        drop(lock(&hold));
-        let cast = Cast::new();
-        let mut mind = self.mind();
-        mind.fetches += 1;
-        if let Some(error) = mind.fails.clone() {
-            return Err(error);
-        }
-        let mut leased = cast.leased(package, mind.lasts.unwrap_or(HOUR / 60));
-        if let Some(grants) = mind.grants.clone() {
-            leased.grants = grants.into_iter().map(Verified::into_signed).collect();
-        }
-        Keys::new(leased, cast.certificate(), package, &code(1))
-    }
-}
-
 /// The parts that a test wants to change while the runtime runs.
 pub(crate) struct Stage {
     pub(crate) cast: Cast,
     pub(crate) service: Service,
+    pub(crate) clock: Arc<PlayedClock>,
     pub(crate) shelf: Arc<Mutex<Shelf>>,
     pub(crate) package: Digest,
 }
 
 impl Stage {
     pub(crate) fn new(shelf: Shelf) -> Self {
+        let clock = Arc::new(PlayedClock::new());
         Self {
             cast: Cast::new(),
-            service: Service::default(),
+            service: Service::new(Arc::clone(&clock)),
+            clock,
             package: shelf.package,
             shelf: Arc::new(Mutex::new(shelf)),
         }
+    }
+
+    /// Lets time pass for everybody.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.clock.pass(time);
+        self.cast.sealed_at = self.clock.host();
+    }
+
+    /// What everybody's clock shows.
+    pub(crate) fn sealed_at(&self) -> Time {
+        self.cast.sealed_at
     }
 
     /// The runtime on this stage, with the real engine and `models` bytes for models.
     pub(crate) fn runtime(&self, engine: impl Engine + 'static, models: u64) -> Runtime {
         Runtime {
             code: code(1),
-            leases: Leases::new(Box::new(self.service.clone()), 4),
+            leases: self.service.leases(4),
             models: Arc::new(Models::new(models)),
             loader: Loader {
                 packages: Box::new(Arc::clone(&self.shelf)),
@@ -297,6 +359,7 @@ impl Stage {
             turns: Turns::new(1),
             signer: Cast::new().worker,
             gate: Gate::new(2),
+            metrics: Metrics::default(),
         }
     }
 }

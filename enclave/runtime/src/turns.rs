@@ -3,38 +3,48 @@
 //! A call that finds the [`Gate`] full is told to come back; one that is inside waits for its [`Turns`] with
 //! its request read and its keys at hand, so that waiting for the host or the key service takes no turn.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::flights::lock;
 
 /// Counts the calls inside and refuses more than its limit.
 pub(crate) struct Gate {
     limit: usize,
-    inside: AtomicUsize,
+    inside: Mutex<usize>,
+    emptied: Condvar,
 }
 
 impl Gate {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {
             limit,
-            inside: AtomicUsize::new(0),
+            inside: Mutex::new(0),
+            emptied: Condvar::new(),
         })
     }
 
     /// Lets one call in until its entry is dropped; `None` when it is full.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Entry> {
-        self.inside
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |inside| {
-                (inside < self.limit).then_some(inside + 1)
-            })
-            .ok()?;
+        let mut inside = lock(&self.inside);
+        if *inside >= self.limit {
+            return None;
+        }
+        *inside += 1;
         Some(Entry(Arc::clone(self)))
     }
 
     /// Counts the calls inside.
     pub(crate) fn inside(&self) -> usize {
-        self.inside.load(Ordering::Acquire)
+        *lock(&self.inside)
+    }
+
+    /// Waits until no call is inside, at most so long.
+    pub(crate) fn wait_empty(&self, wait: Duration) {
+        let waiting = lock(&self.inside);
+        let _ = self
+            .emptied
+            .wait_timeout_while(waiting, wait, |inside| *inside > 0);
     }
 }
 
@@ -43,7 +53,11 @@ pub(crate) struct Entry(Arc<Gate>);
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.0.inside.fetch_sub(1, Ordering::AcqRel);
+        let mut inside = lock(&self.0.inside);
+        *inside -= 1;
+        if *inside == 0 {
+            self.0.emptied.notify_all();
+        }
     }
 }
 
@@ -84,6 +98,7 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     use super::*;

@@ -11,7 +11,9 @@ use bield_receipt::{Anchor, Expected, ExpectedOutput, ReceiptBundle};
 
 use super::*;
 use crate::leases::KeysError;
-use crate::testing::{Shelf, Stage, package};
+use crate::testing::{Shelf, Stage, package, unreachable};
+
+mod leases;
 
 const MIB: u64 = 1 << 20;
 
@@ -86,17 +88,16 @@ fn a_granted_request_is_answered_with_a_receipt_that_verifies() {
 
 #[test]
 fn the_feedback_says_what_was_there_already() {
-    let (stage, runtime) = stage();
-    stage.service.mind().lasts = Some(Duration::from_millis(500));
-    let call = |id| stage.cast.request(stage.package, id);
-    assert_eq!(start_of(&runtime, call(1)), StartKind::Cold);
-    std::thread::sleep(Duration::from_millis(510));
-    stage.service.mind().lasts = None;
-    assert_eq!(start_of(&runtime, call(2)), StartKind::WarmModel);
-    assert_eq!(start_of(&runtime, call(3)), StartKind::Hot);
+    let (mut stage, runtime) = stage();
+    let lasts = stage.service.mind().lasts;
+    let call = |stage: &Stage, id| stage.cast.request(stage.package, id);
+    assert_eq!(start_of(&runtime, call(&stage, 1)), StartKind::Cold);
+    stage.pass(lasts);
+    assert_eq!(start_of(&runtime, call(&stage, 2)), StartKind::WarmModel);
+    assert_eq!(start_of(&runtime, call(&stage, 3)), StartKind::Hot);
     // Everything that is idle makes room for the largest model that fits.
     drop(runtime.models.reserve(32 * MIB).unwrap());
-    assert_eq!(start_of(&runtime, call(4)), StartKind::WarmKey);
+    assert_eq!(start_of(&runtime, call(&stage, 4)), StartKind::WarmKey);
     assert_eq!(stage.service.mind().fetches, 2);
 }
 
@@ -184,8 +185,7 @@ fn keys_that_are_refused_or_out_of_reach_are_told_apart() {
     );
     assert!(refusal.message.contains(": not-granted;"));
     let (sealed, _) = stage.cast.request(package(9), 1);
-    let why = "test".to_owned();
-    stage.service.mind().fails = Some(KeysError::Unreachable { why });
+    stage.service.mind().fails = Some(unreachable());
     let refusal = turned_down(&runtime, &sealed);
     assert_eq!(refusal.code, "key-service-unreachable");
     assert!(refusal.retry_after_ms.is_some());

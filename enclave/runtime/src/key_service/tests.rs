@@ -1,20 +1,22 @@
 //! Attested sessions with a played key service, on quotes of a made-up machine.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::OnceLock;
-use std::thread;
 
-use bield_door::Door;
+use bield_door::{Door, Visit};
 use bield_envelope::{Secret, Seeded, SigningKey, Time};
 use bield_evidence::{Evidence, Policy, Reference, Roots, TeeKind, canonical_dcap};
 use bield_platform::TeeError;
-use bield_protocol::refusal::{Refusal, Retry};
-use bield_session::{Freshness, accept};
+use bield_protocol::refusal::Retry;
+use bield_protocol::service::Freshness;
+use bield_session::{Freshness as Evidenced, accept};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
 
 use super::*;
-use crate::testing::{Cast, code, package};
+use crate::testing::{Cast, PlayedClock, code, package};
+use known::tests::Log;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -68,6 +70,8 @@ struct Stage {
     cast: Cast,
     client: KeyService,
     offers: Arc<Offers>,
+    /// The played key service's log.
+    log: Mutex<Log>,
 }
 
 fn policy(code: Measurement) -> Policy {
@@ -84,14 +88,16 @@ impl Stage {
             machine.roots(),
             policy(key_service),
             None,
-            Freshness::Fresh,
+            Evidenced::Fresh,
         );
         let worker = cast.worker.principal();
-        let client = KeyService::new(Arc::clone(&offers), machine, expect, worker).unwrap();
+        let clock = Arc::new(PlayedClock::new());
+        let client = KeyService::new(Arc::clone(&offers), machine, expect, worker, clock).unwrap();
         Self {
             cast,
             client,
             offers,
+            log: Mutex::new(Log::new("bield/keys/1", 5)),
         }
     }
 
@@ -107,25 +113,60 @@ impl Stage {
         host
     }
 
-    /// Fetches keys from a key service that answers with `answers`.
+    /// Fetches keys from a host whose pipes do this, one after the other; tells which numbers were dialled.
+    fn fetch_through(
+        &self,
+        carries: impl Fn(usize, UnixStream) + Sync,
+    ) -> (Vec<u8>, Result<Keys, KeysError>) {
+        let numbers = Mutex::new(Vec::new());
+        let keys = thread::scope(|scope| {
+            for dial in 0..failover::DIALS_MAX as usize {
+                let mut pipe = self.offer();
+                let (numbers, carries) = (&numbers, &carries);
+                scope.spawn(move || {
+                    let mut number = [0];
+                    if pipe.read_exact(&mut number).is_ok() {
+                        lock(numbers).push(number[0]);
+                        carries(dial, pipe);
+                    }
+                });
+            }
+            let keys = self.client.fetch(package(1), &|| None);
+            while self.offers.take(Visit::KeyService, Duration::ZERO).is_ok() {}
+            keys
+        });
+        (numbers.into_inner().unwrap(), keys)
+    }
+
+    /// Fetches keys from key services that answer with `answers`, whichever is dialled.
     fn fetch(&self, answers: impl FnMut(Request) -> Reply + Send) -> Result<Keys, KeysError> {
-        let pipe = self.offer();
-        let service = self.cast.service.principal();
-        thread::scope(|scope| {
-            scope.spawn(move || serve(pipe, service, answers));
-            self.client.fetch(package(1))
-        })
+        let answers = Mutex::new(answers);
+        self.fetch_through(|_, pipe| serve(pipe, self.service(), |request| lock(&answers)(request)))
+            .1
+    }
+
+    fn service(&self) -> Principal {
+        self.cast.service.principal()
     }
 
     fn answer(&self, request: &Request) -> Reply {
         match request {
+            Request::Freshness(kept) => Reply::Freshness(self.freshness(kept.as_deref())),
             Request::Certify(worker) => {
                 assert_eq!(*worker, self.cast.worker.principal());
                 Reply::Certificate(self.cast.certificate().as_signed().clone())
             }
-            Request::Lease(package) => Reply::Lease(self.cast.leased(*package, MINUTE)),
+            Request::Lease(request) => Reply::Lease(self.cast.leased(request.package, MINUTE)),
+            Request::Return(_) => Reply::Done(1),
             _ => panic!("not asked for by a runtime"),
         }
+    }
+
+    /// The newest head of the log, grown by a record each time as a lease makes it grow.
+    fn freshness(&self, kept: Option<&str>) -> Freshness {
+        let mut log = lock(&self.log);
+        log.grow(1);
+        log.answer(kept.map(Log::size_of))
     }
 }
 
@@ -149,7 +190,7 @@ fn serve(pipe: UnixStream, service: Principal, mut answers: impl FnMut(Request) 
         roots,
         policy(code(1)),
         None,
-        Freshness::Fresh,
+        Evidenced::Fresh,
     );
     let now: Time = bield_platform::now();
     let Ok(mut session) = accept(pipe, &identity, &[runtime], now, &mut Randomness) else {
@@ -164,19 +205,82 @@ fn serve(pipe: UnixStream, service: Principal, mut answers: impl FnMut(Request) 
 }
 
 #[test]
-fn keys_come_over_an_attested_session_and_the_certificate_with_the_first() {
+fn keys_come_over_an_attested_session_after_the_log_and_the_certificate_with_the_first() {
     let stage = Stage::expecting(code(2));
     let mut asked = Vec::new();
     for _ in 0..2 {
         let keys = stage.fetch(|request| {
-            asked.push(matches!(request, Request::Certify(_)));
+            asked.push(match request {
+                Request::Freshness(None) => "first",
+                Request::Freshness(Some(_)) => "fresh",
+                Request::Certify(_) => "certify",
+                _ => "lease",
+            });
             stage.answer(&request)
         });
         let keys = keys.unwrap();
         assert_eq!(keys.lease.package, package(1));
-        assert_eq!(keys.certificate.signer(), stage.cast.service.principal());
+        assert_eq!(keys.certificate.signer(), stage.service());
     }
-    assert_eq!(asked, [true, false, false], "certify and lease, then lease");
+    assert_eq!(asked, ["first", "certify", "lease", "fresh", "lease"]);
+}
+
+#[test]
+fn what_was_not_used_goes_with_the_question_for_more() {
+    let stage = Stage::expecting(code(2));
+    let unused = Returned {
+        lease: 7,
+        unused: Vec::new(),
+    };
+    let returned = Mutex::new(None);
+    thread::scope(|scope| {
+        let mut pipe = stage.offer();
+        scope.spawn(|| {
+            pipe.read_exact(&mut [0]).unwrap();
+            serve(pipe, stage.service(), |request| {
+                if let Request::Lease(request) = &request {
+                    *lock(&returned) = request.returned.clone();
+                }
+                stage.answer(&request)
+            });
+        });
+        stage
+            .client
+            .fetch(package(1), &|| Some(unused.clone()))
+            .unwrap();
+    });
+    assert_eq!(*lock(&returned), Some(unused));
+}
+
+#[test]
+fn allotments_are_given_back_in_one_session_and_a_no_to_one_keeps_no_other() {
+    let stage = Stage::expecting(code(2));
+    let returned = |lease| Returned {
+        lease,
+        unused: Vec::new(),
+    };
+    let arrived = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        let mut pipe = stage.offer();
+        scope.spawn(|| {
+            pipe.read_exact(&mut [0]).unwrap();
+            serve(pipe, stage.service(), |request| match &request {
+                Request::Return(returned) if returned.lease == 1 => refuses("unknown-lease"),
+                Request::Return(returned) => {
+                    lock(&arrived).push(returned.lease);
+                    Reply::Done(1)
+                }
+                _ => stage.answer(&request),
+            });
+        });
+        let all = [returned(1), returned(2), returned(3)];
+        stage.client.give_back(&all, MINUTE).unwrap();
+    });
+    assert_eq!(*lock(&arrived), [2, 3]);
+}
+
+fn refuses(code: &str) -> Reply {
+    Reply::Refused(Refusal::new(code, "names of others", Retry::After(5000)))
 }
 
 #[test]
@@ -190,11 +294,7 @@ fn a_key_service_of_other_code_gets_no_question() {
 fn a_refusal_says_that_nothing_is_granted_and_not_why_or_until_when() {
     let stage = Stage::expecting(code(2));
     let refused = stage.fetch(|request| match request {
-        Request::Lease(_) => Reply::Refused(Refusal::new(
-            "grant-not-yet-valid",
-            "names of others",
-            Retry::After(5000),
-        )),
+        Request::Lease(_) => refuses("grant-not-yet-valid"),
         other => stage.answer(&other),
     });
     let refused = refused.err().unwrap().unsealed();
@@ -210,9 +310,25 @@ fn a_refusal_says_that_nothing_is_granted_and_not_why_or_until_when() {
 }
 
 #[test]
+fn a_service_that_does_not_serve_is_told_from_one_that_refuses() {
+    let stage = Stage::expecting(code(2));
+    for (code, _) in NOT_SERVING {
+        let refused = stage.fetch(|request| match request {
+            Request::Lease(_) => refuses(code),
+            other => stage.answer(&other),
+        });
+        let refused = refused.err().unwrap();
+        assert!(refused.is_outage(), "{code}: {refused}");
+        let refused = refused.unsealed();
+        assert!(refused.retry_after_ms.is_some());
+        assert!(!refused.message.contains("others"), "{refused:?}");
+    }
+}
+
+#[test]
 fn an_answer_to_another_question_gives_no_keys() {
     let stage = Stage::expecting(code(2));
-    let refused = stage.fetch(|_| Reply::Done).err();
+    let refused = stage.fetch(|_| Reply::Done(1)).err();
     assert!(
         matches!(refused, Some(KeysError::Contradiction(_))),
         "{refused:?}"
@@ -225,19 +341,118 @@ fn an_answer_to_another_question_gives_no_keys() {
 }
 
 #[test]
-fn a_pipe_that_breaks_may_be_tried_again() {
+fn a_state_that_was_set_back_or_forked_gets_no_question_and_is_counted() {
     let stage = Stage::expecting(code(2));
-    drop(stage.offer());
-    let pipe = stage.offer();
-    let refused = thread::scope(|scope| {
-        scope.spawn(move || drop(pipe));
-        stage.client.fetch(package(1)).err().unwrap()
+    stage.fetch(|request| stage.answer(&request)).unwrap();
+    let newest = lock(&stage.log).take();
+    let forked = Log::forked("bield/keys/1", 20);
+    for (log, why) in [
+        (Log::new("bield/keys/1", 3), NotFresh::SetBack(3)),
+        (forked, NotFresh::Forked),
+        (Log::new("bield/keys/2", 50), NotFresh::OtherService),
+    ] {
+        *lock(&stage.log) = log;
+        let before = stage.client.not_fresh().load(Ordering::Relaxed);
+        let refused = stage.fetch(|request| match &request {
+            Request::Freshness(_) => Reply::Freshness(lock(&stage.log).answer(None)),
+            _ => panic!("asked"),
+        });
+        let refused = refused.err().unwrap();
+        let said = refused.unsealed();
+        assert_eq!(
+            (said.code.as_str(), said.retry_after_ms),
+            ("no-lease", None)
+        );
+        assert!(!said.message.contains("bield/keys"), "{said:?}");
+        assert_eq!(refused, KeysError::NotFresh(why));
+        assert!(stage.client.not_fresh().load(Ordering::Relaxed) > before);
+    }
+    *lock(&stage.log) = newest;
+    stage.fetch(|request| stage.answer(&request)).unwrap();
+}
+
+#[test]
+fn a_head_that_another_thread_learned_meanwhile_is_asked_for_again() {
+    let stage = Stage::expecting(code(2));
+    let presented = Mutex::new(Vec::new());
+    let keys = stage.fetch(|request| {
+        if let Request::Freshness(kept) = &request {
+            let answer = stage.freshness(kept.as_deref());
+            lock(&presented).push(kept.as_deref().map(Log::size_of));
+            if kept.is_none() {
+                // Before this answer arrives, another session brings a newer one.
+                let newer = stage.freshness(None);
+                let newer = Arc::new(Known::first(&newer).unwrap());
+                *lock(&stage.client.known) = Some(newer);
+            }
+            return Reply::Freshness(answer);
+        }
+        stage.answer(&request)
     });
+    assert!(keys.is_ok());
+    assert_eq!(*lock(&presented), [None, Some(7)]);
+}
+
+#[test]
+fn the_next_address_is_dialled_when_one_is_silent_gone_or_no_leader() {
+    let stage = Stage::expecting(code(2));
+    let answers = |request: Request| stage.answer(&request);
+    let (numbers, keys) = stage.fetch_through(|dial, pipe| match dial {
+        0 => drop(pipe),
+        1 => serve(pipe, stage.service(), |request| match request {
+            Request::Lease(_) => refuses("not-leader"),
+            other => stage.answer(&other),
+        }),
+        _ => serve(pipe, stage.service(), answers),
+    });
+    assert!(keys.is_ok());
+    assert_eq!(numbers, [0, 1, 2]);
+    let (numbers, keys) = stage.fetch_through(|_, pipe| serve(pipe, stage.service(), answers));
+    assert!(keys.is_ok());
+    assert_eq!(numbers, [2], "the one that worked is the first");
+}
+
+/// F3 of SeSeMI: after one failed send or read the channel was closed, kept, and never opened again.
+#[test]
+fn f3_a_pipe_that_breaks_costs_one_question_and_the_next_one_opens_another() {
+    let stage = Stage::expecting(code(2));
+    let (numbers, refused) = stage.fetch_through(|_, pipe| drop(pipe));
+    let refused = refused.err().unwrap();
     assert!(
         matches!(refused, KeysError::Unreachable { .. }),
         "{refused}"
     );
     assert!(refused.unsealed().retry_after_ms.is_some());
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
+    // In the middle of a session too.
+    let (_, refused) = stage.fetch_through(|_, pipe| {
+        let cut = pipe.try_clone().unwrap();
+        serve(pipe, stage.service(), |request| {
+            if matches!(request, Request::Lease(_)) {
+                cut.shutdown(Shutdown::Both).unwrap();
+            }
+            stage.answer(&request)
+        });
+    });
+    assert!(matches!(refused, Err(KeysError::Unreachable { .. })));
+    assert!(stage.fetch(|request| stage.answer(&request)).is_ok());
+}
+
+#[test]
+fn a_host_that_lets_bytes_drip_holds_a_question_no_longer_than_its_deadline() {
+    let stage = Stage::expecting(code(2));
+    let mut host = stage.offer();
+    thread::scope(|scope| {
+        let until = Until::new(Instant::now() + Duration::from_millis(300));
+        let pipe = Pipe::dial(&stage.offers, 0, &until).unwrap();
+        scope.spawn(move || {
+            while host.write_all(&[0]).is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let read = { pipe }.read_to_end(&mut Vec::new());
+        assert!(read.is_err());
+    });
 }
 
 #[test]
