@@ -1,31 +1,52 @@
 //! The attested key service: who may open what, from which code.
 //!
 //! ```text
-//!  owner  ──Command: register, put package, grant──▶ ┐
-//!  user   ──KeyConfiguration(package, code)────────▶ │ Service ──▶ State ──sealed──▶ host's storage
-//!  runtime──Lease(package), Certify(key), ─────────▶ ┘
-//!           CertifyWriter(capsule, writer)
-//!            all inside attested sessions             keys leave only in a lease, as `Admitted<Lease>`
+//!  owner  ──Command: package, grant, revoke …──▶ ┐            ┌─▶ state ─▶ entries ─▶ one record ─▶ log ─▶ witnesses
+//!  user   ──KeyConfiguration, Freshness────────▶ │ sessions ──┤ sequencer          sealed, signed   (group)
+//!  runtime──Lease, Return, Certify─────────────▶ ┘            └─▶ reads
+//!           all inside attested sessions           answers leave when their record counts
 //! ```
 //!
-//! Always true: a change is durable before it is acknowledged, or undone; a command counts once, in
-//! the session it was signed for, and only says what its signer may say; a key leaves only towards
-//! code whose fresh evidence was appraised and that the package's owner granted; one session cannot
-//! harm another.
+//! Always true: nothing is acknowledged before it counts: durable, cosigned when there are witnesses, on a
+//! majority when there are members; a command counts once, in the session it was signed for, and only says
+//! what its signer may say; a key leaves only towards code whose fresh evidence was appraised and that the
+//! package's owner granted; a state that was set back, cut or copied is not served from once anybody who
+//! saw more asks; one session cannot harm another.
 //!
-//! Not here: revocation, quotas, audit and evidence of rollback; until then the host can restore an
-//! older sealed state (`SECURITY.md`, key service ↔ storage).
+//! | module | |
+//! |---|---|
+//! | [`state`] | what the service knows, as a machine of entries; pure |
+//! | [`service`] | a message of a session becomes a typed question |
+//! | `sequencer` | one thread gives everything that changes its order, and answers when it counts |
+//! | `sessions`, `limits` | threads, time, bytes, turns, allowances |
+//! | `freshness`, `witnesses` | what others remember of the log |
+//! | `recovery` | shares of the root |
+//! | `cluster` | several instances with one log |
+//! | `program`, `files` | door, TEE, start and end; the host's files |
 //!
-//! On paper: a lease is one attested handshake (3 round trips, one quote) and one round trip; a
-//! change is one seal of the whole state and one durable write by the host.
+//! Left to others: the log's format and its files (`bield-ledger`), agreement (`bield-group`), sessions
+//! (`bield-session`), what a grant admits (`bield-grant`).
+//!
+//! On paper: a lease is one attested handshake (3 round trips, one quote), one round trip, and its share of a
+//! durable write.
+//!
+//! # Features
+//! * `testing`: adds [`testing`], the whole service in one process without a TEE or a door, for tests and benches.
 
 pub mod cluster;
+mod files;
+mod freshness;
+mod limits;
+mod metrics;
 mod program;
-mod service;
-mod state;
-mod store;
+mod recovery;
+mod sequencer;
+pub mod service;
+mod sessions;
+pub mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod witnesses;
 
-pub use program::{ProgramError, run};
-pub use service::{KEY_CONFIGURATION_SECS, SPECS_BYTES_MAX, Service};
-pub use state::{Change, GRANTS_MAX, PACKAGES_MAX, PRINCIPALS_MAX, STATE_BYTES_MAX, State, Undo};
-pub use store::{Store, StoreError, Volatile};
+pub use program::{KeyService, ProgramError, run};
+pub use recovery::{Sharing, combine};

@@ -1,25 +1,42 @@
-//! The program around the service: door, TEE, sessions, limits.
+//! The program around the service: door, TEE, sessions, start and end.
 //!
-//! One thread accepts, one thread a session up to the configured number; a session beyond it is
-//! closed at once, to be tried again. A session ends after [`SESSION_MESSAGES_MAX`] messages or when
-//! it is silent for [`SILENCE_MAX`].
+//! ```text
+//! launcher ──configuration──▶ checked ──▶ TEE ──▶ log, witnesses ──▶ "ok" ──▶ sessions … ──▶ the launcher goes:
+//!                                                                             queue emptied, last snapshot, exit 0
+//! ```
+//!
+//! Always true: the launcher hears "ok" when somebody can be answered (a service that waits for shares, for
+//! witnesses or for its group answers `Inspect`), or one sentence why not; a service that can never serve
+//! again from this state stays and says so to everybody who asks, until it is stopped; a fault ends the
+//! program.
 
+mod attested;
+mod key_service;
+mod settings;
+mod start;
+
+use std::io::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use bield_door::{Door, DoorError, Offers, Stream};
-use bield_evidence::{PolicyConfig, configuration_digest};
-use bield_platform::{Hardening, Randomness, Tee, now, software};
-use bield_protocol::configuration::KeyServiceConfiguration;
-use bield_protocol::service::Request;
+use bield_door::{Configuring, Door, DoorError, Offers, Stream};
+use bield_evidence::configuration_digest;
+use bield_platform::{Hardening, now, software};
 use bield_protocol::status::Status;
 use bield_protocol::visit::Visit;
-use bield_session::{Expect, Freshness, Identity, Role, SessionError, SessionKey};
+use bield_session::{Expect, Identity, SessionError};
 
-use crate::service::{Conversation, Service};
-use crate::store::Sealed;
+use crate::files::{HostFiles, SharedFiles};
+use crate::metrics::Metrics;
+use crate::sequencer::Trouble;
+use crate::sessions::{House, Sessions};
+use crate::witnesses::{Dial, Pipe};
+use attested::Attested;
+pub use key_service::KeyService;
+use settings::Settings;
+pub(crate) use start::Start;
 
 /// Why the program does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -33,15 +50,16 @@ pub enum ProgramError {
     Start(String),
 }
 
-/// Serves until the host goes away.
+/// Serves until the host goes away. `member` is this instance's place in its group, from 0, as the host says:
+/// it only tells members apart.
 ///
 /// # Errors
 /// No door, no TEE, a configuration that does not hold, or a state that does not open.
-pub fn run(tee: &str) -> Result<(), ProgramError> {
+pub fn run(tee: &str, member: u8) -> Result<(), ProgramError> {
     let door = Door::from_stdin()?;
-    let offers = Arc::new(Offers::new());
     let (configuration, configuring) = door.configuration()?;
-    let environment = match Environment::prepare(tee, &configuration) {
+    let offers = Arc::new(Offers::new());
+    let environment = match Environment::prepare(tee, member, &configuration, &offers) {
         Ok(environment) => environment,
         Err(sentence) => {
             // The launcher may be gone; the sentence is also this program's last line.
@@ -49,267 +67,205 @@ pub fn run(tee: &str) -> Result<(), ProgramError> {
             return Err(ProgramError::Start(sentence));
         }
     };
-    let program = Arc::new(environment);
+    let house: Arc<dyn House> = Arc::clone(&environment) as _;
+    let sessions = Sessions::new(house, environment.sessions_max, Arc::clone(&environment.metrics));
     // The state comes from the host's storage, whose offers arrive through the accept loop.
-    start_in_background(&program, &offers, configuring);
-    loop {
+    start_in_background(&environment, configuring);
+    let outcome = loop {
         match door.accept() {
-            Ok((visit @ Visit::Storage, stream)) => offers.keep(visit, stream),
-            Ok((Visit::Session, stream)) => Environment::serve(&program, stream),
-            Ok((Visit::Status, stream)) => program.tell_status(stream),
+            Ok((visit @ (Visit::Storage | Visit::Witness | Visit::Member), stream)) => {
+                offers.keep(visit, stream);
+            }
+            Ok((Visit::Session, stream)) => sessions.serve(stream),
+            Ok((Visit::Status, stream)) => environment.tell_status(stream, &sessions),
             Ok(_) => {}
-            Err(DoorError::HostGone) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(DoorError::HostGone) => break Ok(()),
+            Err(error) => break Err(error.into()),
         }
-    }
+    };
+    environment.end();
+    sessions.end();
+    outcome
 }
 
-/// Loads the state while the door is open already; ends the program when that fails.
-fn start_in_background(
-    program: &Arc<Environment>,
-    offers: &Arc<Offers>,
-    configuring: bield_door::Configuring,
-) {
-    let (program, offers) = (Arc::clone(program), Arc::clone(offers));
-    std::thread::spawn(move || {
-        let told = match program.start_service(offers) {
-            Ok(()) => configuring.ready(),
-            Err(sentence) => {
-                drop(configuring.refuse(&sentence));
-                eprintln!("bield-keys: {sentence}");
-                std::process::exit(1);
-            }
+/// Brings the service up while the door is open already, and tells the launcher; ends the program when that
+/// fails, now or later.
+fn start_in_background(environment: &Arc<Environment>, configuring: Configuring) {
+    let (up, is_up) = sync_channel(1);
+    let environment = Arc::clone(environment);
+    let bring_up = move || drop(up.send(environment.bring_up()));
+    let tell = move || {
+        // One that waits for its witnesses can be asked how it is, and that is worth knowing.
+        let first = is_up.recv_timeout(READY_WAIT);
+        let told = match &first {
+            Ok(Err(sentence)) => configuring.refuse(sentence),
+            _ => configuring.ready(),
         };
-        if told.is_err() {
+        let last = match first {
+            Err(RecvTimeoutError::Timeout) => is_up.recv().unwrap_or_else(|_| Err(FAULT.to_owned())),
+            Err(RecvTimeoutError::Disconnected) => Err(FAULT.to_owned()),
+            Ok(first) => first,
+        };
+        if let Err(sentence) = &last {
+            eprintln!("bield-keys: {sentence}");
+        }
+        if last.is_err() || told.is_err() {
             std::process::exit(1);
         }
-    });
+    };
+    let threads = std::thread::Builder::new()
+        .spawn(bring_up)
+        .and_then(|_| std::thread::Builder::new().spawn(tell));
+    if let Err(error) = threads {
+        eprintln!("bield-keys: no thread to start on: {error}");
+        std::process::exit(1);
+    }
 }
 
 /// Everything sessions share.
 struct Environment {
-    tee: Arc<dyn Tee>,
+    attested: Attested,
     simulated: bool,
-    runtimes: PolicyConfig,
-    sessions_max: u64,
     hardening: Hardening,
-    service: Mutex<Option<Arc<Service>>>,
-    /// With the moment it was made; not by the wall clock, which the host may set back.
-    identity: Mutex<Option<(Instant, Arc<Identity>)>>,
-    counters: Counters,
-}
-
-#[derive(Default)]
-struct Counters {
-    in_flight: AtomicU64,
-    served: AtomicU64,
-    refused: AtomicU64,
+    sessions_max: usize,
+    service: Arc<KeyService>,
+    metrics: Arc<Metrics>,
 }
 
 impl Environment {
-    fn prepare(tee: &str, configuration: &[u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(configuration)
-            .map_err(|_| "the configuration is not UTF-8 text".to_owned())?;
-        let parsed = KeyServiceConfiguration::parse(text).map_err(|error| error.to_string())?;
-        // Refuse a policy that cannot work now, not at the first runtime.
-        let runtimes = parsed.runtimes;
-        runtimes
-            .clone()
-            .into_deferred_policy()
-            .map_err(|error| error.to_string())?;
-        runtimes.roots().map_err(|error| error.to_string())?;
+    fn prepare(
+        tee: &str,
+        member: u8,
+        configuration: &[u8],
+        offers: &Arc<Offers>,
+    ) -> Result<Arc<Self>, String> {
+        let settings = Settings::read(configuration)?;
+        if member >= settings.members {
+            return Err(format!(
+                "this is member {member} of {}; members count from 0",
+                settings.members
+            ));
+        }
         let socket = tee
             .strip_prefix("software:")
             .ok_or_else(|| format!("TEE `{tee}` is not supported; use software:SOCKET"))?;
         let tee = software::connect(Path::new(socket), configuration_digest(configuration))
             .map_err(|error| error.to_string())?;
-        Ok(Self {
-            tee: Arc::new(tee),
+        let tee: Arc<dyn bield_platform::Tee> = Arc::new(tee);
+        let seal = tee.seal_key(SEAL_CONTEXT).map_err(|error| error.to_string())?;
+        let metrics = Arc::new(Metrics::default());
+        metrics.member.set(member.into());
+        let start = Start {
+            files: SharedFiles::new(HostFiles::new(Arc::clone(offers))),
+            seal,
+            limits: settings.limits,
+            members: settings.members,
+            member,
+            witnesses: settings.witnesses,
+            needed: settings.needed,
+            dial: Arc::new(HostPipes(Arc::clone(offers))),
+            clock: Arc::new(now),
+            metrics: Arc::clone(&metrics),
+            fate: Arc::new(last_word),
+            thread: Mutex::default(),
+        };
+        Ok(Arc::new(Self {
+            attested: Attested::new(tee, settings.runtimes, Arc::clone(&metrics)),
             simulated: true, // `software:` is the only kind this version takes
-            runtimes,
-            sessions_max: parsed.sessions_max as u64,
             hardening: bield_platform::harden(),
-            service: Mutex::default(),
-            identity: Mutex::default(),
-            counters: Counters::default(),
-        })
+            sessions_max: settings.sessions_max,
+            service: KeyService::new(start, settings.orders_per_minute, Arc::clone(&metrics)),
+            metrics,
+        }))
     }
 
-    fn start_service(&self, offers: Arc<Offers>) -> Result<(), String> {
-        let key = self
-            .tee
-            .seal_key("bield-keys state v1")
-            .map_err(|error| error.to_string())?;
-        let store = Sealed {
-            offers,
-            key,
-            entropy: || Randomness,
-        };
-        let service = Service::start(Box::new(store), &mut Randomness);
-        let service = service.map_err(|error| error.to_string())?;
-        *self.service.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(service));
-        self.identity().map(drop).map_err(|error| error.to_string())
+    fn bring_up(&self) -> Result<(), String> {
+        self.service.start().solo(&self.service)?;
+        let identity = self.attested.identity(self.service.principal());
+        identity.map(drop).map_err(|error| error.to_string())
     }
 
-    fn service(&self) -> Option<Arc<Service>> {
-        self.service
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Finishes what was begun; the host may be gone, then what it does not store was not acknowledged.
+    fn end(&self) {
+        self.service.close();
+        self.service.start().finish();
     }
 
-    /// The attested identity, made anew when its evidence grows old.
-    fn identity(&self) -> Result<Arc<Identity>, SessionError> {
-        let service = self.service().ok_or(SessionError::Closed)?;
-        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made, identity)) = &*identity
-            && made.elapsed() < IDENTITY_AGE_MAX
-        {
-            return Ok(Arc::clone(identity));
-        }
-        let tee = Arc::clone(&self.tee);
-        let made = Arc::new(Identity::issue(
-            bield_session::provider(),
-            SessionKey::generate(&mut Randomness),
-            Role::KeyService,
-            Some(service.principal()),
-            self.tee.kind(),
-            now(),
-            IDENTITY_LIFETIME,
-            Box::new(move |data| tee.evidence(data).map_err(|error| error.to_string())),
-        )?);
-        *identity = Some((Instant::now(), Arc::clone(&made)));
-        Ok(made)
-    }
-
-    /// Serves one session on a thread of its own, if there is room.
-    fn serve(program: &Arc<Self>, stream: Stream) {
-        if program.counters.in_flight.fetch_add(1, Ordering::SeqCst) >= program.sessions_max {
-            program.counters.in_flight.fetch_sub(1, Ordering::SeqCst);
-            program.counters.refused.fetch_add(1, Ordering::SeqCst);
-            return;
-        }
-        let program = Arc::clone(program);
-        let started = {
-            let program = Arc::clone(&program);
-            std::thread::Builder::new()
-                .name("session".into())
-                .spawn(move || {
-                    let served = InFlight(&program.counters);
-                    let outcome = program.converse(stream);
-                    let counter = if outcome.is_ok() {
-                        &program.counters.served
-                    } else {
-                        &program.counters.refused
-                    };
-                    counter.fetch_add(1, Ordering::SeqCst);
-                    drop(served);
-                })
-        };
-        if started.is_err() {
-            program.counters.in_flight.fetch_sub(1, Ordering::SeqCst);
-        }
-    }
-
-    fn converse(&self, stream: Stream) -> Result<(), SessionError> {
-        let service = self.service().ok_or(SessionError::Closed)?;
-        stream
-            .limit_waits(SILENCE_MAX)
-            .map_err(SessionError::Stream)?;
-        let expect = [Expect::Client, self.expect_runtime()?];
-        let identity = self.identity()?;
-        let mut session =
-            bield_session::accept(stream, &identity, &expect, now(), &mut Randomness)?;
-        let binding = session.binding();
-        let mut sequence = 0;
-        for _ in 0..SESSION_MESSAGES_MAX {
-            let message = match session.receive() {
-                Ok(message) => message,
-                Err(SessionError::Closed) => return Ok(()),
-                Err(error) => return Err(error),
-            };
-            let runtime = session.peer().appraised.as_ref();
-            let mut with = Conversation {
-                runtime,
-                binding,
-                sequence,
-            };
-            let reply = match Request::decode(&message) {
-                Ok(request) => service.answer(&mut with, request, now()),
-                Err(error) => malformed(&error),
-            };
-            sequence = with.sequence;
-            session.send(&reply.encode())?;
-        }
-        session.close();
-        Ok(())
-    }
-
-    fn expect_runtime(&self) -> Result<Expect, SessionError> {
-        let refuse = |error: &dyn core::fmt::Display| SessionError::Attest(error.to_string());
-        let policy = self
-            .runtimes
-            .clone()
-            .into_deferred_policy()
-            .map_err(|error| refuse(&error))?;
-        let roots = self.runtimes.roots().map_err(|error| refuse(&error))?;
-        Ok(Expect::attested(
-            Role::Runtime,
-            roots,
-            policy,
-            None,
-            Freshness::Fresh,
-        ))
-    }
-
-    fn tell_status(&self, mut stream: Stream) {
-        use std::io::Write as _;
+    fn tell_status(&self, mut stream: Stream, sessions: &Sessions) {
+        let metrics = &self.metrics;
+        metrics.sessions.set(sessions.len() as u64);
+        let running = self.service.running();
+        metrics.waiting.set(running.map_or(0, |running| running.waiting() as u64));
         let status = Status {
             program: "bield-keys".into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            measurement: self.tee.measurement().to_string(),
+            measurement: self.attested.tee().measurement().to_string(),
             simulated: self.simulated,
-            hardening: self
-                .hardening
-                .applied
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
+            hardening: self.hardening.applied.iter().map(ToString::to_string).collect(),
             missing: self
                 .hardening
                 .failed
                 .iter()
                 .map(|failed| failed.protection.to_string())
                 .collect(),
-            in_flight: self.counters.in_flight.load(Ordering::SeqCst),
-            served: self.counters.served.load(Ordering::SeqCst),
-            refused: self.counters.refused.load(Ordering::SeqCst),
+            in_flight: sessions.len() as u64,
+            served: metrics.orders.get() + metrics.leases.get(),
+            refused: metrics.orders_refused.get() + metrics.leases_refused.get(),
             resident: 0,
+            state: self.service.state_word().into(),
+            metrics: metrics.list(),
         };
         // A host that asks and leaves loses only its answer.
         drop(stream.write_all(&status.encode()));
     }
 }
 
-fn malformed(error: &dyn core::fmt::Display) -> bield_protocol::service::Reply {
-    use bield_protocol::refusal::{Refusal, Retry};
-    bield_protocol::service::Reply::Refused(Refusal::new("malformed", error, Retry::Never))
-}
+impl House for Environment {
+    fn identity(&self) -> Result<Arc<Identity>, SessionError> {
+        self.attested.identity(self.service.principal())
+    }
 
-/// Counts a session out when it ends, however it ends.
-struct InFlight<'a>(&'a Counters);
+    fn expect(&self) -> Result<Vec<Expect>, SessionError> {
+        self.attested.expect()
+    }
 
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    fn service(&self) -> &Arc<KeyService> {
+        &self.service
     }
 }
 
-/// The most messages of one session: an owner's script with thousands of grants fits.
-const SESSION_MESSAGES_MAX: usize = 100_000;
-/// How long a session may be silent. Runtimes open a new one per lease.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// Evidence is made anew after this, well within the ten minutes that clients accept.
-const IDENTITY_AGE_MAX: Duration = Duration::from_secs(5 * 60);
-/// Validity of a session certificate.
-const IDENTITY_LIFETIME: Duration = Duration::from_secs(60 * 60);
+/// Pipes that the host offers.
+struct HostPipes(Arc<Offers>);
+
+impl Dial for HostPipes {
+    fn dial(&self, witness: u8) -> Result<Box<dyn Pipe>, String> {
+        let mut pipe = self
+            .0
+            .take(Visit::Witness, PIPE_WAIT)
+            .map_err(|_| "the host offers no pipe to it".to_owned())?;
+        let named = pipe.write_all(&[witness]);
+        named.map_err(|error| error.to_string())?;
+        Ok(Box::new(pipe))
+    }
+}
+
+/// What the operator sees when the service ends. One that was set back goes on to say so to its callers;
+/// one whose fault may pass is started again by its host.
+fn last_word(trouble: &Trouble) {
+    eprintln!("bield-keys: {}", trouble.sentence);
+    if trouble.passing {
+        std::process::exit(1);
+    }
+}
+
+/// What is said when a thread of the start is gone.
+const FAULT: &str = "it found a fault in itself while starting";
+/// How long the launcher waits for more than an instance that can be asked how it is.
+const READY_WAIT: Duration = Duration::from_secs(20);
+/// Names the key that the root file is sealed with.
+const SEAL_CONTEXT: &str = "bield-keys root v2";
+/// How long a round with a witness waits for the host to offer a pipe.
+const PIPE_WAIT: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

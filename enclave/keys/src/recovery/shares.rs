@@ -7,15 +7,14 @@
 //!
 //! Goes in: the root, a generation, holders and a threshold. Comes out: a share for each holder, which the
 //! state keeps until it is fetched. Always true: fewer than `m` shares say nothing about R (Shamir 1979);
-//! R follows from root and generation, so the box can be written again; a share is told from what is none
-//! by its [`tag`], before anything is combined.
+//! R follows from root and generation, so the box can be written again.
 //!
 //! A share's bytes are its number, then 32 bytes. With a threshold of 1 the share is R itself.
 //!
-//! Left to others: who may fetch a share, and where the tags are kept ([`crate::recovery`]). On paper:
+//! Left to others: who may fetch a share (`state`), and telling shares from what is none ([`crate::recovery`]). On paper:
 //! 32 polynomials of degree 15 at 16 points, in constant time: far below a millisecond.
 
-use bield_envelope::{Digest, Principal, Secret};
+use bield_envelope::{Principal, Secret};
 use bield_protocol::service::{HOLDERS_MAX, Share};
 use rand_core::CryptoRng;
 use vsss_rs::Gf256;
@@ -77,21 +76,6 @@ impl Sharing {
     }
 }
 
-/// Names a share and its holder to whoever has both, and says nothing to anybody else: a share has 256
-/// bits that cannot be guessed.
-#[must_use]
-pub fn tag(holder: &Principal, share: &Share) -> Digest {
-    Digest::of(
-        TAG,
-        &[
-            &share.generation.to_be_bytes(),
-            &[share.number, share.threshold],
-            &share.bytes,
-            holder.as_bytes(),
-        ],
-    )
-}
-
 /// Combines shares of one generation; the first `threshold` of them count.
 ///
 /// Only as good as the shares: whether the result is the key shows when it opens the box.
@@ -120,7 +104,6 @@ pub fn combine(shares: &[&Share]) -> Option<Secret> {
 /// A number and a byte for each of the key's.
 const SHARE_BYTES: usize = 33;
 const KEY: &str = "bield recovery key v1";
-const TAG: &str = "bield recovery share tag v1";
 
 #[cfg(test)]
 mod tests {
@@ -197,17 +180,6 @@ mod tests {
             assert!(combine(&[&bad, &shares[0]]).is_none());
         }
         assert!(combine(&[]).is_none());
-    }
-
-    #[test]
-    fn a_tag_fits_one_share_in_one_hand() {
-        let sharing = sharing(3, 2);
-        let shares = made(&sharing);
-        let [one, two] = [sharing.holders[0], sharing.holders[1]];
-        let theirs = tag(&two, &shares[1]);
-        assert_eq!(tag(&two, &shares[1].clone()), theirs);
-        assert_ne!(tag(&one, &shares[1]), theirs);
-        assert_ne!(tag(&two, &shares[0]), theirs);
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
 use bield_envelope::{Secret, Time};
-use bield_tlog::{Checkpoint, LogKey, Origin, Tree, Witness, WitnessKey};
+use bield_tlog::{Checkpoint, LogKey, LogVerifier, Origin, Tree, Witness, WitnessKey};
 
 use super::*;
 
@@ -21,22 +21,25 @@ pub(crate) struct Village {
 }
 
 impl Village {
-    pub(crate) fn of(count: u8, log: &LogKey) -> Arc<Self> {
-        let made = (0..count).map(|number| {
-            let mut witness = Witness::new(key(number));
-            let origin: Origin = log.verifier().name().into();
-            witness
-                .follow(origin, vec![log.verifier().clone()], None)
-                .unwrap();
-            (number, Arc::new(Mutex::new(witness)))
-        });
-        Arc::new(Self {
+    pub(crate) fn of(count: u8, log: &LogVerifier) -> Arc<Self> {
+        let made = (0..count).map(|number| (number, Arc::new(Mutex::new(Witness::new(key(number))))));
+        let village = Self {
             witnesses: made.collect(),
             silent: Mutex::default(),
-        })
+        };
+        village.follow(log);
+        Arc::new(village)
     }
 
-    fn silence(&self, numbers: &[u8]) {
+    /// All of them follow this log, too.
+    pub(crate) fn follow(&self, log: &LogVerifier) {
+        for witness in self.witnesses.values() {
+            let origin: Origin = log.name().into();
+            lock(witness).follow(origin, vec![log.clone()], None).unwrap();
+        }
+    }
+
+    pub(crate) fn silence(&self, numbers: &[u8]) {
         *lock(&self.silent) = numbers.to_vec();
     }
 }
@@ -144,7 +147,7 @@ fn cosigners(checkpoint: &VerifiedCheckpoint) -> usize {
 #[test]
 fn a_growing_log_is_cosigned_at_each_size_and_again_at_the_same() {
     let log = Log::with(&["a", "b"]);
-    let village = Village::of(3, &log.key);
+    let village = Village::of(3, log.key.verifier());
     let witnesses = start(&village, 2);
     assert!(cosigners(&cosign(&witnesses, &log).unwrap()) >= 2);
     assert!(cosigners(&cosign(&witnesses, &log).unwrap()) >= 2);
@@ -155,7 +158,7 @@ fn a_growing_log_is_cosigned_at_each_size_and_again_at_the_same() {
 #[test]
 fn a_witness_that_was_away_catches_up_by_the_size_it_names() {
     let log = Log::with(&["a"]);
-    let village = Village::of(3, &log.key);
+    let village = Village::of(3, log.key.verifier());
     let witnesses = start(&village, 3);
     cosign(&witnesses, &log).unwrap();
     village.silence(&[1]);
@@ -173,7 +176,7 @@ fn a_witness_that_was_away_catches_up_by_the_size_it_names() {
 #[test]
 fn a_log_that_was_set_back_is_told_how_far() {
     let log = Log::with(&["a", "b", "c", "d", "e"]);
-    let village = Village::of(3, &log.key);
+    let village = Village::of(3, log.key.verifier());
     cosign(&start(&village, 2), &log).unwrap();
     let older = Log::with(&["a", "b"]);
     let refused = cosign(&start(&village, 2), &older).unwrap_err();
@@ -183,7 +186,7 @@ fn a_log_that_was_set_back_is_told_how_far() {
 #[test]
 fn a_second_history_is_a_fork_also_at_the_same_size() {
     let log = Log::with(&["a", "b", "c"]);
-    let village = Village::of(3, &log.key);
+    let village = Village::of(3, log.key.verifier());
     let witnesses = start(&village, 2);
     cosign(&witnesses, &log).unwrap();
     for other in [&["a", "b", "x"][..], &["a", "b", "x", "y"]] {
@@ -198,7 +201,7 @@ fn a_second_history_is_a_fork_also_at_the_same_size() {
 #[test]
 fn of_two_instances_that_go_on_from_one_state_one_stops() {
     let (one, two) = (Log::with(&["a"]), Log::with(&["a"]));
-    let village = Village::of(3, &one.key);
+    let village = Village::of(3, one.key.verifier());
     let (first, second) = (start(&village, 2), start(&village, 2));
     cosign(&first, &one).unwrap();
     cosign(&second, &two).unwrap();
@@ -212,7 +215,7 @@ fn of_two_instances_that_go_on_from_one_state_one_stops() {
 #[test]
 fn a_cosignature_of_a_stranger_does_not_count() {
     let log = Log::with(&["a"]);
-    let village = Village::of(3, &log.key);
+    let village = Village::of(3, log.key.verifier());
     let strangers = (3..6).map(|number| key(number).verifier().clone());
     let dial: Arc<dyn Dial> = Arc::clone(&village) as _;
     let witnesses = Witnesses::start(strangers.collect(), 2, &dial);

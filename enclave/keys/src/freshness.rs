@@ -1,0 +1,146 @@
+//! What callers kept of the log is compared with the log.
+//!
+//! ```text
+//! kept checkpoint ──signed by this service?──no──▶ refused, and nothing else happens
+//!        │ yes
+//!        ├─ in our tree ─────────────▶ newest checkpoint + consistency proof
+//!        ├─ of an earlier epoch ─────▶ the same, and who recovered the log where
+//!        ├─ larger than our tree ────▶ the service stops: `rolled-back`, so many records are missing
+//!        └─ another tree ────────────▶ the service stops: `forked`
+//! ```
+//!
+//! Always true: only this service's own signature can stop it; once stopped, it refuses everybody, also
+//! after that caller has gone; a proof leads to a checkpoint that counts, never to one on its way.
+//!
+//! On paper: one signature check, and 2 × log₂ n hashes for the proof.
+
+use std::sync::Arc;
+
+use bield_platform::Randomness;
+use bield_protocol::refusal::{Refusal, Retry};
+use bield_protocol::service::{CHECKPOINT_BYTES_MAX, Freshness, Recovered, Reply};
+use bield_tlog::{Hash, SignedCheckpoint, TreeHead};
+use minicbor::bytes::ByteArray;
+use rand_core::Rng as _;
+
+use crate::sequencer::{Running, Trouble};
+use crate::witnesses::{NotCosigned, Proofs, Witnesses};
+
+/// Answers `Request::Freshness`.
+///
+/// # Errors
+/// Not a checkpoint of this service; or it is one, and this service was set back: it stops.
+pub(crate) fn answer(running: &Running, kept: Option<&str>) -> Result<Reply, Refusal> {
+    let published = running.published();
+    let counted = published.checkpoint().size();
+    let (consistency, recovered) = match kept {
+        None => (Vec::new(), Vec::new()),
+        Some(note) => {
+            running.metrics.checkpoints.add(1);
+            continued(running, note, counted)?
+        }
+    };
+    Ok(Reply::Freshness(Freshness {
+        checkpoint: published.to_string(),
+        consistency: consistency.into_iter().map(plain).collect(),
+        log: running.ledger().verifier().to_string(),
+        recovered,
+    }))
+}
+
+/// What connects a kept checkpoint with the log's first `counted` records.
+fn continued(
+    running: &Running,
+    note: &str,
+    counted: u64,
+) -> Result<(Vec<Hash>, Vec<Recovered>), Refusal> {
+    if note.len() > CHECKPOINT_BYTES_MAX {
+        let message = format!("a checkpoint has at most {CHECKPOINT_BYTES_MAX} bytes");
+        return Err(Refusal::new("malformed", message, Retry::Never));
+    }
+    let kept = SignedCheckpoint::parse(note.as_bytes()).map_err(|error| foreign(&error))?;
+    let recoveries = running.state().recoveries().to_vec();
+    let trouble = {
+        let ledger = running.ledger();
+        let origin = kept.claimed().origin().clone();
+        if let Some(past) = ledger.past().iter().find(|past| *past.origin() == origin) {
+            let key = past.verifier().clone();
+            let kept = kept.verify(&origin, &[key]).map_err(|error| foreign(&error))?;
+            let head = kept.checkpoint().head();
+            let since = recoveries.into_iter().skip_while(|one| one.origin != origin.as_str());
+            let since: Vec<Recovered> = since.collect();
+            if head.size > past.head().size {
+                // People recovered less than the caller saw: it can tell from their entry.
+                return Ok((Vec::new(), since));
+            }
+            if !past.contains(head) {
+                return Err(other_past());
+            }
+            let proof = past.consistency(head.size);
+            return Ok((proof.map_err(|error| foreign(&error))?, since));
+        }
+        let key = ledger.verifier().clone();
+        let kept = kept.verify(ledger.origin(), &[key]).map_err(|error| foreign(&error))?;
+        let head = kept.checkpoint().head();
+        if ledger.contains(head) {
+            // A checkpoint that was shown to a witness only may be ahead of what counts.
+            let to = counted.max(head.size);
+            let proof = ledger.consistency_to(head.size, to).map_err(|error| foreign(&error))?;
+            if to == counted {
+                return Ok((proof, Vec::new()));
+            }
+            return Err(crate::sequencer::not_durable(&"that record is still on its way"));
+        }
+        set_back(head, ledger.head())
+    };
+    let refusal = trouble.refusal();
+    running.stop(trouble);
+    Err(refusal)
+}
+
+/// What a checkpoint of ours that is not in our tree proves.
+fn set_back(kept: TreeHead, own: TreeHead) -> Trouble {
+    if kept.size > own.size {
+        return Trouble::rolled_back(format!(
+            "this key service was set back: it has {} records and signed a checkpoint of {}, so {} records are              missing; its operator must put the newest files back, or recover with shares",
+            own.size,
+            kept.size,
+            kept.size - own.size
+        ));
+    }
+    Trouble::forked(format!(
+        "this key service is a fork: it has {} records and signed a checkpoint of {} that is of another          history; its operator must find the other copy and keep one of them",
+        own.size, kept.size
+    ))
+}
+
+fn foreign(error: &dyn core::fmt::Display) -> Refusal {
+    let message = format!(
+        "the checkpoint kept is not one of this service ({error}); another service answers here, or the          checkpoint was altered"
+    );
+    Refusal::new("foreign-checkpoint", message, Retry::AfterChange)
+}
+
+fn other_past() -> Refusal {
+    let message = "the log that was recovered is another one than the caller saw: an older copy was                    recovered, or one that had been altered; its operator must recover the right one";
+    Refusal::new("forked", message, Retry::AfterChange)
+}
+
+fn plain(hash: Hash) -> ByteArray<32> {
+    (*hash.as_bytes()).into()
+}
+
+/// What a start needs before anybody is served: witnesses that saw nothing newer than this log.
+///
+/// # Errors
+/// See [`NotCosigned`].
+pub(crate) fn at_start(running: &Arc<Running>, witnesses: &Witnesses) -> Result<(), NotCosigned> {
+    if witnesses.needed() == 0 {
+        return Ok(());
+    }
+    let mut nonce = [0; 32];
+    Randomness.fill_bytes(&mut nonce);
+    let checkpoint = running.ledger().checkpoint(Some(nonce));
+    let proofs: Arc<dyn Proofs> = Arc::clone(running) as _;
+    witnesses.cosign(checkpoint, &proofs).map(drop)
+}

@@ -1,0 +1,236 @@
+//! What is acknowledged stays; what cannot be stored is not acknowledged.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bield_ledger::{Fault, FilesError};
+
+use super::*;
+
+#[test]
+fn what_was_acknowledged_is_there_after_a_kill_and_after_a_graceful_end() {
+    let (mut world, package) = World::with_grant();
+    assert!(world.lease(5, package).is_ok());
+    let before = world.size();
+    world.restart();
+    assert_eq!(world.size(), before + 1, "one record more: started");
+    assert!(world.lease(5, package).is_ok());
+    world.revoke().unwrap();
+    world.end();
+    world.start().unwrap();
+    assert_eq!(code_of(world.lease(5, package)), "code-not-granted");
+}
+
+#[test]
+fn a_lease_number_is_never_given_twice_across_restarts() {
+    let (mut world, package) = World::with_grant();
+    let first = world.lease(5, package).unwrap().lease.id;
+    world.restart();
+    assert!(world.lease(5, package).unwrap().lease.id > first);
+}
+
+#[test]
+fn a_clock_that_is_set_back_revives_nothing() {
+    let (mut world, package) = World::with_grant();
+    world.clock.fetch_add(2 * 3600 * 1000, Ordering::SeqCst);
+    assert!(world.lease(5, package).is_err(), "the grant has ended");
+    world.order(&key(2), Operation::Register).unwrap();
+    world.clock.store(NOON.as_millis(), Ordering::SeqCst);
+    assert!(world.lease(5, package).is_err());
+    world.restart();
+    assert!(world.lease(5, package).is_err(), "nor after a restart");
+}
+
+#[test]
+fn a_crash_at_every_write_loses_nothing_that_was_acknowledged() {
+    for write in 0..30 {
+        let mut world = World::started();
+        let begun = world.disk.writes();
+        world.disk.fail(Fault::Crash { write: begun + write, bytes: write * 37 % 300 });
+        let mut acknowledged = 0;
+        for number in 1..=12 {
+            match world.order(&key(number), Operation::Register) {
+                Ok(_) => acknowledged = number,
+                Err(_) => break,
+            }
+        }
+        world.kill();
+        world.start().unwrap();
+        let counted = u8::try_from(inspect(world.service()).principals).unwrap();
+        assert!(
+            (acknowledged..=acknowledged + 1).contains(&counted),
+            "crash at write {write}: {acknowledged} acknowledged, {counted} there"
+        );
+    }
+}
+
+#[test]
+fn a_write_that_fails_is_told_at_once_and_made_good_later() {
+    for fault in [
+        |write| Fault::Refuse { write },
+        |write| Fault::LoseAnswer { write },
+    ] {
+        let mut world = World::started();
+        let size = world.size();
+        world.disk.fail(fault(world.disk.writes()));
+        let told = world.order(&key(1), Operation::Register);
+        assert_eq!(code_of(told), "not-durable");
+        // The same record is stored by the next attempt; only then is another one made.
+        while world.size() == size {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(world.size(), size + 1);
+        world.order(&key(1), Operation::Register).unwrap();
+        assert_eq!(world.size(), size + 1, "it is known already");
+        world.restart();
+        assert_eq!(inspect(world.service()).principals, 1);
+    }
+}
+
+/// Files whose writes fail while `broken`, or wait while `slow`.
+#[derive(Clone)]
+struct Moody {
+    files: MemoryFiles,
+    broken: Arc<AtomicBool>,
+    slow: Arc<Mutex<()>>,
+}
+
+impl Moody {
+    fn new() -> Self {
+        Self {
+            files: MemoryFiles::new(),
+            broken: Arc::default(),
+            slow: Arc::default(),
+        }
+    }
+
+    fn write(&self) -> Result<(), FilesError> {
+        drop(self.slow.lock().unwrap());
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(FilesError::Refused);
+        }
+        Ok(())
+    }
+}
+
+impl Files for Moody {
+    fn list(&mut self) -> Result<Vec<(String, u64)>, FilesError> {
+        self.files.list()
+    }
+
+    fn read(&mut self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, FilesError> {
+        self.files.read(name, offset, length)
+    }
+
+    fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
+        self.write()?;
+        self.files.append(name, offset, bytes)
+    }
+
+    fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<(), FilesError> {
+        self.write()?;
+        self.files.replace(name, bytes)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), FilesError> {
+        self.write()?;
+        self.files.remove(name)
+    }
+}
+
+#[test]
+fn while_the_disk_is_full_nothing_is_given_away_and_reads_go_on() {
+    let files = Moody::new();
+    let mut world = World::new();
+    world.service = Some(world.start_on(files.clone()).unwrap());
+    let package = world.put_and_grant();
+    files.broken.store(true, Ordering::SeqCst);
+    let begun = Instant::now();
+    assert_eq!(code_of(world.lease(5, package)), "not-durable");
+    assert_eq!(code_of(world.lease(5, package)), "not-durable");
+    assert_eq!(code_of(world.revoke()), "not-durable");
+    assert!(begun.elapsed() < Duration::from_secs(10), "callers are told promptly");
+    assert!(inspect(world.service()).trouble.is_some());
+    let kept = freshness(world.service(), None).unwrap().checkpoint;
+    let reference = bield_protocol::service::PackageReference::Digest(package);
+    let request = Request::KeyConfiguration(reference, bield_grant::CodeSelector::Measurement(cast::code(5)));
+    assert!(done(world.service().answer(&mut session(), request)).is_ok());
+    files.broken.store(false, Ordering::SeqCst);
+    let mut tries = 0;
+    while let Err(refusal) = world.lease(5, package) {
+        assert_eq!(code_of::<()>(Err(refusal)), "not-durable");
+        tries += 1;
+        assert!(tries < 10_000);
+    }
+    assert!(freshness(world.service(), Some(&kept)).is_ok());
+    assert_eq!(inspect(world.service()).trouble, None);
+}
+
+#[test]
+fn a_graceful_end_finishes_what_is_queued() {
+    let files = Moody::new();
+    let mut world = World::new();
+    world.service = Some(world.start_on(files.clone()).unwrap());
+    let slow = files.slow.lock().unwrap();
+    let (told, hears) = sync_channel(64);
+    let service = world.service.take().unwrap();
+    std::thread::scope(|scope| {
+        for number in 1..=20 {
+            let (told, service) = (told.clone(), &service);
+            scope.spawn(move || {
+                told.send(order_of(service, &key(number), Operation::Register).is_ok())
+            });
+        }
+        // All wait: one for its record, the others for the next.
+        let running = service.service().running().unwrap();
+        while running.waiting() < 1 {
+            std::thread::yield_now();
+        }
+        service.service().close();
+        drop(slow);
+    });
+    drop(told);
+    let acknowledged = hears.iter().filter(|done| *done).count() as u64;
+    service.end();
+    assert!(acknowledged >= 2);
+    let again = world.start_on(files.files.clone()).unwrap();
+    assert_eq!(inspect(&again).principals, acknowledged);
+}
+
+#[test]
+fn orders_that_wait_share_a_record() {
+    let files = Moody::new();
+    let mut world = World::new();
+    world.service = Some(world.start_on(files.clone()).unwrap());
+    let before = world.size();
+    let slow = files.slow.lock().unwrap();
+    std::thread::scope(|scope| {
+        for number in 1..=32 {
+            let world = &world;
+            scope.spawn(move || world.order(&key(number), Operation::Register).unwrap());
+        }
+        let running = world.service().service().running().unwrap();
+        while running.waiting() < 16 {
+            std::thread::yield_now();
+        }
+        drop(slow);
+    });
+    assert_eq!(inspect(world.service()).principals, 32);
+    assert!(world.size() - before <= 18, "32 orders in {} records", world.size() - before);
+}
+
+#[test]
+fn one_that_floods_does_not_use_up_what_another_may_order() {
+    let mut world = World::new();
+    world.options.orders_per_minute = 60;
+    world.start().unwrap();
+    let flood = key(1);
+    let refused = (0..200).filter(|_| {
+        let outcome = world.order(&flood, Operation::Register);
+        code_of(outcome) == "too-many-orders"
+    });
+    assert!(refused.count() >= 100);
+    assert!(world.order(&key(2), Operation::Register).is_ok());
+}

@@ -1,0 +1,324 @@
+//! A service that has its state and its log: what all threads share.
+//!
+//! Always true: what readers are shown was applied; what must not be shown before it counts is shown after
+//! [`Running::wait_until_counted`]; the published checkpoint covers records that count, and only grows;
+//! once there is [`Trouble`], it stays, and nothing is served any more.
+//!
+//! Lock order: state, then ledger, then the rest; nobody waits for the sequencer with a lock in hand.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
+use std::time::{Duration, Instant};
+
+use bield_envelope::Time;
+use bield_ledger::Ledger;
+use bield_platform::Randomness;
+use bield_protocol::refusal::{Refusal, Retry};
+use bield_protocol::service::Reply;
+use bield_tlog::{Hash, VerifiedCheckpoint};
+
+use super::queue::{NotQueued, Queue};
+use super::{Caller, Job, not_durable};
+use crate::files::SharedFiles;
+use crate::limits::lock;
+use crate::metrics::Metrics;
+use crate::state::{Ask, State};
+use crate::witnesses::{NotCosigned, Proofs};
+
+/// Told once, when the service ends for good.
+pub(crate) type Fate = Box<dyn Fn(&Trouble) + Send + Sync>;
+/// The host's clock.
+pub(crate) type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// Why nothing is served any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    /// Stable short name of the refusal.
+    pub(crate) code: &'static str,
+    /// One sentence, which names no principal, package or model.
+    pub(crate) sentence: String,
+    /// Whether the caller may find another instance, or this one restarted.
+    pub(crate) passing: bool,
+}
+
+impl Trouble {
+    pub(crate) fn rolled_back(sentence: String) -> Self {
+        Self {
+            code: "rolled-back",
+            sentence,
+            passing: false,
+        }
+    }
+
+    pub(crate) fn forked(sentence: String) -> Self {
+        Self {
+            code: "forked",
+            sentence,
+            passing: false,
+        }
+    }
+
+    /// The program is wrong, or its files are: it serves nothing from here.
+    pub(crate) fn fault(why: &dyn core::fmt::Display) -> Self {
+        Self {
+            code: "stopped",
+            sentence: format!("the service stopped: {why}; its operator must look and start it again"),
+            passing: true,
+        }
+    }
+
+    /// This instance ends, and the same or another one goes on.
+    pub(crate) fn passing(why: &dyn core::fmt::Display) -> Self {
+        Self {
+            code: "not-leader",
+            sentence: why.to_string(),
+            passing: true,
+        }
+    }
+
+    /// What witnesses saw.
+    pub(crate) fn witnessed(why: &NotCosigned) -> Self {
+        match why {
+            NotCosigned::RolledBack { .. } => Self::rolled_back(why.to_string()),
+            NotCosigned::Forked { .. } => Self::forked(why.to_string()),
+            NotCosigned::TooFew { .. } => Self::fault(why),
+        }
+    }
+
+    pub(crate) fn refusal(&self) -> Refusal {
+        let retry = if self.passing { Retry::After(1000) } else { Retry::AfterChange };
+        Refusal::new(self.code, &self.sentence, retry)
+    }
+}
+
+/// State, log, queue, and what is known of them.
+pub(crate) struct Running {
+    state: RwLock<State>,
+    ledger: Mutex<Ledger>,
+    pub(super) queue: Queue<Caller, Job>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) files: SharedFiles,
+    clock: Clock,
+    /// The newest checkpoint that counts.
+    published: Mutex<VerifiedCheckpoint>,
+    grown: Condvar,
+    /// Size of the log that holds everything that was applied.
+    applied: AtomicU64,
+    /// Size of the log that the newest snapshot stands for.
+    snapshot: AtomicU64,
+    trouble: OnceLock<Trouble>,
+    fate: Fate,
+    outage: Mutex<Option<String>>,
+}
+
+impl Running {
+    pub(crate) fn new(
+        state: State,
+        ledger: Ledger,
+        files: SharedFiles,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        fate: Fate,
+    ) -> Arc<Self> {
+        let size = ledger.size();
+        metrics.records.set(size);
+        Arc::new(Self {
+            published: Mutex::new(ledger.checkpoint(None)),
+            grown: Condvar::new(),
+            applied: AtomicU64::new(size),
+            snapshot: AtomicU64::new(0),
+            state: RwLock::new(state),
+            ledger: Mutex::new(ledger),
+            queue: Queue::new(),
+            metrics,
+            files,
+            clock,
+            trouble: OnceLock::new(),
+            fate,
+            outage: Mutex::default(),
+        })
+    }
+
+    /// Queues an ask and waits for its answer.
+    pub(crate) fn submit(&self, by: Caller, ask: Ask) -> Reply {
+        if let Some(trouble) = self.trouble() {
+            return Reply::Refused(trouble.refusal());
+        }
+        let (job, answer) = Job::new(ask);
+        match self.queue.push(by, job) {
+            Ok(()) => {}
+            Err(NotQueued::Full) => return Reply::Refused(busy()),
+            Err(NotQueued::Closed) => return Reply::Refused(self.ending()),
+        }
+        match answer.recv_timeout(ANSWER_WAIT) {
+            Ok(reply) => reply,
+            Err(RecvTimeoutError::Timeout) => Reply::Refused(not_durable(&"the storage is slow")),
+            Err(RecvTimeoutError::Disconnected) => Reply::Refused(self.ending()),
+        }
+    }
+
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        // A panic while it was written ends the service; until that is known, readers see it whole or
+        // are refused with it.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    pub(crate) fn host_time(&self) -> Time {
+        (self.clock)()
+    }
+
+    /// The time: the host's, and never before the newest record.
+    pub(crate) fn now(&self) -> Time {
+        let host = self.host_time();
+        self.ledger().now(host)
+    }
+
+    /// Size of the log that counts.
+    pub(crate) fn size(&self) -> u64 {
+        lock(&self.published).checkpoint().size()
+    }
+
+    /// The newest checkpoint that counts.
+    pub(crate) fn published(&self) -> VerifiedCheckpoint {
+        lock(&self.published).clone()
+    }
+
+    pub(crate) fn publish(&self, checkpoint: VerifiedCheckpoint) {
+        let size = checkpoint.checkpoint().size();
+        self.metrics.records.set(size);
+        *lock(&self.published) = checkpoint;
+        self.grown.notify_all();
+    }
+
+    /// The record of this index is in the state now.
+    pub(super) fn applied(&self, record: u64) {
+        self.applied.store(record + 1, Ordering::SeqCst);
+    }
+
+    /// Waits until everything that was applied counts; call it after the state was read.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub(crate) fn wait_until_counted(&self) -> Result<(), Refusal> {
+        let size = self.applied.load(Ordering::SeqCst);
+        let deadline = Instant::now() + COUNTED_WAIT;
+        let mut published = lock(&self.published);
+        while published.checkpoint().size() < size {
+            if let Some(trouble) = self.trouble() {
+                return Err(trouble.refusal());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(not_durable(&self.outage_reason()));
+            }
+            let woken = self.grown.wait_timeout(published, left);
+            published = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    /// Ends the service for good: everybody is refused with `trouble` from now on.
+    pub(crate) fn stop(&self, trouble: Trouble) {
+        let mut first = false;
+        let kept = self.trouble.get_or_init(|| {
+            first = true;
+            trouble
+        });
+        self.queue.close();
+        self.grown.notify_all();
+        if first {
+            (self.fate)(kept);
+        }
+    }
+
+    pub(crate) fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.get()
+    }
+
+    /// Takes no more asks; what is queued is served.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Remembers why nothing becomes durable; `None` when it does again.
+    pub(super) fn outage(&self, why: Option<String>) {
+        self.metrics.not_durable.set(u64::from(why.is_some()));
+        *lock(&self.outage) = why;
+    }
+
+    /// Why nothing becomes durable now, if so.
+    pub(crate) fn outage_now(&self) -> Option<String> {
+        lock(&self.outage).clone()
+    }
+
+    pub(crate) fn outage_reason(&self) -> String {
+        self.outage_now().unwrap_or_else(|| "the storage is slow".to_owned())
+    }
+
+    /// Writes a snapshot of what counts. Only between records.
+    pub(super) fn snapshot(&self) -> bool {
+        let state = self.state().to_bytes();
+        let mut ledger = self.ledger();
+        let written = ledger.snapshot(&state, &mut Randomness);
+        if written.is_ok() {
+            self.snapshot.store(ledger.size(), Ordering::SeqCst);
+            self.metrics.snapshots.add(1);
+        }
+        written.is_ok()
+    }
+
+    /// Whether the next start would have more to replay than is worth a snapshot at the end.
+    pub(super) fn is_worth_a_snapshot(&self) -> bool {
+        let ledger = self.ledger();
+        let since = ledger.size().saturating_sub(self.snapshot.load(Ordering::SeqCst));
+        !ledger.is_pending() && since >= SNAPSHOT_AT_END_RECORDS
+    }
+
+    fn ending(&self) -> Refusal {
+        match self.trouble() {
+            Some(trouble) => trouble.refusal(),
+            None => Refusal::new(
+                "ending",
+                "this instance of the key service ends; ask again when it is back",
+                Retry::After(1000),
+            ),
+        }
+    }
+}
+
+impl Proofs for Running {
+    fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
+        self.ledger().consistency_to(old, new).ok()
+    }
+}
+
+fn busy() -> Refusal {
+    Refusal::new(
+        "busy",
+        "the key service has as many orders waiting as it takes; ask again",
+        Retry::After(500),
+    )
+}
+
+/// The longest a session waits for an answer: a record is tried again for as long as it takes, but its
+/// callers are told at the first failure.
+const ANSWER_WAIT: Duration = Duration::from_secs(60);
+/// The longest a reader waits for what it read to count.
+const COUNTED_WAIT: Duration = Duration::from_secs(5);
+/// Records whose replay takes about as long as a small snapshot.
+const SNAPSHOT_AT_END_RECORDS: u64 = 1000;

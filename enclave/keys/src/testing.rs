@@ -1,0 +1,133 @@
+//! The whole service in one process, without a TEE, a door or sessions: what tests and benches drive.
+//!
+//! What a session would say of its peer is an argument here ([`Conversation`](crate::service::Conversation)), so
+//! whoever uses this decides who is a runtime. Everything behind that is the program's own: sequencer, log,
+//! freshness, recovery.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bield_envelope::{Principal, Secret, Time};
+use bield_ledger::Files;
+use bield_protocol::service::{Reply, Request};
+use bield_tlog::WitnessVerifier;
+
+use crate::KeyService;
+use crate::files::SharedFiles;
+use crate::metrics::Metrics;
+use crate::program::Start;
+use crate::sequencer::Trouble;
+use crate::service::Conversation;
+use crate::state::Limits;
+use crate::witnesses::{Dial, Pipe};
+
+/// How a service in this process is configured.
+#[derive(Clone)]
+pub struct Options {
+    /// The TEE's seal key: another one is another machine.
+    pub seal: [u8; 32],
+    /// The longest lease, in seconds.
+    pub lease_secs: u32,
+    /// Who may order what concerns the service as a whole.
+    pub administrators: Vec<Principal>,
+    /// Orders of one principal in a minute.
+    pub orders_per_minute: u32,
+    /// The host's clock.
+    pub clock: Arc<dyn Fn() -> Time + Send + Sync>,
+    pub(crate) witnesses: (Vec<WitnessVerifier>, usize, Arc<dyn Dial>),
+}
+
+impl Options {
+    /// One member, no witnesses, allowances that a test does not use up.
+    #[must_use]
+    pub fn new(clock: impl Fn() -> Time + Send + Sync + 'static) -> Self {
+        Self {
+            seal: [5; 32],
+            lease_secs: 600,
+            administrators: Vec::new(),
+            orders_per_minute: u32::MAX,
+            clock: Arc::new(clock),
+            witnesses: (Vec::new(), 0, Arc::new(Nobody)),
+        }
+    }
+}
+
+/// A running service.
+pub struct InProcess {
+    service: Arc<KeyService>,
+    ended: Arc<Mutex<Option<String>>>,
+}
+
+impl InProcess {
+    /// Starts a service on `files`: a new one when they are empty.
+    ///
+    /// # Errors
+    /// The sentence with which the program would refuse to start.
+    pub fn start(files: impl Files + 'static, options: &Options) -> Result<Self, String> {
+        let ended = Arc::new(Mutex::new(None));
+        let metrics = Arc::new(Metrics::default());
+        let told = Arc::clone(&ended);
+        let (witnesses, needed, dial) = options.witnesses.clone();
+        let start = Start {
+            files: SharedFiles::new(files),
+            seal: Secret::from_bytes(options.seal),
+            limits: Limits {
+                lease_secs: options.lease_secs,
+                administrators: options.administrators.clone(),
+            },
+            members: 1,
+            member: 0,
+            witnesses,
+            needed,
+            dial,
+            clock: Arc::clone(&options.clock),
+            metrics: Arc::clone(&metrics),
+            fate: Arc::new(move |trouble| {
+                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble.sentence.clone());
+            }),
+            thread: Mutex::default(),
+        };
+        let service = KeyService::new(start, options.orders_per_minute, metrics);
+        service.start().solo(&service)?;
+        Ok(Self { service, ended })
+    }
+
+    /// Answers one message; any number of threads may ask at once.
+    pub fn answer(&self, with: &mut Conversation, request: Request) -> Reply {
+        self.service.answer(with, request)
+    }
+
+    /// The service itself.
+    #[must_use]
+    pub fn service(&self) -> &Arc<KeyService> {
+        &self.service
+    }
+
+    /// Why it ended by itself, if it did.
+    #[must_use]
+    pub fn ended(&self) -> Option<String> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends it as when the host goes away in good order: what is queued is served, and a snapshot taken.
+    pub fn end(self) {
+        self.service.close();
+        self.service.start().finish();
+    }
+
+    /// Ends it as `kill -9` does, between two records: what is queued is lost.
+    pub fn kill(self) {
+        if let Some(running) = self.service.running() {
+            running.stop(Trouble::passing(&"the process was killed"));
+        }
+        self.service.start().finish();
+    }
+}
+
+/// No witness.
+struct Nobody;
+
+impl Dial for Nobody {
+    fn dial(&self, _: u8) -> Result<Box<dyn Pipe>, String> {
+        Err("there are no witnesses".to_owned())
+    }
+}
