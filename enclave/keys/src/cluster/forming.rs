@@ -64,7 +64,10 @@ impl Forming {
     /// The others that say so.
     pub(super) fn present(&self, now: u64) -> Vec<MemberId> {
         let forming = |seen: &&Seen| matches!(seen.status, Status::Forming(_));
-        self.fresh(now).filter(forming).map(|seen| seen.member).collect()
+        self.fresh(now)
+            .filter(forming)
+            .map(|seen| seen.member)
+            .collect()
     }
 
     /// What a member with `head` does next; `id` names a group and those in it who are not there.
@@ -119,9 +122,16 @@ impl Forming {
         }
     }
 
-    fn plan(&self, heads: &BTreeMap<Slot, Option<Head>>, id: &mut impl FnMut() -> [u8; 16]) -> Plan {
+    fn plan(
+        &self,
+        heads: &BTreeMap<Slot, Option<Head>>,
+        id: &mut impl FnMut() -> [u8; 16],
+    ) -> Plan {
         // The greatest head; of equal ones the lowest slot's.
-        let best = heads.iter().rev().max_by_key(|(_, head)| rank(head.as_ref()));
+        let best = heads
+            .iter()
+            .rev()
+            .max_by_key(|(_, head)| rank(head.as_ref()));
         let (from, head) = best.map_or((self.me.slot(), None), |(slot, head)| (*slot, *head));
         let term = heads.values().flatten().map(|head| head.term).max();
         let members = (0..self.members).map(|slot| {

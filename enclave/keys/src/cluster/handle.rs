@@ -220,7 +220,9 @@ impl Shared {
     }
 
     fn published(&self) -> MutexGuard<'_, (Role, Option<Stopped>)> {
-        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+        self.published
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -198,7 +198,10 @@ fn answer<S: Read + Write>(
 /// Refuses every peer that is not of this member's own code or admitted.
 fn check<S: Read + Write>(shared: &Shared, session: &Session<S>) -> Result<(), LinkError> {
     let peer = session.peer();
-    let code = peer.appraised.as_ref().map(|appraised| appraised.measurement());
+    let code = peer
+        .appraised
+        .as_ref()
+        .map(|appraised| appraised.measurement());
     match code {
         Some(code)
             if peer.role == bield_session::Role::KeyService
@@ -229,8 +232,7 @@ impl Transfer for Incoming {
         match self.0.recv_timeout(PIECE_WAIT) {
             Ok(Piece::More(piece)) => Ok(Some(piece)),
             Ok(Piece::End) => Ok(None),
-            Ok(Piece::Broken)
-            | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            Ok(Piece::Broken) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let sentence = "the connection to the member that gives the state broke off";
                 Err(ApplyError::Storage(sentence.into()))
             }

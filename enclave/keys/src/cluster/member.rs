@@ -217,7 +217,8 @@ impl Member {
                 group.tick();
                 let leaderless = group.leaderless_ticks();
                 // So many others are without a group that this one has no majority any more.
-                let lost = self.forming.forming(now) > usize::from(self.shared.settings.members) / 2;
+                let lost =
+                    self.forming.forming(now) > usize::from(self.shared.settings.members) / 2;
                 let short = 3 * self.shared.settings.timing.election as u64;
                 if leaderless > limits.leaderless || (lost && leaderless > short) {
                     return Err(Stopped::Leaderless);
@@ -455,7 +456,11 @@ impl Member {
             return Ok(());
         }
         if !done {
-            let how = if reached { "refused" } else { "was not reached" };
+            let how = if reached {
+                "refused"
+            } else {
+                "was not reached"
+            };
             let sentence = format!("the member in slot {slot} {how}");
             return Err(Stopped::NotFormed(sentence));
         }
@@ -499,12 +504,7 @@ impl Member {
     }
 
     /// Takes the state of a group's place, and follows it from there.
-    fn enter(
-        &mut self,
-        from: Slot,
-        place: &Place,
-        pieces: &mut Incoming,
-    ) -> Result<(), Stopped> {
+    fn enter(&mut self, from: Slot, place: &Place, pieces: &mut Incoming) -> Result<(), Stopped> {
         let (Stage::Forming { .. } | Stage::Fetching { .. }, Some(position)) =
             (&self.stage, place.position())
         else {
@@ -557,7 +557,10 @@ impl Member {
             Wish::Join(leader) => self.ask(leader, Message::Join(head)),
             Wish::Propose(plan) => self.start_proposing(plan),
             Wish::ProposeConfirmed(plan) => {
-                let confirmed = plan.head.as_ref().map(|h| self.shared.surroundings.confirm(h));
+                let confirmed = plan
+                    .head
+                    .as_ref()
+                    .map(|h| self.shared.surroundings.confirm(h));
                 if matches!(confirmed, Some(Ok(()))) {
                     self.start_proposing(plan);
                 }
@@ -569,7 +572,10 @@ impl Member {
     /// Promises itself to its own plan, and asks those who are there to do the same.
     fn start_proposing(&mut self, plan: Plan) {
         let present = self.forming.present(self.now);
-        let others = plan.members.iter().filter_map(|id| MemberId::from_u64(*id).ok());
+        let others = plan
+            .members
+            .iter()
+            .filter_map(|id| MemberId::from_u64(*id).ok());
         let others: BTreeSet<Slot> = others
             .filter(|member| present.contains(member))
             .map(MemberId::slot)

@@ -316,7 +316,10 @@ mod tests {
         assert!(matches!(Piece::decode(piece), Piece::More(bytes) if *bytes == [9, 8]));
         assert!(matches!(Piece::decode(Piece::End.encode()), Piece::End));
         for broken in [vec![], vec![2], vec![1, 1], vec![7; 4]] {
-            assert!(matches!(Piece::decode(Zeroizing::new(broken)), Piece::Broken));
+            assert!(matches!(
+                Piece::decode(Zeroizing::new(broken)),
+                Piece::Broken
+            ));
         }
     }
 }

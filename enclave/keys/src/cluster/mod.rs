@@ -40,8 +40,8 @@ use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
 pub use bield_group::{Slot, Timing};
-pub use handle::{Cluster, Limits, Settings, StartError};
 use handle::Shared;
+pub use handle::{Cluster, Limits, Settings, StartError};
 
 /// How far a member's disk goes. Orders as `(epoch, term, size)`: of two disks of one service the
 /// greater one holds everything that was ever acknowledged by a majority of which either was part.
