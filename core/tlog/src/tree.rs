@@ -148,6 +148,19 @@ impl Tree {
         Ok(self.range(0, size))
     }
 
+    /// The root the tree would have with one more leaf.
+    #[must_use]
+    pub fn root_with(&self, leaf: Hash) -> Hash {
+        let (mut folded, mut left) = (leaf, self.size());
+        while left != 0 {
+            let level = left.trailing_zeros();
+            let complete = self.levels[level as usize][((left >> level) - 1) as usize];
+            folded = node_hash(&complete, &folded);
+            left &= left - 1;
+        }
+        folded
+    }
+
     /// The hash of the leaf at `index`, if there is one.
     #[must_use]
     pub fn leaf(&self, index: u64) -> Option<Hash> {

@@ -203,8 +203,10 @@ pub enum LedgerError {
     /// The record does not continue the log.
     #[error("record is refused: {0}")]
     Refused(#[from] NotNext),
-    /// A record for this place was prepared in a later term, or another one in this term.
-    #[error("term {term} is over: a record for this place was prepared in term {newest}")]
+    /// A later term has begun here, or another record is prepared in this one.
+    #[error(
+        "term {term} is over, or another record was prepared in it: term {newest} has begun here"
+    )]
     Term {
         /// Asked for.
         term: u64,
@@ -289,6 +291,14 @@ pub enum TransferError {
     OtherTree {
         /// Size promised.
         size: u64,
+    },
+    /// A later term has begun on this member's disk.
+    #[error("term {term} is over: term {newest} has begun here; join again")]
+    Term {
+        /// Of the transfer.
+        term: u64,
+        /// Newest here.
+        newest: u64,
     },
     /// Another service's capsule.
     #[error("the log of {found} was transferred where its root secret does not belong")]

@@ -5,8 +5,8 @@
 //! names are `[a-z0-9-]{1,64}`; one read or write has at most [`TRANSFER_BYTES_MAX`] bytes; nothing
 //! secret is ever in a name.
 
-/// Most bytes of one read or one write: a log record with its frame and, in a new file, the file's head.
-pub const TRANSFER_BYTES_MAX: usize = 2 << 20;
+/// Most bytes of one read or one write: what a host answers at once.
+pub const TRANSFER_BYTES_MAX: usize = 4 << 20;
 
 /// Files on the host's storage.
 pub trait Files: Send {

@@ -39,7 +39,10 @@ impl Keys {
 
     /// Signs checkpoints.
     pub(crate) fn log(&self, epoch: u32, capsule: &CapsuleName) -> LogKey {
-        LogKey::new(key_name(capsule), &self.of(LOG, epoch, capsule, &[]))
+        let seed = self.of(LOG, epoch, capsule, &[]);
+        // Named by itself, so that a witness that never heard of this log can verify it (spec/09 §2).
+        let unnamed = LogKey::new(key_name(capsule, &[0; 32]), &seed);
+        LogKey::new(key_name(capsule, unnamed.verifier().public()), &seed)
     }
 
     /// Seals one snapshot.
@@ -48,15 +51,16 @@ impl Keys {
     }
 
     /// What a prepared frame shows of the record in it, and the key that seals this frame and no other:
-    /// both follow from the record, so none repeats for another one.
+    /// both follow from everything that is in it, so none repeats for anything else.
     pub(crate) fn prepared(
         &self,
         capsule: &CapsuleName,
-        term: u64,
+        (term, index): (u64, u64),
         record: &[u8],
     ) -> ([u8; 32], Secret) {
         let digest = Digest::of(PREPARED, &[record]);
-        let parts: [&[u8]; 3] = [capsule.as_bytes(), &term.to_be_bytes(), digest.as_bytes()];
+        let (term, index) = (term.to_be_bytes(), index.to_be_bytes());
+        let parts: [&[u8]; 4] = [capsule.as_bytes(), &term, &index, digest.as_bytes()];
         let id = *self.root.derive(PREPARED, &parts).expose();
         (id, self.prepared_key(&id))
     }
@@ -73,13 +77,14 @@ impl Keys {
     }
 }
 
-/// The origin of a log's checkpoints: `bield/keys/<capsule>`.
-pub(crate) fn origin(capsule: &CapsuleName) -> Origin {
-    (&key_name(capsule)).into()
+/// The origin of a log's checkpoints: its key's name, `bield/keys/<capsule>/<key>`.
+pub(crate) fn origin(key: &LogKey) -> Origin {
+    key.verifier().name().into()
 }
 
-fn key_name(capsule: &CapsuleName) -> KeyName {
-    let name = format!("bield/keys/{capsule}");
+fn key_name(capsule: &CapsuleName, key: &[u8; 32]) -> KeyName {
+    // A digest prints its bytes in hexadecimal digits, as a capsule's name does.
+    let name = format!("bield/keys/{capsule}/{}", Digest::from_bytes(*key));
     name.parse().expect("hexadecimal digits make a key's name")
 }
 

@@ -47,7 +47,9 @@ pub struct Ledger {
     /// First index and length of each log file of this epoch; the last is the one that is appended to.
     pub(crate) segments: BTreeMap<u64, u64>,
     prepared: PreparedFile,
-    newest_prepared: Option<(u64, u64, Digest)>,
+    term: u64,
+    /// The record that is prepared for the next place.
+    newest_prepared: Option<Digest>,
     /// A new file was begun and may be there: nothing is written to the one before any more.
     rotating: bool,
     /// Sizes of the snapshots that may be there, ascending.
@@ -70,6 +72,8 @@ pub(crate) struct Parts {
     pub(crate) segments: BTreeMap<u64, u64>,
     pub(crate) tail: Tail,
     pub(crate) prepared: PreparedFile,
+    pub(crate) term: u64,
+    pub(crate) newest_prepared: Option<Digest>,
     pub(crate) snapshots: Vec<u64>,
     pub(crate) snapshot: (u64, u64),
     pub(crate) recovering: bool,
@@ -160,16 +164,19 @@ impl Ledger {
             segments,
             tail,
             prepared,
+            term,
+            newest_prepared,
             snapshots,
             snapshot,
             recovering,
         } = parts;
         let (epoch, name) = (chain.epoch(), chain.metadata().name());
+        let log_key = keys.log(epoch, &name);
         let mut ledger = Self {
             files,
             seal,
-            log_key: keys.log(epoch, &name),
-            origin: origin(&name),
+            origin: origin(&log_key),
+            log_key,
             generation: keys.generation(epoch, &name),
             keys,
             past,
@@ -180,7 +187,8 @@ impl Ledger {
             segments,
             rotating: false,
             prepared,
-            newest_prepared: None,
+            term,
+            newest_prepared,
             snapshots,
             snapshot,
             since_bytes: 0,
@@ -252,35 +260,52 @@ impl Ledger {
         Ok(record)
     }
 
-    /// Holds a record for the group before it is committed: durable and sealed when this returns.
+    /// Holds for the group, durable and sealed when this returns: `term` has begun, and after what is
+    /// committed comes exactly `record`, or nothing. It takes the place of whatever was prepared before;
+    /// the same again is fine.
     ///
     /// # Errors
-    /// A record that does not continue the log, a term that is over, or the host does not store.
-    pub fn prepare(&mut self, term: u64, record: &Received) -> Result<(), LedgerError> {
+    /// A record that does not continue the log, a term that is over, another record in the same term, or
+    /// the host does not store.
+    pub fn prepare(&mut self, term: u64, record: Option<&Received>) -> Result<(), LedgerError> {
         self.writable()?;
-        let index = self.size();
-        let verified = self.chain.verify(record.clone())?;
-        self.chain.open(&verified).map_err(crate::NotNext::from)?;
-        let (hash, capsule) = (record.hash(), self.capsule());
-        if let Some((newest, at, prepared)) = self.newest_prepared
-            && at == index
-            && (term < newest || (term == newest && prepared != hash))
-        {
+        let (index, capsule) = (self.size(), self.capsule());
+        if let Some(record) = record {
+            let verified = self.chain.verify(record.clone())?;
+            self.chain.open(&verified).map_err(crate::NotNext::from)?;
+        }
+        let hash = record.map(Received::hash);
+        let other =
+            hash.is_some() && self.newest_prepared.is_some() && self.newest_prepared != hash;
+        if term < self.term || (term == self.term && other) {
+            let newest = self.term;
             return Err(LedgerError::Term { term, newest });
         }
-        if self.newest_prepared == Some((term, index, hash)) {
+        if (term, hash) == (self.term, self.newest_prepared) {
             return Ok(());
         }
+        let bytes = record.map_or(&[][..], Received::as_bytes);
         let place = (term, index);
-        self.prepared.put(
-            &mut *self.files,
-            &self.keys,
-            &capsule,
-            place,
-            record.as_bytes(),
-        )?;
-        self.newest_prepared = Some((term, index, hash));
+        self.prepared
+            .put(&mut *self.files, &self.keys, &capsule, place, bytes)?;
+        (self.term, self.newest_prepared) = (term, hash);
         Ok(())
+    }
+
+    /// The term of the last [`Ledger::prepare`], or of the transfer this log came by; 0: there was none.
+    #[must_use]
+    pub const fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Size and root of the tree with `record` as its next leaf.
+    #[must_use]
+    pub fn head_with(&self, record: &Received) -> TreeHead {
+        let leaf = bield_tlog::leaf_hash(record.hash().as_bytes());
+        TreeHead {
+            size: self.size() + 1,
+            root: self.chain.tree().root_with(leaf),
+        }
     }
 
     /// Makes a record the log's next one: verified, durable, then in chain and tree. Gives its entries.
@@ -328,7 +353,7 @@ impl Ledger {
                 self.writer = None; // it has not made this record
             }
         }
-        (self.reserved, self.sealed) = (None, None);
+        (self.reserved, self.sealed, self.newest_prepared) = (None, None, None);
         Ok(())
     }
 
@@ -344,7 +369,7 @@ impl Ledger {
         self.chain.head()
     }
 
-    /// Which log: `bield/keys/<capsule>`.
+    /// Which log: `bield/keys/<capsule>/<key>`.
     #[must_use]
     pub const fn origin(&self) -> &Origin {
         &self.origin
@@ -527,6 +552,13 @@ impl Ledger {
         (self.snapshot.1 != 0).then_some(self.snapshot)
     }
 
+    /// Ends the log in this process and gives the files and the seal key back: for a member that is given
+    /// its group's log anew.
+    #[must_use]
+    pub fn into_parts(self) -> (Box<dyn Files>, Secret) {
+        (self.files, self.seal)
+    }
+
     pub(crate) fn write_root(&mut self, entropy: &mut impl CryptoRng) -> Result<(), LedgerError> {
         let content = RootBox {
             root: Secret::from_bytes(*self.keys.root().expose()),
@@ -646,6 +678,8 @@ fn found(
             torn: 0,
         },
         prepared: PreparedFile::default(),
+        term: 0,
+        newest_prepared: None,
         snapshots: Vec::new(),
         snapshot: (0, 0),
         recovering: false,

@@ -337,7 +337,7 @@ impl Found {
                 found: None,
             });
         }
-        let (file, prepared) = self.prepared(&verified)?;
+        let (file, term, prepared) = self.prepared(&verified)?;
         let ledger = Ledger::assemble(Parts {
             files: self.files,
             seal: self.seal,
@@ -347,6 +347,8 @@ impl Found {
             segments,
             tail,
             prepared: file,
+            term,
+            newest_prepared: prepared.as_ref().map(|prepared| prepared.record.hash()),
             snapshots,
             snapshot: (base, self.snapshot_bytes),
             recovering: self.recovering,
@@ -403,23 +405,28 @@ impl Found {
             .map(|(head, _)| head))
     }
 
-    fn prepared(&mut self, chain: &Chain) -> Result<(PreparedFile, Option<Prepared>), LoadError> {
-        let capsule = chain.metadata().name();
-        let size = chain.size();
+    /// What was prepared: the file, the newest term, and a record that is not committed.
+    fn prepared(
+        &mut self,
+        chain: &Chain,
+    ) -> Result<(PreparedFile, u64, Option<Prepared>), LoadError> {
+        let (capsule, size) = (chain.metadata().name(), chain.size());
         let bytes = self.inventory.prepared;
-        let (file, newest) =
-            PreparedFile::load(&mut *self.files, &self.keys, &capsule, bytes, size)?;
+        let (file, newest) = PreparedFile::load(&mut *self.files, &self.keys, &capsule, bytes)?;
         let Some(Newest {
             term,
             index,
             record,
         }) = newest
         else {
-            return Ok((file, None));
+            return Ok((file, 0, None));
         };
         if index > size {
             let (log, prepared) = (size, index);
             return Err(LoadError::BehindPrepared { log, prepared });
+        }
+        if index < size || record.is_empty() {
+            return Ok((file, term, None));
         }
         let record = Received::decode(record)
             .map_err(Into::into)
@@ -433,7 +440,13 @@ impl Found {
             index,
             record,
         };
-        Ok((file, Some(prepared)))
+        Ok((file, term, Some(prepared)))
+    }
+
+    /// Gives the files and the seal key back: for a member that joins its group anew.
+    #[must_use]
+    pub fn into_parts(self) -> (Box<dyn Files>, Secret) {
+        (self.files, self.seal)
     }
 
     /// Whether the log, as far as the snapshot reaches, had this head.

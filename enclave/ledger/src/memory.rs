@@ -160,6 +160,11 @@ impl Files for MemoryFiles {
     }
 
     fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
+        let length = self.disk().files.get(name).map_or(0, Vec::len);
+        if offset > length as u64 {
+            let gap = format!("{name} has {length} bytes, {offset} are to stay");
+            return Err(FilesError::Unreachable(gap));
+        }
         self.write(bytes.len() as u64, |files, part| {
             let file = files.entry(name.to_owned()).or_default();
             file.resize(offset as usize, 0);

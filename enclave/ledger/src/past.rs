@@ -18,11 +18,12 @@ pub struct PastLog {
 
 impl PastLog {
     pub(crate) fn new(keys: &Keys, epoch: u32, capsule: CapsuleName, tree: Tree) -> Self {
+        let key = keys.log(epoch, &capsule);
         Self {
             epoch,
             capsule,
-            origin: origin(&capsule),
-            verifier: keys.log(epoch, &capsule).verifier().clone(),
+            origin: origin(&key),
+            verifier: key.verifier().clone(),
             tree,
         }
     }

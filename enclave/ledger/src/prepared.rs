@@ -1,19 +1,19 @@
-//! Records that this member holds for its group before they are committed: sealed, so that the host never
-//! sees two records for one place.
+//! What this member holds for its group before it is committed: a record or none, and the term. Sealed, so
+//! that the host never sees two records for one place, nor raises a term.
 //!
 //! ```text
 //! frame = length (u32) ‖ term (u64) ‖ index (u64) ‖ id (32) ‖ crc (u32) ‖ sealed record     56 + 16 + record
 //! ```
 //!
-//! Key and id follow from the root secret, the term and the record's bytes, so that preparing needs no
-//! randomness and no key seals two things. Always true: a frame is durable before [`PreparedFile::put`]
-//! returns; as long as one in the file is not committed, new frames stand behind the old ones; the file
-//! is written from its beginning again once all in it are committed. A torn or altered frame was never
-//! acknowledged, or the host took it away: as if it had removed the file.
+//! *Index* is where the log ended; an empty record says that nothing was prepared there. Key and id follow
+//! from the root secret, term, index and the record's bytes, so that preparing needs no randomness and no
+//! key seals two things. Always true: the last whole frame counts and terms never fall; a frame is durable
+//! before [`PreparedFile::put`] returns; it stands behind the ones before it, or replaces all of them at
+//! once when the file has grown. A torn or altered frame at the end was never acknowledged, or the host took
+//! it away: as if it had given back an older file.
 
 use bield_capsule::{CapsuleName, Received};
 use bield_envelope::stream::{StreamKey, TAG_BYTES};
-use zeroize::Zeroizing;
 
 use crate::keys::Keys;
 use crate::layout::PREPARED;
@@ -30,7 +30,7 @@ pub struct Prepared {
     pub record: Received,
 }
 
-/// The newest frame that is not committed; its record is as it was prepared, and not verified again.
+/// What the last whole frame says; its record is as it was prepared, and not verified again.
 pub(crate) struct Newest {
     pub(crate) term: u64,
     pub(crate) index: u64,
@@ -42,72 +42,59 @@ pub(crate) struct Newest {
 pub(crate) struct PreparedFile {
     /// Bytes that count.
     bytes: u64,
-    /// Every frame's index is at most this.
-    newest_index: u64,
 }
 
 impl PreparedFile {
-    /// Reads the file; gives the newest frame that is not committed in a log of `size` records: the one
-    /// with the highest term, then index.
+    /// Reads the file, of `file_bytes` bytes, for its last frame of this capsule.
     pub(crate) fn load(
         files: &mut dyn Files,
         keys: &Keys,
         capsule: &CapsuleName,
         file_bytes: u64,
-        size: u64,
     ) -> Result<(Self, Option<Newest>), FilesError> {
         let mut file = Self::default();
-        let mut newest: Option<Newest> = None;
+        let mut newest = None;
         loop {
             let head = files.read(PREPARED, file.bytes, HEAD_BYTES as u64)?;
             let Some(head) = head.first_chunk::<HEAD_BYTES>().and_then(Head::parse) else {
                 break;
             };
             let at = file.bytes + HEAD_BYTES as u64;
-            if at + u64::from(head.length) > file_bytes || head.length as usize > SEALED_BYTES_MAX {
+            let end = at + u64::from(head.length);
+            if end > file_bytes || head.length as usize > SEALED_BYTES_MAX {
                 break;
             }
             let sealed = files.read(PREPARED, at, u64::from(head.length))?;
-            file.bytes = at + u64::from(head.length);
-            let later = newest
-                .as_ref()
-                .is_none_or(|newest| (head.term, head.index) >= (newest.term, newest.index));
-            if head.index < size || !later {
-                continue;
-            }
-            if let Some(record) = head.open(keys, capsule, &sealed) {
-                file.newest_index = file.newest_index.max(head.index);
-                newest = Some(Newest {
-                    term: head.term,
-                    index: head.index,
-                    record,
-                });
-            }
+            let Some(record) = head.open(keys, capsule, &sealed) else {
+                break;
+            };
+            file.bytes = end;
+            newest = Some(Newest {
+                term: head.term,
+                index: head.index,
+                record,
+            });
         }
         Ok((file, newest))
     }
 
-    /// Holds a record that goes to place `index`, where the log ends.
+    /// Holds a record, or none, that goes to the place of `(term, index)`.
     pub(crate) fn put(
         &mut self,
         files: &mut dyn Files,
         keys: &Keys,
         capsule: &CapsuleName,
-        (term, index): (u64, u64),
+        place: (u64, u64),
         record: &[u8],
     ) -> Result<(), FilesError> {
-        let frame = frame(keys, capsule, term, index, record);
-        let committed = self.newest_index < index;
-        let full = self.bytes + frame.len() as u64 > FILE_BYTES_MAX;
-        if full && !committed {
+        let frame = frame(keys, capsule, place, record);
+        if self.bytes + frame.len() as u64 > FILE_BYTES_MAX {
             files.replace(PREPARED, &frame)?;
             self.bytes = frame.len() as u64;
         } else {
-            let offset = if committed { 0 } else { self.bytes };
-            files.append(PREPARED, offset, &frame)?;
-            self.bytes = offset + frame.len() as u64;
+            files.append(PREPARED, self.bytes, &frame)?;
+            self.bytes += frame.len() as u64;
         }
-        self.newest_index = index;
         Ok(())
     }
 }
@@ -146,17 +133,17 @@ impl Head {
     }
 
     fn open(&self, keys: &Keys, capsule: &CapsuleName, sealed: &[u8]) -> Option<Vec<u8>> {
-        let mut record = Zeroizing::new(vec![0; sealed.len().checked_sub(TAG_BYTES)?]);
+        let mut record = vec![0; sealed.len().checked_sub(TAG_BYTES)?];
         let stream = StreamKey::new(&keys.prepared_key(&self.id), [0; 7]);
         let head = self.encode();
         stream.open_into(0, true, &head, sealed, &mut record).ok()?;
-        let (id, _) = keys.prepared(capsule, self.term, &record);
-        (id == self.id).then(|| record.to_vec())
+        let (id, _) = keys.prepared(capsule, (self.term, self.index), &record);
+        (id == self.id).then_some(record)
     }
 }
 
-fn frame(keys: &Keys, capsule: &CapsuleName, term: u64, index: u64, record: &[u8]) -> Vec<u8> {
-    let (id, key) = keys.prepared(capsule, term, record);
+fn frame(keys: &Keys, capsule: &CapsuleName, (term, index): (u64, u64), record: &[u8]) -> Vec<u8> {
+    let (id, key) = keys.prepared(capsule, (term, index), record);
     let head = Head {
         length: (record.len() + TAG_BYTES) as u32,
         term,
@@ -171,5 +158,5 @@ fn frame(keys: &Keys, capsule: &CapsuleName, term: u64, index: u64, record: &[u8
 
 const HEAD_BYTES: usize = 56;
 const SEALED_BYTES_MAX: usize = bield_capsule::RECORD_BYTES_MAX + TAG_BYTES;
-/// The file is not appended to beyond this: a dozen of the longest records.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+/// The file is begun anew beyond this: a few of the longest records, and a start reads all of it.
+const FILE_BYTES_MAX: u64 = 8 << 20;

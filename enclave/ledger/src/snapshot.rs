@@ -15,7 +15,7 @@
 //! trees have the roots, and the chain the position, that its head names.
 //!
 //! Cost: writing and reading are one AES-256-GCM pass and one copy; nothing is hashed but the trees'
-//! nodes. Memory: the state once, plus one sealed chunk and one opened chunk of leaves.
+//! nodes. Memory: the state once, plus three sealed chunks and one opened chunk of leaves.
 
 use bield_capsule::CapsuleName;
 use bield_capsule::Metadata;
@@ -289,10 +289,13 @@ impl ChunkWriter<'_> {
     fn put(&mut self, plain: &[u8], last: bool) -> Result<(), FilesError> {
         self.stream
             .seal(self.index, last, self.clear, plain, &mut self.sealed);
-        self.files.append(self.name, self.offset, &self.sealed)?;
-        self.offset += self.sealed.len() as u64;
         self.index += 1;
-        self.sealed.clear();
+        // Every append is made durable by the host: fewer and larger ones take less of its time.
+        if last || self.sealed.len() >= APPEND_BYTES {
+            self.files.append(self.name, self.offset, &self.sealed)?;
+            self.offset += self.sealed.len() as u64;
+            self.sealed.clear();
+        }
         Ok(())
     }
 }
@@ -403,6 +406,11 @@ const CLEAR_BYTES: usize = 85;
 /// Bytes of a chunk before it is sealed.
 const CHUNK_BYTES: usize = 1 << 20;
 const LEAF_BYTES: usize = 32;
+/// Sealed chunks are written once they are this long together: with one more they fit a write.
+const APPEND_BYTES: usize = 2 << 20;
+const _: () = assert!(
+    APPEND_BYTES + HEAD_BYTES_MAX + CHUNK_BYTES + 2 * TAG_BYTES <= crate::TRANSFER_BYTES_MAX
+);
 /// A head has at most 72 bytes an epoch, two records, a signed head and 65 hashes.
 const HEAD_BYTES_MAX: usize = 512 << 10;
 /// Hashes that a chain goes on from: the first, and one per doubling.

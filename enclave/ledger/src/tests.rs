@@ -8,7 +8,7 @@ mod long;
 mod random;
 mod transfers;
 
-use bield_envelope::{Secret, Seeded, Time};
+use bield_envelope::{Digest, Secret, Seeded, Time};
 
 use crate::{Contents, Found, Ledger, LedgerError, LoadError, Loaded, MemoryFiles, Opened};
 
@@ -163,7 +163,10 @@ fn a_checkpoint_is_signed_and_carries_its_nonce() {
         assert_eq!(verified.checkpoint().extensions().first(), line.as_ref());
     }
     let name = ledger.capsule().to_string();
-    assert_eq!(ledger.origin().as_str(), format!("bield/keys/{name}"));
+    let key = Digest::from_bytes(*ledger.verifier().public());
+    let origin = format!("bield/keys/{name}/{key}");
+    assert_eq!(ledger.origin().as_str(), origin);
+    assert_eq!(ledger.verifier().name().as_str(), origin);
 }
 
 #[test]

@@ -1,23 +1,24 @@
 //! What a member that joins is given, in pieces of at most [`PIECE_BYTES_MAX`] bytes.
 //!
 //! ```text
-//! piece 0      CBOR: epoch, capsule, snapshot's size and bytes, size of the log, root secret
+//! piece 0      CBOR: epoch, capsule, snapshot (size, bytes) or none, first record, size, root secret
 //! pieces       the snapshot file, as it stands sealed on the giver's storage
-//! pieces       frames of the records from the snapshot's size on (`bield_capsule::ledger_file`)
+//! pieces       frames of the records from the first on (`bield_capsule::ledger_file`)
 //!
 //! giver: Ledger::transfer ──▶ Transfer ──Ledger::transfer_piece──▶ piece …       None: that was all
 //! receiver: piece ──Receiver::put──▶ More │ Snapshot(state) │ Records(entries)    finish ──▶ Ledger
 //! ```
 //!
 //! In: an attested session, which is why the root secret may be in it. Out: files of the receiver's own,
-//! under its own seal key. Always true: a record is stored after it passed every rule, its own signature
-//! included; the receiver's root file is written last, after everything, and only when the log contains
-//! the checkpoint that was promised; so a transfer that breaks off leaves nothing that loads. The giver
-//! goes on meanwhile: what it commits after the transfer began is given as records
-//! ([`Ledger::records`], [`Ledger::catch_up`]).
+//! under its own seal key. A member whose log loads and is the beginning of the giver's is given the
+//! records since, without a snapshot, and goes on from what it has. Any other begins with removing what
+//! its files hold.
 //!
-//! A receiver begins with removing what its files hold. A member whose own log loads asks for the
-//! records since instead: that is less work, and loses nothing when the giver fails meanwhile.
+//! Always true: a record is stored after it passed every rule, its own signature included; the
+//! receiver's root file is written last, after everything, and only when the log contains the checkpoint
+//! that was promised; so a transfer that breaks off leaves nothing that loads, or a beginning of the log
+//! that was loaded before. The giver goes on meanwhile: what it commits after the transfer began is
+//! given as records ([`Ledger::records`], [`Ledger::catch_up`]).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -27,6 +28,7 @@ use bield_envelope::{Secret, wire};
 use bield_tlog::TreeHead;
 use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::keys::Keys;
@@ -47,18 +49,26 @@ struct Manifest {
     #[n(1)]
     capsule: CapsuleName,
     #[n(2)]
-    snapshot_size: u64,
+    snapshot: Option<SnapshotFile>,
     #[n(3)]
-    snapshot_bytes: u64,
+    first: u64,
     #[n(4)]
     size: u64,
     #[cbor(n(5), with = "bield_envelope::transport")]
     root: Secret,
 }
 
+#[derive(Clone, Copy, Encode, Decode)]
+struct SnapshotFile {
+    #[n(0)]
+    size: u64,
+    #[n(1)]
+    bytes: u64,
+}
+
 /// A transfer that is being given.
 pub struct Transfer {
-    snapshot: (u64, u64),
+    snapshot: Option<SnapshotFile>,
     size: u64,
     begun: bool,
     /// Of the snapshot file: given so far.
@@ -69,18 +79,30 @@ pub struct Transfer {
 }
 
 impl Ledger {
-    /// Begins to give the log to a member that joins, as it is now.
+    /// Begins to give the log, as it is now, to a member that joins. `have` is the head that its own files
+    /// show, a prepared record counted: when this log had it too, only the records since are given.
     ///
     /// # Errors
-    /// There is no snapshot yet: take one first.
-    pub fn transfer(&self) -> Result<Transfer, LedgerError> {
-        let snapshot = self.newest_snapshot().ok_or(LedgerError::NoSnapshot)?;
+    /// There is no snapshot yet, and a member without a log needs one: take one first.
+    pub fn transfer(&mut self, have: Option<TreeHead>) -> Result<Transfer, LedgerError> {
+        let known = have.filter(|have| have.size > 2 && self.contains(*have));
+        // One before: the record that was prepared there may not be committed there yet.
+        let since = known
+            .map(|have| have.size - 1)
+            .filter(|from| self.holds(*from));
+        let (snapshot, next) = match since {
+            Some(from) => (None, from),
+            None => {
+                let (size, bytes) = self.newest_snapshot().ok_or(LedgerError::NoSnapshot)?;
+                (Some(SnapshotFile { size, bytes }), size)
+            }
+        };
         Ok(Transfer {
             snapshot,
             size: self.size(),
             begun: false,
             offset: 0,
-            next: snapshot.0,
+            next,
             read: VecDeque::new(),
         })
     }
@@ -93,19 +115,20 @@ impl Ledger {
         &mut self,
         transfer: &mut Transfer,
     ) -> Result<Option<Zeroizing<Vec<u8>>>, LedgerError> {
-        let (size, bytes) = transfer.snapshot;
         if !transfer.begun {
             transfer.begun = true;
             return Ok(Some(wire::encode_secret(&Manifest {
                 epoch: self.epoch(),
                 capsule: self.capsule(),
-                snapshot_size: size,
-                snapshot_bytes: bytes,
+                snapshot: transfer.snapshot,
+                first: transfer.next,
                 size: transfer.size,
                 root: Secret::from_bytes(*self.root().expose()),
             })));
         }
-        if transfer.offset < bytes {
+        if let Some(SnapshotFile { size, bytes }) = transfer.snapshot
+            && transfer.offset < bytes
+        {
             let length = PIECE_BYTES.min(bytes - transfer.offset);
             let name = snapshot_name(self.epoch(), size);
             let piece = self.files.read(&name, transfer.offset, length)?;
@@ -155,49 +178,59 @@ pub struct Receiver {
 }
 
 enum Stage {
-    Begin(Box<dyn Files>, Secret),
+    /// Nothing taken; a log that was loaded from these files, or none.
+    Begin(Own),
     Snapshot {
         files: Box<dyn Files>,
         seal: Secret,
         keys: Keys,
-        manifest: Plan,
+        plan: Plan,
+        file: SnapshotFile,
         offset: u64,
     },
-    Records(Box<Ledger>, Plan),
+    Records {
+        ledger: Box<Ledger>,
+        plan: Plan,
+        next: u64,
+    },
     /// After an error.
     Broken,
 }
 
-/// The manifest without its secret.
+enum Own {
+    Files(Box<dyn Files>, Secret),
+    Ledger(Box<Ledger>),
+}
+
+/// The manifest without secret and snapshot.
+#[derive(Clone, Copy)]
 struct Plan {
     epoch: u32,
     capsule: CapsuleName,
-    snapshot: (u64, u64),
     size: u64,
 }
 
 impl Receiver {
-    /// Begins with removing whatever log these files hold. `promised` is the checkpoint that the giver
-    /// showed, verified, inside of the attested session.
-    ///
-    /// # Errors
-    /// The host does not answer.
-    pub fn new(
-        mut files: Box<dyn Files>,
-        seal: Secret,
-        promised: TreeHead,
-    ) -> Result<Self, FilesError> {
-        let inventory = Inventory::take(&mut *files)?;
-        files.remove(ROOT)?; // first: what is left of a log is none without it
-        files.remove(PREPARED)?;
-        for epoch in inventory.logs.keys().chain(inventory.snapshots.keys()) {
-            inventory.remove_epoch(&mut *files, *epoch)?;
-        }
-        Ok(Self {
+    /// Begins for a member without a log: whatever these files hold is removed with the first piece.
+    /// `promised` is the checkpoint that the giver showed, verified, inside of the attested session.
+    #[must_use]
+    pub const fn new(files: Box<dyn Files>, seal: Secret, promised: TreeHead) -> Self {
+        Self::begin(Own::Files(files, seal), promised)
+    }
+
+    /// Begins for a member whose log loaded: it goes on from there when it is given the records since, and
+    /// is removed with the first piece when it is given all.
+    #[must_use]
+    pub fn with(ledger: Ledger, promised: TreeHead) -> Self {
+        Self::begin(Own::Ledger(Box::new(ledger)), promised)
+    }
+
+    const fn begin(own: Own, promised: TreeHead) -> Self {
+        Self {
             promised,
             pieces: 0,
-            stage: Stage::Begin(files, seal),
-        })
+            stage: Stage::Begin(own),
+        }
     }
 
     /// Takes the next piece.
@@ -212,93 +245,167 @@ impl Receiver {
             return Err(wrong);
         }
         match core::mem::replace(&mut self.stage, Stage::Broken) {
-            Stage::Begin(files, seal) => {
-                let manifest: Manifest = wire::decode(piece, 256).map_err(|_| wrong)?;
-                self.stage =
-                    begin(files, seal, manifest).ok_or(TransferError::Piece { piece: number })?;
+            Stage::Begin(own) => {
+                let manifest = wire::decode(piece, MANIFEST_BYTES_MAX).map_err(|_| wrong)?;
+                self.stage = begin(own, manifest, number)?;
                 Ok(Taken::More)
             }
             Stage::Snapshot {
                 mut files,
                 seal,
                 keys,
-                manifest,
+                plan,
+                file,
                 offset,
             } => {
-                let (size, bytes) = manifest.snapshot;
                 let next = offset + piece.len() as u64;
-                if next > bytes || piece.is_empty() {
+                if next > file.bytes || piece.is_empty() {
                     return Err(wrong);
                 }
-                files.append(&snapshot_name(manifest.epoch, size), offset, piece)?;
-                if next < bytes {
+                files.append(&snapshot_name(plan.epoch, file.size), offset, piece)?;
+                if next < file.bytes {
                     self.stage = Stage::Snapshot {
                         files,
                         seal,
                         keys,
-                        manifest,
+                        plan,
+                        file,
                         offset: next,
                     };
                     return Ok(Taken::More);
                 }
-                let (ledger, state) = opened(files, seal, keys, &manifest)?;
-                self.stage = Stage::Records(Box::new(ledger), manifest);
+                let (ledger, state) = opened(files, seal, keys, &plan, file)?;
+                let next = ledger.size();
+                self.stage = Stage::Records {
+                    ledger: Box::new(ledger),
+                    plan,
+                    next,
+                };
                 Ok(Taken::Snapshot(state))
             }
-            Stage::Records(mut ledger, plan) => {
-                let records = frames(piece, ledger.size(), plan.size).ok_or(wrong)?;
+            Stage::Records {
+                mut ledger,
+                plan,
+                next,
+            } => {
+                let mut records = frames(piece, next, plan.size).ok_or(wrong)?;
+                let after = next + records.len() as u64;
+                // What this member has already is the same, or this is not its log.
+                let have = (ledger.size() - next).min(records.len() as u64) as usize;
+                let known = records.drain(..have).zip(next..);
+                if !known
+                    .into_iter()
+                    .all(|(record, index)| ledger.has(&record, index))
+                {
+                    return Err(TransferError::OtherTree { size: next });
+                }
                 let index = ledger.size();
                 let committed = ledger.catch_up(records).map_err(|error| match error {
                     LedgerError::NotDurable(error) => TransferError::Files(error),
                     LedgerError::Refused(why) => TransferError::Record { index, why },
                     _ => TransferError::Piece { piece: number },
                 })?;
-                self.stage = Stage::Records(ledger, plan);
+                self.stage = Stage::Records {
+                    ledger,
+                    plan,
+                    next: after,
+                };
                 Ok(Taken::Records(committed))
             }
             Stage::Broken => Err(wrong),
         }
     }
 
-    /// Ends the transfer: from here on the files are this member's.
+    /// Ends the transfer: from here on the files are this member's, in `term` (0 where there is no
+    /// group), with nothing prepared.
     ///
     /// # Errors
-    /// Pieces are missing, the log does not contain the checkpoint promised, or the host does not store.
-    pub fn finish(self, entropy: &mut impl CryptoRng) -> Result<Ledger, TransferError> {
+    /// Pieces are missing, the log does not contain the checkpoint promised, the term is over, or the
+    /// host does not store.
+    pub fn finish(self, term: u64, entropy: &mut impl CryptoRng) -> Result<Ledger, TransferError> {
         let piece = self.pieces;
-        let Stage::Records(mut ledger, plan) = self.stage else {
+        let Stage::Records {
+            mut ledger, plan, ..
+        } = self.stage
+        else {
             return Err(TransferError::Piece { piece });
         };
-        if ledger.size() != plan.size {
+        if ledger.size() < plan.size {
             return Err(TransferError::Piece { piece });
         }
         if !ledger.contains(self.promised) {
             let size = self.promised.size;
             return Err(TransferError::OtherTree { size });
         }
-        ledger.write_root(entropy).map_err(|error| match error {
+        let failed = |error| match error {
             LedgerError::Files(error) => TransferError::Files(error),
+            LedgerError::Term { newest, .. } => TransferError::Term { term, newest },
             _ => TransferError::Piece { piece },
-        })?;
+        };
+        if term != 0 {
+            ledger.prepare(term, None).map_err(failed)?;
+        }
+        ledger.write_root(entropy).map_err(failed)?;
         Ok(*ledger)
     }
 }
 
-fn begin(files: Box<dyn Files>, seal: Secret, manifest: Manifest) -> Option<Stage> {
-    let (size, bytes) = (manifest.snapshot_size, manifest.snapshot_bytes);
-    let bounded = bytes <= STATE_BYTES_MAX && size >= 2 && size <= manifest.size;
-    bounded.then(|| Stage::Snapshot {
-        files,
-        seal,
-        keys: Keys::new(manifest.root),
-        manifest: Plan {
-            epoch: manifest.epoch,
-            capsule: manifest.capsule,
-            snapshot: (size, bytes),
-            size: manifest.size,
-        },
-        offset: 0,
-    })
+fn begin(own: Own, manifest: Manifest, piece: u64) -> Result<Stage, TransferError> {
+    let wrong = TransferError::Piece { piece };
+    let plan = Plan {
+        epoch: manifest.epoch,
+        capsule: manifest.capsule,
+        size: manifest.size,
+    };
+    let bounded = (2..=manifest.size).contains(&manifest.first);
+    match (manifest.snapshot, own) {
+        _ if !bounded => Err(wrong),
+        (Some(file), own) => {
+            if file.bytes > STATE_BYTES_MAX || file.size != manifest.first {
+                return Err(wrong);
+            }
+            let (mut files, seal) = match own {
+                Own::Files(files, seal) => (files, seal),
+                Own::Ledger(ledger) => ledger.into_parts(),
+            };
+            remove_all(&mut *files)?;
+            Ok(Stage::Snapshot {
+                files,
+                seal,
+                keys: Keys::new(manifest.root),
+                plan,
+                file,
+                offset: 0,
+            })
+        }
+        (None, Own::Ledger(ledger)) => {
+            let same = (ledger.epoch(), ledger.capsule()) == (plan.epoch, plan.capsule);
+            if !same || !bool::from(ledger.root().ct_eq(&manifest.root)) {
+                let found = plan.capsule;
+                return Err(TransferError::OtherLog { found });
+            }
+            if manifest.first > ledger.size() {
+                return Err(wrong);
+            }
+            Ok(Stage::Records {
+                ledger,
+                plan,
+                next: manifest.first,
+            })
+        }
+        (None, Own::Files(..)) => Err(wrong),
+    }
+}
+
+/// Removes a log, the root file first: what is left of it is none without.
+fn remove_all(files: &mut dyn Files) -> Result<(), FilesError> {
+    let inventory = Inventory::take(files)?;
+    files.remove(ROOT)?;
+    files.remove(PREPARED)?;
+    for epoch in inventory.logs.keys().chain(inventory.snapshots.keys()) {
+        inventory.remove_epoch(files, *epoch)?;
+    }
+    Ok(())
 }
 
 /// Opens the snapshot that was received, as at every start.
@@ -307,8 +414,8 @@ fn opened(
     seal: Secret,
     keys: Keys,
     plan: &Plan,
+    SnapshotFile { size, bytes }: SnapshotFile,
 ) -> Result<(Ledger, Zeroizing<Vec<u8>>), TransferError> {
-    let (size, bytes) = plan.snapshot;
     let snapshot = snapshot::read(&mut *files, &keys, (plan.epoch, size), bytes)?
         .map_err(TransferError::Snapshot)?;
     let found = snapshot.chain.metadata().name();
@@ -328,8 +435,10 @@ fn opened(
             torn: 0,
         },
         prepared: PreparedFile::default(),
+        term: 0,
+        newest_prepared: None,
         snapshots: vec![size],
-        snapshot: plan.snapshot,
+        snapshot: (size, bytes),
         recovering: false,
     })?;
     Ok((ledger, snapshot.state))
@@ -348,6 +457,17 @@ fn frames(piece: &[u8], next: u64, size: u64) -> Option<Vec<Received>> {
 }
 
 impl Ledger {
+    /// Whether the record at `index` is in this member's files.
+    fn holds(&self, index: u64) -> bool {
+        self.segments.range(..=index).next().is_some()
+    }
+
+    /// Whether the log has this record there.
+    fn has(&self, record: &Received, index: u64) -> bool {
+        let leaf = bield_tlog::leaf_hash(record.hash().as_bytes());
+        self.chain.tree().leaf(index) == Some(leaf)
+    }
+
     /// Commits records that follow each other and come from another member: one durable write for all.
     /// Every rule holds for each, its own signature included, before any is stored.
     ///
@@ -373,5 +493,7 @@ impl Ledger {
     }
 }
 
+/// Longest manifest in bytes: a few numbers, a name and a secret.
+const MANIFEST_BYTES_MAX: usize = 256;
 /// Bytes of a piece of the snapshot, and most of one of several records.
 const PIECE_BYTES: u64 = 1 << 20;

@@ -182,6 +182,10 @@ fn every_root_and_proof_is_the_one_the_rfc_defines() {
         let prefix = &entries[..size as usize];
         let root = rfc::mth(prefix);
         assert_eq!(tree.root_at(size), Ok(root), "size {size}");
+        if let Some((last, before)) = prefix.split_last() {
+            let with = tree_of(before).root_with(leaf_hash(last));
+            assert_eq!(with, root, "size {size}");
+        }
         for index in 0..size {
             let proof = tree.inclusion_proof(index, size).unwrap();
             assert_eq!(

@@ -127,7 +127,7 @@ fn a_write_whose_outcome_is_unknown_is_tried_again_and_counts_once() {
 #[test]
 fn a_snapshot_that_failed_costs_nothing_but_itself() {
     let at_snapshot = service(4).disk.writes();
-    for write in at_snapshot..at_snapshot + 4 {
+    for write in at_snapshot..at_snapshot + 2 {
         let mut service = service(4);
         service.disk.fail(Fault::Refuse { write });
         let failed = service.snapshot().is_err();
@@ -149,4 +149,22 @@ fn the_two_newest_snapshots_stay() {
     let snapshots = names(&service.disk.contents(), "snapshot-");
     assert_eq!(snapshots.len(), 2);
     assert!(snapshots[1].ends_with("14"));
+}
+
+#[test]
+fn a_long_snapshot_that_breaks_off_gives_way_to_the_one_before() {
+    let state = vec![vec![7; 5 << 20]];
+    for (write, bytes) in [(0, 40), (1, 0), (1, 2 << 20), (2, 5), (2, 2 << 20), (3, 0)] {
+        let mut service = service(4);
+        let write = service.disk.writes() + write;
+        service.disk.fail(Fault::Crash { write, bytes });
+        let written = service
+            .ledger
+            .snapshot(&encode(&state), &mut service.entropy);
+        assert_eq!(written.is_err(), service.disk.crashed());
+        service.disk.restart();
+        let (opened, found) = open(find(&service.disk).unwrap()).unwrap();
+        assert_eq!(found, service.state);
+        assert_eq!(opened.report.snapshot, Some(5));
+    }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::{Receiver, Taken, TransferError};
 
 fn pieces(giver: &mut Service) -> Vec<Vec<u8>> {
-    let mut transfer = giver.ledger.transfer().unwrap();
+    let mut transfer = giver.ledger.transfer(None).unwrap();
     let mut pieces = Vec::new();
     while let Some(piece) = giver.ledger.transfer_piece(&mut transfer).unwrap() {
         assert!(piece.len() <= crate::PIECE_BYTES_MAX);
@@ -22,7 +22,7 @@ fn receive(
     pieces: &[Vec<u8>],
     promised: bield_tlog::TreeHead,
 ) -> Result<Service, TransferError> {
-    let mut receiver = Receiver::new(Box::new(disk.clone()), join_seal(), promised)?;
+    let mut receiver = Receiver::new(Box::new(disk.clone()), join_seal(), promised);
     let mut state = Vec::new();
     for piece in pieces {
         match receiver.put(piece)? {
@@ -35,7 +35,7 @@ fn receive(
         }
     }
     let mut entropy = Seeded::new(60);
-    let ledger = receiver.finish(&mut entropy)?;
+    let ledger = receiver.finish(0, &mut entropy)?;
     Ok(Service {
         disk: disk.clone(),
         ledger,
@@ -165,9 +165,9 @@ fn a_transfer_that_breaks_off_leaves_nothing_that_loads() {
 
 #[test]
 fn without_a_snapshot_there_is_nothing_to_begin_with() {
-    let service = service(1);
+    let mut service = service(1);
     assert!(matches!(
-        service.ledger.transfer().map(|_| ()),
+        service.ledger.transfer(None).map(|_| ()),
         Err(LedgerError::NoSnapshot)
     ));
 }
@@ -175,7 +175,7 @@ fn without_a_snapshot_there_is_nothing_to_begin_with() {
 #[test]
 fn a_snapshot_that_is_gone_ends_the_transfer() {
     let mut giver = service(3);
-    let mut transfer = giver.ledger.transfer().unwrap();
+    let mut transfer = giver.ledger.transfer(None).unwrap();
     giver.ledger.transfer_piece(&mut transfer).unwrap();
     for _ in 0..2 {
         giver.put(&[b"on"]).unwrap();
@@ -184,5 +184,107 @@ fn a_snapshot_that_is_gone_ends_the_transfer() {
     assert!(matches!(
         giver.ledger.transfer_piece(&mut transfer).map(|_| ()),
         Err(LedgerError::Gone)
+    ));
+}
+
+/// A copy of a member's disk as another member's own: the same log under another seal key.
+fn member(giver: &mut Service) -> (MemoryFiles, Service) {
+    let (promised, disk) = (giver.ledger.head(), MemoryFiles::new());
+    let pieces = pieces(giver);
+    let joined = receive(&disk, &pieces, promised).unwrap();
+    (disk, joined)
+}
+
+/// A service's state.
+type State = Vec<Vec<u8>>;
+
+fn put_all(
+    mut receiver: Receiver,
+    giver: &mut Service,
+    have: Option<bield_tlog::TreeHead>,
+    term: u64,
+) -> Result<(Ledger, Option<State>, State), TransferError> {
+    let mut transfer = giver.ledger.transfer(have).unwrap();
+    let (mut snapshot, mut entries) = (None, Vec::new());
+    while let Some(piece) = giver.ledger.transfer_piece(&mut transfer).unwrap() {
+        match receiver.put(&piece)? {
+            Taken::More => {}
+            Taken::Snapshot(bytes) => snapshot = Some(decode(&bytes)),
+            Taken::Records(records) => {
+                let given = records.iter().flat_map(|record| &record.entries);
+                entries.extend(given.map(|entry| entry.to_vec()));
+            }
+        }
+    }
+    let ledger = receiver.finish(term, &mut Seeded::new(62))?;
+    Ok((ledger, snapshot, entries))
+}
+
+#[test]
+fn a_member_that_was_away_is_given_the_records_since() {
+    for prepared in [false, true] {
+        let mut giver = service(4);
+        let (disk, mut away) = member(&mut giver);
+        let record = giver
+            .ledger
+            .seal(&[b"first missed"], at(5), &mut giver.entropy)
+            .unwrap();
+        let mut have = away.ledger.head();
+        if prepared {
+            have = away.ledger.head_with(&record);
+            away.ledger.prepare(2, Some(&record)).unwrap();
+        }
+        giver.ledger.commit(&record).unwrap();
+        giver.put(&[b"second missed"]).unwrap();
+        let promised = giver.ledger.head();
+        let receiver = Receiver::with(away.ledger, promised);
+        let (ledger, snapshot, entries) = put_all(receiver, &mut giver, Some(have), 3).unwrap();
+        assert!(snapshot.is_none());
+        assert_eq!(entries, [&b"first missed"[..], b"second missed"]);
+        assert_eq!((ledger.head(), ledger.term()), (promised, 3));
+        drop(ledger);
+        let Loaded::Found(found) = Ledger::load(Box::new(disk), join_seal()).unwrap() else {
+            panic!("it loads");
+        };
+        let (opened, _) = open(found).unwrap();
+        assert_eq!((opened.ledger.head(), opened.ledger.term()), (promised, 3));
+        assert!(opened.prepared.is_none());
+    }
+}
+
+#[test]
+fn a_member_with_another_story_is_given_everything_anew() {
+    let mut giver = service(4);
+    let (disk, mut away) = member(&mut giver);
+    away.put(&[b"never counted"]).unwrap();
+    giver.put(&[b"counted"]).unwrap();
+    let have = away.ledger.head();
+    let promised = giver.ledger.head();
+    let receiver = Receiver::with(away.ledger, promised);
+    let (ledger, snapshot, entries) = put_all(receiver, &mut giver, Some(have), 9).unwrap();
+    assert_eq!(
+        snapshot.unwrap().len() + entries.len(),
+        giver.state.len() - 1 + 1
+    );
+    assert_eq!((ledger.head(), ledger.term()), (promised, 9));
+    assert!(disk.contents().contains_key("root"));
+    // What it says it has, and has not: the records do not fit, and nothing is taken.
+    let (_, away) = member(&mut service(3));
+    giver.put(&[b"more"]).unwrap();
+    let receiver = Receiver::with(away.ledger, giver.ledger.head());
+    let refused = put_all(receiver, &mut giver, Some(promised), 1);
+    assert!(matches!(
+        refused.map(|_| ()),
+        Err(TransferError::Piece { .. })
+    ));
+    // A term that is over on this disk.
+    let (_, mut away) = member(&mut giver);
+    away.ledger.prepare(8, None).unwrap();
+    let have = away.ledger.head();
+    let receiver = Receiver::with(away.ledger, giver.ledger.head());
+    let refused = put_all(receiver, &mut giver, Some(have), 7);
+    assert!(matches!(
+        refused.map(|_| ()),
+        Err(TransferError::Term { term: 7, newest: 8 })
     ));
 }
