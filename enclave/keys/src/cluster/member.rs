@@ -206,7 +206,7 @@ impl Member {
             }
             Stage::Fetching { from, .. } => {
                 let from = *from;
-                if !self.is_asked(from) {
+                if now.is_multiple_of(limits.look) {
                     let have = self.insist(|apply| apply.head())?;
                     self.ask(from, Message::Join(have));
                 }
@@ -470,7 +470,7 @@ impl Member {
         }
         let plan = plan.clone();
         for member in plan.founding().map(|f| f.members).unwrap_or_default() {
-            self.insist_on(member.slot(), Message::Start(name));
+            self.ask(member.slot(), Message::Start(name));
         }
         self.begin(&plan)
     }
@@ -581,7 +581,7 @@ impl Member {
             .map(MemberId::slot)
             .collect();
         for slot in &others {
-            self.insist_on(*slot, Message::Promise(plan.clone()));
+            self.ask(*slot, Message::Promise(plan.clone()));
         }
         self.stage = Stage::Proposing {
             plan,
@@ -612,29 +612,23 @@ impl Member {
         }
     }
 
-    /// Asks the member in `slot`, unless it owes an answer: then whoever wants to know asks again.
+    /// Asks the member in `slot`, unless it owes an answer to a question of this kind: then whoever
+    /// wants to know asks again.
     fn ask(&mut self, slot: Slot, question: Message) {
-        if !self.is_asked(slot) {
-            self.insist_on(slot, question);
-        }
-    }
-
-    /// Asks the member in `slot`, after whatever it was asked before.
-    fn insist_on(&mut self, slot: Slot, question: Message) {
-        if slot == self.shared.me.slot() {
+        let kind = std::mem::discriminant(&question);
+        let Some(asked) = self.asked.get_mut(usize::from(slot)) else {
+            return;
+        };
+        let owes = asked
+            .iter()
+            .any(|asked| std::mem::discriminant(asked) == kind);
+        if slot == self.shared.me.slot() || owes {
             return;
         }
-        if let Some(asked) = self.asked.get_mut(usize::from(slot)) {
-            if asked.is_empty() {
-                self.shared.outbox(slot).push(Order::Ask(question.clone()));
-            }
-            asked.push_back(question);
+        if asked.is_empty() {
+            self.shared.outbox(slot).push(Order::Ask(question.clone()));
         }
-    }
-
-    fn is_asked(&self, slot: Slot) -> bool {
-        let asked = self.asked.get(usize::from(slot));
-        asked.is_some_and(|asked| !asked.is_empty())
+        asked.push_back(question);
     }
 
     /// The question that was answered; sends the one after it.
