@@ -102,27 +102,31 @@ fn continued(
 fn set_back(kept: TreeHead, own: TreeHead) -> Trouble {
     if kept.size > own.size {
         return Trouble::rolled_back(format!(
-            "this key service was set back: it has {} records and signed a checkpoint of {}, so {} records are              missing; its operator must put the newest files back, or recover with shares",
+            "this key service was set back: it has {} records and signed a checkpoint of {}, so {} records are \
+             missing; its operator must put the newest files back, or recover with shares",
             own.size,
             kept.size,
             kept.size - own.size
         ));
     }
     Trouble::forked(format!(
-        "this key service is a fork: it has {} records and signed a checkpoint of {} that is of another          history; its operator must find the other copy and keep one of them",
+        "this key service is a fork: it has {} records and signed a checkpoint of {} that is of another \
+             history; its operator must find the other copy and keep one of them",
         own.size, kept.size
     ))
 }
 
 fn foreign(error: &dyn core::fmt::Display) -> Refusal {
     let message = format!(
-        "the checkpoint kept is not one of this service ({error}); another service answers here, or the          checkpoint was altered"
+        "the checkpoint kept is not one of this service ({error}); another service answers here, or the \
+             checkpoint was altered"
     );
     Refusal::new("foreign-checkpoint", message, Retry::AfterChange)
 }
 
 fn other_past() -> Refusal {
-    let message = "the log that was recovered is another one than the caller saw: an older copy was                    recovered, or one that had been altered; its operator must recover the right one";
+    let message = "the log that was recovered is another one than the caller saw: an older copy was \
+             recovered, or one that had been altered; its operator must recover the right one";
     Refusal::new("forked", message, Retry::AfterChange)
 }
 

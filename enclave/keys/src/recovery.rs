@@ -381,7 +381,7 @@ impl Commitments {
 }
 
 fn shares_name(generation: u32) -> String {
-    format!("shares-{generation}")
+    format!("shares-{generation:010}")
 }
 
 const MAGIC: &[u8] = b"blds\x01";

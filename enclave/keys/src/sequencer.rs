@@ -155,11 +155,20 @@ impl Sequencer {
     fn serve(&mut self) -> Result<(), Trouble> {
         while let Some(job) = self.next() {
             let mut batch = self.gather(job)?;
-            if batch.entries.is_empty() || self.make_count(&mut batch)? {
-                self.answer(batch);
-            } else {
+            let counted = batch.entries.is_empty() || match self.make_count(&mut batch) {
+                Ok(counted) => counted,
+                Err(trouble) => {
+                    // First it is over, then its callers hear that it is.
+                    self.running.stop(trouble.clone());
+                    batch.refuse(&trouble.refusal());
+                    return Ok(());
+                }
+            };
+            if !counted {
                 batch.tell_not_durable(&"the program ends");
+                return Ok(());
             }
+            self.answer(batch);
             self.snapshot_if_due();
             if self.running.trouble().is_some() {
                 return Ok(());
@@ -264,8 +273,8 @@ impl Sequencer {
                 }
                 Err(NotYet::Over(trouble)) => return Err(trouble),
                 Err(NotYet::Again(why)) => {
+                    running.outage(Some(why.clone()));
                     batch.tell_not_durable(&why);
-                    running.outage(Some(why));
                     if !outage.wait(&running) {
                         return Ok(false);
                     }
@@ -374,10 +383,14 @@ impl Batch {
 
     /// Answers everybody who waits for this record; it may count later all the same.
     fn tell_not_durable(&mut self, why: &dyn core::fmt::Display) {
+        self.refuse(&not_durable(why));
+    }
+
+    fn refuse(&mut self, with: &Refusal) {
         for (answer, said) in self.answers.drain(..) {
             let refusal = match said {
                 Said::Refused(refusal) => refusal,
-                Said::Answer(_) => not_durable(why),
+                Said::Answer(_) => with.clone(),
             };
             drop(answer.try_send(Reply::Refused(refusal)));
         }

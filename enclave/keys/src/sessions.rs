@@ -193,3 +193,6 @@ const END_WAIT: Duration = Duration::from_secs(2);
 const END_PAUSE: Duration = Duration::from_millis(10);
 /// A session's stack: pages are used as they are touched, about 100 KB of it in a release build.
 const STACK_BYTES: usize = 2 << 20;
+
+#[cfg(test)]
+mod tests;

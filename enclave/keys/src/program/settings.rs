@@ -150,17 +150,13 @@ const WITNESSES_MAX: usize = 15;
 mod tests {
     use super::*;
 
-    const RUNTIMES: &str = "[runtimes]\nkinds = [\"sgx\"]\nroots = [\"intel\"]\n";
+    const RUNTIMES: &str = "[runtimes]\nprofile = \"cloud\"\n";
 
     fn refusal(head: &str, tail: &str) -> String {
-        match Settings::read(format!("{head}\n{}\n{tail}", runtimes()).as_bytes()) {
+        match Settings::read(format!("{head}\n{RUNTIMES}\n{tail}").as_bytes()) {
             Ok(_) => panic!("accepted: {head} {tail}"),
             Err(sentence) => sentence,
         }
-    }
-
-    fn runtimes() -> String {
-        RUNTIMES.to_owned()
     }
 
     fn witness(number: u8) -> String {
@@ -172,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_short_configuration_has_sensible_values() {
-        let settings = Settings::read(runtimes().as_bytes()).unwrap();
+        let settings = Settings::read(RUNTIMES.as_bytes()).unwrap();
         assert_eq!((settings.sessions_max, settings.members), (4096, 1));
         assert_eq!((settings.limits.lease_secs, settings.needed), (600, 0));
     }
@@ -198,8 +194,8 @@ mod tests {
     #[test]
     fn several_members_need_a_policy_for_each_other() {
         assert!(refusal("members = 3", "").contains("[peers]"));
-        let peers = runtimes().replace("[runtimes]", "[peers]");
-        let both = format!("members = 3\n{}\n{peers}", runtimes());
+        let peers = RUNTIMES.replace("[runtimes]", "[peers]");
+        let both = format!("members = 3\n{RUNTIMES}\n{peers}");
         assert_eq!(Settings::read(both.as_bytes()).unwrap().members, 3);
     }
 
@@ -230,7 +226,7 @@ mod tests {
         let twice = format!("[witnesses]\nkeys = [\"{one}\", \"{one}\"]\nneeded = 2");
         assert!(refusal("", &twice).contains("twice"));
         for (count, needed) in [(1, 1), (2, 2), (3, 2), (5, 3)] {
-            let text = format!("{}\n{}", runtimes(), table(count, needed));
+            let text = format!("{RUNTIMES}\n{}", table(count, needed));
             assert_eq!(Settings::read(text.as_bytes()).unwrap().needed, needed);
         }
     }

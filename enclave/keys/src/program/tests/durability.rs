@@ -20,7 +20,7 @@ fn what_was_acknowledged_is_there_after_a_kill_and_after_a_graceful_end() {
     world.revoke().unwrap();
     world.end();
     world.start().unwrap();
-    assert_eq!(code_of(world.lease(5, package)), "code-not-granted");
+    assert_eq!(code_of(world.lease(5, package)), "grant-revoked");
 }
 
 #[test]

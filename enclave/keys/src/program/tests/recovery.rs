@@ -187,7 +187,7 @@ fn a_rehearsal_tries_the_shares_on_the_real_box_and_forgets_them() {
     assert!(rehearsed.opened);
     assert_eq!(rehearsed.size, Some(size));
     assert!(!rehearse(23, &shares[2]).unwrap().opened, "the others were forgotten");
-    world.disk.alter("recovery-1", |bytes| bytes[60] ^= 1);
+    world.disk.alter("recovery-0000000001", |bytes| bytes[60] ^= 1);
     assert_eq!(code_of(rehearse(21, &shares[0])), "recovery-box");
     assert_eq!(world.size(), size, "a rehearsal changes nothing");
 }
