@@ -25,6 +25,8 @@ pub use refused::RefusedLeases;
 pub use turn::{Conversation, SPECS_BYTES_MAX, Turn, turn};
 
 #[cfg(test)]
+pub(crate) mod cast;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod writer_tests;

@@ -50,6 +50,12 @@ impl Desk {
         &self.state
     }
 
+    /// Records in the log.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        FIRST_RECORD + self.records.len() as u64
+    }
+
     /// Answers one message; what it changed is in the log from then on.
     pub fn answer(&mut self, with: &mut Conversation, request: Request, now: Time) -> Reply {
         let turn = match turn(with, request) {

@@ -52,7 +52,7 @@ pub fn read(state: &State, question: &Read, now: Time) -> Result<Reply, Refusal>
             Reply::KeyConfiguration(state.key_configuration(package, code, now)?)
         }
         Read::List(by, listing) => Reply::Listing(state.list(*by, listing, now)?),
-        Read::Share(by) => Reply::Share(state.share(*by)?),
+        Read::Share(by) => Reply::Share(state.take_share(*by)?),
         Read::Certify { appraised, worker } => {
             Reply::Certificate(certify(&state.identity(), appraised, *worker, now))
         }

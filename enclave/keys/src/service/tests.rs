@@ -1,384 +1,197 @@
-//! The service without its sockets: commands, durability, who gets keys.
+//! Messages and sessions: who may say what.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-use bield_envelope::{Seeded, Signed, Verified};
+use bield_envelope::{Secret, Signed};
 use bield_evidence::TeeKind;
-use bield_grant::{Grant, Isolation};
-use bield_package::{ManifestDraft, PackageHead, PackageHeader, PackageKey};
-use bield_protocol::service::PackageOffer;
+use bield_grant::CodeSelector;
+use bield_package::tensor::{ElementType, TensorSpec};
+use bield_protocol::service::{
+    Command, LeaseRequest, Operation, PackageOffer, Reply, Request, Returned, Share,
+};
+use zeroize::Zeroizing;
 
-use super::*;
-use crate::store::Volatile;
-
-const NOON: Time = Time::from_secs(1_795_000_000);
-
-struct Scene {
-    service: Service,
-    store: Arc<Volatile>,
-    owner: SigningKey,
-    user: SigningKey,
-    conversation: Conversation<'static>,
-}
-
-/// Lets a test keep a hand on the storage it gave away.
-struct Shared(Arc<Volatile>);
-
-impl Store for Shared {
-    fn load(&self) -> Result<Option<zeroize::Zeroizing<Vec<u8>>>, StoreError> {
-        self.0.load()
-    }
-
-    fn save(&self, state: &[u8]) -> Result<(), StoreError> {
-        self.0.save(state)
-    }
-}
-
-fn scene() -> Scene {
-    let mut entropy = Seeded::new(1);
-    let store = Arc::new(Volatile::default());
-    let service = Service::start(Box::new(Shared(Arc::clone(&store))), &mut entropy).unwrap();
-    let (owner, user) = (
-        SigningKey::generate(&mut entropy),
-        SigningKey::generate(&mut entropy),
-    );
-    let conversation = Conversation {
-        runtime: None,
-        binding: [7; 32],
-        sequence: 0,
-    };
-    Scene {
-        service,
-        store,
-        owner,
-        user,
-        conversation,
-    }
-}
-
-fn code() -> Measurement {
-    Measurement::new(TeeKind::Sgx, &[5; 32]).unwrap()
-}
-
-impl Scene {
-    fn order(&mut self, by: &SigningKey, operation: Operation) -> Result<(), String> {
-        self.order_with(by, operation, None)
-    }
-
-    fn order_with(
-        &mut self,
-        by: &SigningKey,
-        operation: Operation,
-        key: Option<Secret>,
-    ) -> Result<(), String> {
-        let (session, sequence) = (self.conversation.binding, self.conversation.sequence);
-        let command = Signed::sign(
-            by,
-            Command {
-                session,
-                sequence,
-                operation,
-            },
-        )
-        .into_signed();
-        let request = match key {
-            Some(key) => Request::PutPackage(command, key),
-            None => Request::Command(command),
-        };
-        said(self.service.answer(&mut self.conversation, request, NOON))
-    }
-
-    fn owner(&self) -> SigningKey {
-        SigningKey::from_seed(Secret::from_bytes(*self.owner.seed().expose()))
-    }
-
-    fn with_package(&mut self) -> Verified<PackageHeader> {
-        let owner = self.owner();
-        let header = packed(&owner);
-        self.order(&owner, Operation::Register).unwrap();
-        self.order_with(&owner, offer(&header, 9), Some(Secret::from_bytes([9; 32])))
-            .unwrap();
-        header
-    }
-
-    fn grant(&self, package: Digest) -> Grant {
-        Grant {
-            id: [1; 16],
-            package,
-            user: self.user.principal(),
-            code: code(),
-            isolation: Isolation::Shared,
-            not_before: NOON.minus(Duration::from_secs(60)),
-            not_after: NOON.plus(Duration::from_secs(3600)),
-        }
-    }
-}
-
-fn said(reply: Reply) -> Result<(), String> {
-    match reply {
-        Reply::Refused(refusal) => Err(refusal.code),
-        _ => Ok(()),
-    }
-}
-
-fn packed(owner: &SigningKey) -> Verified<PackageHeader> {
-    let mut file = Vec::new();
-    let key = PackageKey::from_seed(Secret::from_bytes([9; 32]));
-    let model = bield_fixtures::tiny_model();
-    let signature = bield_package::onnx::Signature::read(&model).unwrap();
-    let name = ("shelter".parse().unwrap(), "1.0".parse().unwrap());
-    let draft = ManifestDraft::onnx(name.0, name.1, signature);
-    let mut entropy = Seeded::new(3);
-    let model = &mut std::io::Cursor::new(model);
-    bield_package::pack(
-        model,
-        draft,
-        owner,
-        &key,
-        &mut entropy,
-        &mut file,
-        &mut |_, _| (),
-    )
-    .unwrap();
-    let head = PackageHead::read(&mut &file[..]).unwrap();
-    head.signed_header()
-        .clone()
-        .verify(&owner.principal())
-        .unwrap()
-}
-
-fn offer(header: &Verified<PackageHeader>, key: u8) -> Operation {
-    Operation::PutPackage(PackageOffer {
-        header: header.as_signed().clone(),
-        inputs: Vec::new(),
-        outputs: Vec::new(),
-        key: key_commitment(&Secret::from_bytes([key; 32])),
-    })
-}
+use super::cast::{Scene, code, grant, header, key, offer, principal};
+use super::{Turn, turn};
 
 #[test]
-fn an_owner_registers_packs_grants_and_a_user_finds_the_key() {
-    let mut scene = scene();
-    let header = scene.with_package();
-    let package = PackageHeader::package(&header);
-    let owner = scene.owner();
-    let named = PackageReference::Named(owner.principal(), "shelter".into(), None);
-    let ask = |scene: &mut Scene| {
-        let request = Request::KeyConfiguration(named.clone(), code());
-        scene.service.answer(&mut scene.conversation, request, NOON)
-    };
-    assert_eq!(said(ask(&mut scene)), Err("code-not-granted".into()));
-    let grant = Signed::sign(&owner, scene.grant(package)).into_signed();
-    scene.order(&owner, Operation::Grant(grant)).unwrap();
-    let Reply::KeyConfiguration(found) = ask(&mut scene) else {
-        panic!("no key configuration")
-    };
-    assert_eq!(
-        (found.package, found.audience),
-        (package, audience(package, &code()))
-    );
-    assert_eq!(found.service, scene.service.principal());
-}
-
-#[test]
-fn a_restarted_service_is_the_same_service() {
-    let mut scene = scene();
-    let header = scene.with_package();
-    let grant = Signed::sign(&scene.owner, scene.grant(PackageHeader::package(&header)));
-    let owner = scene.owner();
-    scene
-        .order(&owner, Operation::Grant(grant.into_signed()))
-        .unwrap();
-    let again = Service::start(
-        Box::new(Shared(Arc::clone(&scene.store))),
-        &mut Seeded::new(99),
-    )
-    .unwrap();
-    assert_eq!(again.principal(), scene.service.principal());
-    assert_eq!(again.inspect(), scene.service.inspect());
-    assert_eq!(again.inspect().grants, 1);
-}
-
-#[test]
-fn a_change_that_is_not_durable_is_refused_and_undone() {
-    let mut scene = scene();
-    let header = scene.with_package();
-    let owner = scene.owner();
-    let before = scene.service.inspect();
-    scene.store.broken.store(true, Ordering::SeqCst);
-    let grant = Signed::sign(&owner, scene.grant(PackageHeader::package(&header))).into_signed();
-    assert_eq!(
-        scene.order(&owner, Operation::Grant(grant.clone())),
-        Err("not-durable".into())
-    );
-    let stranger = SigningKey::generate(&mut Seeded::new(5));
-    assert_eq!(
-        scene.order(&stranger, Operation::Register),
-        Err("not-durable".into())
-    );
-    assert_eq!(scene.service.inspect(), before);
-    scene.store.broken.store(false, Ordering::SeqCst);
-    assert_eq!(scene.order(&owner, Operation::Grant(grant)), Ok(()));
-}
-
-#[test]
-fn a_command_counts_once_and_only_in_its_session() {
-    let mut scene = scene();
-    let owner = scene.owner();
+fn a_command_counts_once_and_only_in_its_session_and_place() {
+    let mut scene = Scene::new();
     let command = |session, sequence| {
         let operation = Operation::Register;
-        Request::Command(
-            Signed::sign(
-                &owner,
-                Command {
-                    session,
-                    sequence,
-                    operation,
-                },
-            )
-            .into_signed(),
-        )
+        let command = Command {
+            session,
+            sequence,
+            operation,
+        };
+        Request::Command(Signed::sign(&key(1), command).into_signed())
     };
-    let mut answer = |request| said(scene.service.answer(&mut scene.conversation, request, NOON));
-    assert_eq!(answer(command([8; 32], 0)), Err("replayed".into()));
-    assert_eq!(answer(command([7; 32], 1)), Err("replayed".into()));
-    assert_eq!(answer(command([7; 32], 0)), Ok(()));
-    assert_eq!(answer(command([7; 32], 0)), Err("replayed".into()));
-    assert_eq!(answer(command([7; 32], 1)), Ok(()));
+    let refused = |scene: &mut Scene, request| scene.answer(request).map(drop).unwrap_err();
+    assert_eq!(refused(&mut scene, command([8; 32], 0)), "other-session");
+    assert_eq!(refused(&mut scene, command([7; 32], 1)), "out-of-order");
+    scene.answer(command([7; 32], 0)).unwrap();
+    assert_eq!(refused(&mut scene, command([7; 32], 0)), "out-of-order");
+    scene.answer(command([7; 32], 1)).unwrap();
+}
+
+#[test]
+fn a_refused_command_uses_its_number_up() {
+    let mut scene = Scene::new();
+    let thief = key(3);
+    let refused = scene.order(&thief, Operation::RotateIdentity).map(drop);
+    assert_eq!(refused, Err("not-registered".into()));
+    assert_eq!(scene.session.sequence, 1);
+}
+
+#[test]
+fn an_altered_command_is_nobodys() {
+    let mut scene = Scene::new();
+    let bytes = scene.sign(&key(1), Operation::Register).as_bytes().to_vec();
+    for at in 0..bytes.len() {
+        let mut bad = bytes.clone();
+        bad[at] ^= 1;
+        let Ok(command) = Signed::<Command>::decode(&bad) else {
+            continue;
+        };
+        let refused = scene.answer(Request::Command(command)).map(drop);
+        assert_eq!(refused, Err("invalid-signature".into()), "byte {at}");
+    }
+    assert_eq!(scene.session.sequence, 0);
 }
 
 #[test]
 fn nobody_can_speak_for_another_principal() {
-    let mut scene = scene();
-    let header = scene.with_package();
-    let package = PackageHeader::package(&header);
-    let thief = SigningKey::generate(&mut Seeded::new(5));
-    assert_eq!(
-        scene.order(&thief, offer(&header, 9)),
-        Err("malformed".into())
-    );
-    let put = scene.order_with(&thief, offer(&header, 9), Some(Secret::from_bytes([9; 32])));
-    assert_eq!(put, Err("invalid-signature".into()));
+    let (mut scene, package) = Scene::with_package();
+    let (owner, thief) = (key(1), key(3));
     scene.order(&thief, Operation::Register).unwrap();
-    let grant = Signed::sign(&thief, scene.grant(package)).into_signed();
+    let stolen = header(&owner, "loot", "1.0.0");
     assert_eq!(
-        scene.order(&thief, Operation::Grant(grant)),
-        Err("not-owner".into())
-    );
-    let owners = Signed::sign(&scene.owner, scene.grant(package)).into_signed();
-    assert_eq!(
-        scene.order(&thief, Operation::Grant(owners)),
+        scene.put_header(&thief, &stolen, 9),
         Err("invalid-signature".into())
     );
+    let forged = scene.grant(&thief, grant(1, package)).map(drop);
+    assert_eq!(forged, Err("not-owner".into()));
+    let owners = Signed::sign(&owner, grant(1, package)).into_signed();
+    let refused = scene.order(&thief, Operation::Grant(owners)).map(drop);
+    assert_eq!(refused, Err("invalid-signature".into()));
+    for operation in [
+        Operation::DeletePackage(package),
+        Operation::RotateAudience {
+            package,
+            at_once: true,
+        },
+    ] {
+        assert_eq!(
+            scene.order(&thief, operation).map(drop),
+            Err("not-owner".into())
+        );
+    }
 }
 
 #[test]
-fn a_key_that_is_not_the_committed_one_is_refused() {
-    let mut scene = scene();
-    let owner = scene.owner();
-    let header = packed(&owner);
+fn a_secret_beside_a_command_is_the_one_it_commits_to() {
+    let mut scene = Scene::new();
+    let owner = key(1);
     scene.order(&owner, Operation::Register).unwrap();
-    let put = scene.order_with(&owner, offer(&header, 9), Some(Secret::from_bytes([8; 32])));
-    assert_eq!(put, Err("other-key".into()));
-    scene
-        .order_with(&owner, offer(&header, 9), Some(Secret::from_bytes([9; 32])))
-        .unwrap();
-    let put = scene.order_with(&owner, offer(&header, 8), Some(Secret::from_bytes([8; 32])));
-    assert_eq!(put, Err("package-key-differs".into()));
+    let header = header(&owner, "shelter", "1.0.0");
+    let command = scene.sign(&owner, offer(&header, 9));
+    let put = scene.answer(Request::PutPackage(command, Secret::from_bytes([8; 32])));
+    assert_eq!(put.map(drop), Err("other-key".into()));
+    let put = scene.order(&owner, offer(&header, 9)).map(drop);
+    assert_eq!(put, Err("malformed".into()));
+    let command = scene.sign(&owner, Operation::Register);
+    let put = scene.answer(Request::PutPackage(command, Secret::from_bytes([9; 32])));
+    assert_eq!(put.map(drop), Err("malformed".into()));
+
+    let share = Share {
+        generation: 1,
+        number: 1,
+        threshold: 2,
+        bytes: Zeroizing::new(vec![1; 33]),
+    };
+    let give = |share: &Share| Operation::GiveShare {
+        share: share.commitment(),
+        rehearse: true,
+    };
+    let right = scene.sign(&owner, give(&share));
+    let turned = turn(&mut scene.session, Request::GiveShare(right, share.clone()));
+    assert!(matches!(turned, Ok(Turn::GiveShare { rehearse: true, .. })));
+    let mut other = share.clone();
+    other.bytes[7] ^= 1;
+    let wrong = scene.sign(&owner, give(&share));
+    let refused = scene.answer(Request::GiveShare(wrong, other)).map(drop);
+    assert_eq!(refused, Err("other-share".into()));
 }
 
 #[test]
 fn no_key_leaves_towards_a_peer_that_proved_nothing() {
-    let mut scene = scene();
-    let package = PackageHeader::package(&scene.with_package());
-    let worker = scene.user.principal();
-    for request in [Request::Lease(package), Request::Certify(worker)] {
-        let reply = scene.service.answer(&mut scene.conversation, request, NOON);
-        assert_eq!(said(reply), Err("not-a-runtime".into()));
-    }
-}
-
-#[test]
-fn every_grantee_of_a_package_is_found() {
-    // F1 of the authors' release: a second grantee made every lookup run for ever.
-    let mut scene = scene();
-    let header = scene.with_package();
-    let package = PackageHeader::package(&header);
-    let owner = scene.owner();
-    for id in 0..20 {
-        let user = SigningKey::generate(&mut Seeded::new(100 + u64::from(id))).principal();
-        let grant = Grant {
-            id: [id; 16],
-            user,
-            ..scene.grant(package)
-        };
-        scene
-            .order(
-                &owner,
-                Operation::Grant(Signed::sign(&owner, grant).into_signed()),
-            )
-            .unwrap();
-    }
-    assert_eq!(scene.service.inspect().grants, 20);
-    let state = scene.service.lock();
-    assert_eq!(state.package(package).unwrap().grants.len(), 20);
-}
-
-#[test]
-fn a_state_survives_its_own_bytes_and_no_shorter_or_longer_ones() {
-    let mut scene = scene();
-    scene.with_package();
-    let bytes = scene.service.lock().encode();
-    assert_eq!(*State::decode(&bytes).unwrap().encode(), *bytes);
-    for length in 0..bytes.len() {
-        assert!(State::decode(&bytes[..length]).is_none(), "cut to {length}");
-    }
-    assert!(State::decode(&[&bytes[..], &[0]].concat()).is_none());
-}
-
-#[test]
-fn a_full_state_refuses_changes_and_opens_again() {
-    let mut scene = scene();
-    scene.with_package();
-    let bytes = scene.service.lock().encode().len();
-    scene.service.state_bytes_max = bytes + 200;
-    let mut accepted = 0;
-    let full = loop {
-        let stranger = SigningKey::generate(&mut Seeded::new(1000 + accepted));
-        match scene.order(&stranger, Operation::Register) {
-            Ok(()) => accepted += 1,
-            Err(code) => break code,
-        }
+    let (mut scene, package) = Scene::with_package();
+    scene.grant(&key(1), grant(1, package)).unwrap();
+    let returned = Returned {
+        lease: 0,
+        unused: Vec::new(),
     };
-    assert_eq!(full, "full");
-    assert!(accepted > 0, "there was room for some");
-    let before = scene.service.inspect();
-    let again = Service::start(
-        Box::new(Shared(Arc::clone(&scene.store))),
-        &mut Seeded::new(9),
+    for request in [
+        Request::Lease(LeaseRequest {
+            package,
+            returned: None,
+        }),
+        Request::Return(returned),
+        Request::Certify(principal(2)),
+    ] {
+        let refused = scene.answer(request).map(drop);
+        assert_eq!(refused, Err("not-a-runtime".into()));
+    }
+}
+
+#[test]
+fn a_runtimes_certificate_names_its_code_and_this_service() {
+    let mut scene = Scene::new();
+    let reply = scene
+        .as_runtime(5, Request::Certify(principal(50)))
+        .unwrap();
+    let Reply::Certificate(certificate) = reply else {
+        panic!("no certificate")
+    };
+    let service = scene.desk.state().service();
+    let certificate = certificate.verify(&service).unwrap();
+    assert_eq!(
+        (certificate.worker, certificate.service),
+        (principal(50), service)
     );
-    assert_eq!(again.unwrap().inspect(), before);
+    assert_eq!(certificate.code, code(5));
+    assert!(certificate.simulated);
 }
 
 #[test]
 fn tensor_specs_that_would_fill_the_state_are_refused() {
-    use bield_package::tensor::{ElementType, TensorSpec};
-    let mut scene = scene();
-    let owner = scene.owner();
-    let header = packed(&owner);
+    let mut scene = Scene::new();
+    let owner = key(1);
     scene.order(&owner, Operation::Register).unwrap();
     let spec =
         |at: usize| TensorSpec::new(format!("{at:0>200}"), ElementType::F32, vec![None]).unwrap();
-    let Operation::PutPackage(mut large) = offer(&header, 9) else {
+    let header = header(&owner, "shelter", "1.0.0");
+    let Operation::PutPackage(small) = offer(&header, 9) else {
         panic!("an offer")
     };
-    large.inputs = (0..300).map(spec).collect();
-    let put = scene.order_with(
-        &owner,
-        Operation::PutPackage(large),
-        Some(Secret::from_bytes([9; 32])),
-    );
-    assert_eq!(put, Err("too-many-tensors".into()));
+    let large = PackageOffer {
+        inputs: (0..300).map(spec).collect(),
+        ..small
+    };
+    let command = scene.sign(&owner, Operation::PutPackage(large));
+    let put = scene.answer(Request::PutPackage(command, Secret::from_bytes([9; 32])));
+    assert_eq!(put.map(drop), Err("too-many-tensors".into()));
+}
+
+#[test]
+fn unknown_values_do_not_decode() {
+    // An operation, a request and a selector of a later version: none of them is taken for another.
+    for bytes in [
+        &[0x82, 0x18, 0x63, 0x80][..],
+        &[0x82, 0x02, 0x80],
+        &[0x82, 0x05, 0x81, 0x00],
+    ] {
+        assert!(Request::decode(bytes).is_err(), "{bytes:02x?}");
+    }
+    let unknown_kind = [0x82, 0x00, 0x82, 0x09, 0x41, 0x00];
+    assert!(bield_envelope::wire::decode::<CodeSelector>(&unknown_kind, 64).is_err());
+    assert!(bield_evidence::Measurement::new(TeeKind::Sgx, &[1; 31]).is_err());
 }

@@ -27,6 +27,7 @@ pub struct Conversation {
 }
 
 /// What to do about a message.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way")]
 pub enum Turn {
     /// May change the state: through the sequencer. `by` is who pays for it, when somebody signed.
     Ask(Option<Principal>, Ask),

@@ -1,26 +1,25 @@
 //! A capsule writer from the first byte: a quote of the software TEE, appraised, certified by the key
 //! service, admitted by the capsule's own configuration.
 
+use bield_capsule::WriterCertificate;
+use bield_capsule::WriterId;
 use bield_capsule::{
     Batch, CertificateError, Change, GenerationKey, KeyRing, Metadata, Refused, Suite, Verifier,
     VerifierPolicy, Writer, WriterKey,
 };
-use bield_envelope::Seeded;
-use bield_evidence::{
-    Evidence, Policy, Reference, Roots, TeeKind, appraise, canonical_dcap, claims_report_data,
-    verify,
-};
-use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
+use bield_envelope::{Secret, Seeded, Signed, wire};
+use bield_evidence::{Measurement, TeeKind};
+use bield_protocol::service::{Reply, Request};
+use bield_receipt::CERTIFICATE_TIME_MAX;
 
-use super::*;
-use crate::store::Volatile;
+use super::cast::{self, NOON};
+use super::{Conversation, Desk};
 
-const NOON: Time = Time::from_secs(1_795_000_000);
 const CODE: [u8; 32] = [5; 32];
 
 #[test]
 fn a_key_made_in_appraised_code_may_write_where_the_owner_counts_that_code() {
-    let scene = Scene::new(&[CODE, [6; 32]]);
+    let mut scene = Scene::new(&[CODE, [6; 32]]);
     let mut verifier = scene.verifier(true);
     let certificate = scene.certificate(scene.writer().id());
     let (mut writer, opening) = scene.open(&certificate);
@@ -56,7 +55,7 @@ fn a_key_made_in_appraised_code_may_write_where_the_owner_counts_that_code() {
 
 #[test]
 fn by_default_a_software_tee_writes_nowhere() {
-    let scene = Scene::new(&[CODE]);
+    let mut scene = Scene::new(&[CODE]);
     let certificate = scene.certificate(scene.writer().id());
     let (_, opening) = scene.open(&certificate);
     assert!(matches!(
@@ -67,7 +66,7 @@ fn by_default_a_software_tee_writes_nowhere() {
 
 #[test]
 fn code_that_the_owner_does_not_count_writes_nowhere() {
-    let scene = Scene::new(&[[9; 32]]);
+    let mut scene = Scene::new(&[[9; 32]]);
     let certificate = scene.certificate(scene.writer().id());
     let (_, opening) = scene.open(&certificate);
     let refused = scene.verifier(true).verify(opening).unwrap_err();
@@ -85,22 +84,21 @@ fn code_that_the_owner_does_not_count_writes_nowhere() {
 
 #[test]
 fn a_peer_that_proved_nothing_gets_no_writer_certificate() {
-    let scene = Scene::new(&[CODE]);
+    let mut scene = Scene::new(&[CODE]);
     let mut stranger = Conversation {
         runtime: None,
         binding: [7; 32],
         sequence: 0,
     };
     let request = Request::CertifyWriter(scene.metadata.name(), scene.writer().id());
-    match scene.service.answer(&mut stranger, request, NOON) {
+    match scene.desk.answer(&mut stranger, request, NOON) {
         Reply::Refused(refusal) => assert_eq!(refusal.code, "not-a-runtime"),
         _ => panic!("a certificate for nobody"),
     }
 }
 
 struct Scene {
-    service: Service,
-    appraised: Appraised,
+    desk: Desk,
     metadata: Metadata,
     config: bield_capsule::Received,
     generation: GenerationKey,
@@ -110,7 +108,7 @@ impl Scene {
     /// A key service, a capsule that counts its certificates for `codes`, and a runtime.
     fn new(codes: &[[u8; 32]]) -> Self {
         let mut entropy = Seeded::new(1);
-        let service = Service::start(Box::new(Volatile::default()), &mut entropy).unwrap();
+        let desk = Desk::new(cast::root(), cast::limits());
         let owner = WriterKey::generate(Suite::Ed25519, &mut entropy);
         let metadata = Metadata::new(owner.public(), None, NOON, &mut entropy).unwrap();
         let generation = GenerationKey::generate(1, &mut entropy);
@@ -119,7 +117,7 @@ impl Scene {
             .map(|code| wire::encode(&measured(code)))
             .collect();
         codes.sort();
-        let principal = service.principal();
+        let principal = desk.state().service();
         let changes = [
             Change::Certify(principal),
             Change::Codes { principal, codes },
@@ -130,8 +128,7 @@ impl Scene {
         ];
         let (_, config) = Writer::owner(owner, &metadata, &changes, NOON).unwrap();
         Self {
-            service,
-            appraised: appraised(),
+            desk,
             metadata,
             config,
             generation,
@@ -142,14 +139,14 @@ impl Scene {
         WriterKey::from_seed(Suite::Ed25519, Secret::from_bytes([4; 32])).unwrap()
     }
 
-    fn certificate(&self, writer: WriterId) -> Signed<WriterCertificate> {
+    fn certificate(&mut self, writer: WriterId) -> Signed<WriterCertificate> {
         let mut conversation = Conversation {
-            runtime: Some(&self.appraised),
+            runtime: Some(cast::appraised(5)),
             binding: [7; 32],
             sequence: 0,
         };
         let request = Request::CertifyWriter(self.metadata.name(), writer);
-        match self.service.answer(&mut conversation, request, NOON) {
+        match self.desk.answer(&mut conversation, request, NOON) {
             Reply::WriterCertificate(certificate) => certificate,
             _ => panic!("no certificate"),
         }
@@ -179,26 +176,4 @@ fn apply(verifier: &mut Verifier, record: bield_capsule::Received) -> bield_caps
 
 fn measured(code: &[u8; 32]) -> Measurement {
     Measurement::new(TeeKind::Sgx, code).unwrap()
-}
-
-fn appraised() -> Appraised {
-    let platform = Platform::generate(Options::seeded([4; 32], NOON)).unwrap();
-    let claims_buffer = b"claims".to_vec();
-    let report = SgxReport {
-        measurement: CODE,
-        report_data: claims_report_data(&claims_buffer),
-        ..SgxReport::default()
-    };
-    let collateral = platform
-        .collateral(Kind::Sgx, &CollateralOptions::at(NOON))
-        .unwrap();
-    let evidence = Evidence {
-        claims_buffer,
-        ..canonical_dcap(&platform.sgx_quote(&report), &collateral).unwrap()
-    };
-    let roots = Roots::none().with_simulated_dcap(platform.root_der().to_vec());
-    let claims = verify(&evidence, &roots, NOON).unwrap();
-    appraise(&claims, &Policy::dev(Reference::Deferred), NOON)
-        .admit(claims)
-        .unwrap()
 }

@@ -130,7 +130,8 @@ impl State {
             .any(|named| self.people.current(*named) == by)
     }
 
-    /// The share of a holder, or of whoever succeeded one.
+    /// The share of a holder, or of whoever succeeded one; registered or not, so that who unregistered
+    /// since can still help to recover.
     ///
     /// # Errors
     /// Not a holder of the newest shares.
@@ -142,6 +143,15 @@ impl State {
             newest.shares.get(at).cloned()
         });
         found.ok_or_else(|| refuse::not_holder(by))
+    }
+
+    /// The share of a holder who orders it.
+    ///
+    /// # Errors
+    /// Not registered, replaced by another key, or not a holder of the newest shares.
+    pub fn take_share(&self, by: Principal) -> Result<Share, Refusal> {
+        self.ordering(by)?;
+        self.share(by)
     }
 
     fn administering(&self, by: Principal) -> Result<&Person, Refusal> {

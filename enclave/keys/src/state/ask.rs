@@ -15,6 +15,7 @@ use bield_protocol::service::{GrantId, LeaseRequest, Recovered, Reply, Returned,
 use super::entry::{Entry, Started};
 
 /// What can change the state.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on its way")]
 pub enum Ask {
     /// A principal's order; its signature and its place in the session were checked.
     Order {

@@ -25,10 +25,6 @@ use zeroize::Zeroizing;
 
 /// One change.
 #[derive(Encode, Decode)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "one at a time, on its way into a record"
-)]
 pub enum Entry {
     /// A principal became known.
     #[n(0)]

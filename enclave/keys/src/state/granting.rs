@@ -9,7 +9,7 @@ use bield_protocol::service::{GRANTS_PER_LEASE_MAX, GROUPS_PER_LEASE_MAX, GrantI
 use super::ask::{Checked, Inconsistent};
 use super::entry::Entry;
 use super::grants::{Class, Cover, Handle, Kept, Stage, Target, group_key};
-use super::limits::{CLEARED_AT_ONCE, GRANTS_MAX, RENEWALS_MAX};
+use super::limits::{CLEARED_AT_ONCE, GRANTS_MAX, KINDS_MAX, RANGES_MAX, RENEWALS_MAX};
 use super::people::Person;
 use super::refuse::{self, Whose};
 use super::{State, kept};
@@ -68,6 +68,20 @@ impl State {
     /// Refuses a grant with which the grants for some package and code would fit no lease any more.
     fn fits_leases(&self, person: &Person, grant: &Grant) -> Result<(), Refusal> {
         let class = Class::of(&grant.code);
+        let target = Target::of(person.number, &grant.package);
+        let kinds = self
+            .grants
+            .classes(target)
+            .filter(|kind| *kind != class)
+            .count();
+        let what = "measurements in grants for one package or name";
+        refuse::room(kinds, KINDS_MAX, what, Whose::Signer)?;
+        let others = self.grants.total(target).map_or(0, |total| {
+            let known = total.ranges.contains_key(&grant.package);
+            total.ranges.len() - usize::from(known)
+        });
+        let what = "ranges of versions in grants for one name";
+        refuse::room(others, RANGES_MAX, what, Whose::Signer)?;
         let group = match &grant.user {
             UserSelector::Group(group) => Some(group_key(person.number, group)),
             UserSelector::Principal(_) => None,
@@ -192,7 +206,7 @@ impl State {
             && let Some(key) = self.people.by_number.get(&kept.owner)
             && let Some(person) = self.people.by_key.get_mut(key)
         {
-            person.grants.remove(&(GrantId(kept.says().id), handle));
+            person.grants.remove(&(kept.id(), handle));
         }
     }
 }

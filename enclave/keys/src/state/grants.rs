@@ -13,12 +13,13 @@
 //!
 //! On paper: 300 bytes of statement, 24 of slot, 24 in each of four indexes before a tree's slack: under 500.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bield_envelope::{Digest, Principal, Time};
 use bield_evidence::Measurement;
 use bield_grant::{CodeSelector, ENDED_TOLD, Grant, GroupName, PackageSelector, UserSelector};
 use bield_package::PackageName;
+use bield_protocol::service::GrantId;
 
 use super::kept;
 
@@ -50,6 +51,19 @@ impl Kept {
     pub(super) fn says(&self) -> Grant {
         kept::says(&self.signed).expect("it was read when it was kept")
     }
+
+    /// The statement's id, without reading the rest of it.
+    pub(super) fn id(&self) -> GrantId {
+        kept::first(&self.signed).expect("it was read when it was kept")
+    }
+}
+
+/// What there is for a package or a name, whatever its stage.
+#[derive(Default)]
+pub(super) struct Total {
+    pub(super) grants: u32,
+    /// By range of versions, for names.
+    pub(super) ranges: HashMap<PackageSelector, u32>,
 }
 
 /// Grants that cover the same package or name in the same code.
@@ -76,6 +90,7 @@ pub(super) struct Grants {
     free: Vec<Handle>,
     by_target: BTreeSet<(Target, Class, Stage, Handle)>,
     buckets: BTreeMap<(Target, Class), Bucket>,
+    totals: BTreeMap<Target, Total>,
     by_user: BTreeSet<(u64, Handle)>,
     ends: BTreeSet<(Time, Handle)>,
     /// Metered grants: what is left of the quota, by the statement's digest.
@@ -102,7 +117,7 @@ impl Target {
         ))
     }
 
-    fn of(owner: u32, selector: &PackageSelector) -> Self {
+    pub(super) fn of(owner: u32, selector: &PackageSelector) -> Self {
         match selector {
             PackageSelector::Digest(digest) => Self::package(digest),
             PackageSelector::Named(name, _) => Self::named(owner, name),
@@ -185,6 +200,11 @@ impl Grants {
         if stage == Stage::Live {
             self.count(owner, says, true);
         }
+        let total = self.totals.entry(place.0).or_default();
+        total.grants += 1;
+        if let PackageSelector::Named(..) = says.package {
+            *total.ranges.entry(says.package.clone()).or_default() += 1;
+        }
         self.by_user
             .insert((selector_key(owner, &says.user), handle));
         self.ends.insert((turns(stage, says), handle));
@@ -202,6 +222,7 @@ impl Grants {
         if kept.stage == Stage::Live {
             self.count(kept.owner, &says, false);
         }
+        self.uncount(place.0, &says.package);
         self.by_user
             .remove(&(selector_key(kept.owner, &says.user), handle));
         self.ends.remove(&(turns(kept.stage, &says), handle));
@@ -295,6 +316,27 @@ impl Grants {
     pub(super) fn set_left(&mut self, grant: &Digest, left: u64) {
         if let Some(known) = self.meters.get_mut(grant) {
             *known = left;
+        }
+    }
+
+    /// What there is for a target.
+    pub(super) fn total(&self, target: Target) -> Option<&Total> {
+        self.totals.get(&target)
+    }
+
+    fn uncount(&mut self, target: Target, selector: &PackageSelector) {
+        let Some(total) = self.totals.get_mut(&target) else {
+            return;
+        };
+        total.grants -= 1;
+        if let Some(count) = total.ranges.get_mut(selector) {
+            *count -= 1;
+            if *count == 0 {
+                total.ranges.remove(selector);
+            }
+        }
+        if total.grants == 0 {
+            self.totals.remove(&target);
         }
     }
 

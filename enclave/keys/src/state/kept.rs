@@ -23,6 +23,13 @@ pub(super) fn says<T: for<'b> Decode<'b, ()>>(signed: &[u8]) -> Option<T> {
     minicbor::decode(payload(signed)?).ok()
 }
 
+/// The first field of what a statement says, when that is a map that begins with key 0.
+pub(super) fn first<T: for<'b> Decode<'b, ()>>(signed: &[u8]) -> Option<T> {
+    let mut d = Decoder::new(payload(signed)?);
+    d.map().ok()?;
+    (d.u8().ok()? == 0).then(|| d.decode().ok())?
+}
+
 fn payload(signed: &[u8]) -> Option<&[u8]> {
     let mut d = Decoder::new(signed);
     d.tag().ok()?;

@@ -11,6 +11,11 @@ pub const PACKAGES_EACH_MAX: usize = 2_000;
 pub const GRANTS_MAX: usize = 2_000_000;
 /// The most statements under one id of one signer: a renewal a month for five years.
 pub const RENEWALS_MAX: usize = 64;
+/// The most measurements that live grants for one package, or for one name, may name: what a grant for all
+/// code of a signer is compared with.
+pub const KINDS_MAX: usize = 64;
+/// The most ranges of versions that grants for one name may have: a listing compares each with each version.
+pub const RANGES_MAX: usize = 1024;
 /// The most groups of one principal.
 pub const GROUPS_EACH_MAX: usize = 1_000;
 /// The most groups in all.

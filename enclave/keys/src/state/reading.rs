@@ -2,14 +2,11 @@
 //!
 //! They show what was applied, durable or not: the program says them when what they show is durable.
 
+use core::ops::Bound;
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap};
 
 use bield_envelope::{Digest, Principal, Time};
-use bield_grant::{
-    CodeIdentity, CodeSelector, PackageSelector, UserSelector, audience, code_is_granted,
-};
-use bield_package::PackageName;
+use bield_grant::{CodeIdentity, CodeSelector, UserSelector, audience, code_is_granted};
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{
     GrantId, GrantRow, GroupRow, KeyConfiguration, Listing, ListingPage, PackageReference,
@@ -187,28 +184,17 @@ impl State {
             .packages
             .iter()
             .filter(|digest| after.is_none_or(|after| **digest > after));
-        // Selectors by name, counted once for all versions.
-        let mut named: BTreeMap<&PackageName, HashMap<PackageSelector, u64>> = BTreeMap::new();
         let rows = rest.filter_map(|digest| {
             let package = self.packages.get(digest)?;
             let facts = package.facts(*digest);
-            let selectors = named.entry(&package.name).or_insert_with(|| {
-                let mut selectors = HashMap::new();
-                for handle in self
-                    .grants
-                    .targeted(Target::named(person.number, &package.name))
-                {
-                    if let Some(kept) = self.grants.get(handle) {
-                        *selectors.entry(kept.says().package).or_default() += 1;
-                    }
-                }
-                selectors
-            });
-            let covering = selectors
-                .iter()
-                .filter(|(selector, _)| selector.names(&facts));
-            let named: u64 = covering.map(|(_, count)| count).sum();
-            let exact = self.grants.targeted(Target::package(digest)).count() as u64;
+            let exact = self.grants.total(Target::package(digest));
+            let named = self
+                .grants
+                .total(Target::named(person.number, &package.name));
+            let ranges = named.into_iter().flat_map(|named| &named.ranges);
+            let covering = ranges.filter(|(range, _)| range.names(&facts));
+            let named: u64 = covering.map(|(_, count)| u64::from(*count)).sum();
+            let exact = exact.map_or(0, |exact| u64::from(exact.grants));
             Some(PackageRow {
                 package: *digest,
                 name: package.name.to_string(),
@@ -236,46 +222,63 @@ impl State {
             Some(digest) => Some(self.own_package(by, digest)?.facts(*digest)),
             None => None,
         };
-        let found: Vec<(GrantId, Handle)> = match (&facts, user) {
-            (None, None) => {
-                let rows = person.grants.iter().copied();
-                return Ok(
-                    self.grant_page(rows.filter(|(id, _)| after.is_none_or(|after| *id > after)))
-                );
+        let first = after.map_or(Bound::Unbounded, |after| {
+            Bound::Excluded((after, Handle::MAX))
+        });
+        let own = person.grants.range((first, Bound::Unbounded)).copied();
+        let found: Box<dyn Iterator<Item = (GrantId, Handle)>> = match (&facts, user) {
+            (None, None) => Box::new(own),
+            (None, Some(user)) => {
+                Box::new(self.sorted(person, self.grants.naming(user_key(&user))))
             }
-            (None, Some(user)) => self.sorted(self.grants.naming(user_key(&user))),
             (Some(facts), _) => {
                 let targets = self.targets(&facts.digest)?;
-                self.sorted(
-                    targets
-                        .iter()
-                        .flat_map(|target| self.grants.targeted(*target)),
-                )
+                let totals = targets
+                    .iter()
+                    .filter_map(|target| self.grants.total(*target));
+                let covering: usize = totals.map(|total| total.grants as usize).sum();
+                // Sorting many anew for each page would cost more than passing the others by.
+                if covering > person.grants.len() / PASSED_BY {
+                    Box::new(own)
+                } else {
+                    let targets = targets.into_iter();
+                    let all = targets.flat_map(|target| self.grants.targeted(target));
+                    Box::new(self.sorted(person, all))
+                }
             }
         };
         let fits = |(id, handle): &(GrantId, Handle)| {
-            let Some(kept) = self
-                .grants
-                .get(*handle)
-                .filter(|kept| kept.owner == person.number)
-            else {
+            if after.is_some_and(|after| *id <= after) {
                 return false;
-            };
-            let says = kept.says();
-            let named = |user| says.user == UserSelector::Principal(user);
-            after.is_none_or(|after| *id > after)
-                && user.is_none_or(named)
-                && facts.is_none_or(|facts| says.package.names(&facts))
+            }
+            if user.is_none() && facts.is_none() {
+                return true;
+            }
+            let says = self.grants.get(*handle).map(|kept| kept.says());
+            says.is_some_and(|says| {
+                user.is_none_or(|user| says.user == UserSelector::Principal(user))
+                    && facts.is_none_or(|facts| says.package.names(&facts))
+            })
         };
-        Ok(self.grant_page(found.into_iter().filter(fits)))
+        Ok(self.grant_page(found.filter(fits)))
     }
 
-    /// Grants by id. Statements under one id stand together: they are never divided between pages.
-    fn sorted(&self, handles: impl Iterator<Item = Handle>) -> Vec<(GrantId, Handle)> {
-        let named = |handle| Some((GrantId(self.grants.get(handle)?.says().id), handle));
+    /// A person's grants among these, by id.
+    fn sorted(
+        &self,
+        person: &Person,
+        handles: impl Iterator<Item = Handle>,
+    ) -> impl Iterator<Item = (GrantId, Handle)> {
+        let named = |handle| {
+            let kept = self
+                .grants
+                .get(handle)
+                .filter(|kept| kept.owner == person.number)?;
+            Some((kept.id(), handle))
+        };
         let mut found: Vec<_> = handles.filter_map(named).collect();
         found.sort_unstable();
-        found
+        found.into_iter()
     }
 
     fn grant_page(&self, found: impl Iterator<Item = (GrantId, Handle)>) -> ListingPage {
@@ -313,7 +316,7 @@ impl State {
             .filter_map(|handle| {
                 let kept = self.grants.get(handle)?;
                 let owner = *self.people.key_of(kept.owner)?;
-                Some(((owner, GrantId(kept.says().id)), handle))
+                Some(((owner, kept.id()), handle))
             })
             .filter(|(place, _)| after.is_none_or(|after| *place > after))
             .collect();
@@ -361,6 +364,8 @@ fn whole<P: Copy + PartialEq, T>(rows: impl Iterator<Item = (P, T)>) -> (Vec<T>,
     (rows.into_iter().map(|(_, row)| row).collect(), true)
 }
 
+/// How many grants are passed by for one that is wanted, before sorting the wanted ones is cheaper.
+const PASSED_BY: usize = 8;
 /// The most bytes of groups in a page, unless one alone is longer.
 const GROUP_PAGE_BYTES_MAX: usize = 1 << 20;
 

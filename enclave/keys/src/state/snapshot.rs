@@ -39,7 +39,6 @@ use super::{Place, State, kept};
 pub struct NotAState(&'static str);
 
 #[derive(Encode, Decode)]
-#[expect(clippy::large_enum_variant, reason = "one at a time")]
 enum Item {
     /// Counters: next person, next lease, registrations, place in the log.
     #[n(0)]

@@ -1,1 +1,10 @@
+//! The state through its service's own messages; each scene ends by replaying itself (`service::cast`).
 
+mod administration;
+mod audit;
+mod grants;
+mod leases;
+mod packages;
+mod people;
+mod property;
+mod size;

@@ -1,0 +1,210 @@
+//! Orders about the service as a whole.
+
+use bield_envelope::{Signed, SigningKey};
+use bield_grant::Succession;
+use bield_protocol::service::{Operation, Recovered, Reply, Request, Share};
+use zeroize::Zeroizing;
+
+use crate::service::cast::{NOON, Scene, code, grant, key, principal, succession};
+use crate::state::{Ask, Order, Started};
+
+fn with_administrator() -> (Scene, SigningKey) {
+    let mut scene = Scene::new();
+    scene.order(&key(99), Operation::Register).unwrap();
+    scene.order(&key(1), Operation::Register).unwrap();
+    (scene, key(99))
+}
+
+fn shares(generation: u32, threshold: u8, count: u8) -> Vec<Share> {
+    let share = |number| Share {
+        generation,
+        number,
+        threshold,
+        bytes: Zeroizing::new(vec![number; 33]),
+    };
+    (1..=count).map(share).collect()
+}
+
+fn make(
+    scene: &mut Scene,
+    by: u8,
+    holders: &[u8],
+    threshold: u8,
+    shares: Vec<Share>,
+) -> Result<(), String> {
+    let ask = Ask::Order {
+        by: principal(by),
+        order: Order::MakeShares {
+            holders: holders.iter().map(|holder| principal(*holder)).collect(),
+            threshold,
+            shares,
+        },
+    };
+    scene
+        .desk
+        .ask(&ask, NOON)
+        .map(drop)
+        .map_err(|refusal| refusal.code)
+}
+
+#[test]
+fn only_administrators_and_their_successors_order_what_concerns_all() {
+    let (mut scene, administrator) = with_administrator();
+    for order in [
+        Operation::RotateIdentity,
+        Operation::AdmitCode(code(7)),
+        Operation::WithdrawCode(code(7)),
+        Operation::MakeShares {
+            holders: vec![principal(1)],
+            threshold: 1,
+        },
+    ] {
+        let refused = scene.order(&key(1), order).map(drop);
+        assert_eq!(refused, Err("not-administrator".into()));
+    }
+    let heir = key(98);
+    let succeed = Operation::Succeed(succession(&administrator, &heir, NOON));
+    scene.order(&administrator, succeed).unwrap();
+    assert_eq!(
+        scene.changes(&heir, Operation::AdmitCode(code(7))),
+        Ok(true)
+    );
+    let old = scene
+        .order(&administrator, Operation::AdmitCode(code(8)))
+        .map(drop);
+    assert_eq!(old, Err("succeeded".into()));
+}
+
+#[test]
+fn each_identity_key_signs_the_next_and_the_first_one_names_the_service() {
+    let (mut scene, administrator) = with_administrator();
+    let first = scene.desk.state().service();
+    for _ in 0..2 {
+        scene
+            .order(&administrator, Operation::RotateIdentity)
+            .unwrap();
+    }
+    let state = scene.desk.state();
+    assert_ne!(state.service(), first);
+    assert_eq!(state.first_service(), first);
+    let mut at = first;
+    for succeeded in state.identity_successions() {
+        let by_old: Signed<Succession> = succeeded.by_old.clone();
+        let says = by_old.verify(&at).unwrap();
+        succeeded.by_new.clone().verify(&says.to).unwrap();
+        at = says.to;
+    }
+    assert_eq!(at, state.service());
+    let service = state.service();
+    let reply = scene
+        .as_runtime(5, Request::Certify(principal(50)))
+        .unwrap();
+    let Reply::Certificate(certificate) = reply else {
+        panic!("no certificate")
+    };
+    assert!(certificate.verify(&service).is_ok());
+}
+
+#[test]
+fn code_may_join_from_its_admission_to_its_withdrawal() {
+    let (mut scene, administrator) = with_administrator();
+    let admit = |scene: &mut Scene| scene.changes(&administrator, Operation::AdmitCode(code(7)));
+    assert!(!scene.desk.state().is_admitted(&code(7)));
+    assert_eq!(admit(&mut scene), Ok(true));
+    assert_eq!(admit(&mut scene), Ok(false));
+    assert!(scene.desk.state().is_admitted(&code(7)));
+    let withdraw = Operation::WithdrawCode(code(7));
+    assert_eq!(scene.changes(&administrator, withdraw), Ok(true));
+    assert_eq!(scene.desk.state().admitted().count(), 0);
+}
+
+#[test]
+fn a_holder_fetches_its_own_newest_share_and_nobody_elses() {
+    let (mut scene, _) = with_administrator();
+    scene.order(&key(2), Operation::Register).unwrap();
+    assert_eq!(make(&mut scene, 99, &[1, 2], 2, shares(1, 2, 2)), Ok(()));
+    let take = |scene: &mut Scene, by: u8| match scene.order(&key(by), Operation::TakeShare) {
+        Ok(Reply::Share(share)) => Ok((share.generation, share.number)),
+        Ok(_) => panic!("no share"),
+        Err(code) => Err(code),
+    };
+    assert_eq!(take(&mut scene, 1), Ok((1, 1)));
+    assert_eq!(take(&mut scene, 2), Ok((1, 2)));
+    assert_eq!(take(&mut scene, 99), Err("not-holder".into()));
+    assert_eq!(make(&mut scene, 99, &[2], 1, shares(2, 1, 1)), Ok(()));
+    assert_eq!(take(&mut scene, 1), Err("not-holder".into()));
+    assert_eq!(take(&mut scene, 2), Ok((2, 1)));
+    let heir = key(12);
+    scene
+        .order(
+            &key(2),
+            Operation::Succeed(succession(&key(2), &heir, NOON)),
+        )
+        .unwrap();
+    assert_eq!(take(&mut scene, 12), Ok((2, 1)));
+    assert_eq!(
+        scene.desk.state().shares(),
+        Some((2, 1, &[principal(2)][..]))
+    );
+}
+
+#[test]
+fn shares_that_could_not_recover_are_refused() {
+    let (mut scene, _) = with_administrator();
+    let malformed = || Err("malformed".to_owned());
+    assert_eq!(make(&mut scene, 99, &[], 1, shares(1, 1, 0)), malformed());
+    assert_eq!(
+        make(&mut scene, 99, &[1, 1], 2, shares(1, 2, 2)),
+        malformed()
+    );
+    assert_eq!(
+        make(&mut scene, 99, &[1, 2], 1, shares(1, 1, 2)),
+        malformed()
+    );
+    assert_eq!(
+        make(&mut scene, 99, &[1, 2], 3, shares(1, 3, 2)),
+        malformed()
+    );
+    assert_eq!(
+        make(&mut scene, 99, &[1, 2], 2, shares(2, 2, 2)),
+        malformed()
+    );
+    assert_eq!(
+        make(&mut scene, 99, &[1, 2], 2, shares(1, 2, 1)),
+        malformed()
+    );
+    assert_eq!(scene.desk.state().shares(), None);
+}
+
+#[test]
+fn a_recovery_begins_the_next_log_and_reuses_no_lease_number() {
+    let (mut scene, package) = Scene::with_package();
+    scene.grant(&key(1), grant(1, package)).unwrap();
+    let before = scene.lease(5, package).unwrap().lease.id;
+    let recovered = Recovered {
+        origin: "bield/keys/00".into(),
+        size: 7,
+        root: [1; 32],
+        holders: vec![principal(1)],
+        at: NOON,
+        next: "bield/keys/01".into(),
+    };
+    scene
+        .desk
+        .ask(&Ask::Recovered(recovered.clone()), NOON)
+        .unwrap();
+    assert_eq!(scene.desk.state().epoch(), 1);
+    assert_eq!(scene.desk.state().recoveries(), [recovered]);
+    assert!(scene.lease(5, package).unwrap().lease.id >= before + (1 << 40));
+}
+
+#[test]
+fn the_newest_start_is_remembered() {
+    let mut scene = Scene::new();
+    let started = Started {
+        nonce: [9; 32],
+        member: 2,
+    };
+    scene.desk.ask(&Ask::Started(started), NOON).unwrap();
+    assert_eq!(scene.desk.state().started(), Some(started));
+}
