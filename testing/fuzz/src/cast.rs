@@ -13,6 +13,7 @@ use bield_grant::{
     PackageSelector, SignerId, Succession, UserSelector, VerifiedSuccession, audience,
 };
 use bield_package::PackageKey;
+use bield_protocol::service::Share;
 use bield_receipt::{Receipt, WorkerCertificate, output_commitment, service_evidence_digest};
 
 pub(crate) const NOON: Time = Time::from_secs(1_800_000_000);
@@ -159,6 +160,15 @@ pub(crate) fn succeeded() -> VerifiedSuccession {
         Signed::sign(by, succession)
     };
     VerifiedSuccession::new(half(&user()), half(&heir())).expect("both say the same")
+}
+
+pub(crate) fn share() -> Share {
+    Share {
+        generation: 1,
+        number: 2,
+        threshold: 2,
+        bytes: vec![7; 33].into(),
+    }
 }
 
 pub(crate) fn certificate() -> Verified<WorkerCertificate> {

@@ -20,6 +20,7 @@ mod capsule;
 mod cast;
 mod envelope;
 mod evidence;
+mod ledger;
 pub mod mutate;
 mod package;
 mod protocol;
@@ -37,6 +38,7 @@ pub use capsule::{
 };
 pub use envelope::{sealed_request, sealed_response, stream_chunk};
 pub use evidence::{evidence, evidence_vendor_roots};
+pub use ledger::{ledger_files, ledger_log_file};
 pub use package::{onnx_signature, package_file, package_header_fields, package_manifest};
 pub use protocol::{
     call_reply, inference_output, inference_reply, inference_request, service_reply,
@@ -139,6 +141,8 @@ targets! {
     tlog_entries from tlog, MANY;
     tlog_note from tlog, MANY;
     tlog_tile_path from tlog, MANY;
+    ledger_files from ledger, FEW;
+    ledger_log_file from ledger, SOME;
 }
 
 /// Finds a target by name.

@@ -9,8 +9,9 @@ use bield_protocol::feedback::{Feedback, StartKind};
 use bield_protocol::inference::{self, Answer, Output};
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{
-    self, Inspection, KeyConfiguration, LeaseRequest, LeasedAudienceKey, LeasedKeys,
-    PackageReference, Returned,
+    self, AuditEntry, AuditEvent, AuditPage, Freshness, GrantId, GrantRow, GroupRow, Inspection,
+    KeyConfiguration, LeaseRequest, LeasedAudienceKey, LeasedKeys, ListingPage, PackageReference,
+    PackageRow, PrincipalRow, Recovered, RefusedLease, Returned, ShareProgress,
 };
 use bield_protocol::status::{Metric, Status};
 use bield_protocol::visit::Visit;
@@ -101,7 +102,9 @@ pub(crate) mod seeds {
         use service::Request;
         let [register, put, grant, revoke, group, succeed] = statements::seeds::commands();
         let named = PackageReference::Named(cast::owner().principal(), "small".into(), None);
-        [
+        let further = statements::seeds::further_commands();
+        let give = further.last().cloned().expect("the last one gives a share");
+        let requests = [
             Request::Command(register),
             Request::PutPackage(put, cast::secret(1)),
             Request::Command(grant),
@@ -124,11 +127,20 @@ pub(crate) mod seeds {
                 CapsuleName::from(cast::digest("capsule")),
                 WriterId::from(cast::digest("writer")),
             ),
-        ]
-        .iter()
-        .map(|request| request.encode().to_vec())
-        .collect()
+            Request::Freshness(None),
+            Request::Freshness(Some(CHECKPOINT.into())),
+            Request::GiveShare(give, cast::share()),
+        ];
+        let further = further.into_iter().map(Request::Command);
+        further
+            .chain(requests)
+            .map(|request| request.encode().to_vec())
+            .collect()
     }
+
+    /// As long as a real one; whether it is signed is not the decoder's business.
+    const CHECKPOINT: &str = "bield/keys/00\n17\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n\
+                              \u{2014} bield/keys/00 AAAAAA==\n";
 
     fn returned() -> Returned {
         Returned {
@@ -188,10 +200,119 @@ pub(crate) mod seeds {
             Reply::Inspection(inspection),
             Reply::Refused(refusal()),
             Reply::WriterCertificate(Signed::sign(&cast::service(), writer()).into_signed()),
+            Reply::Freshness(freshness()),
+            Reply::Audit(audit()),
+            Reply::Share(cast::share()),
+            Reply::ShareProgress(ShareProgress {
+                given: vec![cast::owner().principal()],
+                needed: 2,
+                opened: true,
+                size: Some(17),
+                origin: Some("bield/keys/00".into()),
+            }),
         ]
-        .iter()
+        .into_iter()
+        .chain(pages().map(Reply::Listing))
         .map(|reply| reply.encode().to_vec())
         .collect()
+    }
+
+    fn freshness() -> Freshness {
+        Freshness {
+            checkpoint: CHECKPOINT.into(),
+            consistency: vec![[1; 32].into(), [2; 32].into()],
+            log: "bield/keys/00+00000000+AA".into(),
+            recovered: vec![Recovered {
+                origin: "bield/keys/01".into(),
+                size: 5,
+                root: [3; 32],
+                holders: vec![cast::owner().principal()],
+                at: cast::NOON,
+                next: "bield/keys/00".into(),
+            }],
+        }
+    }
+
+    fn audit() -> AuditPage {
+        let package = cast::digest("package");
+        let leased = AuditEvent::Leased {
+            package,
+            code: cast::code(),
+            simulated: true,
+            until: cast::NOON,
+            lease: 16,
+            allotments: vec![cast::allotment()],
+        };
+        let returned = AuditEvent::Returned {
+            lease: 16,
+            unused: vec![cast::allotment()],
+        };
+        let events = [
+            AuditEvent::Registered,
+            AuditEvent::PackagePut(package, "small".into(), "1.0".into()),
+            AuditEvent::Granted(GrantId([9; 16]), cast::digest("grant")),
+            AuditEvent::Revoked(vec![GrantId([9; 16])]),
+            AuditEvent::GroupPut("team".into(), 3, 2),
+            AuditEvent::AudienceRotated(package, 1, true),
+            AuditEvent::Succeeded(cast::user().principal()),
+            leased,
+            returned,
+            AuditEvent::SharesMade(vec![cast::user().principal()], 1),
+        ];
+        let entries = events.map(|event| AuditEntry {
+            record: 7,
+            at: cast::NOON,
+            event,
+        });
+        AuditPage {
+            from: 3,
+            before: cast::digest("before"),
+            entries: entries.into(),
+            count: 13,
+            digest: cast::digest("all"),
+            refused: vec![RefusedLease {
+                at: cast::NOON,
+                package,
+                code: cast::code(),
+                reason: "code-not-granted".into(),
+            }],
+        }
+    }
+
+    fn pages() -> [ListingPage; 4] {
+        let package = PackageRow {
+            package: cast::digest("package"),
+            name: "small".into(),
+            version: "1.0".into(),
+            at: cast::NOON,
+            generation: 2,
+            grants: 300,
+            leases: 4,
+            codes: vec![cast::code()],
+        };
+        let grant = GrantRow {
+            owner: cast::owner().principal(),
+            grant: cast::grant_by_selectors().into_signed(),
+            left: Some(17),
+        };
+        let group = GroupRow {
+            name: "team".into(),
+            revision: 3,
+            members: vec![cast::user().principal()],
+        };
+        let me = PrincipalRow {
+            principal: cast::owner().principal(),
+            succeeds: vec![cast::user().principal()],
+            registered: true,
+            administrator: true,
+            holder: true,
+        };
+        [
+            ListingPage::Packages(vec![package], true),
+            ListingPage::Grants(vec![grant], false),
+            ListingPage::Groups(vec![group], true),
+            ListingPage::Me(me),
+        ]
     }
 
     fn audience_key(seed: u8, not_after: Option<bield_envelope::Time>) -> LeasedAudienceKey {

@@ -130,7 +130,7 @@ pub(crate) fn statement<T: Statement>(
 }
 
 pub(crate) mod seeds {
-    use bield_protocol::service::{GrantId, Operation, PackageOffer, key_commitment};
+    use bield_protocol::service::{GrantId, Listing, Operation, PackageOffer, key_commitment};
 
     use super::*;
 
@@ -191,6 +191,55 @@ pub(crate) mod seeds {
             };
             Signed::sign(&cast::owner(), command).into_signed()
         })
+    }
+
+    /// Orders beyond those of [`commands`], one of each kind.
+    pub(crate) fn further_commands() -> Vec<Signed<Command>> {
+        let package = cast::digest("package");
+        [
+            Operation::DeleteGroup("team".into()),
+            Operation::DeletePackage(package),
+            Operation::RotateAudience {
+                package,
+                at_once: true,
+            },
+            Operation::Unregister,
+            Operation::List(Listing::Packages { after: None }),
+            Operation::List(Listing::Grants {
+                package: Some(package),
+                user: Some(cast::user().principal()),
+                after: Some(GrantId([9; 16])),
+            }),
+            Operation::List(Listing::Groups {
+                after: Some("team".into()),
+            }),
+            Operation::List(Listing::ToMe {
+                after: Some((cast::owner().principal(), GrantId([9; 16]))),
+            }),
+            Operation::List(Listing::Me),
+            Operation::Audit { from: 1_000 },
+            Operation::RotateIdentity,
+            Operation::AdmitCode(cast::code()),
+            Operation::WithdrawCode(cast::code()),
+            Operation::MakeShares {
+                holders: vec![cast::owner().principal(), cast::user().principal()],
+                threshold: 2,
+            },
+            Operation::TakeShare,
+            Operation::GiveShare {
+                share: cast::share().commitment(),
+                rehearse: true,
+            },
+        ]
+        .map(|operation| {
+            let command = Command {
+                session: [1; 32],
+                sequence: 4,
+                operation,
+            };
+            Signed::sign(&cast::owner(), command).into_signed()
+        })
+        .into()
     }
 
     pub(crate) fn receipt_bundle() -> Vec<Vec<u8>> {
