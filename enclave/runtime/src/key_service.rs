@@ -142,22 +142,16 @@ impl KeyService {
         for _ in 0..FRESHNESS_MAX {
             let kept = lock(&self.known).clone();
             let note = kept.as_ref().map(|known| known.note().to_owned());
-            let answer = match ask(session, &Request::Freshness(note)) {
-                Ok(Reply::Freshness(answer)) => answer,
-                Ok(_) => return Err(KeysError::Contradiction("something else than its head")),
-                // Not about any package.
-                Err(KeysError::NotGranted) => {
-                    return Err(KeysError::NotServing("it does not show how far it is"));
-                }
-                Err(error) => return Err(error),
+            let answer = match exchange(session, &Request::Freshness(note))? {
+                Reply::Freshness(answer) => answer,
+                Reply::Refused(refusal) => return Err(self.not_shown(&refusal)),
+                _ => return Err(KeysError::Contradiction("something else than its head")),
             };
             let next = match &kept {
                 Some(known) => known.follow(&answer),
                 None => Known::first(&answer),
             };
-            let next = next.inspect_err(|_| {
-                self.not_fresh.fetch_add(1, Ordering::Relaxed);
-            })?;
+            let next = next.map_err(|error| self.note_not_fresh(error))?;
             let mut known = lock(&self.known);
             if *known == kept || known.as_deref() == Some(&next) {
                 *known = Some(Arc::new(next));
@@ -165,6 +159,25 @@ impl KeyService {
             }
         }
         Err(KeysError::NotServing("its log moves on too fast"))
+    }
+
+    /// A key service that does not continue what was kept; it knows what that says of itself.
+    fn not_shown(&self, refusal: &Refusal) -> KeysError {
+        match refusal.code.as_str() {
+            "foreign-checkpoint" => self.note_not_fresh(NotFresh::OtherService),
+            "forked" => self.note_not_fresh(NotFresh::Forked),
+            "rolled-back" => self.note_not_fresh(NotFresh::SetBackByItsWord),
+            _ => match no(refusal) {
+                // About no package: none was named.
+                KeysError::NotGranted => KeysError::NotServing("it does not show its log"),
+                error => error,
+            },
+        }
+    }
+
+    fn note_not_fresh(&self, error: NotFresh) -> KeysError {
+        self.not_fresh.fetch_add(1, Ordering::Relaxed);
+        error.into()
     }
 
     /// Returns an identity that the key service does not find old.
@@ -262,13 +275,16 @@ fn issue(tee: &Arc<dyn Tee>) -> Result<Arc<Identity>, SessionError> {
 }
 
 fn ask(session: &mut Session<Pipe>, request: &Request) -> Result<Reply, KeysError> {
+    match exchange(session, request)? {
+        Reply::Refused(refusal) => Err(no(&refusal)),
+        reply => Ok(reply),
+    }
+}
+
+fn exchange(session: &mut Session<Pipe>, request: &Request) -> Result<Reply, KeysError> {
     session.send(&request.encode()).map_err(refusal_of)?;
     let reply = session.receive().map_err(refusal_of)?;
-    match Reply::decode(&reply) {
-        Ok(Reply::Refused(refusal)) => Err(no(&refusal)),
-        Ok(reply) => Ok(reply),
-        Err(_) => Err(KeysError::Contradiction("something malformed")),
-    }
+    Reply::decode(&reply).map_err(|_| KeysError::Contradiction("something malformed"))
 }
 
 /// A key service's no: about itself, or about what was asked. Its reason and its times say who is granted what, so

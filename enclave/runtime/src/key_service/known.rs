@@ -36,6 +36,8 @@ pub(crate) enum NotFresh {
     OtherService,
     #[error("its log is {0} records behind what this runtime has seen: its state was set back")]
     SetBack(u64),
+    #[error("its state was set back behind what this runtime has seen, as it says itself")]
+    SetBackByItsWord,
     #[error("its log does not continue what this runtime has seen: its state was forked")]
     Forked,
 }

@@ -372,6 +372,25 @@ fn a_state_that_was_set_back_or_forked_gets_no_question_and_is_counted() {
 }
 
 #[test]
+fn a_service_that_cannot_continue_what_it_signed_says_so_and_is_refused() {
+    let stage = Stage::expecting(code(2));
+    stage.fetch(|request| stage.answer(&request)).unwrap();
+    for (code, why) in [
+        ("foreign-checkpoint", NotFresh::OtherService),
+        ("forked", NotFresh::Forked),
+        ("rolled-back", NotFresh::SetBackByItsWord),
+    ] {
+        let refused = stage.fetch(|_| refuses(code)).err();
+        assert_eq!(refused, Some(KeysError::NotFresh(why)));
+    }
+    let refused = stage.fetch(|_| refuses("of another version")).err();
+    assert!(
+        refused.is_some_and(|error| error.is_outage()),
+        "no package was named"
+    );
+}
+
+#[test]
 fn a_head_that_another_thread_learned_meanwhile_is_asked_for_again() {
     let stage = Stage::expecting(code(2));
     let presented = Mutex::new(Vec::new());
