@@ -54,9 +54,8 @@ fn run(arguments: &Arguments) -> Result<()> {
 
     let home = Home::at(&arguments.home);
     let (user, trust) = (home.identity()?, home.trust()?);
-    let mut service = KeyService::connect(&trust, now(), &mut Randomness)?;
-    // So that `bield receipt` believes it later, offline.
-    home.remember_service(&service.known())?;
+    // Remembered in the home, so that `bield receipt` believes it later, offline.
+    let mut service = KeyService::connect(&home, &trust, now(), &mut Randomness)?;
     let package = arguments.package.of(trust.owner())?;
     let code = trust
         .code()
