@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bield_envelope::{RequestHeader, ResponseOpener, SigningKey, Time, seal_request};
+use bield_grant::CodeSelector;
 use bield_protocol::inference::{self, Answer as Inferred};
 use bield_protocol::refusal::Refusal;
 use bield_protocol::service::{KeyConfiguration, PackageReference, Reply, Request};
@@ -82,7 +83,7 @@ pub(crate) fn key_configuration(
     let provider = provider();
     let client = Local::Client(&provider);
     let mut session = connect(stream, client, &expect, now(), &mut Randomness)?;
-    let code = trust.code()[0].clone();
+    let code = CodeSelector::Measurement(trust.code()[0].clone());
     let question = Request::KeyConfiguration(PackageReference::Digest(package), code);
     session.send(&question.encode())?;
     match Reply::decode(&session.receive()?)? {

@@ -8,6 +8,7 @@
 //! ```
 //!
 //! * [`Stack`]: everything started, on free ports of the loopback, in directories that go away with it.
+//! * [`Site`]: key services without runtimes, several machines and witnesses, directories to copy, cut and put back.
 //! * [`Person`]: an owner or user with a home of the SDK; packs, grants, calls.
 //! * [`Letter`]: a request sealed by hand, for what the SDK refuses to send.
 //! * [`Canary`], [`scan`]: whether a planted secret stands anywhere in the host's files, in any of its forms.
@@ -18,18 +19,24 @@
 //!
 //! Not here: what single crates promise (their own tests), speed (`testing/bench`).
 
+mod command;
+mod instance;
 mod letter;
 mod person;
 mod process;
 mod programs;
 mod scan;
+mod site;
 mod stack;
 mod tap;
 
+pub use command::Ran;
+pub use instance::Instance;
 pub use letter::{Answer, Letter, post};
 pub use person::{Package, Person, numbers, tiny_model};
 pub use process::{Process, children};
 pub use programs::{SERVERS, gather, program};
 pub use scan::{Canary, Finding, files, scan};
+pub use site::{Plan, Site, Witness};
 pub use stack::{Gateway, Shared, Stack, wait_until};
 pub use tap::Tap;

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bield_envelope::{Digest, Principal, Signed, SigningKey, Time, Verified};
-use bield_grant::{Grant, Isolation};
+use bield_grant::{CodeSelector, Grant, Isolation, PackageSelector, UserSelector};
 use bield_package::onnx::Signature;
 use bield_package::{ManifestDraft, PackageHead, PackageKey, pack};
-use bield_protocol::service::PackageReference;
+use bield_protocol::service::{GrantId, PackageReference};
 use bield_sdk::{
-    Answered, CallError, Gateway, Home, KeyService, Randomness, ServiceError, Target, Tensor,
-    Trust, now,
+    Answered, CallError, Gateway, Home, HomeError, KeyService, Randomness, ServiceError, Target,
+    Tensor, Trust, now,
 };
 use rand_core::Rng as _;
 
@@ -39,14 +39,18 @@ pub struct Package {
 }
 
 impl Person {
-    /// Makes a home in `directory`.
+    /// Makes a home in `directory`; an identity that is there already is kept.
     ///
     /// # Errors
     /// The directory cannot be written, or `trust` does not parse.
     pub fn settle(directory: PathBuf, trust: &str) -> anyhow::Result<Self> {
         let home = Home::at(directory);
+        let key = match home.identity() {
+            Err(HomeError::NoIdentity { .. }) => home.create_identity(&mut Randomness)?,
+            key => key?,
+        };
         Ok(Self {
-            key: home.create_identity(&mut Randomness)?,
+            key,
             trust: home.create_trust(trust)?,
             home,
         })
@@ -62,7 +66,7 @@ impl Person {
     /// # Errors
     /// Nobody there, or it does not pass.
     pub fn service(&self) -> Result<KeyService<'_>, ServiceError> {
-        KeyService::connect(&self.trust, now(), &mut Randomness)
+        KeyService::connect(&self.home, &self.trust, now(), &mut Randomness)
     }
 
     /// Packs `model` in chunks of 256 bytes and keeps the key; tells nobody.
@@ -70,12 +74,20 @@ impl Person {
     /// # Errors
     /// The model does not pack, or the home cannot be written.
     pub fn pack(&self, name: &str, model: &[u8]) -> anyhow::Result<Package> {
+        self.pack_as(name, "1", model)
+    }
+
+    /// As [`pack`](Self::pack), of some version.
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack).
+    pub fn pack_as(&self, name: &str, version: &str, model: &[u8]) -> anyhow::Result<Package> {
         let draft = ManifestDraft {
             chunk_bytes: 256,
-            ..ManifestDraft::onnx(name.parse()?, "1".parse()?, Signature::read(model)?)
+            ..ManifestDraft::onnx(name.parse()?, version.parse()?, Signature::read(model)?)
         };
         let key = PackageKey::generate(&mut Randomness);
-        let file = self.home.path().join(format!("{name}.bield"));
+        let file = self.home.path().join(format!("{name}-{version}.bield"));
         let mut sink = File::create(&file)?;
         let summary = pack(
             &mut Cursor::new(model),
@@ -101,13 +113,7 @@ impl Person {
     /// # Errors
     /// Either refuses.
     pub fn register(&self, package: &Package, model: &[u8]) -> anyhow::Result<()> {
-        let head = PackageHead::read(&mut BufReader::new(File::open(&package.file)?))?;
-        let signature = Signature::read(model)?;
-        let mut service = self.service()?;
-        service.register(&self.key)?;
-        let (inputs, outputs) = (signature.inputs, signature.outputs);
-        let header = head.signed_header().clone();
-        service.put_package(&self.key, header, inputs, outputs, &package.key)?;
+        self.offer(package, model)?;
         let bytes = fs::metadata(&package.file)?.len();
         let source = &mut File::open(&package.file)?;
         Gateway::new(self.trust.gateway()).put_package(
@@ -117,6 +123,21 @@ impl Person {
             &mut |_, _| {},
         )?;
         Ok(())
+    }
+
+    /// Gives a package's key to the key service alone: enough where no runtime is to open it.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub fn offer(&self, package: &Package, model: &[u8]) -> anyhow::Result<()> {
+        let head = PackageHead::read(&mut BufReader::new(File::open(&package.file)?))?;
+        let signature = Signature::read(model)?;
+        let mut service = self.service()?;
+        service.register(&self.key)?;
+        let (inputs, outputs) = (signature.inputs, signature.outputs);
+        let header = head.signed_header().clone();
+        service.put_package(&self.key, header, inputs, outputs, &package.key)?;
+        Ok(service.close()?)
     }
 
     /// Packs and registers `model`.
@@ -149,20 +170,50 @@ impl Person {
         not_before: Time,
         not_after: Time,
     ) -> Result<Verified<Grant>, ServiceError> {
-        let mut id = [0; 16];
-        Randomness.fill_bytes(&mut id);
-        let grant = Grant {
-            id,
-            package: package.digest,
-            user: user.principal(),
-            code: self.trust.code()[0].clone(),
-            isolation: Isolation::Shared,
+        self.allow(Grant {
             not_before,
             not_after,
-        };
+            ..self.draft(package, user)
+        })
+    }
+
+    /// A grant as [`grant`](Self::grant) makes it, not signed yet, for tests to alter.
+    pub fn draft(&self, package: &Package, user: &Person) -> Grant {
+        let mut id = [0; 16];
+        Randomness.fill_bytes(&mut id);
+        Grant {
+            id,
+            package: PackageSelector::Digest(package.digest),
+            user: UserSelector::Principal(user.principal()),
+            code: CodeSelector::Measurement(self.trust.code()[0].clone()),
+            isolation: Isolation::Shared,
+            not_before: now().minus(Duration::from_secs(60)),
+            not_after: now().plus(Duration::from_secs(3600)),
+            requests: None,
+        }
+    }
+
+    /// Signs and registers a grant; what is acknowledged is in the home's head afterwards.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant).
+    pub fn allow(&self, grant: Grant) -> Result<Verified<Grant>, ServiceError> {
         let grant = Signed::sign(&self.key, grant);
-        self.service()?.grant(&self.key, &grant)?;
+        let mut service = self.service()?;
+        service.grant(&self.key, &grant)?;
+        service.close()?;
         Ok(grant)
+    }
+
+    /// Ends a grant. Returns the size of the log that contains this.
+    ///
+    /// # Errors
+    /// As [`grant`](Self::grant).
+    pub fn revoke(&self, grant: &Grant) -> Result<u64, ServiceError> {
+        let mut service = self.service()?;
+        let size = service.revoke(&self.key, &[GrantId(grant.id)])?;
+        service.close()?;
+        Ok(size)
     }
 
     /// The verified way to call a package.

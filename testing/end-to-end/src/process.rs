@@ -141,7 +141,7 @@ pub fn children(parent: u32, name: &str) -> Vec<u32> {
     found
 }
 
-fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
+pub(crate) fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
     let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
     Ok(kill_process(raw.context("a process id")?, signal)?)
 }

@@ -9,17 +9,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use bield_envelope::Principal;
 use bield_evidence::{
     Measurement, PolicyConfig, Profile, configuration_digest, program_digest, software_measurement,
 };
-use bield_protocol::configuration::{KeyServiceConfiguration, RuntimeConfiguration};
-use bield_sdk::TrustConfig;
+use bield_protocol::configuration::{
+    KeyServiceConfiguration, RuntimeConfiguration, WitnessesConfiguration,
+};
+use bield_sdk::{Home, Randomness, TrustConfig};
 use tempfile::TempDir;
 
 use crate::{Answer, Package, Person, Process, SERVERS, Tap, gather, post, tiny_model};
 
 /// How long a program may take to start on a machine that also compiles.
-const START_WAIT: Duration = Duration::from_secs(30);
+pub(crate) const START_WAIT: Duration = Duration::from_secs(30);
 
 /// Everything started. Dropping it stops everything and removes its files.
 pub struct Stack {
@@ -54,17 +57,29 @@ impl Stack {
     /// # Errors
     /// A program is missing or does not start; says what it said.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_with(|_| ())
+    }
+
+    /// As [`start`](Self::start), with another configuration of the key service. Its administrator is the
+    /// [`person`](Self::person) named `administrator`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with(
+        configure: impl FnOnce(&mut KeyServiceConfiguration),
+    ) -> anyhow::Result<Self> {
         let (host, people, programs) = (TempDir::new()?, TempDir::new()?, TempDir::new()?);
         gather(&SERVERS, programs.path())?;
         for directory in ["logs", "packages", "storage", "record", "taps", "run"] {
             fs::create_dir(host.path().join(directory))?;
         }
-        let (root, tee) = start_tee(programs.path(), host.path())?;
+        let (root, tee) = start_tee(programs.path(), host.path(), "machine")?;
 
-        let keys_config = toml::to_string(&KeyServiceConfiguration {
-            runtimes: dev(&root, None),
-            sessions_max: 256,
-        })?;
+        let mut keys_config = key_service_configuration(&[&root]);
+        keys_config.sessions_max = 256;
+        keys_config.administrators = vec![administrator(people.path())?.to_string()];
+        configure(&mut keys_config);
+        let keys_config = toml::to_string(&keys_config)?;
         let keys_code = measure(&programs.path().join("bield-keys"), &keys_config)?;
         let runtime_config = runtime_configuration(&root, &keys_code, 1)?;
         let runtime_code = measure(&programs.path().join("bield-runtime"), &runtime_config)?;
@@ -133,11 +148,13 @@ impl Stack {
     pub fn trust(&self) -> TrustConfig {
         TrustConfig {
             gateway: self.url(),
-            key_service: self.keys_tap.address().to_string(),
+            key_service: self.keys_tap.address().to_string().into(),
             code: vec![self.runtime_code.clone()],
+            signers: Vec::new(),
+            witnesses: None,
             owner: None,
             principal: None,
-            service: dev(&self.root, Some(&self.keys_code)),
+            service: dev(&[&self.root], Some(&self.keys_code)),
         }
     }
 
@@ -200,7 +217,7 @@ impl Stack {
 }
 
 impl Gateway {
-    fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         // A log of an earlier start names earlier ports.
         if log.exists() {
             fs::rename(log, log.with_extension("earlier.log"))?;
@@ -212,21 +229,26 @@ impl Gateway {
     }
 }
 
-fn start_tee(programs: &Path, host: &Path) -> anyhow::Result<(String, Process)> {
+/// Starts the machine `name`: state `host/<name>`, socket `host/<name>.sock`. Returns its root.
+pub(crate) fn start_tee(
+    programs: &Path,
+    host: &Path,
+    name: &str,
+) -> anyhow::Result<(String, Process)> {
     let command = || {
         let mut command = Command::new(programs.join("bield-software-tee"));
-        command.arg("--state").arg(host.join("machine"));
+        command.arg("--state").arg(host.join(name));
         command
     };
     let printed = command().arg("--print-root").output()?;
     ensure!(printed.status.success(), "bield-software-tee: {printed:?}");
     let root = String::from_utf8(printed.stdout)?.trim().to_owned();
 
-    let socket = host.join("tee.sock");
+    let socket = host.join(format!("{name}.sock"));
     let started = &mut command();
     let tee = Process::start(
         started.arg("--socket").arg(&socket),
-        &host.join("logs/software-tee.log"),
+        &host.join(format!("logs/{name}.log")),
     )?;
     let answers = wait_until(START_WAIT, || UnixStream::connect(&socket).is_ok());
     ensure!(answers, "bield-software-tee: {}", tee.said());
@@ -249,7 +271,7 @@ fn gateway_command(host: &Path, programs: &Path, runtime_config: &Path) -> Comma
     command.arg("--runtime-config").arg(runtime_config);
     command
         .arg("--tee")
-        .arg(format!("software:{}", host.join("tee.sock").display()));
+        .arg(format!("software:{}", host.join("machine.sock").display()));
     for directory in ["packages", "record"] {
         command
             .arg(format!("--{directory}"))
@@ -259,13 +281,33 @@ fn gateway_command(host: &Path, programs: &Path, runtime_config: &Path) -> Comma
     command
 }
 
+/// What a key service is told when nothing else is said.
+pub(crate) fn key_service_configuration(roots: &[&str]) -> KeyServiceConfiguration {
+    KeyServiceConfiguration {
+        runtimes: dev(roots, None),
+        sessions_max: 4096,
+        lease_secs: 600,
+        administrators: Vec::new(),
+        members: 1,
+        peers: None,
+        witnesses: WitnessesConfiguration::default(),
+        orders_per_minute: 6000,
+    }
+}
+
+/// The identity of the person `administrator`, made before anything trusts it.
+pub(crate) fn administrator(people: &Path) -> anyhow::Result<Principal> {
+    let home = Home::at(people.join("administrator"));
+    Ok(home.create_identity(&mut Randomness)?.principal())
+}
+
 fn runtime_configuration(
     root: &str,
     keys_code: &Measurement,
     threads: usize,
 ) -> anyhow::Result<String> {
     Ok(toml::to_string(&RuntimeConfiguration {
-        key_service: dev(root, Some(keys_code)),
+        key_service: dev(&[root], Some(keys_code)),
         threads,
         concurrency: 1,
         queue_max: 64,
@@ -273,17 +315,17 @@ fn runtime_configuration(
     })?)
 }
 
-/// The policy that accepts this stack's software TEE, and `code` or whatever is compared later.
-fn dev(root: &str, code: Option<&Measurement>) -> PolicyConfig {
+/// The policy that accepts these software TEEs, and `code` or whatever is compared later.
+pub(crate) fn dev(roots: &[&str], code: Option<&Measurement>) -> PolicyConfig {
     PolicyConfig {
         allow_simulated: true,
-        simulated_roots: vec![root.to_owned()],
+        simulated_roots: roots.iter().map(|root| (*root).to_owned()).collect(),
         measurements: code.iter().map(ToString::to_string).collect(),
         ..PolicyConfig::new(Profile::Dev)
     }
 }
 
-fn measure(program: &Path, configuration: &str) -> anyhow::Result<Measurement> {
+pub(crate) fn measure(program: &Path, configuration: &str) -> anyhow::Result<Measurement> {
     let program = program_digest(&fs::read(program)?);
     let configuration = configuration_digest(configuration.as_bytes());
     Ok(software_measurement(program, configuration))

@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// Listens on a free port and passes on to wherever it [leads](Self::lead_to).
@@ -21,6 +21,8 @@ struct Shared {
     to: Mutex<Option<SocketAddr>>,
     files: PathBuf,
     connections: AtomicU64,
+    /// Both ends of what is open, to be cut; those that have closed are let go when others come.
+    open: Mutex<Vec<[TcpStream; 2]>>,
     ends: AtomicBool,
 }
 
@@ -37,6 +39,7 @@ impl Tap {
             to: Mutex::default(),
             files: directory.join(name),
             connections: AtomicU64::new(0),
+            open: Mutex::default(),
             ends: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -57,12 +60,21 @@ impl Tap {
 
     /// Passes connections on to `address` from now on.
     pub fn lead_to(&self, address: SocketAddr) {
-        *self
-            .shared
-            .to
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(address);
+        *lock(&self.shared.to) = Some(address);
     }
+
+    /// Cuts the line: what is open breaks, and nothing is passed on until it leads somewhere again.
+    pub fn cut(&self) {
+        *lock(&self.shared.to) = None;
+        for stream in lock(&self.shared.open).drain(..).flatten() {
+            // Closed by its ends already, or now.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
@@ -78,10 +90,21 @@ impl Shared {
     }
 
     fn pass(&self, client: TcpStream) -> io::Result<()> {
-        let to = *self.to.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = *lock(&self.to);
         let server = TcpStream::connect(to.ok_or(io::ErrorKind::NotConnected)?)?;
         for stream in [&client, &server] {
             stream.set_nodelay(true)?;
+        }
+        {
+            let mut open = lock(&self.open);
+            open.retain(|[client, server]| {
+                client.peer_addr().is_ok() && server.peer_addr().is_ok()
+            });
+            open.push([client.try_clone()?, server.try_clone()?]);
+            // Cut while this one was on its way.
+            if lock(&self.to).is_none() {
+                return client.shutdown(Shutdown::Both);
+            }
         }
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
         let file = |way: &str| File::create(format!("{}-{number}.{way}", self.files.display()));

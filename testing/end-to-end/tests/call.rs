@@ -3,7 +3,7 @@
 use bield_end_to_end::{Shared, Stack, numbers, tiny_model};
 use bield_evidence::Reference;
 use bield_receipt::{Anchor, Expected, ReceiptBundle};
-use bield_sdk::{KeyService, Randomness, now};
+use bield_sdk::{Randomness, now};
 
 static STACK: Shared<Stack> = Shared::new(Stack::start);
 
@@ -131,9 +131,9 @@ fn status_and_evidence_name_the_measured_programs() {
     );
     assert_eq!(status["workers"][0]["report"]["simulated"], true);
 
-    let service = KeyService::connect(&user.trust, now(), &mut Randomness).unwrap();
+    let service = user.service().unwrap();
     assert_eq!(*service.appraised().measurement(), stack.keys_code);
-    let verified = bield_sdk::verify(&user.trust, now(), &mut Randomness).unwrap();
+    let verified = bield_sdk::verify(&user.home, &user.trust, now(), &mut Randomness).unwrap();
     assert!(
         verified.passed() && verified.simulated,
         "{:#?}",

@@ -9,7 +9,7 @@ use std::fs;
 
 use bield_end_to_end::{Shared, Stack, program};
 use bield_evidence::{Outcome, PolicyConfig, Profile};
-use bield_sdk::{KeyService, Randomness, ServiceError, Trust, TrustConfig, now};
+use bield_sdk::{Home, KeyService, Randomness, ServiceError, Trust, TrustConfig, now};
 
 static STACK: Shared<Stack> = Shared::new(Stack::start);
 
@@ -23,18 +23,27 @@ fn by_default(trust: TrustConfig, profile: Profile) -> Trust {
     TrustConfig { service, ..trust }.into_trust().unwrap()
 }
 
+/// Of somebody who has met no key service.
+fn new_home() -> (tempfile::TempDir, Home) {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::at(directory.path().join("home"));
+    home.create_identity(&mut Randomness).unwrap();
+    (directory, home)
+}
+
 #[test]
 fn default_policies_refuse_the_software_tee() {
     let stack = STACK.get();
+    let (_directory, home) = new_home();
     for profile in [Profile::Strict, Profile::Cloud, Profile::Dev] {
         let trust = by_default(stack.trust(), profile);
-        let refused = KeyService::connect(&trust, now(), &mut Randomness).err();
+        let refused = KeyService::connect(&home, &trust, now(), &mut Randomness).err();
         let Some(error @ ServiceError::Session { .. }) = refused else {
             panic!("{profile}: {:?}", refused.map(|error| error.to_string()));
         };
         assert!(error.to_string().contains("root"), "{profile}: {error}");
 
-        let verified = bield_sdk::verify(&trust, now(), &mut Randomness).unwrap();
+        let verified = bield_sdk::verify(&home, &trust, now(), &mut Randomness).unwrap();
         assert!(!verified.passed(), "{profile}");
         assert!(
             verified.with(Outcome::Failed).next().is_some(),
@@ -63,15 +72,16 @@ fn a_trusted_root_alone_does_not_make_a_software_tee_acceptable() {
 #[test]
 fn an_accepted_root_with_other_code_is_refused_naming_the_measurement() {
     let stack = STACK.get();
+    let (_directory, home) = new_home();
     let mut config = stack.trust();
     config.service.measurements = vec![stack.runtime_code.to_string()];
     let trust = config.into_trust().unwrap();
-    let error = KeyService::connect(&trust, now(), &mut Randomness)
+    let error = KeyService::connect(&home, &trust, now(), &mut Randomness)
         .err()
         .unwrap()
         .to_string();
     assert!(error.contains("measurement"), "{error}");
-    let verified = bield_sdk::verify(&trust, now(), &mut Randomness).unwrap();
+    let verified = bield_sdk::verify(&home, &trust, now(), &mut Randomness).unwrap();
     let failed: Vec<_> = verified
         .with(Outcome::Failed)
         .map(|check| check.name)

@@ -6,9 +6,11 @@
 )]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bield_end_to_end::{Answer, Letter, Package, Person, Stack, children, numbers, wait_until};
+use bield_protocol::service::Inspection;
 use bield_sdk::now;
 
 const RESTART_WAIT: Duration = Duration::from_secs(20);
@@ -79,13 +81,31 @@ fn a_killed_key_service_keeps_its_name_its_packages_and_its_grants() {
     let before = user.service().unwrap().inspect().unwrap();
 
     replace(&stack, "bield-keys");
-    assert_eq!(user.service().unwrap().inspect().unwrap(), before);
+    let after = user.service().unwrap().inspect().unwrap();
+    // The log grew by the start.
+    assert!(after.size > before.size, "{after:?}");
+    assert_eq!(
+        Inspection {
+            size: before.size,
+            ..after
+        },
+        before
+    );
     // A runtime that never saw the first key service.
     replace(&stack, "bield-runtime");
     user.call(&package, numbers(1)).unwrap().unwrap();
     let answered = newest.call(&package, numbers(1)).unwrap().unwrap();
     assert_eq!(answered.receipt.receipt().grant, grant.digest());
     stranger.call(&package, numbers(1)).unwrap().unwrap_err();
+}
+
+fn newest_log(storage: &Path) -> PathBuf {
+    let files = fs::read_dir(storage).unwrap();
+    let logs = files.map(|file| file.unwrap().path()).filter(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with("log-")
+    });
+    logs.max().unwrap()
 }
 
 #[test]
@@ -95,13 +115,13 @@ fn altered_state_of_the_key_service_is_refused_at_start_with_a_sentence() {
     let ended = stack.gateway.process.stop().unwrap();
     assert_eq!(ended.code(), Some(0), "{}", stack.gateway.process.said());
 
-    let state = stack.host().join("storage/state.sealed");
+    let state = newest_log(&stack.host().join("storage"));
     let good = fs::read(&state).unwrap();
     let mut altered = good.clone();
     altered[good.len() / 2] ^= 1;
     fs::write(&state, &altered).unwrap();
     let refused = stack.start_gateway_again().unwrap_err().to_string();
-    assert!(refused.contains("stored state does not open"), "{refused}");
+    assert!(refused.contains("restore the file"), "{refused}");
     assert!(refused.contains("exit status: 3"), "{refused}");
     // It is not overwritten with a new beginning.
     assert_eq!(fs::read(&state).unwrap(), altered);
@@ -115,8 +135,8 @@ fn altered_state_of_the_key_service_is_refused_at_start_with_a_sentence() {
 fn a_missing_software_tee_is_named_at_start() {
     let mut stack = Stack::start().unwrap();
     stack.gateway.process.stop().unwrap();
-    fs::remove_file(stack.host().join("tee.sock")).unwrap();
+    fs::remove_file(stack.host().join("machine.sock")).unwrap();
     let refused = stack.start_gateway_again().unwrap_err().to_string();
-    assert!(refused.contains("tee.sock"), "{refused}");
+    assert!(refused.contains("machine.sock"), "{refused}");
     assert!(refused.contains("exit status: 3"), "{refused}");
 }

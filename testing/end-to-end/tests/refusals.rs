@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bield_end_to_end::{Letter, Package, Person, Shared, Stack, numbers, tiny_model};
 use bield_protocol::refusal::Retry;
-use bield_sdk::{CallError, KeyService, Randomness, ServiceError, Tensor, now};
+use bield_sdk::{CallError, ServiceError, Tensor, now};
 
 static STACK: Shared<Stack> = Shared::new(Stack::start);
 
@@ -249,7 +249,7 @@ fn garbage_and_silence_at_the_key_services_port_keep_nobody_out() {
         let _ = stream.read_to_end(&mut said);
         assert!(said.len() < 64, "{said:?}");
     }
-    let mut service = KeyService::connect(&user.trust, now(), &mut Randomness).unwrap();
+    let mut service = user.service().unwrap();
     assert!(service.inspect().unwrap().packages > 0);
     answers(&user, &package);
     drop(silent);

@@ -111,7 +111,8 @@ fn a_runtime_with_another_configuration_gets_no_keys() {
     let mut trust = stack.trust();
     trust.code.push(code.clone());
     let trust = trust.into_trust().unwrap();
-    let mut service = bield_sdk::KeyService::connect(&trust, now(), &mut Randomness).unwrap();
+    let mut service =
+        bield_sdk::KeyService::connect(&user.home, &trust, now(), &mut Randomness).unwrap();
     let reference = bield_sdk::PackageReference::Digest(package.digest);
     match service.target(&reference, &code, now()).err() {
         Some(ServiceError::Refused(refusal)) => {
@@ -127,7 +128,7 @@ fn a_runtime_with_another_configuration_gets_no_keys() {
     let mut made_up = granted.clone();
     made_up.key = AudienceKey::generate(&mut Randomness).public().clone();
     made_up.audience = bield_grant::audience(package.digest, &code);
-    made_up.code = code;
+    made_up.code.measurement = code;
     for to in [&granted, &made_up] {
         let letter = Letter::seal(to, &user.key, numbers(1), now()).unwrap();
         let mut answer = post(&other.url, &letter.bytes).unwrap();
