@@ -223,7 +223,7 @@ impl Member {
                 if leaderless > limits.leaderless || (lost && leaderless > short) {
                     return Err(Stopped::Leaderless);
                 }
-                if !group.configuration().votes(self.shared.me) && now.is_multiple_of(limits.look) {
+                if !has_vote(group) && now.is_multiple_of(limits.look) {
                     let leader = match group.role() {
                         bield_group::Role::Follower { leader } => leader.map(MemberId::slot),
                         _ => None,
@@ -260,9 +260,10 @@ impl Member {
                 bield_group::Role::Deposed => return Err(Stopped::Deposed),
                 bield_group::Role::LeftBehind => return Err(Stopped::LeftBehind),
                 bield_group::Role::Leader => Role::Leader,
-                bield_group::Role::Follower { leader } => Role::Follower {
+                bield_group::Role::Follower { leader } if has_vote(group) => Role::Follower {
                     leader: leader.map(MemberId::slot),
                 },
+                bield_group::Role::Follower { .. } => Role::Forming,
             },
             _ => Role::Forming,
         };
@@ -656,6 +657,14 @@ impl Member {
         self.stage = Stage::Forming { head };
         Ok(())
     }
+}
+
+/// Whether a member decides, and nobody else in its place does any more.
+fn has_vote(group: &Group) -> bool {
+    let configuration = group.configuration();
+    let outgoing = &configuration.outgoing;
+    configuration.voters.contains(&group.me())
+        && (outgoing.is_empty() || outgoing.contains(&group.me()))
 }
 
 fn foreign() -> Stopped {

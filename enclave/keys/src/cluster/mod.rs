@@ -190,9 +190,9 @@ impl<T: Read + Write + Send> Pipe for T {}
 /// The part an instance plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Not in a group yet.
+    /// Not in a group yet, or not with a vote yet.
     Forming,
-    /// In the group and not its leader; serves nobody.
+    /// In the group and not its leader; serves nobody, and may take over.
     Follower {
         /// The leader's slot, as far as known.
         leader: Option<Slot>,

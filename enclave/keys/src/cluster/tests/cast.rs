@@ -176,6 +176,7 @@ impl Surroundings for Around {
         }
         let (near, far) = wire()?;
         self.streams.lock().unwrap().push(near.try_clone()?);
+        let near = Wire(near);
         if let Some((taken, into)) = &*wires.taken.lock().unwrap()
             && *taken == slot
         {
@@ -212,6 +213,32 @@ impl Surroundings for Around {
 
     fn stopped(&self, why: &Stopped) {
         eprintln!("slot {} stopped: {why}", self.slot);
+    }
+}
+
+/// A stream that ends for its other end, too, when it is dropped, although whoever may kill its owner
+/// holds a copy.
+struct Wire(UnixStream);
+
+impl io::Read for Wire {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl io::Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
