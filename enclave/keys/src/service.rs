@@ -14,11 +14,13 @@
 //!
 //! On paper: one to three signature checks an order, 50 µs each; nothing else.
 
+#[cfg(any(test, feature = "testing"))]
 mod desk;
 mod read;
 mod refused;
 mod turn;
 
+#[cfg(any(test, feature = "testing"))]
 pub use desk::Desk;
 pub use read::{Read, read};
 pub use refused::RefusedLeases;

@@ -13,7 +13,8 @@
 //! threads: time arrives with what is asked and with each record.
 //!
 //! Rooms: `people` (principals, successions), `packages` (and audience keys), `groups`, `grants` (indexes) and
-//! `granting` (orders), `leases` (and quotas), `administration`, `audit`, `reading`, `snapshot`.
+//! `granting` (orders), `candidates` and
+//! `leases` (and quotas), `administration`, `audit`, `reading`, `snapshot`.
 //!
 //! Left to others: signatures and sessions (`service`), order, durability and everything that waits (the program).
 //!
@@ -22,6 +23,7 @@
 mod administration;
 mod ask;
 mod audit;
+mod candidates;
 mod entry;
 mod granting;
 mod grants;

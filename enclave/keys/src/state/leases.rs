@@ -13,13 +13,11 @@
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use bield_envelope::{Digest, Secret, Signed, Time, Verified};
 use bield_evidence::{Appraised, Measurement};
 use bield_grant::{
-    Admitted, Allotment, CodeIdentity, Grant, Group, Lease, LeaseTerms, Revocations, UserSelector,
-    admit_lease,
+    Admitted, Allotment, CodeIdentity, Grant, Group, Lease, LeaseTerms, UserSelector, admit_lease,
 };
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{
@@ -29,7 +27,7 @@ use bield_protocol::service::{
 use super::State;
 use super::ask::{Answer, Checked, Inconsistent};
 use super::entry::Entry;
-use super::grants::{Class, Stage, Target};
+use super::grants::Class;
 use super::limits::{CLEARED_AT_ONCE, LEASES_MAX, RETURN_SECS};
 use super::packages::Package;
 
@@ -95,22 +93,6 @@ impl KeptLease {
             true => self.until,
             false => self.until.plus(Duration::from_secs(RETURN_SECS)),
         }
-    }
-}
-
-/// Grants that decide about a package in some code, or explain why none does.
-pub(super) struct Candidates {
-    grants: Vec<Arc<Verified<Grant>>>,
-    revoked: Revocations,
-}
-
-impl Candidates {
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Verified<Grant>> + Clone {
-        self.grants.iter().map(|grant| &**grant)
-    }
-
-    pub(super) fn revoked(&self) -> &Revocations {
-        &self.revoked
     }
 }
 
@@ -256,52 +238,6 @@ impl State {
         (leased, entry)
     }
 
-    /// Grants for a package in code of this class: those that live, those that ended lately, some that were
-    /// revoked, and one for each of some other kinds of code, to say in a refusal.
-    pub(super) fn candidates(&self, targets: &[Target; 2], class: Class) -> Candidates {
-        let mut handles = Vec::new();
-        let all = GRANTS_PER_LEASE_MAX;
-        for (stage, max) in [
-            (Stage::Live, all),
-            (Stage::Ended, all),
-            (Stage::Revoked, all + EXPLAINED_MAX),
-        ] {
-            for target in targets {
-                for class in [class, Class::SIGNERS] {
-                    let room = max.saturating_sub(handles.len());
-                    handles.extend(self.grants.find(*target, class, stage).take(room));
-                }
-            }
-        }
-        for target in targets {
-            let others = self.grants.classes(*target);
-            let others = others.filter(|other| *other != class && *other != Class::SIGNERS);
-            for other in others.take(EXPLAINED_MAX) {
-                handles.extend(self.grants.find(*target, other, Stage::Live).next());
-            }
-        }
-        let mut candidates = Candidates {
-            grants: Vec::with_capacity(handles.len()),
-            revoked: Revocations::new(),
-        };
-        for handle in handles {
-            let Some(kept) = self.grants.get(handle) else {
-                continue;
-            };
-            // A statement that does not verify is nobody's word, however it came to be kept.
-            let Some(grant) = self.verifying.verified(&kept.signed) else {
-                continue;
-            };
-            if kept.stage == Stage::Revoked {
-                candidates
-                    .revoked
-                    .revoke(grant.signer(), grant.id, grant.not_after);
-            }
-            candidates.grants.push(grant);
-        }
-        candidates
-    }
-
     /// What a lease may hold of the metered grants that can matter while it runs.
     fn allot(
         &self,
@@ -416,8 +352,6 @@ fn allotted(allotments: &[Allotment], grant: &Digest) -> u64 {
     at.map_or(0, |at| allotments[at].requests)
 }
 
-/// The most grants of each kind that only explain a refusal.
-const EXPLAINED_MAX: usize = 16;
 /// The most successions of a lease; with all else at its limit it still fits a message.
 const SUCCESSIONS_PER_LEASE_MAX: usize = 2_000;
 

@@ -105,8 +105,11 @@ impl People {
         self.next_number = number
             .checked_add(1)
             .ok_or(Inconsistent("more principals than numbers"))?;
+        // Who unregistered and comes back still stands for those it succeeded.
+        let line = self.successions.stands_for(principal, FOREVER);
         let person = Person {
             number,
+            before: line.into_iter().skip(1).rev().collect(),
             ..Person::default()
         };
         self.by_key.insert(principal, person);
@@ -312,3 +315,6 @@ impl State {
         })
     }
 }
+
+/// By then every succession has begun.
+const FOREVER: Time = Time::from_millis(u64::MAX);

@@ -10,20 +10,18 @@
 //!
 //! On paper: 330 bytes a grant; decoding one costs its reading and four insertions, 3 µs.
 
-use bield_envelope::{Digest, Principal, Secret, Signed, Time, transport, wire};
-use bield_evidence::Measurement;
-use bield_grant::{Allotment, CodeIdentity, Grant, Group, Succeeded};
-use bield_package::tensor::TensorSpec;
-use bield_package::{PackageName, PackageVersion};
-use bield_protocol::service::{GrantId, Recovered, Share};
+mod item;
+
+use bield_envelope::{Principal, Secret, Signed, wire};
+use bield_grant::{Grant, Group};
+use bield_protocol::service::GrantId;
 use minicbor::bytes::ByteVec;
-use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
+
+use item::Item;
 
 use super::administration::Shares;
 use super::ask::Limits;
-use super::audit::Audit;
-use super::entry::Started;
 use super::grants::{Kept, Stage};
 use super::groups::KeptGroup;
 use super::leases::KeptLease;
@@ -37,107 +35,6 @@ use super::{Place, State, kept};
     "the snapshot is not a state of this version ({0}); start from an earlier one, or from the log"
 )]
 pub struct NotAState(&'static str);
-
-#[derive(Encode, Decode)]
-enum Item {
-    /// Counters: next person, next lease, registrations, place in the log.
-    #[n(0)]
-    Counters(
-        #[n(0)] u32,
-        #[n(1)] u64,
-        #[n(2)] u64,
-        #[n(3)] Option<(u64, u32)>,
-    ),
-    #[n(1)]
-    Administration {
-        #[n(0)]
-        identity: u32,
-        #[n(1)]
-        identities: Vec<Succeeded>,
-        #[n(2)]
-        admitted: Vec<Measurement>,
-        #[n(3)]
-        recovered: Vec<Recovered>,
-        #[n(4)]
-        epoch: u32,
-        #[n(5)]
-        started: Option<Started>,
-    },
-    #[n(2)]
-    Shares {
-        #[n(0)]
-        generation: u32,
-        #[n(1)]
-        threshold: u8,
-        #[n(2)]
-        holders: Vec<Principal>,
-        #[n(3)]
-        shares: Vec<Share>,
-    },
-    #[n(3)]
-    Succession(#[n(0)] Succeeded),
-    /// Its groups and grants follow.
-    #[n(4)]
-    Person {
-        #[n(0)]
-        key: Principal,
-        #[n(1)]
-        number: u32,
-        #[n(2)]
-        before: Vec<Principal>,
-        #[n(3)]
-        audit: Audit,
-    },
-    #[n(5)]
-    Group(#[n(0)] Signed<Group>),
-    #[n(6)]
-    Grant(#[n(0)] ByteVec, #[n(1)] u8, #[n(2)] Option<u64>),
-    #[n(7)]
-    Package {
-        #[n(0)]
-        digest: Digest,
-        #[n(1)]
-        owner: Principal,
-        #[n(2)]
-        name: PackageName,
-        #[n(3)]
-        version: PackageVersion,
-        #[n(4)]
-        inputs: Vec<TensorSpec>,
-        #[n(5)]
-        outputs: Vec<TensorSpec>,
-        #[cbor(n(6), with = "transport")]
-        key: Secret,
-        #[n(7)]
-        serial: u64,
-        #[n(8)]
-        at: Time,
-        #[n(9)]
-        generation: u32,
-        #[n(10)]
-        before: Vec<(u32, Time)>,
-        #[n(11)]
-        codes: Vec<(CodeIdentity, u64)>,
-    },
-    #[n(8)]
-    Lease {
-        #[n(0)]
-        id: u64,
-        #[n(1)]
-        package: Digest,
-        #[n(2)]
-        serial: u64,
-        #[n(3)]
-        code: Measurement,
-        #[n(4)]
-        until: Time,
-        #[n(5)]
-        allotments: Vec<Allotment>,
-    },
-    /// How many items came before.
-    #[n(9)]
-    End(#[n(0)] u64),
-}
 
 impl State {
     /// Gives the state, keys included, in pieces to `sink`, which must keep them secret.

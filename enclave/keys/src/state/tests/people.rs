@@ -189,6 +189,22 @@ fn a_succeeded_users_grants_and_groups_come_with_the_succession() {
 }
 
 #[test]
+fn who_comes_back_still_stands_for_those_it_succeeded() {
+    let mut scene = Scene::new();
+    scene.order(&key(1), Operation::Register).unwrap();
+    for (from, to) in [(1, 11), (11, 12)] {
+        let order = Operation::Succeed(succession(&key(from), &key(to), NOON));
+        scene.order(&key(from), order).unwrap();
+    }
+    scene.order(&key(12), Operation::Unregister).unwrap();
+    scene.order(&key(12), Operation::Register).unwrap();
+    let row = me(&mut scene, &key(12));
+    assert_eq!(row.succeeds, [principal(1), principal(11)]);
+    let again = scene.order(&key(11), Operation::Register).map(drop);
+    assert_eq!(again, Err("succeeded".into()));
+}
+
+#[test]
 fn a_succession_that_would_give_two_people_one_key_is_refused() {
     let mut scene = Scene::new();
     for number in [1, 2, 3] {
