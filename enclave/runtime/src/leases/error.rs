@@ -67,9 +67,8 @@ impl KeysError {
             Self::Unreachable { .. } | Self::NotServing(_) => {
                 ("key-service-unreachable", Some(RETRY_MS))
             }
-            Self::TooSoon | Self::NotGrantedYet | Self::LeaseEnded(_) => {
-                ("no-lease", Some(RETRY_MS))
-            }
+            Self::TooSoon | Self::NotGrantedYet => ("no-lease", Some(RETRY_MS)),
+            Self::LeaseEnded(why) => ("no-lease", why.unsealed().retry_after_ms),
             Self::Busy => ("busy", Some(BUSY_RETRY_MS)),
             _ => ("no-lease", None),
         };

@@ -33,8 +33,10 @@ impl Host {
             missing: Vec::new(),
         };
         let program = Program::new(runtime, Arc::new(Offers::new()), 1, facts).unwrap();
-        let ended = thread::spawn(move || match program.serve(&door) {
-            Err(error) => error,
+        let ended = thread::spawn(move || {
+            let Err(error) = program.serve(&door);
+            program.stop();
+            error
         });
         let watch = visit(&path, Visit::Watch);
         Self {
@@ -96,6 +98,11 @@ fn a_call_through_the_door_is_answered_and_counted() {
     assert_eq!((status.served, status.refused, status.in_flight), (1, 0, 0));
     assert_eq!((status.resident, status.simulated), (1, true));
     assert_eq!(status.program, "bield-runtime");
+    assert_eq!(status.state, "serving");
+    let metric = |name: &str| status.metrics.iter().find(|metric| metric.name == name);
+    for name in ["leases", "leases_total", "starts_cold_total"] {
+        assert_eq!(metric(name).unwrap().value, 1, "{name}");
+    }
 }
 
 #[test]
@@ -177,4 +184,35 @@ fn the_program_ends_when_its_launcher_is_gone() {
     host.good_call_works(1);
     drop(host.watch);
     assert!(matches!(host.ended.join().unwrap(), DoorError::HostGone));
+}
+
+#[test]
+fn a_program_that_stops_finishes_its_calls_and_returns_what_is_left_of_quotas() {
+    let host = Host::new();
+    let package = host.stage.package;
+    let grant = host
+        .stage
+        .cast
+        .granted(package, |grant| grant.requests = Some(5));
+    let digest = grant.digest();
+    let hold = {
+        let mut mind = host.stage.service.mind();
+        mind.quotas.insert(digest, 5);
+        mind.grants = Some(vec![grant]);
+        Arc::clone(&mind.hold)
+    };
+    let held = lock(&hold);
+    let (sealed, opener) = host.stage.cast.request(package, 1);
+    let call = host.start_call(&sealed);
+    while host.status().in_flight < 1 {
+        thread::yield_now();
+    }
+    drop(host.watch);
+    drop(held);
+    let Reply::Sealed(_, answer) = finish(call) else {
+        panic!("unsealed")
+    };
+    assert!(opener.open(&answer).is_ok());
+    assert!(matches!(host.ended.join().unwrap(), DoorError::HostGone));
+    assert_eq!(host.stage.service.mind().quotas[&digest], 4, "one was used");
 }
