@@ -225,6 +225,12 @@ pub enum LedgerError {
         /// Its bytes.
         found: u64,
     },
+    /// More records than one durable write takes.
+    #[error("records of {found} bytes are more than are stored at once; give fewer")]
+    TooMany {
+        /// Their bytes.
+        found: usize,
+    },
     /// The log was opened for recovery: it continues in a new epoch only.
     #[error("this log is being recovered: begin the next epoch first")]
     Recovering,

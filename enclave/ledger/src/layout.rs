@@ -5,7 +5,7 @@
 //! | `root` | root secret, epoch and capsule under the TEE's seal key (`boxes`) | whole, when an epoch begins or a member joined; its presence says that the log here is this instance's |
 //! | `log-<epoch>-<first>` | head, then one frame per committed record (`bield_capsule::ledger_file`) | appended, one durable write a record |
 //! | `snapshot-<epoch>-<size>` | state, leaves, tip under a key derived from the root secret (`snapshot`) | appended chunk by chunk; counts once whole |
-//! | `prepared` | records that this member acknowledged before they were committed (`prepared`), sealed | appended, from 0 again when all in it are committed |
+//! | `prepared` | term, and the record that this member acknowledged before it was committed, sealed (`prepared`) | appended; replaced by its newest frame once it is long |
 //! | `recovery-<generation>` | root secret under a recovery key (`boxes`) | whole |
 //!
 //! Epochs and generations have 10 decimal digits, indices and sizes 20, so names sort as numbers do.

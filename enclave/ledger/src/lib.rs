@@ -60,4 +60,4 @@ pub use memory::{Contents, Fault, MemoryFiles};
 pub use past::PastLog;
 pub use prepared::Prepared;
 pub use snapshot::SnapshotFlaw;
-pub use transfer::{PIECE_BYTES_MAX, Receiver, Taken, Transfer};
+pub use transfer::{CATCH_UP_BYTES_MAX, PIECE_BYTES_MAX, Receiver, Taken, Transfer};

@@ -468,13 +468,18 @@ impl Ledger {
         self.chain.tree().leaf(index) == Some(leaf)
     }
 
-    /// Commits records that follow each other and come from another member: one durable write for all.
+    /// Commits records that follow each other and come from another member, of at most
+    /// [`CATCH_UP_BYTES_MAX`] bytes: one durable write for all.
     /// Every rule holds for each, its own signature included, before any is stored.
     ///
     /// # Errors
     /// As [`Ledger::commit`]; after [`LedgerError::NotDurable`] call it again with the same records.
     pub fn catch_up(&mut self, records: Vec<Received>) -> Result<Vec<Committed>, LedgerError> {
         let first = self.size();
+        let found = records.iter().map(|record| record.as_bytes().len()).sum();
+        if found > CATCH_UP_BYTES_MAX {
+            return Err(LedgerError::TooMany { found });
+        }
         for record in &records {
             self.chain.verify_own_signature(record)?;
         }
@@ -492,6 +497,9 @@ impl Ledger {
         Ok(committed)
     }
 }
+
+/// Most bytes of the records of one [`Ledger::catch_up`]; their frames and a file's head fit one write.
+pub const CATCH_UP_BYTES_MAX: usize = 3 << 20;
 
 /// Longest manifest in bytes: a few numbers, a name and a secret.
 const MANIFEST_BYTES_MAX: usize = 256;
