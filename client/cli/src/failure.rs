@@ -141,7 +141,11 @@ impl From<ReceiptError> for Failure {
 
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Self {
-        Self::new(error.kind(), &error).named(error.code())
+        let failure = Self::new(error.kind(), &error).named(error.code());
+        match error.code() {
+            Some("not-registered") => failure.and("next: bield register"),
+            _ => failure,
+        }
     }
 }
 

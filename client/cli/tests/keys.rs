@@ -304,7 +304,7 @@ impl Log {
         for record in &all {
             tree.append(record.hash().as_bytes());
         }
-        let name = format!("bield/keys/{}", metadata.name());
+        let name = format!("bield/keys/{}/{}", metadata.name(), "cd".repeat(32));
         Self {
             key: LogKey::new(name.parse().unwrap(), &Secret::from_bytes([1; 32])),
             tree,

@@ -44,7 +44,10 @@ pub enum ServiceError {
         error: Box<SessionError>,
     },
     /// It proved its code but not which key service it is.
-    #[error("key service {address} is attested but names no identity; its operator must look")]
+    #[error(
+        "key service {address} is attested but names no identity: it may be waiting for recovery (`bield \
+         recover status` tells); its operator must look"
+    )]
     Nameless {
         /// `host:port`.
         address: String,

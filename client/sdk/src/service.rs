@@ -407,6 +407,10 @@ pub fn accept(
         if !accepted {
             return Err(not_fresh(&wire, error));
         }
+        let before = match acceptance {
+            Acceptance::Recovery => kept.as_ref().map(Head::origin),
+            Acceptance::Service(_) => None,
+        };
         let fresh = judge(None).map_err(|error| not_fresh(&wire, error))?;
         if let Some(met) = home.head_of(fresh.head.origin())? {
             // It was met before, under earlier trust: then it must continue that.
@@ -414,10 +418,10 @@ pub fn accept(
             let judged =
                 crate::freshness::judge(Some(&met), &answer, service, trust.witnesses(), now);
             let fresh = judged.map_err(|error| not_fresh(&wire, error))?;
-            home.replace_head(&fresh.head)?;
+            home.replace_head(&fresh.head, before)?;
             return Ok(fresh);
         }
-        home.replace_head(&fresh.head)?;
+        home.replace_head(&fresh.head, before)?;
         Ok(fresh)
     })
 }

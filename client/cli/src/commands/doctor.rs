@@ -188,7 +188,8 @@ fn here(home: &Home, found: &mut Findings) -> Option<Trust> {
     }
     match home.trust() {
         Ok(trust) => {
-            let have = format!("{} addresses", trust.key_services().len());
+            let addresses = trust.key_services();
+            let have = format!("key service at {}", addresses.join(", "));
             found.passed("trust file", have);
             Some(trust)
         }

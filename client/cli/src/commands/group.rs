@@ -6,7 +6,7 @@ use bield_sdk::Home;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 
-use super::{confirmed, key_service, principal};
+use super::{confirmed, counted, key_service, principal};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -130,10 +130,10 @@ impl Put {
                 "size": size,
             }),
             format_args!(
-                "group {} (revision {}, {} members)",
+                "group {} (revision {}, {})",
                 group.name(),
                 group.revision(),
-                members.len()
+                counted(members.len(), "member")
             ),
         );
         Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::grant::{line, show};
 use super::revoke::covers;
-use super::{key_service, own_package, plain, principal};
+use super::{counted, key_service, own_package, plain, principal};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -150,7 +150,7 @@ fn grants_text(grants: &[ListedGrant], owners: bool) -> String {
             text
         })
         .collect();
-    format!("{} grants\n{}", grants.len(), lines.join("\n"))
+    format!("{}\n{}", counted(grants.len(), "grant"), lines.join("\n"))
 }
 
 fn packages(rows: &[PackageRow]) -> (Value, String) {
@@ -217,10 +217,10 @@ fn groups(rows: &[GroupRow]) -> (Value, String) {
                 .map(|member| format!("\n  {member}"))
                 .collect();
             format!(
-                "{} (revision {}, {} members){}",
+                "{} (revision {}, {}){}",
                 plain(&row.name),
                 row.revision,
-                row.members.len(),
+                counted(row.members.len(), "member"),
                 members.concat()
             )
         })

@@ -108,6 +108,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// So many of something, in words.
+fn counted(number: usize, one: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {one}{plural}")
+}
+
 /// Words that came from elsewhere, safe to print: the service is trusted with secrets, not with terminals.
 fn plain(text: &str) -> String {
     text.chars()

@@ -304,7 +304,8 @@ fn status_text(inspection: &Inspection, holder: Option<bool>, kept: &[Value]) ->
         None => "nobody could recover it: an administrator's `bield recover make`".to_owned(),
     };
     let mut text = format!("key service: {}\n  {who}", super::plain(&inspection.state));
-    if holder == Some(true) {
+    let have = kept.iter().any(|share| share["of_this_service"] == true);
+    if holder == Some(true) && !have {
         text += "\n  a share is there for you: bield recover take";
     }
     for share in kept {

@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::grant::{line, show};
-use super::{confirmed, grant_id, key_service, own_package, principal, selectors};
+use super::{confirmed, counted, grant_id, key_service, own_package, principal, selectors};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -91,7 +91,7 @@ impl Revoke {
             format_args!(
                 "revoked {} in record {}\n  {}\n  runtimes obey when they renew their lease, at the latest in \
                  {lease_secs} s",
-                ids.len(),
+                counted(ids.len(), "grant"),
                 size.saturating_sub(1),
                 names.join("\n  ")
             ),

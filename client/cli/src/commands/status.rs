@@ -141,7 +141,7 @@ fn keys_text(keys: &Value) -> String {
         Some(threshold) => format!("{threshold} of {} can recover it", keys["share_holders"]),
     };
     format!(
-        "key service {address} (attested, {tee}): {state}{trouble}\n  log: {fresh}\n  {} members, {witnesses}, \
+        "key service {address} (attested, {tee}): {state}{trouble}\n  log: {fresh}\n  members: {}; {witnesses}; \
          {recovery}; a revocation holds within {} s\n  {} principals, {} packages, {} grants\n  {}\n  {}",
         keys["members"],
         keys["lease_secs"],

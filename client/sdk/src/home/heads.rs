@@ -69,16 +69,26 @@ impl Home {
         if moves {
             if let Some(before) = &current {
                 self.carry_audits(before.origin(), head.origin())?;
+                self.carry_shares(before.origin(), head.origin())?;
             }
             self.point_to(head)?;
         }
         Ok(true)
     }
 
-    /// Keeps `head` whatever stood there: only what a person has accepted by hand comes here.
-    pub(crate) fn replace_head(&self, head: &Head) -> Result<(), HomeError> {
+    /// Keeps `head` whatever stood there: only what a person has accepted by hand comes here. Shares go
+    /// along from the log that it was recovered from, if it was; what was seen of audits does not, because
+    /// some of it is void.
+    pub(crate) fn replace_head(
+        &self,
+        head: &Head,
+        recovered_from: Option<&Origin>,
+    ) -> Result<(), HomeError> {
         let _lock = self.lock_logs()?;
         self.write_head(head)?;
+        if let Some(before) = recovered_from {
+            self.carry_shares(before, head.origin())?;
+        }
         self.point_to(head)
     }
 

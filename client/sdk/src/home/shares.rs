@@ -81,6 +81,30 @@ impl Home {
     pub fn share_at(&self, path: &Path) -> Result<Share, HomeError> {
         read(path)
     }
+
+    /// Takes the shares of one log along to the one that people recovered from it: the key that they open
+    /// is the same.
+    pub(super) fn carry_shares(&self, before: &Origin, after: &Origin) -> Result<(), HomeError> {
+        let directory = self.path().join(SHARES);
+        let prefix = before.path_segment();
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(FileError::io(&directory, error).into()),
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(rest) = name.strip_prefix(&prefix) else {
+                continue;
+            };
+            let path = directory.join(format!("{}{rest}", after.path_segment()));
+            // A name that is taken stays: nothing here is ever replaced.
+            if !path.exists() {
+                fs::rename(entry.path(), &path).map_err(|error| FileError::io(&path, error))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn read(path: &Path) -> Result<Share, HomeError> {

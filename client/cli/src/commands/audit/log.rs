@@ -62,14 +62,14 @@ pub(super) fn run(home: &Home, path: &Path, output: Output) -> Result<(), Failur
     for (epoch, tree) in audit.epochs().iter().zip(&trees) {
         let origin = origin(epoch);
         text += &format!(
-            "epoch {}: {} records\n  origin  {origin}\n  root    {}\n",
+            "epoch {}: {} records\n  log   {origin}\n  root  {}\n",
             epoch.epoch,
             epoch.records,
             tree.root()
         );
         epochs.push(json!({
             "epoch": epoch.epoch,
-            "origin": origin,
+            "log": origin,
             "size": epoch.records,
             "root": tree.root().to_string(),
         }));
@@ -167,7 +167,12 @@ fn seen(home: &Home, epochs: &[EpochReport], trees: &[Tree]) -> Result<Check, Fa
         return Ok(check("seen", Outcome::NotChecked, have, need));
     };
     let mut logs = epochs.iter().zip(trees);
-    let Some((_, tree)) = logs.find(|(epoch, _)| origin(epoch) == head.origin().as_str()) else {
+    // The origin goes on with the log's key, which nothing in the files names.
+    let is_of = |epoch: &EpochReport| {
+        let rest = head.origin().as_str().strip_prefix(&origin(epoch));
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    };
+    let Some((_, tree)) = logs.find(|(epoch, _)| is_of(epoch)) else {
         let have = format!("this home knows another log, {}", head.origin());
         return Ok(check("seen", Outcome::NotChecked, have, need));
     };
@@ -195,6 +200,7 @@ fn seen(home: &Home, epochs: &[EpochReport], trees: &[Tree]) -> Result<Check, Fa
     Ok(check("seen", outcome, have, need))
 }
 
+/// How the origin of the epoch's checkpoints begins.
 fn origin(epoch: &EpochReport) -> String {
     format!("bield/keys/{}", epoch.metadata.name())
 }

@@ -89,7 +89,7 @@ impl Package {
         service.put_package(&owner, header, inputs, outputs, &key)?;
         let moved = regrant(&mut service, &owner, &grants, old_digest, summary.digest)?;
         let label = format!("{name}@{}", self.version.as_str());
-        if !output.is_json() {
+        if !output.is_json() && !moved.is_empty() {
             let lines: Vec<_> = moved.iter().map(|grant| line(grant)).collect();
             output.note(format_args!("granted {label}\n{}", lines.join("\n")));
         }

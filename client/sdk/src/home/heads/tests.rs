@@ -85,7 +85,7 @@ fn a_damaged_or_missing_head_is_said_and_not_taken_for_none() {
 }
 
 #[test]
-fn what_was_seen_of_audits_goes_along_when_a_log_is_recovered() {
+fn what_was_seen_of_audits_and_shares_go_along_when_a_log_is_recovered() {
     let (_directory, home) = home();
     let (before, after) = (head("a.example/log", 5), head("b.example/log", 2));
     let (me, other) = (
@@ -100,7 +100,16 @@ fn what_was_seen_of_audits_goes_along_when_a_log_is_recovered() {
     home.keep_audit(before.origin(), &me, &seen).unwrap();
     let less = crate::audit::Seen { count: 2, ..seen };
     home.keep_audit(before.origin(), &me, &less).unwrap();
+    let share = bield_protocol::service::Share {
+        generation: 1,
+        number: 2,
+        threshold: 2,
+        bytes: zeroize::Zeroizing::new(vec![1; 33]),
+    };
+    home.keep_share(before.origin(), &share).unwrap();
     assert!(home.keep_head(Some(&before), &after).unwrap());
+    let shares = home.shares().unwrap();
+    assert!(shares.len() == 1 && shares[0].current);
     assert_eq!(home.audit_seen(after.origin(), &me).unwrap(), seen);
     assert_eq!(home.audit_seen(after.origin(), &other).unwrap().count, 0);
 }
