@@ -74,6 +74,7 @@ pub(crate) struct World {
     kill_once_in: usize,
     kill_all_once_in: usize,
     cut_once_in: usize,
+    ask_once_in: usize,
     stall_once_in: usize,
 }
 
@@ -97,6 +98,7 @@ impl World {
             kill_once_in: [300, 120, 60][random.below(3)],
             kill_all_once_in: [2000, 300, 120][random.below(3)],
             cut_once_in: [0, 100, 40][random.below(3)],
+            ask_once_in: [1, 10, 60][random.below(3)],
             stall_once_in: [0, 200, 60][random.below(3)],
             random,
         }
@@ -185,7 +187,8 @@ impl World {
                 self.act(slot);
             }
         }
-        if clients {
+        let asks = self.now >= TROUBLE || self.random.once_in(self.ask_once_in);
+        if clients && asks {
             self.ask();
         }
         self.carry();

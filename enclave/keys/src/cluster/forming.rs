@@ -111,7 +111,8 @@ impl Forming {
         let all = present == usize::from(self.members);
         let majority = present > usize::from(self.members) / 2;
         let waited = now >= MAJORITY_TICKS;
-        if !all && !(majority && waited && heads.values().any(Option::is_some)) {
+        let may_confirm = majority && waited && heads.values().any(Option::is_some);
+        if !all && !may_confirm {
             return Wish::Wait;
         }
         let plan = self.plan(&heads, &mut id);

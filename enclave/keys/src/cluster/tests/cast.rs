@@ -258,6 +258,7 @@ fn attend(node: Arc<Node>, stream: UnixStream) -> io::Result<()> {
         .lock()
         .unwrap()
         .push(stream.try_clone()?);
+    let stream = Wire(stream);
     std::thread::spawn(move || {
         let accepted = accept(
             stream,
