@@ -330,6 +330,11 @@ impl Found {
             let log = size;
             return Err(LoadError::Truncated { log, snapshot });
         }
+        // The file that a snapshot's next record goes to is made before the snapshot is.
+        if let Some(index) = snapshots.iter().find(|size| !segments.contains_key(size)) {
+            let (name, index) = (log_name(self.epoch, *index), *index);
+            return Err(LoadError::Missing { name, index });
+        }
         if size < 2 {
             return Err(LoadError::Gap {
                 epoch: self.epoch,

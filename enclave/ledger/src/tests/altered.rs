@@ -109,6 +109,11 @@ fn a_truncated_log_says_how_many_records_are_gone() {
         refused(&contents),
         LoadError::Missing { index: 8, .. }
     ));
+    // And the snapshot does not open either.
+    let snapshot = names(&whole, "snapshot-")[1].clone();
+    let mut cut = contents.clone();
+    cut.insert(snapshot, Vec::new());
+    assert!(matches!(refused(&cut), LoadError::Missing { index: 8, .. }));
     // The file before it as well.
     contents.remove(&log(&whole, 1));
     assert_eq!(
