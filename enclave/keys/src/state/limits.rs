@@ -2,6 +2,8 @@
 
 /// The most principals: 50 MB of memory at 500 bytes each with an audit.
 pub const PRINCIPALS_MAX: usize = 100_000;
+/// The most successions: they are kept for ever, and each is verified again at every start, 100 µs.
+pub const SUCCESSIONS_KEPT_MAX: usize = 20_000;
 /// The most packages; each may bring 32 KiB of tensor specs.
 pub const PACKAGES_MAX: usize = 10_000;
 /// The most packages of one principal.

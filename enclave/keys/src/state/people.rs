@@ -20,7 +20,7 @@ use super::audit::Audit;
 use super::entry::Entry;
 use super::grants::Handle;
 use super::groups::KeptGroup;
-use super::limits::PRINCIPALS_MAX;
+use super::limits::{PRINCIPALS_MAX, SUCCESSIONS_KEPT_MAX};
 use super::refuse::{self, Whose};
 use super::{State, kept};
 
@@ -204,6 +204,8 @@ impl State {
             );
             return Err(Refusal::new("successor-owns", message, Retry::Never));
         }
+        let have = self.people.statements.len();
+        refuse::room(have, SUCCESSIONS_KEPT_MAX, "successions", Whose::Operator)?;
         Ok(Checked::done(Entry::Succeeded(succession.to_succeeded())))
     }
 
