@@ -44,7 +44,6 @@ pub(crate) const fn may_change_with_the_lease(refused: &Refused) -> bool {
             | Refused::Expired { .. }
             | Refused::NotYetValid { .. }
             | Refused::LeaseEnded { .. }
-            | Refused::Succeeded { .. }
             | Refused::QuotaUsed { .. }
     )
 }
