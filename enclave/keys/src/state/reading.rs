@@ -89,7 +89,11 @@ impl State {
             package: digest,
             key: key.public().clone(),
             not_after: now.plus(Duration::from_secs(KEY_CONFIGURATION_SECS)),
-            owner: package.owner,
+            // Who asks by name compares this: the owner as named, by the present key or a succeeded one.
+            owner: match reference {
+                PackageReference::Named(owner, ..) => *owner,
+                _ => package.owner,
+            },
             name: package.name.to_string(),
             version: package.version.to_string(),
             inputs: package.inputs.clone(),
