@@ -295,7 +295,7 @@ fn an_audit_names_what_is_wrong() {
         }
     );
     assert_eq!(
-        fault(&[b.clone()]),
+        fault(std::slice::from_ref(&b)),
         LogFault::Beginning { epoch: 0, first: 3 }
     );
     let swapped = (b.0.clone(), first.file(0, 7).1);
