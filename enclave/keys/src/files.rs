@@ -77,7 +77,8 @@ impl HostFiles {
 
     fn open(&self) -> io::Result<Stream> {
         let visit = self.offers.take(Visit::Storage, OFFER_WAIT);
-        let visit = visit.map_err(|error| io::Error::new(ErrorKind::TimedOut, error.to_string()))?;
+        let visit =
+            visit.map_err(|error| io::Error::new(ErrorKind::TimedOut, error.to_string()))?;
         visit.limit_waits(ANSWER_WAIT)?;
         Ok(visit)
     }

@@ -65,9 +65,13 @@ fn continued(
         let origin = kept.claimed().origin().clone();
         if let Some(past) = ledger.past().iter().find(|past| *past.origin() == origin) {
             let key = past.verifier().clone();
-            let kept = kept.verify(&origin, &[key]).map_err(|error| foreign(&error))?;
+            let kept = kept
+                .verify(&origin, &[key])
+                .map_err(|error| foreign(&error))?;
             let head = kept.checkpoint().head();
-            let since = recoveries.into_iter().skip_while(|one| one.origin != origin.as_str());
+            let since = recoveries
+                .into_iter()
+                .skip_while(|one| one.origin != origin.as_str());
             let since: Vec<Recovered> = since.collect();
             if head.size > past.head().size {
                 // People recovered less than the caller saw: it can tell from their entry.
@@ -80,16 +84,22 @@ fn continued(
             return Ok((proof.map_err(|error| foreign(&error))?, since));
         }
         let key = ledger.verifier().clone();
-        let kept = kept.verify(ledger.origin(), &[key]).map_err(|error| foreign(&error))?;
+        let kept = kept
+            .verify(ledger.origin(), &[key])
+            .map_err(|error| foreign(&error))?;
         let head = kept.checkpoint().head();
         if ledger.contains(head) {
             // A checkpoint that was shown to a witness only may be ahead of what counts.
             let to = counted.max(head.size);
-            let proof = ledger.consistency_to(head.size, to).map_err(|error| foreign(&error))?;
+            let proof = ledger
+                .consistency_to(head.size, to)
+                .map_err(|error| foreign(&error))?;
             if to == counted {
                 return Ok((proof, Vec::new()));
             }
-            return Err(crate::sequencer::not_durable(&"that record is still on its way"));
+            return Err(crate::sequencer::not_durable(
+                &"that record is still on its way",
+            ));
         }
         set_back(head, ledger.head())
     };

@@ -59,7 +59,14 @@ mod tests {
     fn arguments_are_taken_in_any_order_and_no_other_way() {
         assert_eq!(of("--tee software:x"), Some(("software:x".into(), 0)));
         assert_eq!(of("--member 2 --tee t"), Some(("t".into(), 2)));
-        for bad in ["--tee", "--member 1", "--tee a --tee b", "--tee a --member x", "--tee a --member 300", "a b"] {
+        for bad in [
+            "--tee",
+            "--member 1",
+            "--tee a --tee b",
+            "--tee a --member x",
+            "--tee a --member 300",
+            "a b",
+        ] {
             assert_eq!(of(bad), None, "{bad}");
         }
     }

@@ -92,6 +92,9 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), list.len());
-        assert!(list.iter().any(|metric| metric.name == "leases_total" && metric.value == 3));
+        assert!(
+            list.iter()
+                .any(|metric| metric.name == "leases_total" && metric.value == 3)
+        );
     }
 }

@@ -12,29 +12,31 @@
 
 mod attested;
 mod key_service;
+mod member;
 mod settings;
 mod start;
 
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bield_door::{Configuring, Door, DoorError, Offers, Stream};
-use bield_evidence::configuration_digest;
+use bield_evidence::{PolicyConfig, configuration_digest};
 use bield_platform::{Hardening, now, software};
 use bield_protocol::status::Status;
 use bield_protocol::visit::Visit;
-use bield_session::{Expect, Identity, SessionError};
+use bield_session::{Expect, Identity, Session, SessionError};
 
 use crate::files::{HostFiles, SharedFiles};
 use crate::metrics::Metrics;
 use crate::sequencer::Trouble;
-use crate::sessions::{House, Sessions};
+use crate::sessions::{House, MemberStream, Sessions};
 use crate::witnesses::{Dial, Pipe};
 use attested::Attested;
 pub use key_service::KeyService;
+use member::Membership;
 use settings::Settings;
 pub(crate) use start::Start;
 
@@ -68,7 +70,11 @@ pub fn run(tee: &str, member: u8) -> Result<(), ProgramError> {
         }
     };
     let house: Arc<dyn House> = Arc::clone(&environment) as _;
-    let sessions = Sessions::new(house, environment.sessions_max, Arc::clone(&environment.metrics));
+    let sessions = Sessions::new(
+        house,
+        environment.sessions_max,
+        Arc::clone(&environment.metrics),
+    );
     // The state comes from the host's storage, whose offers arrive through the accept loop.
     start_in_background(&environment, configuring);
     let outcome = loop {
@@ -102,7 +108,9 @@ fn start_in_background(environment: &Arc<Environment>, configuring: Configuring)
             _ => configuring.ready(),
         };
         let last = match first {
-            Err(RecvTimeoutError::Timeout) => is_up.recv().unwrap_or_else(|_| Err(FAULT.to_owned())),
+            Err(RecvTimeoutError::Timeout) => {
+                is_up.recv().unwrap_or_else(|_| Err(FAULT.to_owned()))
+            }
             Err(RecvTimeoutError::Disconnected) => Err(FAULT.to_owned()),
             Ok(first) => first,
         };
@@ -124,7 +132,11 @@ fn start_in_background(environment: &Arc<Environment>, configuring: Configuring)
 
 /// Everything sessions share.
 struct Environment {
-    attested: Attested,
+    attested: Arc<Attested>,
+    offers: Arc<Offers>,
+    /// What other members must show, when there are any.
+    peers: Option<PolicyConfig>,
+    membership: OnceLock<Arc<Membership>>,
     simulated: bool,
     hardening: Hardening,
     sessions_max: usize,
@@ -152,7 +164,9 @@ impl Environment {
         let tee = software::connect(Path::new(socket), configuration_digest(configuration))
             .map_err(|error| error.to_string())?;
         let tee: Arc<dyn bield_platform::Tee> = Arc::new(tee);
-        let seal = tee.seal_key(SEAL_CONTEXT).map_err(|error| error.to_string())?;
+        let seal = tee
+            .seal_key(SEAL_CONTEXT)
+            .map_err(|error| error.to_string())?;
         let metrics = Arc::new(Metrics::default());
         metrics.member.set(member.into());
         let start = Start {
@@ -170,7 +184,10 @@ impl Environment {
             thread: Mutex::default(),
         };
         Ok(Arc::new(Self {
-            attested: Attested::new(tee, settings.runtimes, Arc::clone(&metrics)),
+            attested: Arc::new(Attested::new(tee, settings.runtimes, Arc::clone(&metrics))),
+            offers: Arc::clone(offers),
+            peers: settings.peers.filter(|_| settings.members > 1),
+            membership: OnceLock::new(),
             simulated: true, // `software:` is the only kind this version takes
             hardening: bield_platform::harden(),
             sessions_max: settings.sessions_max,
@@ -180,7 +197,14 @@ impl Environment {
     }
 
     fn bring_up(&self) -> Result<(), String> {
-        self.service.start().solo(&self.service)?;
+        match self.peers.clone() {
+            None => self.service.start().solo(&self.service)?,
+            Some(peers) => {
+                let (attested, offers) = (&self.attested, &self.offers);
+                let member = Membership::start(&self.service, attested, offers, peers)?;
+                drop(self.membership.set(member));
+            }
+        }
         let identity = self.attested.identity(self.service.principal());
         identity.map(drop).map_err(|error| error.to_string())
     }
@@ -189,19 +213,29 @@ impl Environment {
     fn end(&self) {
         self.service.close();
         self.service.start().finish();
+        if let Some(member) = self.membership.get() {
+            member.cluster().stop();
+        }
     }
 
     fn tell_status(&self, mut stream: Stream, sessions: &Sessions) {
         let metrics = &self.metrics;
         metrics.sessions.set(sessions.len() as u64);
         let running = self.service.running();
-        metrics.waiting.set(running.map_or(0, |running| running.waiting() as u64));
+        metrics
+            .waiting
+            .set(running.map_or(0, |running| running.waiting() as u64));
         let status = Status {
             program: "bield-keys".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             measurement: self.attested.tee().measurement().to_string(),
             simulated: self.simulated,
-            hardening: self.hardening.applied.iter().map(ToString::to_string).collect(),
+            hardening: self
+                .hardening
+                .applied
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             missing: self
                 .hardening
                 .failed
@@ -226,7 +260,17 @@ impl House for Environment {
     }
 
     fn expect(&self) -> Result<Vec<Expect>, SessionError> {
-        self.attested.expect()
+        let mut expect = self.attested.expect()?;
+        if let Some(member) = self.membership.get() {
+            expect.push(member.expect()?);
+        }
+        Ok(expect)
+    }
+
+    fn serve_member(&self, session: Session<MemberStream<'_>>) {
+        if let Some(member) = self.membership.get() {
+            member.cluster().serve(session);
+        }
     }
 
     fn service(&self) -> &Arc<KeyService> {
@@ -268,4 +312,4 @@ const SEAL_CONTEXT: &str = "bield-keys root v2";
 const PIPE_WAIT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -38,11 +38,12 @@ pub use shares::{Sharing, combine};
 /// Makes the shares that an order asks for: only now is their generation known.
 pub(crate) fn fill(ask: &mut Ask, state: &State, root: &Secret) {
     if let Ask::Order {
-        order: Order::MakeShares {
-            holders,
-            threshold,
-            shares,
-        },
+        order:
+            Order::MakeShares {
+                holders,
+                threshold,
+                shares,
+            },
         ..
     } = ask
     {
@@ -131,7 +132,8 @@ impl Rehearsal {
             return Err(other_share(share.generation, kept.generation));
         }
         let (generation, threshold) = (kept.generation, kept.threshold);
-        self.given.retain(|_, (_, share)| share.generation == generation);
+        self.given
+            .retain(|_, (_, share)| share.generation == generation);
         self.given.insert(share.number, (by, share));
         let given = self.given.values().map(|(by, _)| *by).collect();
         let mut progress = ShareProgress {
@@ -230,14 +232,22 @@ impl Recovering {
     /// Not a share of this log, or the box does not open.
     pub(crate) fn give(&mut self, by: Principal, share: Share) -> Result<Given, Refusal> {
         let (generation, threshold) = (share.generation, share.threshold);
-        let known = self.lists.get(&generation).is_some_and(|list| list.has(&share));
+        let known = self
+            .lists
+            .get(&generation)
+            .is_some_and(|list| list.has(&share));
         if !known {
             let newest = self.lists.keys().next_back().copied().unwrap_or_default();
             return Err(other_share(generation, newest));
         }
         self.given.insert((generation, share.number), (by, share));
         let of_it = |((of, _), _): &(&(u32, u8), &(Principal, Share))| *of == generation;
-        let given: Vec<_> = self.given.iter().filter(of_it).map(|(_, given)| given.clone()).collect();
+        let given: Vec<_> = self
+            .given
+            .iter()
+            .filter(of_it)
+            .map(|(_, given)| given.clone())
+            .collect();
         let progress = ShareProgress {
             given: given.iter().map(|(by, _)| *by).collect(),
             needed: threshold,
@@ -374,7 +384,10 @@ impl Commitments {
     }
 
     /// `None` when there is no such list, or it is damaged.
-    fn read(files: &mut impl Files, generation: u32) -> Result<Option<Self>, bield_ledger::FilesError> {
+    fn read(
+        files: &mut impl Files,
+        generation: u32,
+    ) -> Result<Option<Self>, bield_ledger::FilesError> {
         let bytes = files.read(&shares_name(generation), 0, LIST_BYTES_MAX)?;
         Ok(Self::decode(&bytes))
     }
@@ -399,7 +412,9 @@ mod tests {
     fn a_list_of_commitments_is_read_as_it_was_written_and_not_otherwise() {
         let list = Commitments {
             threshold: 2,
-            shares: (0..3).map(|number| Digest::from_bytes([number; 32])).collect(),
+            shares: (0..3)
+                .map(|number| Digest::from_bytes([number; 32]))
+                .collect(),
         };
         let bytes = list.encode();
         assert_eq!(Commitments::decode(&bytes), Some(list));

@@ -126,7 +126,11 @@ enum Said {
 }
 
 impl Sequencer {
-    pub(crate) fn new(running: Arc<Running>, commit: Box<dyn Commit>, witnesses: Witnesses) -> Self {
+    pub(crate) fn new(
+        running: Arc<Running>,
+        commit: Box<dyn Commit>,
+        witnesses: Witnesses,
+    ) -> Self {
         Self {
             running,
             commit,
@@ -155,15 +159,16 @@ impl Sequencer {
     fn serve(&mut self) -> Result<(), Trouble> {
         while let Some(job) = self.next() {
             let mut batch = self.gather(job)?;
-            let counted = batch.entries.is_empty() || match self.make_count(&mut batch) {
-                Ok(counted) => counted,
-                Err(trouble) => {
-                    // First it is over, then its callers hear that it is.
-                    self.running.stop(trouble.clone());
-                    batch.refuse(&trouble.refusal());
-                    return Ok(());
-                }
-            };
+            let counted = batch.entries.is_empty()
+                || match self.make_count(&mut batch) {
+                    Ok(counted) => counted,
+                    Err(trouble) => {
+                        // First it is over, then its callers hear that it is.
+                        self.running.stop(trouble.clone());
+                        batch.refuse(&trouble.refusal());
+                        return Ok(());
+                    }
+                };
             if !counted {
                 batch.tell_not_durable(&"the program ends");
                 return Ok(());
@@ -258,10 +263,15 @@ impl Sequencer {
             ledger.seal(&entries, batch.at, &mut Randomness)
         };
         let record = sealed.map_err(|error| Trouble::fault(&error))?;
+        running.made(&record);
         let mut stored = false;
         let mut outage = Outage::default();
         loop {
-            let attempt = if stored { Ok(()) } else { self.commit.commit(&running, &record) };
+            let attempt = if stored {
+                Ok(())
+            } else {
+                self.commit.commit(&running, &record)
+            };
             let attempt = attempt.and_then(|()| {
                 stored = true;
                 self.witnessed()

@@ -48,9 +48,15 @@ pub(crate) trait House: Send + Sync {
     /// The policy does not hold.
     fn expect(&self) -> Result<Vec<Expect>, SessionError>;
 
+    /// Serves a session with another member, until it ends.
+    fn serve_member(&self, session: Session<MemberStream<'_>>);
+
     /// Who answers.
     fn service(&self) -> &Arc<KeyService>;
 }
+
+/// What a session with another member runs over.
+pub(crate) type MemberStream<'a> = Paced<'a, Stream>;
 
 /// All sessions of a program.
 pub(crate) struct Sessions {
@@ -72,7 +78,11 @@ impl Cut for Wire {
 }
 
 impl Sessions {
-    pub(crate) fn new(house: Arc<dyn House>, sessions_max: usize, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub(crate) fn new(
+        house: Arc<dyn House>,
+        sessions_max: usize,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Arc::new(Self {
             house,
@@ -132,8 +142,7 @@ impl Sessions {
         let expect = self.house.expect()?;
         let identity = self.house.identity()?;
         let stream = Paced::new(stream, &pace);
-        let session =
-            bield_session::accept(stream, &identity, &expect, now(), &mut Randomness)?;
+        let session = bield_session::accept(stream, &identity, &expect, now(), &mut Randomness)?;
         self.answer_all(session, &pace, place)
     }
 
@@ -144,7 +153,16 @@ impl Sessions {
         place: &Place<Wire>,
     ) -> Result<(), SessionError> {
         let peer = session.peer();
-        let runtime = peer.appraised.clone().filter(|_| peer.role == Role::Runtime);
+        if peer.role == Role::KeyService {
+            pace.member(SILENCE_MAX);
+            place.answered(Instant::now(), true);
+            self.house.serve_member(session);
+            return Ok(());
+        }
+        let runtime = peer
+            .appraised
+            .clone()
+            .filter(|_| peer.role == Role::Runtime);
         let attested = runtime.is_some();
         let mut with = Conversation {
             runtime: runtime.map(Arc::<Appraised>::new),

@@ -63,6 +63,13 @@ impl InProcess {
     /// # Errors
     /// The sentence with which the program would refuse to start.
     pub fn start(files: impl Files + 'static, options: &Options) -> Result<Self, String> {
+        let built = Self::build(files, options);
+        built.service.start().solo(&built.service)?;
+        Ok(built)
+    }
+
+    /// Everything but its log.
+    pub(crate) fn build(files: impl Files + 'static, options: &Options) -> Self {
         let ended = Arc::new(Mutex::new(None));
         let metrics = Arc::new(Metrics::default());
         let told = Arc::clone(&ended);
@@ -82,13 +89,13 @@ impl InProcess {
             clock: Arc::clone(&options.clock),
             metrics: Arc::clone(&metrics),
             fate: Arc::new(move |trouble| {
-                *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble.sentence.clone());
+                *told.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(trouble.sentence.clone());
             }),
             thread: Mutex::default(),
         };
         let service = KeyService::new(start, options.orders_per_minute, metrics);
-        service.start().solo(&service)?;
-        Ok(Self { service, ended })
+        Self { service, ended }
     }
 
     /// Answers one message; any number of threads may ask at once.
@@ -102,10 +109,21 @@ impl InProcess {
         &self.service
     }
 
+    /// Has it write a snapshot now, as it does by itself after many records; tells whether it did.
+    #[must_use]
+    pub fn snapshot(&self) -> bool {
+        self.service
+            .running()
+            .is_some_and(|running| running.snapshot())
+    }
+
     /// Why it ended by itself, if it did.
     #[must_use]
     pub fn ended(&self) -> Option<String> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Ends it as when the host goes away in good order: what is queued is served, and a snapshot taken.

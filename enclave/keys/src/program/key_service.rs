@@ -103,7 +103,10 @@ impl KeyService {
     }
 
     pub(crate) fn stage(&self) -> Stage {
-        self.stage.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stage
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn enter(&self, stage: Stage) {
@@ -303,7 +306,8 @@ fn not_serving(stage: &Stage) -> Refusal {
             Refusal::new("recovering", message, Retry::AfterChange)
         }
         Stage::Following(_) => {
-            let message = "this instance of the key service does not lead its group; ask another one";
+            let message =
+                "this instance of the key service does not lead its group; ask another one";
             Refusal::new("not-leader", message, Retry::After(200))
         }
         Stage::Serving(_) => Trouble::fault(&"it does not serve").refusal(),
@@ -329,7 +333,10 @@ impl<'a> LogReader<'a> {
             return Some(found);
         }
         self.near.clear();
-        let read = self.running.ledger().read_epoch(epoch, record, AUDIT_READ_BYTES);
+        let read = self
+            .running
+            .ledger()
+            .read_epoch(epoch, record, AUDIT_READ_BYTES);
         for committed in read.ok()? {
             let found = AuditedRecord {
                 at: committed.at,
@@ -343,4 +350,3 @@ impl<'a> LogReader<'a> {
 
 /// Of the log, at once: a few hundred small records.
 const AUDIT_READ_BYTES: usize = 64 << 10;
-

@@ -121,9 +121,9 @@ fn witnesses(texts: &[String], needed: u8) -> Result<(Vec<WitnessVerifier>, usiz
     }
     let mut keys = Vec::with_capacity(texts.len());
     for (number, text) in (1..).zip(texts) {
-        let key = text
-            .parse()
-            .map_err(|error| format!("witness {number} of the configuration is not one: {error}"))?;
+        let key = text.parse().map_err(|error| {
+            format!("witness {number} of the configuration is not one: {error}")
+        })?;
         keys.push(key);
     }
     let needed = usize::from(needed);
@@ -205,7 +205,9 @@ mod tests {
         assert!(refusal("administrators = [\"root\"]", "").contains("administrator 1"));
         let twice = format!("administrators = [\"{one}\", \"{one}\"]");
         assert!(refusal(&twice, "").contains("twice"));
-        let many: Vec<_> = (0..65).map(|n| format!("\"{}\"", Principal::from_bytes([n; 32]))).collect();
+        let many: Vec<_> = (0..65)
+            .map(|n| format!("\"{}\"", Principal::from_bytes([n; 32])))
+            .collect();
         assert!(refusal(&format!("administrators = [{}]", many.join(",")), "").contains("65"));
     }
 
@@ -215,7 +217,8 @@ mod tests {
             let keys: Vec<_> = (1..=count).map(|n| format!("\"{}\"", witness(n))).collect();
             keys.join(",")
         };
-        let table = |count, needed| format!("[witnesses]\nkeys = [{}]\nneeded = {needed}", keys(count));
+        let table =
+            |count, needed| format!("[witnesses]\nkeys = [{}]\nneeded = {needed}", keys(count));
         assert!(refusal("", &table(3, 1)).contains("two copies"));
         assert!(refusal("", &table(2, 1)).contains("two copies"));
         assert!(refusal("", &table(1, 0)).contains("two copies"));

@@ -32,7 +32,7 @@ use crate::freshness;
 use crate::limits::lock;
 use crate::metrics::Metrics;
 use crate::recovery::{self, OpenedBox, Recovering};
-use crate::sequencer::{Caller, Clock, Running, Sequencer, Solo, Trouble};
+use crate::sequencer::{Caller, Clock, Commit, Running, Sequencer, Solo, Trouble};
 use crate::state::{Ask, Entry, Limits, Started, State};
 use crate::witnesses::{Dial, NotCosigned, Witnesses};
 
@@ -168,7 +168,7 @@ impl Start {
         }
     }
 
-    fn load(&self) -> Result<Loaded, String> {
+    pub(crate) fn load(&self) -> Result<Loaded, String> {
         let files: Box<dyn Files> = Box::new(self.files.clone());
         Ledger::load(files, copied(&self.seal)).map_err(|error| error.to_string())
     }
@@ -215,30 +215,60 @@ impl Start {
     ) -> Result<(), String> {
         // A recovery that ended before its entry counted: it is made again, by nobody that is known.
         let unfinished = state.epoch() != ledger.epoch();
-        let recovered = recovered.or_else(|| unfinished.then(|| self.unfinished(&ledger)).flatten());
-        let witnesses = Witnesses::start(self.witnesses.clone(), self.needed, &self.dial);
+        let recovered =
+            recovered.or_else(|| unfinished.then(|| self.unfinished(&ledger)).flatten());
+        let running = self.running(state, ledger);
+        self.go(service, &running, Box::new(Solo), recovered)
+    }
+
+    /// What all threads share of a state and its log.
+    pub(crate) fn running(&self, state: State, ledger: Ledger) -> Arc<Running> {
         let fate = Arc::clone(&self.fate);
-        let running = Running::new(
+        Running::new(
             state,
             ledger,
             self.files.clone(),
             Arc::clone(&self.clock),
             Arc::clone(&self.metrics),
             Box::new(move |trouble| fate(trouble)),
-        );
-        self.ask_witnesses(service, &running, &witnesses)?;
-        self.sequence(&running, witnesses)?;
+        )
+    }
+
+    /// Threads that ask the witnesses of the configuration.
+    pub(crate) fn ask(&self) -> Witnesses {
+        Witnesses::start(self.witnesses.clone(), self.needed, &self.dial)
+    }
+
+    /// Tells the program that the service is over.
+    pub(crate) fn over(&self, trouble: &Trouble) {
+        (self.fate)(trouble);
+    }
+
+    /// Serves from here on, if the witnesses saw nothing newer and an entry counts that no copy has.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub(crate) fn go(
+        &self,
+        service: &KeyService,
+        running: &Arc<Running>,
+        commit: Box<dyn Commit>,
+        recovered: Option<Recovered>,
+    ) -> Result<(), String> {
+        let witnesses = self.ask();
+        self.ask_witnesses(service, running, &witnesses)?;
+        self.sequence(running, commit, witnesses)?;
         if let Some(recovered) = recovered {
-            order(service, &running, Ask::Recovered(recovered))?;
+            order(service, running, Ask::Recovered(recovered))?;
         }
         let mut nonce = [0; 32];
         Randomness.fill_bytes(&mut nonce);
         let member = self.member;
-        order(service, &running, Ask::Started(Started { nonce, member }))?;
+        order(service, running, Ask::Started(Started { nonce, member }))?;
         // The service is as good without; the next start tries again, and a rehearsal says so.
-        drop(recovery::mend_box(&running));
+        drop(recovery::mend_box(running));
         service.metrics.leads.set(1);
-        service.enter(Stage::Serving(running));
+        service.enter(Stage::Serving(Arc::clone(running)));
         Ok(())
     }
 
@@ -263,6 +293,9 @@ impl Start {
         witnesses: &Witnesses,
     ) -> Result<(), String> {
         loop {
+            if let Some(trouble) = running.trouble() {
+                return Err(trouble.sentence.clone());
+            }
             match freshness::at_start(running, witnesses) {
                 Ok(()) => return Ok(()),
                 Err(few @ NotCosigned::TooFew { .. }) => {
@@ -276,8 +309,13 @@ impl Start {
         }
     }
 
-    fn sequence(&self, running: &Arc<Running>, witnesses: Witnesses) -> Result<(), String> {
-        let sequencer = Sequencer::new(Arc::clone(running), Box::new(Solo), witnesses);
+    fn sequence(
+        &self,
+        running: &Arc<Running>,
+        commit: Box<dyn Commit>,
+        witnesses: Witnesses,
+    ) -> Result<(), String> {
+        let sequencer = Sequencer::new(Arc::clone(running), commit, witnesses);
         let thread = std::thread::Builder::new()
             .name("sequencer".into())
             .spawn(move || sequencer.run())

@@ -11,8 +11,8 @@ use bield_envelope::{Digest, Principal, Secret, Signed, SigningKey, Time};
 use bield_ledger::{Files, MemoryFiles};
 use bield_package::PackageHeader;
 use bield_protocol::service::{
-    Command, Freshness, GrantId, Inspection, LeaseRequest, LeasedKeys, Operation, Reply, Request, Share,
-    ShareProgress,
+    Command, Freshness, GrantId, Inspection, LeaseRequest, LeasedKeys, Operation, Reply, Request,
+    Share, ShareProgress,
 };
 
 use crate::service::Conversation;
@@ -20,16 +20,16 @@ use crate::service::cast::{self, NOON, key, principal};
 use crate::testing::{InProcess, Options};
 
 /// A service, a disk, a clock, and one session after the other.
-pub(super) struct World {
-    pub(super) disk: MemoryFiles,
-    pub(super) options: Options,
-    pub(super) clock: Arc<AtomicU64>,
-    service: Option<InProcess>,
+pub(crate) struct World {
+    pub(crate) disk: MemoryFiles,
+    pub(crate) options: Options,
+    pub(crate) clock: Arc<AtomicU64>,
+    pub(crate) service: Option<InProcess>,
 }
 
 impl World {
     /// An empty disk and no service yet.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let clock = Arc::new(AtomicU64::new(NOON.as_millis()));
         let shown = Arc::clone(&clock);
         let mut options = Options::new(move || Time::from_millis(shown.load(Ordering::SeqCst)));
@@ -42,60 +42,60 @@ impl World {
         }
     }
 
-    pub(super) fn started() -> Self {
+    pub(crate) fn started() -> Self {
         let mut world = Self::new();
         world.start().unwrap();
         world
     }
 
-    pub(super) fn start(&mut self) -> Result<(), String> {
+    pub(crate) fn start(&mut self) -> Result<(), String> {
         self.service = Some(InProcess::start(self.disk.clone(), &self.options)?);
         Ok(())
     }
 
     /// Another instance, on its own files.
-    pub(super) fn start_on(&self, files: impl Files + 'static) -> Result<InProcess, String> {
+    pub(crate) fn start_on(&self, files: impl Files + 'static) -> Result<InProcess, String> {
         InProcess::start(files, &self.options)
     }
 
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.service.take().unwrap().kill();
         self.disk.restart();
     }
 
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.service.take().unwrap().end();
     }
 
-    pub(super) fn service(&self) -> &InProcess {
+    pub(crate) fn service(&self) -> &InProcess {
         self.service.as_ref().unwrap()
     }
 
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.kill();
         self.start().unwrap();
     }
 
-    pub(super) fn order(&self, by: &SigningKey, operation: Operation) -> Result<Reply, String> {
+    pub(crate) fn order(&self, by: &SigningKey, operation: Operation) -> Result<Reply, String> {
         order_of(self.service(), by, operation)
     }
 
-    pub(super) fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         inspect(self.service()).size
     }
 
-    pub(super) fn checkpoint(&self) -> String {
+    pub(crate) fn checkpoint(&self) -> String {
         freshness(self.service(), None).unwrap().checkpoint
     }
 
     /// Owner 1, its package, and a grant of it to code 5.
-    pub(super) fn with_grant() -> (Self, Digest) {
+    pub(crate) fn with_grant() -> (Self, Digest) {
         let world = Self::started();
         let package = world.put_and_grant();
         (world, package)
     }
 
-    pub(super) fn put_and_grant(&self) -> Digest {
+    pub(crate) fn put_and_grant(&self) -> Digest {
         let owner = key(1);
         self.order(&owner, Operation::Register).unwrap();
         let header = cast::header(&owner, "shelter", "1.0.0");
@@ -109,7 +109,7 @@ impl World {
         package
     }
 
-    pub(super) fn lease(&self, runtime: u8, package: Digest) -> Result<LeasedKeys, String> {
+    pub(crate) fn lease(&self, runtime: u8, package: Digest) -> Result<LeasedKeys, String> {
         let mut session = session();
         session.runtime = Some(cast::appraised(runtime));
         let returned = None;
@@ -120,12 +120,12 @@ impl World {
         }
     }
 
-    pub(super) fn revoke(&self) -> Result<Reply, String> {
+    pub(crate) fn revoke(&self) -> Result<Reply, String> {
         self.order(&key(1), Operation::Revoke(vec![GrantId([1; 16])]))
     }
 }
 
-pub(super) fn session() -> Conversation {
+pub(crate) fn session() -> Conversation {
     static BINDINGS: AtomicU64 = AtomicU64::new(0);
     let number = BINDINGS.fetch_add(1, Ordering::SeqCst);
     Conversation {
@@ -135,7 +135,11 @@ pub(super) fn session() -> Conversation {
     }
 }
 
-pub(super) fn sign(session: &Conversation, by: &SigningKey, operation: Operation) -> Signed<Command> {
+pub(crate) fn sign(
+    session: &Conversation,
+    by: &SigningKey,
+    operation: Operation,
+) -> Signed<Command> {
     let command = Command {
         session: session.binding,
         sequence: session.sequence,
@@ -144,7 +148,7 @@ pub(super) fn sign(session: &Conversation, by: &SigningKey, operation: Operation
     Signed::sign(by, command).into_signed()
 }
 
-pub(super) fn order_of(
+pub(crate) fn order_of(
     service: &InProcess,
     by: &SigningKey,
     operation: Operation,
@@ -154,21 +158,21 @@ pub(super) fn order_of(
     done(service.answer(&mut session, Request::Command(command)))
 }
 
-pub(super) fn done(reply: Reply) -> Result<Reply, String> {
+pub(crate) fn done(reply: Reply) -> Result<Reply, String> {
     match reply {
         Reply::Refused(refusal) => Err(format!("{}: {}", refusal.code, refusal.message)),
         reply => Ok(reply),
     }
 }
 
-pub(super) fn inspect(service: &InProcess) -> Inspection {
+pub(crate) fn inspect(service: &InProcess) -> Inspection {
     match service.answer(&mut session(), Request::Inspect) {
         Reply::Inspection(inspection) => inspection,
         _ => panic!("no inspection"),
     }
 }
 
-pub(super) fn freshness(service: &InProcess, kept: Option<&str>) -> Result<Freshness, String> {
+pub(crate) fn freshness(service: &InProcess, kept: Option<&str>) -> Result<Freshness, String> {
     let request = Request::Freshness(kept.map(str::to_owned));
     match done(service.answer(&mut session(), request))? {
         Reply::Freshness(freshness) => Ok(freshness),
@@ -176,14 +180,14 @@ pub(super) fn freshness(service: &InProcess, kept: Option<&str>) -> Result<Fresh
     }
 }
 
-pub(super) fn take_share(service: &InProcess, by: &SigningKey) -> Result<Share, String> {
+pub(crate) fn take_share(service: &InProcess, by: &SigningKey) -> Result<Share, String> {
     match order_of(service, by, Operation::TakeShare)? {
         Reply::Share(share) => Ok(share),
         _ => panic!("no share"),
     }
 }
 
-pub(super) fn give_share(
+pub(crate) fn give_share(
     service: &InProcess,
     by: &SigningKey,
     share: &Share,
@@ -202,13 +206,13 @@ pub(super) fn give_share(
     }
 }
 
-pub(super) fn code_of<T>(outcome: Result<T, String>) -> String {
+pub(crate) fn code_of<T>(outcome: Result<T, String>) -> String {
     match outcome {
         Ok(_) => "done".to_owned(),
         Err(refusal) => refusal.split(':').next().unwrap_or_default().to_owned(),
     }
 }
 
-pub(super) fn principals(numbers: &[u8]) -> Vec<Principal> {
+pub(crate) fn principals(numbers: &[u8]) -> Vec<Principal> {
     numbers.iter().map(|number| principal(*number)).collect()
 }

@@ -159,7 +159,10 @@ mod tests {
         };
         let others = made(&next);
         assert!(!opens(&sharing, &[&shares[0], &others[1]]));
-        assert!(!opens(&sharing, &[&shares[0], &shares[0]]), "twice the same");
+        assert!(
+            !opens(&sharing, &[&shares[0], &shares[0]]),
+            "twice the same"
+        );
         let mut altered = shares[1].clone();
         altered.bytes[5] ^= 1;
         assert!(!opens(&sharing, &[&shares[0], &altered]));
@@ -185,7 +188,10 @@ mod tests {
     #[test]
     fn impossible_sharings_are_told() {
         for (count, threshold) in [(0, 0), (0, 1), (2, 1), (2, 3), (3, 0), (17, 2)] {
-            assert!(!sharing(count, threshold).is_possible(), "{threshold} of {count}");
+            assert!(
+                !sharing(count, threshold).is_possible(),
+                "{threshold} of {count}"
+            );
             let sharing = sharing(count, threshold);
             assert!(sharing.shares(&root(), &mut Seeded::new(1)).is_none());
         }

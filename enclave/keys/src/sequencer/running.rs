@@ -9,11 +9,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard,
+    RwLockWriteGuard,
 };
 use std::time::{Duration, Instant};
 
-use bield_envelope::Time;
+use bield_capsule::Received;
+use bield_envelope::{Digest, Time};
 use bield_ledger::Ledger;
 use bield_platform::Randomness;
 use bield_protocol::refusal::{Refusal, Retry};
@@ -65,7 +67,9 @@ impl Trouble {
     pub(crate) fn fault(why: &dyn core::fmt::Display) -> Self {
         Self {
             code: "stopped",
-            sentence: format!("the service stopped: {why}; its operator must look and start it again"),
+            sentence: format!(
+                "the service stopped: {why}; its operator must look and start it again"
+            ),
             passing: true,
         }
     }
@@ -89,7 +93,11 @@ impl Trouble {
     }
 
     pub(crate) fn refusal(&self) -> Refusal {
-        let retry = if self.passing { Retry::After(1000) } else { Retry::AfterChange };
+        let retry = if self.passing {
+            Retry::After(1000)
+        } else {
+            Retry::AfterChange
+        };
         Refusal::new(self.code, &self.sentence, retry)
     }
 }
@@ -112,6 +120,8 @@ pub(crate) struct Running {
     trouble: OnceLock<Trouble>,
     fate: Fate,
     outage: Mutex<Option<String>>,
+    /// The record that this instance made last: the state has its entries.
+    own: Mutex<Option<Digest>>,
 }
 
 impl Running {
@@ -139,6 +149,7 @@ impl Running {
             trouble: OnceLock::new(),
             fate,
             outage: Mutex::default(),
+            own: Mutex::default(),
         })
     }
 
@@ -184,6 +195,29 @@ impl Running {
         self.ledger().now(host)
     }
 
+    /// Remembers the record that holds what was applied here.
+    pub(super) fn made(&self, record: &Received) {
+        *lock(&self.own) = Some(record.hash());
+    }
+
+    /// Whether the state has this record's entries already, since this instance made it.
+    pub(crate) fn is_own(&self, record: &Received) -> bool {
+        *lock(&self.own) == Some(record.hash())
+    }
+
+    /// Takes it apart: for a member that is given another state.
+    pub(crate) fn into_parts(self) -> (State, Ledger) {
+        let state = self
+            .state
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        let ledger = self
+            .ledger
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner);
+        (state, ledger)
+    }
+
     /// Size of the log that counts.
     pub(crate) fn size(&self) -> u64 {
         lock(&self.published).checkpoint().size()
@@ -202,7 +236,7 @@ impl Running {
     }
 
     /// The record of this index is in the state now.
-    pub(super) fn applied(&self, record: u64) {
+    pub(crate) fn applied(&self, record: u64) {
         self.applied.store(record + 1, Ordering::SeqCst);
     }
 
@@ -267,13 +301,19 @@ impl Running {
     }
 
     pub(crate) fn outage_reason(&self) -> String {
-        self.outage_now().unwrap_or_else(|| "the storage is slow".to_owned())
+        self.outage_now()
+            .unwrap_or_else(|| "the storage is slow".to_owned())
     }
 
     /// Writes a snapshot of what counts. Only between records.
-    pub(super) fn snapshot(&self) -> bool {
-        let state = self.state().to_bytes();
+    pub(crate) fn snapshot(&self) -> bool {
+        let state = self.state();
         let mut ledger = self.ledger();
+        if self.applied.load(Ordering::SeqCst) != ledger.size() {
+            // The state is ahead by a record that is on its way.
+            return false;
+        }
+        let state = state.to_bytes();
         let written = ledger.snapshot(&state, &mut Randomness);
         if written.is_ok() {
             self.snapshot.store(ledger.size(), Ordering::SeqCst);
@@ -285,7 +325,9 @@ impl Running {
     /// Whether the next start would have more to replay than is worth a snapshot at the end.
     pub(super) fn is_worth_a_snapshot(&self) -> bool {
         let ledger = self.ledger();
-        let since = ledger.size().saturating_sub(self.snapshot.load(Ordering::SeqCst));
+        let since = ledger
+            .size()
+            .saturating_sub(self.snapshot.load(Ordering::SeqCst));
         !ledger.is_pending() && since >= SNAPSHOT_AT_END_RECORDS
     }
 

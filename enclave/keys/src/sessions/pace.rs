@@ -19,11 +19,12 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::cluster::PEER_WAIT;
 use crate::limits::{Turn, Turns};
 use crate::witnesses::Pipe;
 
 /// What one message may take, set anew for each.
-pub(super) struct Pace<'a> {
+pub(crate) struct Pace<'a> {
     deadline: Cell<Instant>,
     bytes_left: Cell<usize>,
     /// Bytes of this message that count against `memory`.
@@ -33,6 +34,8 @@ pub(super) struct Pace<'a> {
     turn: RefCell<Option<Turn<'a>>>,
     /// Whether computing needs a turn: in the handshake.
     takes_turns: Cell<bool>,
+    /// Another member: it may be silent and say much, for as long as it lives.
+    endless: Cell<bool>,
 }
 
 /// Bytes that messages on their way may take in all sessions together.
@@ -66,6 +69,7 @@ impl<'a> Pace<'a> {
             turns,
             turn: RefCell::new(None),
             takes_turns: Cell::new(true),
+            endless: Cell::new(false),
         })
     }
 
@@ -78,8 +82,20 @@ impl<'a> Pace<'a> {
         self.memory.give(self.held.take());
     }
 
+    /// For a session with another member, which ends by itself.
+    pub(super) fn member(&self, wait: Duration) {
+        self.message(wait, usize::MAX);
+        self.endless.set(true);
+    }
+
     fn left(&self) -> io::Result<Duration> {
-        let left = self.deadline.get().saturating_duration_since(Instant::now());
+        if self.endless.get() {
+            return Ok(PEER_WAIT);
+        }
+        let left = self
+            .deadline
+            .get()
+            .saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(ErrorKind::TimedOut.into());
         }
@@ -96,6 +112,9 @@ impl<'a> Pace<'a> {
     }
 
     fn count(&self, bytes: usize) -> io::Result<()> {
+        if self.endless.get() {
+            return Ok(());
+        }
         let left = self.bytes_left.get().checked_sub(bytes);
         let too_long = || io::Error::new(ErrorKind::InvalidData, "more bytes than a request has");
         self.bytes_left.set(left.ok_or_else(too_long)?);
@@ -115,7 +134,7 @@ impl Drop for Pace<'_> {
 }
 
 /// A stream that keeps to a pace.
-pub(super) struct Paced<'a, S> {
+pub(crate) struct Paced<'a, S> {
     stream: S,
     pace: Rc<Pace<'a>>,
 }
@@ -211,10 +230,16 @@ mod tests {
         far.write_all(&[0; 600]).unwrap();
         pace.message(SOON, 100);
         stream.read_exact(&mut to).unwrap();
-        assert_eq!(stream.read(&mut to).unwrap_err().kind(), ErrorKind::InvalidData);
+        assert_eq!(
+            stream.read(&mut to).unwrap_err().kind(),
+            ErrorKind::InvalidData
+        );
         pace.message(SOON, 1000);
         stream.read_exact(&mut to).unwrap();
-        assert!(stream.read(&mut to).is_err(), "the memory of all is used up");
+        assert!(
+            stream.read(&mut to).is_err(),
+            "the memory of all is used up"
+        );
         drop((stream, pace));
         assert_eq!(memory.0.load(Ordering::SeqCst), 100, "all is given back");
     }

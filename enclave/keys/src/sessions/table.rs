@@ -71,7 +71,11 @@ impl<C: Cut> Table<C> {
     /// Takes a place for a session that `cut` ends.
     pub(super) fn seat(self: &Arc<Self>, cut: C, now: Instant) -> Seat<C> {
         let mut open = lock(&self.open);
-        let ending = open.sessions.values().filter(|session| session.ending).count();
+        let ending = open
+            .sessions
+            .values()
+            .filter(|session| session.ending)
+            .count();
         if ending >= ENDING_MAX {
             return Seat::Refused;
         }
@@ -101,7 +105,11 @@ impl<C: Cut> Table<C> {
             table: Arc::clone(self),
             number,
         };
-        if full { Seat::Instead(place) } else { Seat::Free(place) }
+        if full {
+            Seat::Instead(place)
+        } else {
+            Seat::Free(place)
+        }
     }
 
     /// How many are open.

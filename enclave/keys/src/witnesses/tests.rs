@@ -22,7 +22,8 @@ pub(crate) struct Village {
 
 impl Village {
     pub(crate) fn of(count: u8, log: &LogVerifier) -> Arc<Self> {
-        let made = (0..count).map(|number| (number, Arc::new(Mutex::new(Witness::new(key(number))))));
+        let made =
+            (0..count).map(|number| (number, Arc::new(Mutex::new(Witness::new(key(number))))));
         let village = Self {
             witnesses: made.collect(),
             silent: Mutex::default(),
@@ -35,7 +36,9 @@ impl Village {
     pub(crate) fn follow(&self, log: &LogVerifier) {
         for witness in self.witnesses.values() {
             let origin: Origin = log.name().into();
-            lock(witness).follow(origin, vec![log.clone()], None).unwrap();
+            lock(witness)
+                .follow(origin, vec![log.clone()], None)
+                .unwrap();
         }
     }
 
@@ -83,7 +86,10 @@ fn answer(witness: &Mutex<Witness>, mut far: UnixStream) {
         Ok(cosign) => (200, cosign.persisted().to_string()),
         Err(refusal) => (refusal.status(), refusal.body()),
     };
-    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", said.len());
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n",
+        said.len()
+    );
     drop(far.write_all((head + &said).as_bytes()));
 }
 
@@ -164,7 +170,12 @@ fn a_witness_that_was_away_catches_up_by_the_size_it_names() {
     village.silence(&[1]);
     log.grow(&["b", "c"]);
     let failed = cosign(&witnesses, &log).unwrap_err();
-    let NotCosigned::TooFew { cosigned: 2, needed: 3, why } = failed else {
+    let NotCosigned::TooFew {
+        cosigned: 2,
+        needed: 3,
+        why,
+    } = failed
+    else {
         panic!("{failed}");
     };
     assert!(why.contains("w1.example"), "{why}");
@@ -180,7 +191,10 @@ fn a_log_that_was_set_back_is_told_how_far() {
     cosign(&start(&village, 2), &log).unwrap();
     let older = Log::with(&["a", "b"]);
     let refused = cosign(&start(&village, 2), &older).unwrap_err();
-    assert!(matches!(refused, NotCosigned::RolledBack { behind: 3, .. }), "{refused}");
+    assert!(
+        matches!(refused, NotCosigned::RolledBack { behind: 3, .. }),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -220,5 +234,8 @@ fn a_cosignature_of_a_stranger_does_not_count() {
     let dial: Arc<dyn Dial> = Arc::clone(&village) as _;
     let witnesses = Witnesses::start(strangers.collect(), 2, &dial);
     let refused = cosign(&witnesses, &log).unwrap_err();
-    assert!(matches!(refused, NotCosigned::TooFew { cosigned: 0, .. }), "{refused}");
+    assert!(
+        matches!(refused, NotCosigned::TooFew { cosigned: 0, .. }),
+        "{refused}"
+    );
 }

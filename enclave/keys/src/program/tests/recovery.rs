@@ -46,16 +46,25 @@ fn enough_shares_bring_the_service_back_on_another_machine() {
     let before = inspect(world.service());
     world.move_to_another_machine();
     let waiting = inspect(world.service());
-    assert_eq!((&waiting.state[..], waiting.shares), ("recovering", Some((3, 2))));
+    assert_eq!(
+        (&waiting.state[..], waiting.shares),
+        ("recovering", Some((3, 2)))
+    );
     assert_eq!(code_of(world.lease(5, package)), "recovering");
     assert_eq!(code_of(freshness(world.service(), None)), "recovering");
     let first = world.give(22, &shares[1]).unwrap();
-    assert_eq!((first.given, first.needed, first.opened), (principals(&[22]), 2, false));
+    assert_eq!(
+        (first.given, first.needed, first.opened),
+        (principals(&[22]), 2, false)
+    );
     let last = world.give(21, &shares[0]).unwrap();
     assert!(last.opened);
     assert_eq!(last.size, Some(before.size));
     let after = inspect(world.service());
-    assert_eq!((&after.state[..], after.service), ("serving", before.service));
+    assert_eq!(
+        (&after.state[..], after.service),
+        ("serving", before.service)
+    );
     assert_ne!(after.log, before.log, "another log begins");
     assert!(world.lease(5, package).is_ok());
 
@@ -72,7 +81,13 @@ fn enough_shares_bring_the_service_back_on_another_machine() {
     assert_eq!(code_of(world.give(23, &shares[2])), "not-recovering");
     world.restart();
     assert!(world.lease(5, package).is_ok());
-    assert_eq!(freshness(world.service(), Some(&kept)).unwrap().recovered.len(), 1);
+    assert_eq!(
+        freshness(world.service(), Some(&kept))
+            .unwrap()
+            .recovered
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -112,7 +127,10 @@ fn too_few_wrong_foreign_and_repeated_shares_open_nothing_and_spoil_nothing() {
         assert_eq!(code_of(world.give(21, wrong)), "other-share");
     }
     for _ in 0..3 {
-        assert!(!world.give(21, &shares[0]).unwrap().opened, "the same share again");
+        assert!(
+            !world.give(21, &shares[0]).unwrap().opened,
+            "the same share again"
+        );
     }
     // A stolen share is given by somebody who does not hold it: it opens the box, and the log refuses.
     assert_eq!(code_of(world.give(77, &shares[1])), "not-holder");
@@ -159,7 +177,10 @@ fn without_recovery_files_the_refusal_says_what_to_put_back() {
     world.kill();
     world.options.seal = [6; 32];
     let refusal = world.start().unwrap_err();
-    assert!(refusal.contains("another machine") && refusal.contains("recovery files"), "{refusal}");
+    assert!(
+        refusal.contains("another machine") && refusal.contains("recovery files"),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -178,7 +199,8 @@ fn recovery_files_that_were_lost_are_written_again_at_the_next_start() {
 #[test]
 fn a_rehearsal_tries_the_shares_on_the_real_box_and_forgets_them() {
     let (world, _package, shares) = World::with_shares();
-    let rehearse = |holder: u8, share: &Share| give_share(world.service(), &key(holder), share, true);
+    let rehearse =
+        |holder: u8, share: &Share| give_share(world.service(), &key(holder), share, true);
     let size = world.size();
     assert!(!rehearse(21, &shares[0]).unwrap().opened);
     assert_eq!(code_of(rehearse(22, &shares[2])), "other-share");
@@ -186,8 +208,13 @@ fn a_rehearsal_tries_the_shares_on_the_real_box_and_forgets_them() {
     let rehearsed = rehearse(22, &shares[1]).unwrap();
     assert!(rehearsed.opened);
     assert_eq!(rehearsed.size, Some(size));
-    assert!(!rehearse(23, &shares[2]).unwrap().opened, "the others were forgotten");
-    world.disk.alter("recovery-0000000001", |bytes| bytes[60] ^= 1);
+    assert!(
+        !rehearse(23, &shares[2]).unwrap().opened,
+        "the others were forgotten"
+    );
+    world
+        .disk
+        .alter("recovery-0000000001", |bytes| bytes[60] ^= 1);
     assert_eq!(code_of(rehearse(21, &shares[0])), "recovery-box");
     assert_eq!(world.size(), size, "a rehearsal changes nothing");
 }

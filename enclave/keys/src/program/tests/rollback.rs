@@ -11,7 +11,9 @@ impl World {
         let mut world = Self::started();
         let village = Village::of(3, &inspect(world.service()).log.parse().unwrap());
         world.kill();
-        let keys = (0..3).map(|number| witness_key(number).verifier().clone()).collect();
+        let keys = (0..3)
+            .map(|number| witness_key(number).verifier().clone())
+            .collect();
         world.options.witnesses = (keys, 2, Arc::clone(&village) as _);
         world.start().unwrap();
         (world, village)
@@ -39,11 +41,19 @@ fn a_kept_checkpoint_is_continued_with_a_proof_that_verifies() {
     let verified = |text: &str| {
         let signed = SignedCheckpoint::parse(text.as_bytes()).unwrap();
         let origin = signed.claimed().origin().clone();
-        signed.verify(&origin, &[log_key(&kept)]).unwrap().checkpoint().head()
+        signed
+            .verify(&origin, &[log_key(&kept)])
+            .unwrap()
+            .checkpoint()
+            .head()
     };
     let (old, new) = (verified(&kept.checkpoint), verified(&now.checkpoint));
     assert!(new.size > old.size);
-    let proof: Vec<_> = now.consistency.iter().map(|hash| bield_tlog::Hash::from_bytes(**hash)).collect();
+    let proof: Vec<_> = now
+        .consistency
+        .iter()
+        .map(|hash| bield_tlog::Hash::from_bytes(**hash))
+        .collect();
     verify_consistency(old.size, &old.root, new.size, &new.root, &proof).unwrap();
 }
 
@@ -58,7 +68,10 @@ fn a_rolled_back_state_stops_at_the_first_caller_that_saw_more() {
     world.kill();
     world.disk.restore(older);
     world.start().unwrap();
-    assert!(world.lease(5, package).is_ok(), "nobody who saw more has asked yet");
+    assert!(
+        world.lease(5, package).is_ok(),
+        "nobody who saw more has asked yet"
+    );
     world.kill();
     let older = {
         let (fresh, _) = World::with_grant();
@@ -69,7 +82,10 @@ fn a_rolled_back_state_stops_at_the_first_caller_that_saw_more() {
     world.start().unwrap();
     // The size it is at, plus what `kept` has more, decides between "behind" and "another history".
     let refusal = freshness(world.service(), Some(&kept)).unwrap_err();
-    assert!(["rolled-back", "forked"].contains(&code_of::<()>(Err(refusal.clone())).as_str()), "{refusal}");
+    assert!(
+        ["rolled-back", "forked"].contains(&code_of::<()>(Err(refusal.clone())).as_str()),
+        "{refusal}"
+    );
     assert!(["rolled-back", "forked"].contains(&code_of(world.lease(5, package)).as_str()));
     assert!(world.service().ended().is_some());
     assert_eq!(inspect(world.service()).state, "stopped");
@@ -89,7 +105,10 @@ fn the_refusal_says_how_many_records_are_missing() {
     world.start().unwrap();
     let missing = size - world.size();
     let refusal = freshness(world.service(), Some(&kept)).unwrap_err();
-    assert!(refusal.contains(&format!("so {missing} records are missing")), "{refusal}");
+    assert!(
+        refusal.contains(&format!("so {missing} records are missing")),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -99,7 +118,13 @@ fn a_checkpoint_of_another_service_or_of_nobody_changes_nothing() {
     let mut altered = world.checkpoint();
     let size = altered.lines().nth(1).unwrap().to_owned();
     altered = altered.replacen(&size, "999999", 1);
-    for kept in [&other.checkpoint(), &altered, "", "not a note", &"x".repeat(100_000)] {
+    for kept in [
+        &other.checkpoint(),
+        &altered,
+        "",
+        "not a note",
+        &"x".repeat(100_000),
+    ] {
         assert!(freshness(world.service(), Some(kept)).is_err());
         assert_eq!(inspect(world.service()).state, "serving");
     }
@@ -112,7 +137,11 @@ fn a_truncated_or_altered_log_is_refused_at_start() {
     world.register(1..11);
     world.end();
     let whole = world.disk.contents();
-    let log = whole.keys().find(|name| name.starts_with("log-")).unwrap().clone();
+    let log = whole
+        .keys()
+        .find(|name| name.starts_with("log-"))
+        .unwrap()
+        .clone();
     let half = whole[&log].len() / 2;
     world.disk.alter(&log, |bytes| bytes[half] ^= 1);
     assert!(world.start().is_err());
@@ -154,7 +183,10 @@ fn with_witnesses_of_two_copies_only_one_goes_on() {
     world.kill();
     let copy = MemoryFiles::with(world.disk.contents());
     world.start().unwrap();
-    let refusal = world.start_on(copy.clone()).err().expect("the copy must not serve");
+    let refusal = world
+        .start_on(copy.clone())
+        .err()
+        .expect("the copy must not serve");
     assert!(refusal.contains("witness"), "{refusal}");
     world.register(4..6);
     // The copy stands by itself now; the original goes on.
@@ -180,8 +212,16 @@ fn a_copy_that_started_first_stops_the_original_at_its_next_order() {
 fn without_its_witnesses_nothing_counts_and_with_them_again_it_does() {
     let (world, village) = World::with_witnesses();
     village.silence(&[0, 1]);
-    assert_eq!(code_of(world.order(&key(1), Operation::Register)), "not-durable");
-    assert!(inspect(world.service()).trouble.unwrap().contains("w0.example"));
+    assert_eq!(
+        code_of(world.order(&key(1), Operation::Register)),
+        "not-durable"
+    );
+    assert!(
+        inspect(world.service())
+            .trouble
+            .unwrap()
+            .contains("w0.example")
+    );
     village.silence(&[2]);
     let mut tries = 0;
     while world.order(&key(1), Operation::Register).is_err() {
@@ -190,5 +230,8 @@ fn without_its_witnesses_nothing_counts_and_with_them_again_it_does() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let note = world.checkpoint();
-    assert!(note.contains("w0.example") && note.contains("w1.example"), "{note}");
+    assert!(
+        note.contains("w0.example") && note.contains("w1.example"),
+        "{note}"
+    );
 }
