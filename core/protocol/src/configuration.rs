@@ -19,11 +19,11 @@ pub struct KeyServiceConfiguration {
     /// The longest lease in seconds, 10 to 600: a revocation takes effect within this.
     #[serde(default = "default_lease_secs")]
     pub lease_secs: u32,
-    /// Principals (`ed25519:…`) that may order what concerns the service as a whole: recovery shares, its
+    /// At most 64 principals (`ed25519:…`) that may order what concerns the service as a whole: recovery shares, its
     /// identity key, code that may join. None of them can read or grant what is others'.
     #[serde(default)]
     pub administrators: Vec<String>,
-    /// Instances that share one log: 1, 3 or 5.
+    /// Instances that share one log: 1, 3 or 5. Which of them an instance is, its host says when it starts it.
     #[serde(default = "default_members")]
     pub members: u8,
     /// What another instance's evidence must satisfy; required when there are several. Its measurement is
@@ -45,7 +45,8 @@ pub struct WitnessesConfiguration {
     /// Their verifier keys (C2SP, `name+hash+key`), in the order in which the host knows their addresses.
     #[serde(default)]
     pub keys: Vec<String>,
-    /// How many must cosign; 0 only without keys.
+    /// How many must cosign: more than half of them, so that two copies of a service cannot each have their
+    /// own; 0 only without keys.
     #[serde(default)]
     pub needed: u8,
 }
@@ -125,4 +126,54 @@ const fn default_queue_max() -> usize {
 
 const fn default_models_mib_max() -> u64 {
     4096
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: &str = "[runtimes]\nprofile = \"cloud\"\n";
+
+    #[test]
+    fn what_is_not_said_takes_its_documented_value() {
+        let read = KeyServiceConfiguration::parse(SHORT).unwrap();
+        assert_eq!((read.sessions_max, read.lease_secs), (4096, 600));
+        assert_eq!((read.members, read.orders_per_minute), (1, 6000));
+        assert!(read.administrators.is_empty() && read.peers.is_none());
+        assert_eq!((read.witnesses.keys.len(), read.witnesses.needed), (0, 0));
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let text = format!(
+            "sessions_max = 7\nlease_secs = 30\nadministrators = [\"ed25519:00\"]\nmembers = 3\n\
+             orders_per_minute = 9\n{SHORT}[peers]\nprofile = \"strict\"\n\
+             [witnesses]\nkeys = [\"a\", \"b\"]\nneeded = 2\n"
+        );
+        let read = KeyServiceConfiguration::parse(&text).unwrap();
+        assert_eq!(
+            (read.sessions_max, read.lease_secs, read.members),
+            (7, 30, 3)
+        );
+        assert_eq!((read.orders_per_minute, read.administrators.len()), (9, 1));
+        assert!(read.peers.is_some());
+        assert_eq!((read.witnesses.keys.len(), read.witnesses.needed), (2, 2));
+    }
+
+    #[test]
+    fn unknown_words_wrong_types_and_missing_policies_are_refused() {
+        for bad in [
+            "",
+            "[runtimes]\n",
+            "member = 3\n[runtimes]\nprofile = \"cloud\"\n",
+            "members = \"3\"\n[runtimes]\nprofile = \"cloud\"\n",
+            "members = -1\n[runtimes]\nprofile = \"cloud\"\n",
+            "members = 300\n[runtimes]\nprofile = \"cloud\"\n",
+            "[runtimes]\nprofile = \"cloudy\"\n",
+            "[runtimes]\nprofile = \"cloud\"\n[witnesses]\nkey = []\n",
+        ] {
+            assert!(KeyServiceConfiguration::parse(bad).is_err(), "{bad:?}");
+        }
+        assert!(RuntimeConfiguration::parse("threads = 2").is_err());
+    }
 }

@@ -115,7 +115,7 @@ pub(crate) struct Running {
     grown: Condvar,
     /// Size of the log that holds everything that was applied.
     applied: AtomicU64,
-    /// Size of the log that the newest snapshot stands for.
+    /// Size of the log at the newest snapshot, or at the start.
     snapshot: AtomicU64,
     trouble: OnceLock<Trouble>,
     fate: Fate,
@@ -139,7 +139,7 @@ impl Running {
             published: Mutex::new(ledger.checkpoint(None)),
             grown: Condvar::new(),
             applied: AtomicU64::new(size),
-            snapshot: AtomicU64::new(0),
+            snapshot: AtomicU64::new(size),
             state: RwLock::new(state),
             ledger: Mutex::new(ledger),
             queue: Queue::new(),

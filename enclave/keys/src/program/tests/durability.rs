@@ -5,9 +5,11 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bield_ledger::{Fault, FilesError};
+use bield_capsule::Received;
+use bield_ledger::{Fault, FilesError, Loaded};
 
 use super::*;
+use crate::sequencer::{Commit, NotYet, Running, Solo};
 
 #[test]
 fn what_was_acknowledged_is_there_after_a_kill_and_after_a_graceful_end() {
@@ -245,4 +247,45 @@ fn one_that_floods_does_not_use_up_what_another_may_order() {
     });
     assert!(refused.count() >= 100);
     assert!(world.order(&key(2), Operation::Register).is_ok());
+}
+
+/// Commits as a service of one does, until it panics.
+struct Faulty(Arc<AtomicBool>);
+
+impl Commit for Faulty {
+    fn commit(&mut self, running: &Running, record: &Received) -> Result<(), NotYet> {
+        assert!(!self.0.load(Ordering::SeqCst), "on purpose");
+        Solo.commit(running, record)
+    }
+}
+
+#[test]
+fn a_fault_of_the_sequencer_ends_the_service_and_is_not_passed_over() {
+    let world = World::new();
+    world.start_on(world.disk.clone()).unwrap().end();
+    let process = InProcess::build(world.disk.clone(), &world.options);
+    let service = process.service();
+    let Ok(Loaded::Found(found)) = service.start().load() else {
+        panic!("a log was there");
+    };
+    let (state, opened) = service.start().replay(found).unwrap();
+    let running = service.start().running(state, opened.ledger);
+    let fault = Arc::new(AtomicBool::new(false));
+    let commit = Box::new(Faulty(Arc::clone(&fault)));
+    service.start().go(service, &running, commit, None).unwrap();
+    order_of(&process, &key(1), Operation::Register).unwrap();
+    let size = inspect(&process).size;
+    fault.store(true, Ordering::SeqCst);
+    assert!(order_of(&process, &key(2), Operation::Register).is_err());
+    service.start().finish();
+    assert_eq!(
+        code_of(order_of(&process, &key(3), Operation::Register)),
+        "stopped"
+    );
+    assert_eq!(inspect(&process).state, "stopped");
+    assert!(process.ended().is_some());
+    assert_eq!(inspect(&process).size, size, "nothing more counts");
+    drop(process);
+    let again = world.start_on(world.disk.clone()).unwrap();
+    assert_eq!(inspect(&again).principals, 1);
 }
