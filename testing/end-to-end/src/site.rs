@@ -217,7 +217,8 @@ impl Site {
     /// # Errors
     /// It does not start; quotes what it said.
     pub fn start_on(&self, machine: usize, storage: &str) -> anyhow::Result<Instance> {
-        let mut command = self.command(machine, storage);
+        let config = self.host().join("keys.toml");
+        let mut command = self.command(machine, storage, &config);
         command.args(["--listen", "127.0.0.1:0", "--keys-listen", "127.0.0.1:0"]);
         let log = self.log(storage);
         let gateway = Gateway::start(&mut command, &log)?;
@@ -246,8 +247,21 @@ impl Site {
     /// # Errors
     /// Its program is missing.
     pub fn start_member(&self, slot: usize, storage: &str) -> anyhow::Result<Instance> {
+        self.start_member_of(&self.host().join("keys.toml"), slot, storage)
+    }
+
+    /// As [`start_member`](Self::start_member), with another configuration, hence of another measurement.
+    ///
+    /// # Errors
+    /// Its program is missing.
+    pub fn start_member_of(
+        &self,
+        config: &Path,
+        slot: usize,
+        storage: &str,
+    ) -> anyhow::Result<Instance> {
         let (keys, http) = (free_address()?, free_address()?);
-        let mut command = self.command(slot % self.plan.machines, storage);
+        let mut command = self.command(slot % self.plan.machines, storage, config);
         command.args(["--listen", &http.to_string()]);
         command.args(["--keys-listen", &keys.to_string()]);
         command.args(["--members-listen", &self.members[slot].to_string()]);
@@ -265,6 +279,22 @@ impl Site {
         self.ports[slot].keys.lead_to(keys);
         self.ports[slot].http.lead_to(http);
         Ok(instance)
+    }
+
+    /// Writes a configuration that differs from this site's. Returns its file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn configure_other(
+        &self,
+        configure: impl FnOnce(&mut KeyServiceConfiguration),
+    ) -> anyhow::Result<PathBuf> {
+        let own = fs::read_to_string(self.host().join("keys.toml"))?;
+        let mut config = KeyServiceConfiguration::parse(&own)?;
+        configure(&mut config);
+        let file = self.host().join("keys-other.toml");
+        fs::write(&file, toml::to_string(&config)?)?;
+        Ok(file)
     }
 
     /// Cuts a member off from the others, or lets it reach them and be reached again. People reach it all the time.
@@ -326,13 +356,12 @@ impl Site {
         }
     }
 
-    fn command(&self, machine: usize, storage: &str) -> Command {
+    fn command(&self, machine: usize, storage: &str, config: &Path) -> Command {
         let mut command = Command::new(self.programs().join("bield-gateway"));
         command.env("RUST_LOG", "trace");
         command.args(["--workers", "0", "--drain-secs", "2"]);
         let socket = self.host().join(format!("machine-{machine}.sock"));
         command.args(["--tee", &format!("software:{}", socket.display())]);
-        let config = self.host().join("keys.toml");
         command.arg("--keys-config").arg(config);
         command.arg("--storage").arg(self.storage(storage));
         for witness in &self.witnesses {

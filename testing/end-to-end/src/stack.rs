@@ -207,6 +207,29 @@ impl Stack {
         Ok((Gateway::start(&mut command, &log)?, code))
     }
 
+    /// A second gateway with a key service of its own, of another configuration, and a runtime of this stack's.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn gateway_with_other_keys(&self) -> anyhow::Result<(Gateway, Measurement)> {
+        let own = fs::read_to_string(self.host().join("keys.toml"))?;
+        let mut config = KeyServiceConfiguration::parse(&own)?;
+        config.sessions_max += 1;
+        let config = toml::to_string(&config)?;
+        let file = self.host().join("keys-other.toml");
+        fs::write(&file, &config)?;
+        let code = measure(&self.programs().join("bield-keys"), &config)?;
+        let runtime = self.host().join("runtime.toml");
+        let mut command = gateway_command(self.host(), self.programs(), &runtime);
+        command.args(["--keys-listen", "127.0.0.1:0"]);
+        command.arg("--keys-config").arg(file);
+        command
+            .arg("--storage")
+            .arg(self.host().join("storage-other"));
+        let log = self.host().join("logs/gateway-other-keys.log");
+        Ok((Gateway::start(&mut command, &log)?, code))
+    }
+
     fn tap_gateway(&self) -> anyhow::Result<()> {
         let keys = self.gateway.keys.as_ref().context("it has a key service")?;
         self.keys_tap.lead_to(keys.parse()?);

@@ -82,6 +82,88 @@ fn nothing_in_clear_is_written_logged_or_carried() {
     assert!(said.contains(&package.digest.short()), "{said}");
 }
 
+/// What the key service lets out: its files, their names, its log, its counters, its traffic. Who owns and who may call
+/// what stands in none of it.
+#[test]
+fn the_key_service_names_no_principal_no_package_and_no_key_outside() {
+    let stack = STACK.get();
+    let owner = stack.person("owner-names").unwrap();
+    let (user, stranger) = (
+        stack.person("user-names").unwrap(),
+        stack.person("stranger-names").unwrap(),
+    );
+    // As long and as telling as names can be.
+    let name = format!("package-{}", hex::encode(random::<24>()));
+    let group = format!("group-{}", hex::encode(random::<24>()));
+    let package = owner.publish(&name, &tiny_model(&name)).unwrap();
+    let grant = owner.grant(&package, &user).unwrap();
+    let member = user.principal().to_string();
+    owner
+        .does(&["group", "put", &group, "--member", &member])
+        .unwrap();
+    user.call(&package, numbers(1)).unwrap().unwrap();
+    stranger.call(&package, numbers(1)).unwrap().unwrap_err();
+    owner.revoke(&grant).unwrap();
+    owner
+        .does(&["rotate", "audience", &name, "--at-once"])
+        .unwrap();
+    owner.does(&["audit"]).unwrap();
+
+    // Pages that a host, or whoever scrapes it, can read at any time.
+    let pages = tempfile::tempdir().unwrap();
+    for page in ["metrics", "v1/status", "readyz"] {
+        let url = format!("{}/{page}", stack.url());
+        let text = ureq::get(&url)
+            .call()
+            .unwrap()
+            .body_mut()
+            .read_to_string()
+            .unwrap();
+        assert!(!text.is_empty(), "{page}");
+        fs::write(pages.path().join(page.replace('/', "-")), text).unwrap();
+    }
+    let canaries = [
+        Canary::new("the owner", owner.principal().as_bytes()),
+        Canary::new("the user", user.principal().as_bytes()),
+        Canary::new("the stranger", stranger.principal().as_bytes()),
+        Canary::new("the package's name", &name.as_bytes()["package-".len()..]),
+        Canary::new("the group's name", &group.as_bytes()["group-".len()..]),
+        Canary::new("the package key", package.key.seed().expose()),
+        Canary::new("the grant", grant.digest().as_bytes()),
+        Canary::new("the grant's id", &grant.id),
+    ];
+    assert_eq!(scan(pages.path(), &canaries).unwrap(), []);
+    for place in ["storage", "logs", "taps"] {
+        let found = scan(&stack.host().join(place), &canaries).unwrap();
+        // Uploaded packages carry their signed public header, which names owner and package: that is what a gateway
+        // stores by. It stands in the HTTP traffic of uploads and nowhere here.
+        let found = found
+            .iter()
+            .filter(|finding| !finding.file.display().to_string().contains("taps/http"));
+        assert_eq!(
+            found.collect::<Vec<_>>(),
+            Vec::<&bield_end_to_end::Finding>::new(),
+            "{place}"
+        );
+    }
+    // What passed the program's door, as the gateway's recorder saw it.
+    let record = files(&stack.host().join("record")).unwrap();
+    let of_keys: Vec<_> = record
+        .iter()
+        .filter(|file| file.display().to_string().contains("bield-keys"))
+        .collect();
+    assert!(!of_keys.is_empty(), "{record:?}");
+    let found = scan(&stack.host().join("record"), &canaries).unwrap();
+    let found = found
+        .iter()
+        .filter(|finding| of_keys.contains(&&finding.file));
+    assert_eq!(found.count(), 0);
+
+    // The digest of a package is what a gateway routes by; the key service's own files do not say even that.
+    let digest = [Canary::new("the digest", package.digest.as_bytes())];
+    assert_eq!(scan(&stack.host().join("storage"), &digest).unwrap(), []);
+}
+
 #[test]
 fn the_scan_fails_when_a_canary_is_planted() {
     let stack = STACK.get();
