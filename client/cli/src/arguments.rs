@@ -7,10 +7,10 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     audit::Audit, call::Call, capsule::Capsule, code::AdmitCode, code::WithdrawCode,
-    delete::Delete, dev::Dev, doctor::Doctor, grant::Grant, group::Group, id::Id, init::Init,
-    list::Grants, list::List, measure::Measure, pack::Pack, push::Push, receipt::Receipt,
-    recover::Recover, register::Register, register::Unregister, revoke::Revoke, rotate::Rotate,
-    status::Status, store::Store, store::Witness, verify::Verify,
+    delete::Delete, dev::Dev, doctor::Doctor, evidence::Evidence, grant::Grant, group::Group,
+    id::Id, init::Init, list::Grants, list::List, measure::Measure, pack::Pack, push::Push,
+    receipt::Receipt, recover::Recover, register::Register, register::Unregister, revoke::Revoke,
+    rotate::Rotate, status::Status, store::Store, store::Witness, verify::Verify,
 };
 
 /// Sealed inference: models and requests that the host never sees.
@@ -58,6 +58,7 @@ pub(crate) enum Command {
     AdmitCode(AdmitCode),
     WithdrawCode(WithdrawCode),
     Measure(Measure),
+    Evidence(Evidence),
     Capsule(Capsule),
     Store(Store),
     Witness(Witness),

@@ -58,6 +58,7 @@ pub fn run() -> ExitCode {
         Command::Receipt(command) => command.run(&home, output),
         Command::Status(command) => command.run(&home, output),
         Command::Measure(command) => command.run(output),
+        Command::Evidence(command) => command.run(output),
         Command::Capsule(command) => command.run(&home, output),
         Command::Store(command) => command.run(),
         Command::Witness(command) => command.run(),

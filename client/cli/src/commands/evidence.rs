@@ -34,6 +34,7 @@ pub(crate) struct Evidence {
 #[derive(Subcommand)]
 enum Command {
     /// Put a quote and its collateral into one file
+    #[command(after_long_help = BUNDLE_EXAMPLES)]
     Bundle {
         /// Hardware family of the quote
         #[arg(long, value_enum)]
@@ -55,6 +56,7 @@ enum Command {
         out: PathBuf,
     },
     /// Check a bundle against a policy
+    #[command(after_long_help = VERIFY_EXAMPLES)]
     Verify {
         /// The bundle
         #[arg(value_name = "FILE")]
@@ -89,7 +91,10 @@ impl Evidence {
                 let bundle = bundle(kind, &quote, collateral.as_deref(), ask.zip(vek))?;
                 write_new(&out, &bundle.encode())?;
                 let value = json!({"kind": bundle.kind.to_string(), "file": out});
-                output.show(&value, &format!("{} evidence in {}", bundle.kind, out.display()));
+                output.show(
+                    &value,
+                    format!("{} evidence in {}", bundle.kind, out.display()),
+                );
                 Ok(())
             }
             Command::Verify { file, policy, at } => check(&file, &policy, at, output),
@@ -173,7 +178,9 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let at = |error: std::io::Error| Failure::local(format_args!("{}: {error}", path.display()));
     let file = fs::File::open(path).map_err(at)?;
     let mut bytes = Vec::new();
-    file.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(at)?;
+    file.take(BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(at)?;
     if bytes.len() as u64 > BYTES_MAX {
         return Err(Failure::local(format_args!(
             "{} has more than {BYTES_MAX} bytes; no such file is that long",
@@ -205,6 +212,13 @@ const BYTES_MAX: u64 = 1 << 20;
 
 const EXAMPLES: &str = r"Examples:
   bield evidence bundle --kind tdx --quote quote.bin --collateral collateral.json --out host7.evidence
+  bield evidence verify host7.evidence --policy service.toml --at 2026-01-31T12:00:00Z";
+
+const BUNDLE_EXAMPLES: &str = r"Examples:
+  bield evidence bundle --kind tdx --quote quote.bin --collateral collateral.json --out host7.evidence
+  bield evidence bundle --kind snp --quote report.bin --ask ask.der --vek vcek.der --out host8.evidence";
+
+const VERIFY_EXAMPLES: &str = r"Examples:
   bield evidence verify host7.evidence --policy service.toml
   bield evidence verify host7.evidence --policy service.toml --at 2026-01-31T12:00:00Z";
 
@@ -215,7 +229,10 @@ mod tests {
     #[test]
     fn a_time_is_read_to_the_second_and_nothing_else_passes_for_one() {
         assert_eq!(time("1970-01-02T00:00:00Z"), Ok(Time::from_secs(86_400)));
-        assert_eq!(time("1970-01-02T01:00:00+01:00"), Ok(Time::from_secs(86_400)));
+        assert_eq!(
+            time("1970-01-02T01:00:00+01:00"),
+            Ok(Time::from_secs(86_400))
+        );
         for wrong in ["", "now", "2026-01-31", "1969-12-31T23:59:59Z", "1"] {
             assert!(time(wrong).is_err(), "{wrong:?}");
         }

@@ -7,6 +7,7 @@ pub(crate) mod code;
 pub(crate) mod delete;
 pub(crate) mod dev;
 pub(crate) mod doctor;
+pub(crate) mod evidence;
 pub(crate) mod grant;
 pub(crate) mod group;
 pub(crate) mod id;
