@@ -5,7 +5,8 @@
 //!        │ yes
 //!        ├─ in our tree ─────────────▶ newest checkpoint + consistency proof
 //!        ├─ of an earlier epoch ─────▶ the same, and who recovered the log where
-//!        ├─ larger than our tree ────▶ the service stops: `rolled-back`, so many records are missing
+//!        ├─ larger than our tree ────▶ the service stops: `rolled-back`, so many records are missing;
+//!        │                             in a group: this instance starts again and asks the others
 //!        └─ another tree ────────────▶ the service stops: `forked`
 //! ```
 //!
@@ -101,7 +102,14 @@ fn continued(
                 &"that record is still on its way",
             ));
         }
-        set_back(head, ledger.head())
+        if running.shares_log() && head.size > ledger.size() {
+            // The others went on without this one, which nobody has told it yet.
+            Trouble::passing(
+                &"another instance has more records than this one, which starts again to join it",
+            )
+        } else {
+            set_back(head, ledger.head())
+        }
     };
     let refusal = trouble.refusal();
     running.stop(trouble);

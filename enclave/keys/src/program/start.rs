@@ -224,14 +224,18 @@ impl Start {
     /// What all threads share of a state and its log.
     pub(crate) fn running(&self, state: State, ledger: Ledger) -> Arc<Running> {
         let fate = Arc::clone(&self.fate);
-        Running::new(
+        let running = Running::new(
             state,
             ledger,
             self.files.clone(),
             Arc::clone(&self.clock),
             Arc::clone(&self.metrics),
             Box::new(move |trouble| fate(trouble)),
-        )
+        );
+        if self.members > 1 {
+            running.share_log();
+        }
+        running
     }
 
     /// Threads that ask the witnesses of the configuration.

@@ -6,7 +6,7 @@
 //!
 //! Lock order: state, then ledger, then the rest; nobody waits for the sequencer with a lock in hand.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard,
@@ -118,6 +118,8 @@ pub(crate) struct Running {
     /// Size of the log at the newest snapshot, or at the start.
     snapshot: AtomicU64,
     trouble: OnceLock<Trouble>,
+    /// Other instances share this log.
+    grouped: AtomicBool,
     fate: Fate,
     outage: Mutex<Option<String>>,
     /// The record that this instance made last: the state has its entries.
@@ -147,6 +149,7 @@ impl Running {
             files,
             clock,
             trouble: OnceLock::new(),
+            grouped: AtomicBool::new(false),
             fate,
             outage: Mutex::default(),
             own: Mutex::default(),
@@ -274,6 +277,16 @@ impl Running {
         if first {
             (self.fate)(kept);
         }
+    }
+
+    /// Says that other instances share this log: one of them may be ahead of this one, rightly.
+    pub(crate) fn share_log(&self) {
+        self.grouped.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether other instances share this log.
+    pub(crate) fn shares_log(&self) -> bool {
+        self.grouped.load(Ordering::SeqCst)
     }
 
     pub(crate) fn trouble(&self) -> Option<&Trouble> {
