@@ -313,13 +313,24 @@ impl State {
         code: &Measurement,
         generation: u32,
     ) -> AudienceKey {
+        AudienceKey::from_seed(self.audience_seed(digest, package, code, generation))
+    }
+
+    /// What that pair is made of: all that a lease needs, and a hundredth of the work.
+    fn audience_seed(
+        &self,
+        digest: Digest,
+        package: &Package,
+        code: &Measurement,
+        generation: u32,
+    ) -> Secret {
         let audience = audience(digest, code);
         let context: &[&[u8]] = &[
             audience.as_bytes(),
             &package.serial.to_be_bytes(),
             &generation.to_be_bytes(),
         ];
-        AudienceKey::from_seed(self.root.derive(AUDIENCE_KEY, context))
+        self.root.derive(AUDIENCE_KEY, context)
     }
 
     /// The keys that open requests now: the current one first.
@@ -334,12 +345,9 @@ impl State {
         let before = before.map(|(generation, until)| (*generation, Some(*until)));
         core::iter::once((package.generation, None))
             .chain(before)
-            .map(|(generation, not_after)| {
-                let key = self.audience_key(digest, package, code, generation);
-                LeasedAudienceKey {
-                    seed: Secret::from_bytes(*key.seed().expose()),
-                    not_after,
-                }
+            .map(|(generation, not_after)| LeasedAudienceKey {
+                seed: self.audience_seed(digest, package, code, generation),
+                not_after,
             })
             .collect()
     }
