@@ -4,7 +4,10 @@
 //! whoever uses this decides who is a runtime. Everything behind that is the program's own: sequencer, log,
 //! freshness, recovery.
 
+use std::io;
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bield_envelope::{Principal, Secret, Time};
 use bield_ledger::Files;
@@ -47,6 +50,17 @@ impl Options {
             orders_per_minute: u32::MAX,
             clock: Arc::new(clock),
             witnesses: (Vec::new(), 0, Arc::new(Nobody)),
+        }
+    }
+
+    /// The same with witnesses, all of whom must cosign, each at its TCP address.
+    #[must_use]
+    pub fn with_witnesses(self, witnesses: Vec<(WitnessVerifier, String)>) -> Self {
+        let needed = witnesses.len();
+        let (keys, addresses) = witnesses.into_iter().unzip();
+        Self {
+            witnesses: (keys, needed, Arc::new(Direct(addresses))),
+            ..self
         }
     }
 }
@@ -147,5 +161,27 @@ struct Nobody;
 impl Dial for Nobody {
     fn dial(&self, _: u8) -> Result<Box<dyn Pipe>, String> {
         Err("there are no witnesses".to_owned())
+    }
+}
+
+/// Witnesses at these addresses, without a host between.
+struct Direct(Vec<String>);
+
+impl Dial for Direct {
+    fn dial(&self, witness: u8) -> Result<Box<dyn Pipe>, String> {
+        let address = self.0.get(usize::from(witness));
+        let address = address.ok_or("there is no such witness")?;
+        let stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
+        Ok(Box::new(stream))
+    }
+}
+
+impl Pipe for TcpStream {
+    fn limit_waits(&self, wait: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(wait))?;
+        self.set_write_timeout(Some(wait))
     }
 }
