@@ -39,7 +39,7 @@ enum Chore {
     Layers,
     /// Run a benchmark; prints a table and writes target/bench/NAME.json.
     Bench {
-        /// Its name: `inference`.
+        /// Its name: `inference`, `capsule` or `keys`.
         name: String,
         /// Arguments for the benchmark.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -45,6 +45,8 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
         "--",
         name,
     ]);
+    // Where the deployments of `testing/end-to-end` find them.
+    run.env("BIELD_PROGRAMS", &programs);
     run.arg("--programs").arg(programs).args(rest);
     succeed(&mut run)
 }

@@ -13,11 +13,11 @@
 //! which a put was due. What cannot be measured here is a row that says so.
 
 mod append;
-mod bounds;
+pub(crate) mod bounds;
 mod chain;
 mod cores;
 mod load;
-mod peers;
+pub(crate) mod peers;
 mod place;
 mod receive;
 mod stored;
@@ -156,7 +156,7 @@ fn measure(
 }
 
 /// What all this ran on.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model
         .lines()

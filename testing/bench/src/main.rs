@@ -6,6 +6,7 @@
 mod bars;
 mod capsule;
 mod inference;
+mod keys;
 mod memory;
 mod peer;
 mod plain;
@@ -51,6 +52,24 @@ enum Bench {
         #[arg(long = "only")]
         parts: Vec<capsule::Part>,
     },
+    /// The key service: orders, leases, sessions, start-up, memory, failover, next to etcd (up to 5 minutes).
+    Keys {
+        /// Folder of the built programs.
+        #[arg(long)]
+        programs: PathBuf,
+        /// Short measurements, a tenth of the state: shows that it works, not what it does.
+        #[arg(long)]
+        quick: bool,
+        /// Only this part; repeatable.
+        #[arg(long = "only")]
+        parts: Vec<keys::Part>,
+    },
+    /// Makes, or starts over, the state of a key service and prints what that took; started by `keys`.
+    #[command(hide = true)]
+    KeysState {
+        #[command(subcommand)]
+        task: keys::Task,
+    },
     /// Opens a package and prints the peak of memory that took; started by `inference`.
     #[command(hide = true)]
     Open { package: PathBuf, key: PathBuf },
@@ -69,6 +88,12 @@ fn main() -> Result<()> {
             quick,
             parts,
         } => capsule::run(&programs, quick, &parts),
+        Bench::Keys {
+            programs,
+            quick,
+            parts,
+        } => keys::run(&programs, quick, &parts),
+        Bench::KeysState { task } => keys::perform(&task),
         Bench::Open { package, key } => memory::open(&package, &key),
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn opening(package: &Path, home: &Path) -> Result<f64> {
 }
 
 /// A line of /proc/self/status, in bytes.
-fn status(field: &str) -> Result<u64> {
+pub(crate) fn status(field: &str) -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status
         .lines()

@@ -135,14 +135,17 @@ fn committed(
 }
 
 /// What the bare device does.
-struct Bare {
-    rate: f64,
-    p50: f64,
-    p99: f64,
+pub(crate) struct Bare {
+    /// Synced writes a second.
+    pub(crate) rate: f64,
+    /// Half of them took at most so many milliseconds.
+    pub(crate) p50: f64,
+    /// 99 of 100 did.
+    pub(crate) p99: f64,
 }
 
 /// Writes and syncs `size` bytes, one after the other, into a file whose bytes are written already.
-fn syncs(folder: &Path, size: usize, span: Duration) -> Result<Bare> {
+pub(crate) fn syncs(folder: &Path, size: usize, span: Duration) -> Result<Bare> {
     let file = tempfile::tempfile_in(folder)?;
     let bytes = vec![0x5a; size.max(1)];
     let zeros = vec![0; 1 << 20];

@@ -9,7 +9,7 @@
 //! synced, as far as they can be told to. They store it in the clear and sign nothing. Clients are
 //! written here by hand, over plain sockets: nothing of them may be what is measured.
 
-mod etcd;
+pub(crate) mod etcd;
 mod nats;
 mod redis;
 

@@ -61,12 +61,26 @@ impl Etcd {
         Ok(Some(etcd))
     }
 
-    fn put(&self, agent: &Agent, key: &str, value: &str) -> Result<()> {
+    /// Puts, synced when it returns.
+    pub(crate) fn put(&self, agent: &Agent, key: &str, value: &str) -> Result<()> {
         let (key, value) = (STANDARD.encode(key), STANDARD.encode(value));
         let body = format!(r#"{{"key":"{key}","value":"{value}"}}"#);
         let mut answer = agent.post(format!("{}/v3/kv/put", self.url)).send(&body)?;
         let said = answer.body_mut().read_to_string()?;
         ensure!(said.contains("revision"), "etcd refused a put: {said}");
+        Ok(())
+    }
+}
+
+impl Etcd {
+    /// Gets the newest value (linearizable), which must be there.
+    pub(crate) fn get(&self, agent: &Agent, key: &str) -> Result<()> {
+        let body = format!(r#"{{"key":"{}"}}"#, STANDARD.encode(key));
+        let mut answer = agent
+            .post(format!("{}/v3/kv/range", self.url))
+            .send(&body)?;
+        let said = answer.body_mut().read_to_string()?;
+        ensure!(said.contains("kvs"), "etcd has no such key: {said}");
         Ok(())
     }
 }
@@ -104,7 +118,8 @@ impl Peer for Etcd {
     }
 }
 
-fn agent() -> Agent {
+/// A client with a connection of its own.
+pub(crate) fn agent() -> Agent {
     Agent::new_with_config(Agent::config_builder().proxy(None).build())
 }
 
