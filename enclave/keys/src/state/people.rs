@@ -189,6 +189,14 @@ impl State {
                 Retry::After(wait),
             ));
         }
+        // It would stand between two persons: what is this one's could be ordered by neither.
+        if self.people.after.contains_key(&to) {
+            let message = format!(
+                "{to} was replaced by {}; let a fresh key succeed {from}",
+                self.people.current(to)
+            );
+            return Err(Refusal::new("succession-refused", message, Retry::Never));
+        }
         self.people
             .successions
             .check(succession)
@@ -233,7 +241,8 @@ impl State {
         let verified = succeeded.clone().verify();
         let verified = verified.map_err(|_| Inconsistent("a succession that does not verify"))?;
         let (from, to) = (verified.from(), verified.to());
-        if self.people.successions.check(&verified).is_err() {
+        let breaks = self.people.successions.check(&verified).is_err();
+        if breaks || self.people.after.contains_key(&to) {
             return Err(Inconsistent("a succession that breaks a line"));
         }
         let mut person = self

@@ -237,6 +237,11 @@ fn a_succession_that_would_give_two_people_one_key_is_refused() {
         Err("succeeded".into()),
         "another heir"
     );
+    assert_eq!(
+        succeed(2, 2, 1, NOON),
+        Err("succession-refused".into()),
+        "an heir that was replaced itself: two persons would share a line"
+    );
     let mut half = succession(&key(2), &key(6), NOON);
     half.by_new = half.by_old.clone();
     let refused = scene.order(&key(2), Operation::Succeed(half)).map(drop);
