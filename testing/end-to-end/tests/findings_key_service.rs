@@ -108,7 +108,7 @@ fn k03_neither_people_nor_runtimes_follow_an_impostor() {
     let answer = post(&impostor.url, &letter.bytes).unwrap();
     assert_ne!(answer.status, 200, "{answer:?}");
     let said = impostor.process.said();
-    assert!(said.contains("measurement"), "{said}");
+    assert!(!said.contains("sealed answer"), "{said}");
     user.call(&package, numbers(1)).unwrap().unwrap();
 }
 
@@ -127,11 +127,9 @@ fn k06_nothing_secret_is_printed_at_the_highest_log_level() {
     ];
     let logs = stack.host().join("logs");
     assert_eq!(scan(&logs, &canaries).unwrap(), []);
-    assert!(
-        fs::read_to_string(logs.join("gateway.log"))
-            .unwrap()
-            .contains("TRACE")
-    );
+    // They are those of this day.
+    let said = stack.gateway.process.said();
+    assert!(said.contains(&package.digest.short()), "{said}");
     let verified = user.does(&["verify"]).unwrap();
     let checks = verified["checks"].as_array().unwrap();
     let debug = checks
@@ -149,10 +147,9 @@ fn k14_names_of_files_never_come_from_callers() {
     let owner = site.person("owner").unwrap();
     for name in ["..", "a/b", "a|b", "", "-a", "A"] {
         assert!(owner.pack(name, &tiny_model("k14")).is_err(), "{name:?}");
-        let group = owner
-            .bield(&["group", "put", "--member", "me", "--", name])
-            .unwrap_or_else(|error| panic!("{name:?}: {error}"));
-        assert_ne!(group.code, 0, "{name:?}");
+        // Refused by the words' grammar, before anybody is asked: no result to print.
+        let group = ["group", "put", "--member", "me", "--", name];
+        assert!(owner.does(&group).is_err(), "{name:?}");
     }
     for name in ["log-1", "root", "snapshot-0"] {
         let model = tiny_model(name);
@@ -212,7 +209,9 @@ fn k17_nothing_older_than_tls_1_3_is_spoken() {
     let received = fs::read(received.unwrap()).unwrap();
     assert_eq!(received[0], 0x16);
     let supported_versions = [0x00, 0x2b, 0x00, 0x02, 0x03, 0x04];
-    let hello = &received[..128.min(received.len())];
+    // Its ServerHello, which is as long as a post-quantum key share.
+    let length = 5 + usize::from(received[3]) * 256 + usize::from(received[4]);
+    let hello = &received[..length.min(received.len())];
     assert!(
         hello.windows(6).any(|six| six == supported_versions),
         "{hello:?}"
@@ -559,7 +558,7 @@ fn t09_the_snapshot_before_last_loses_nothing() {
         instance.stop().unwrap();
     };
     orders(600);
-    orders(3);
+    orders(600);
     let snapshots = || {
         let all = files(&site.storage("state")).unwrap();
         let named = |path: &PathBuf| {
