@@ -43,7 +43,7 @@ use bield_envelope::{Digest, Secret, Time};
 use bield_package::PackageName;
 use bield_protocol::refusal::Refusal;
 
-pub use ask::{Answer, Ask, Checked, Inconsistent, Limits, Order, PackagePut};
+pub use ask::{Answer, Ask, Checked, Inconsistent, Limits, Order, PackagePut, RecoveryLimits};
 pub use audit::{AuditPlan, AuditedRecord, Reference};
 pub use entry::{ENTRY_BYTES_MAX, Entry, Started};
 pub use limits::*;

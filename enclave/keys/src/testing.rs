@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::program::Start;
 use crate::sequencer::Trouble;
 use crate::service::Conversation;
-use crate::state::Limits;
+use crate::state::{Limits, RecoveryLimits};
 use crate::witnesses::{Dial, Pipe};
 
 /// How a service in this process is configured.
@@ -32,6 +32,10 @@ pub struct Options {
     pub lease_secs: u32,
     /// Who may order what concerns the service as a whole.
     pub administrators: Vec<Principal>,
+    /// Who may hold recovery shares.
+    pub recovery: Option<RecoveryLimits>,
+    /// Whether administrators may let other code of the key service join.
+    pub admits_code: bool,
     /// Orders of one principal in a minute.
     pub orders_per_minute: u32,
     /// The host's clock.
@@ -47,6 +51,8 @@ impl Options {
             seal: [5; 32],
             lease_secs: 600,
             administrators: Vec::new(),
+            recovery: None,
+            admits_code: false,
             orders_per_minute: u32::MAX,
             clock: Arc::new(clock),
             witnesses: (Vec::new(), 0, Arc::new(Nobody)),
@@ -94,6 +100,8 @@ impl InProcess {
             limits: Limits {
                 lease_secs: options.lease_secs,
                 administrators: options.administrators.clone(),
+                recovery: options.recovery.clone(),
+                admits_code: options.admits_code,
             },
             members: 1,
             member: 0,

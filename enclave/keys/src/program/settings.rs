@@ -66,6 +66,8 @@ impl Settings {
             limits: Limits {
                 lease_secs: parsed.lease_secs,
                 administrators,
+                recovery: None,
+                admits_code: false,
             },
             members: parsed.members,
             witnesses,

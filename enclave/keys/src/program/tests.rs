@@ -17,6 +17,7 @@ use bield_protocol::service::{
 
 use crate::service::Conversation;
 use crate::service::cast::{self, NOON, key, principal};
+use crate::state::RecoveryLimits;
 use crate::testing::{InProcess, Options};
 
 /// A service, a disk, a clock, and one session after the other.
@@ -34,6 +35,10 @@ impl World {
         let shown = Arc::clone(&clock);
         let mut options = Options::new(move || Time::from_millis(shown.load(Ordering::SeqCst)));
         options.administrators = vec![principal(99)];
+        options.recovery = Some(RecoveryLimits {
+            holders: (21..=24).map(principal).collect(),
+            threshold_min: 2,
+        });
         Self {
             disk: MemoryFiles::new(),
             options,

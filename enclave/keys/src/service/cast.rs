@@ -24,7 +24,7 @@ use bield_protocol::service::{
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
 
 use super::{Conversation, Desk};
-use crate::state::{Limits, State};
+use crate::state::{Limits, RecoveryLimits, State};
 
 /// When every story begins.
 pub(crate) const NOON: Time = Time::from_secs(1_795_000_000);
@@ -50,11 +50,16 @@ pub(crate) fn root() -> Secret {
     Secret::from_bytes([42; 32])
 }
 
-/// Principal 99 administers.
+/// Principal 99 administers, and may share with 1 to 3 and let code join.
 pub(crate) fn limits() -> Limits {
     Limits {
         lease_secs: 600,
         administrators: vec![principal(99)],
+        recovery: Some(RecoveryLimits {
+            holders: (1..=3).map(principal).collect(),
+            threshold_min: 2,
+        }),
+        admits_code: true,
     }
 }
 

@@ -1,7 +1,12 @@
 //! What concerns the service as a whole: its identity, code that may join, recovery shares.
 //!
-//! Always true: only administrators of the measured configuration, or who succeeded them, order any of this, and
-//! none of it shows or opens what is others'. Each identity key signed the one after it.
+//! Always true: only administrators of the measured configuration, or who succeeded them, order any of this.
+//! Recovery shares go to holders whom that configuration names, or to who succeeded them, and no fewer than it
+//! says are enough. Each identity key signed the one after it.
+//!
+//! Not true of everything here: whoever lets code join lets it have the root. Where the configuration lets
+//! administrators do that (`admits_code`), one of them together with a host can run code that gives them all keys
+//! of all owners; the log says that it was admitted, and owners see it in nobody's audit but the administrator's.
 
 use std::collections::BTreeSet;
 
@@ -218,6 +223,9 @@ impl State {
         code: &Measurement,
     ) -> Result<Checked, Refusal> {
         self.administering(by)?;
+        if !self.limits.admits_code {
+            return Err(refuse::not_configured("no other code may join"));
+        }
         let admitted = &self.administration.admitted;
         if admitted.contains(code) {
             return Ok(Checked::already());
@@ -267,6 +275,7 @@ impl State {
             );
             return Err(refuse::malformed(&what));
         }
+        self.allows_shares(holders, threshold)?;
         if let Some(gone) = holders
             .iter()
             .find(|holder| self.not_succeeded(**holder).is_err())
@@ -290,6 +299,33 @@ impl State {
             threshold,
             shares: shares.to_vec(),
         }))
+    }
+
+    /// Refuses holders and thresholds that the measured configuration does not allow.
+    fn allows_shares(&self, holders: &[Principal], threshold: u8) -> Result<(), Refusal> {
+        let Some(recovery) = &self.limits.recovery else {
+            return Err(refuse::not_configured("no recovery shares are made"));
+        };
+        let named = |holder: &Principal| {
+            let of =
+                |named: &Principal| self.people.current(*named) == self.people.current(*holder);
+            recovery.holders.iter().any(of)
+        };
+        if let Some(other) = holders.iter().find(|holder| !named(holder)) {
+            let what = format!("{other} is not among the holders of recovery shares");
+            return Err(refuse::not_configured(&what));
+        }
+        // Whatever was written there: one of several holders never recovers alone.
+        let least = match recovery.holders.len() {
+            1 => recovery.threshold_min.max(1),
+            _ => recovery.threshold_min.max(2),
+        };
+        match threshold >= least {
+            true => Ok(()),
+            false => Err(refuse::not_configured(&format!(
+                "fewer than {least} recovery shares are never enough"
+            ))),
+        }
     }
 
     pub(super) fn apply_shares_made(

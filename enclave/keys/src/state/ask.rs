@@ -153,6 +153,19 @@ pub struct Limits {
     pub lease_secs: u32,
     /// Who may order what concerns the service as a whole.
     pub administrators: Vec<Principal>,
+    /// Who may hold recovery shares; `None`: nobody, and none are made.
+    pub recovery: Option<RecoveryLimits>,
+    /// Whether administrators may let other code of the key service join.
+    pub admits_code: bool,
+}
+
+/// What the measured configuration says about recovery shares.
+#[derive(Debug, Clone)]
+pub struct RecoveryLimits {
+    /// Who may hold a share, or who succeeded one of them.
+    pub holders: Vec<Principal>,
+    /// The fewest that may be enough to recover: 2 at least, unless exactly one holder is named.
+    pub threshold_min: u8,
 }
 
 /// An entry of the log does not fit the state it is applied to: the log is not this service's, or the program

@@ -42,6 +42,14 @@ pub(crate) fn not_administrator(by: Principal) -> Refusal {
     Refusal::new("not-administrator", message, Retry::Never)
 }
 
+/// What the measured configuration does not allow; `what` says how it is instead.
+pub(crate) fn not_configured(what: &str) -> Refusal {
+    let message = format!(
+        "by this key service's measured configuration {what}; only its operator can change that"
+    );
+    Refusal::new("not-configured", message, Retry::Never)
+}
+
 pub(crate) fn not_holder(by: Principal) -> Refusal {
     let message = format!("no recovery share is here for {by}; an administrator makes shares");
     Refusal::new("not-holder", message, Retry::AfterChange)

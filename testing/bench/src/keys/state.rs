@@ -289,6 +289,8 @@ fn begin(folder: &Path) -> Result<(Ledger, State)> {
     let limits = Limits {
         lease_secs: LEASE_SECS,
         administrators: Vec::new(),
+        recovery: None,
+        admits_code: false,
     };
     let state = State::new(Secret::from_bytes(*root.expose()), limits);
     let files = Box::new(Disk::unsynced(folder));

@@ -221,7 +221,13 @@ fn a_rehearsal_tries_the_shares_on_the_real_box_and_forgets_them() {
 
 #[test]
 fn a_single_holder_recovers_alone() {
-    let (mut world, package) = World::with_grant();
+    let mut world = World::new();
+    world.options.recovery = Some(RecoveryLimits {
+        holders: principals(&[21]),
+        threshold_min: 1,
+    });
+    world.start().unwrap();
+    let package = world.put_and_grant();
     let shares = world.share(&[21], 1);
     world.move_to_another_machine();
     assert!(world.give(21, &shares[0]).unwrap().opened);

@@ -5,8 +5,9 @@ use bield_grant::Succession;
 use bield_protocol::service::{Operation, Recovered, Reply, Request, Share};
 use zeroize::Zeroizing;
 
-use crate::service::cast::{NOON, Scene, code, grant, key, principal, succession};
-use crate::state::{Ask, Order, Started};
+use crate::service::Desk;
+use crate::service::cast::{NOON, Scene, code, grant, key, limits, principal, root, succession};
+use crate::state::{Ask, Limits, Order, RecoveryLimits, Started};
 
 fn with_administrator() -> (Scene, SigningKey) {
     let mut scene = Scene::new();
@@ -131,7 +132,7 @@ fn a_holder_fetches_its_own_newest_share_and_nobody_elses() {
     assert_eq!(take(&mut scene, 1), Ok((1, 1)));
     assert_eq!(take(&mut scene, 2), Ok((1, 2)));
     assert_eq!(take(&mut scene, 99), Err("not-holder".into()));
-    assert_eq!(make(&mut scene, 99, &[2], 1, shares(2, 1, 1)), Ok(()));
+    assert_eq!(make(&mut scene, 99, &[2, 3], 2, shares(2, 2, 2)), Ok(()));
     assert_eq!(take(&mut scene, 1), Err("not-holder".into()));
     assert_eq!(take(&mut scene, 2), Ok((2, 1)));
     let heir = key(12);
@@ -144,8 +145,80 @@ fn a_holder_fetches_its_own_newest_share_and_nobody_elses() {
     assert_eq!(take(&mut scene, 12), Ok((2, 1)));
     assert_eq!(
         scene.desk.state().shares(),
-        Some((2, 1, &[principal(2)][..]))
+        Some((2, 2, &[principal(2), principal(3)][..]))
     );
+    // The successor of a configured holder is one too.
+    assert_eq!(make(&mut scene, 99, &[12, 1], 2, shares(3, 2, 2)), Ok(()));
+}
+
+/// A service with this configuration, in which principal 99 is registered.
+fn configured(recovery: Option<RecoveryLimits>, admits_code: bool) -> Desk {
+    let limits = Limits {
+        recovery,
+        admits_code,
+        ..limits()
+    };
+    let mut desk = Desk::new(root(), limits);
+    let ask = Ask::Order {
+        by: principal(99),
+        order: Order::Register,
+    };
+    desk.ask(&ask, NOON).map(drop).unwrap();
+    desk
+}
+
+#[test]
+fn shares_go_to_configured_holders_with_a_configured_threshold() {
+    let holders = |holders: &[u8], threshold_min| {
+        let holders = holders.iter().map(|holder| principal(*holder)).collect();
+        Some(RecoveryLimits {
+            holders,
+            threshold_min,
+        })
+    };
+    let makes = |recovery, to: &[u8], threshold: u8| {
+        let mut desk = configured(recovery, false);
+        let ask = Ask::Order {
+            by: principal(99),
+            order: Order::MakeShares {
+                holders: to.iter().map(|holder| principal(*holder)).collect(),
+                threshold,
+                shares: shares(1, threshold, u8::try_from(to.len()).unwrap()),
+            },
+        };
+        desk.ask(&ask, NOON)
+            .map(drop)
+            .map_err(|refusal| refusal.code)
+    };
+    let refused = || Err("not-configured".to_owned());
+    assert_eq!(makes(None, &[1, 2], 2), refused());
+    assert_eq!(makes(holders(&[1, 2, 3], 2), &[1, 2], 2), Ok(()));
+    assert_eq!(makes(holders(&[1, 2, 3], 2), &[1, 99], 2), refused());
+    assert_eq!(makes(holders(&[1, 2, 3], 3), &[1, 2], 2), refused());
+    assert_eq!(makes(holders(&[1, 2, 3], 3), &[1, 2, 3], 3), Ok(()));
+    // Never one of several alone, whatever the configuration says.
+    assert_eq!(makes(holders(&[1, 2], 1), &[1], 1), refused());
+    assert_eq!(makes(holders(&[1], 1), &[1], 1), Ok(()));
+    assert_eq!(makes(holders(&[1], 1), &[99], 1), refused());
+}
+
+#[test]
+fn no_code_is_let_in_unless_the_configuration_says_so() {
+    let asks = |admits_code, order| {
+        let mut desk = configured(None, admits_code);
+        let ask = Ask::Order {
+            by: principal(99),
+            order,
+        };
+        let done = desk.ask(&ask, NOON).map(drop);
+        done.map_err(|refusal| refusal.code)
+    };
+    assert_eq!(
+        asks(false, Order::AdmitCode(code(7))),
+        Err("not-configured".into())
+    );
+    assert_eq!(asks(true, Order::AdmitCode(code(7))), Ok(()));
+    assert_eq!(asks(false, Order::WithdrawCode(code(7))), Ok(()));
 }
 
 #[test]
