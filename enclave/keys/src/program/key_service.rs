@@ -47,6 +47,8 @@ pub(crate) enum Stage {
     Forming(String),
     /// Waiting for shares.
     Recovering(Arc<Mutex<Recovering>>),
+    /// A member that has state and log and no part in its group yet: nobody may rely on it.
+    Joining(Arc<Running>),
     /// A member that does not lead: it has state and log, and serves nobody.
     Following(Arc<Running>),
     /// Serving.
@@ -86,10 +88,12 @@ impl KeyService {
     pub fn state_word(&self) -> &'static str {
         let stage = self.stage();
         match &stage {
-            Stage::Serving(running) | Stage::Following(running) if running.trouble().is_some() => {
+            Stage::Serving(running) | Stage::Following(running) | Stage::Joining(running)
+                if running.trouble().is_some() =>
+            {
                 "stopped"
             }
-            Stage::Forming(_) => "forming",
+            Stage::Forming(_) | Stage::Joining(_) => "forming",
             Stage::Recovering(_) => "recovering",
             Stage::Following(_) => "following",
             Stage::Serving(_) => "serving",
@@ -115,7 +119,9 @@ impl KeyService {
 
     pub(crate) fn running(&self) -> Option<Arc<Running>> {
         match self.stage() {
-            Stage::Serving(running) | Stage::Following(running) => Some(running),
+            Stage::Serving(running) | Stage::Following(running) | Stage::Joining(running) => {
+                Some(running)
+            }
             _ => None,
         }
     }
@@ -266,7 +272,7 @@ impl KeyService {
                 inspection.shares = lock(recovering).newest();
                 inspection.trouble = Some(not_serving(&stage).message);
             }
-            Stage::Serving(running) | Stage::Following(running) => {
+            Stage::Serving(running) | Stage::Following(running) | Stage::Joining(running) => {
                 describe(running, &mut inspection);
             }
         }
@@ -305,7 +311,7 @@ fn not_serving(stage: &Stage) -> Refusal {
                            (`bield recover`), or its operator puts the root file and its machine back";
             Refusal::new("recovering", message, Retry::AfterChange)
         }
-        Stage::Following(_) => {
+        Stage::Following(_) | Stage::Joining(_) => {
             let message =
                 "this instance of the key service does not lead its group; ask another one";
             Refusal::new("not-leader", message, Retry::After(200))

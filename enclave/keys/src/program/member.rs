@@ -229,7 +229,8 @@ impl Held {
             Loaded::Found(found) => {
                 let (state, opened) = start.replay(found)?;
                 let up = start.running(state, opened.ledger);
-                service.enter(Stage::Following(Arc::clone(&up)));
+                // Its operator must not take it for one that counts: the group has not let it in.
+                service.enter(Stage::Joining(Arc::clone(&up)));
                 (
                     Self::Up(up),
                     opened.prepared.map(|prepared| prepared.record),
@@ -249,7 +250,7 @@ impl Disk {
 
     fn rise(&mut self, state: State, ledger: Ledger) {
         let up = self.service.start().running(state, ledger);
-        self.service.enter(Stage::Following(Arc::clone(&up)));
+        self.service.enter(Stage::Joining(Arc::clone(&up)));
         self.held = Held::Up(up);
     }
 }
