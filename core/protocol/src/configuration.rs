@@ -30,9 +30,21 @@ pub struct KeyServiceConfiguration {
     /// compared with the own one and with those that administrators admitted, so `measurements` must be empty.
     #[serde(default)]
     pub peers: Option<PolicyConfig>,
+    /// The machines of the members, by slot: platform identities, hexadecimal, as evidence has them. Where
+    /// they are given, a member is believed to be in a slot only on that slot's machine. Several members need
+    /// them, each another one, or witnesses: every machine runs the same code, so that without either, one
+    /// host could be a whole group.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub member_platforms: Vec<String>,
     /// Witnesses that cosign every record before it counts.
     #[serde(default)]
     pub witnesses: WitnessesConfiguration,
+    /// Who may hold recovery shares; absent: none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryConfiguration>,
+    /// Whether administrators may let other code of the key service join: that code gets every key.
+    #[serde(default)]
+    pub admits_code: bool,
     /// Orders that one principal may give in a minute; more are told to come back.
     #[serde(default = "default_orders_per_minute")]
     pub orders_per_minute: u32,
@@ -49,6 +61,17 @@ pub struct WitnessesConfiguration {
     /// own; 0 only without keys.
     #[serde(default)]
     pub needed: u8,
+}
+
+/// Who may hold shares of the key service's root secret: enough of them, together with a host, have every key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryConfiguration {
+    /// Principals (`ed25519:…`), 1 to 16; whoever succeeded one counts as it.
+    pub holders: Vec<String>,
+    /// The fewest shares that may be enough: 2 at least, or 1 when there is one holder only.
+    #[serde(default = "default_threshold_min")]
+    pub threshold_min: u8,
 }
 
 /// Configuration of `bield-runtime`.
@@ -108,6 +131,10 @@ const fn default_members() -> u8 {
     1
 }
 
+const fn default_threshold_min() -> u8 {
+    2
+}
+
 const fn default_orders_per_minute() -> u32 {
     6000
 }
@@ -141,14 +168,19 @@ mod tests {
         assert_eq!((read.members, read.orders_per_minute), (1, 6000));
         assert!(read.administrators.is_empty() && read.peers.is_none());
         assert_eq!((read.witnesses.keys.len(), read.witnesses.needed), (0, 0));
+        assert!(read.recovery.is_none() && !read.admits_code);
+        let holders = format!("{SHORT}[recovery]\nholders = [\"ed25519:00\"]\n");
+        let read = KeyServiceConfiguration::parse(&holders).unwrap();
+        assert_eq!(read.recovery.unwrap().threshold_min, 2);
     }
 
     #[test]
     fn everything_can_be_said() {
         let text = format!(
             "sessions_max = 7\nlease_secs = 30\nadministrators = [\"ed25519:00\"]\nmembers = 3\n\
-             orders_per_minute = 9\n{SHORT}[peers]\nprofile = \"strict\"\n\
-             [witnesses]\nkeys = [\"a\", \"b\"]\nneeded = 2\n"
+             orders_per_minute = 9\nadmits_code = true\n{SHORT}[peers]\nprofile = \"strict\"\n\
+             [witnesses]\nkeys = [\"a\", \"b\"]\nneeded = 2\n\
+             [recovery]\nholders = [\"c\", \"d\", \"e\"]\nthreshold_min = 3\n"
         );
         let read = KeyServiceConfiguration::parse(&text).unwrap();
         assert_eq!(
@@ -158,6 +190,9 @@ mod tests {
         assert_eq!((read.orders_per_minute, read.administrators.len()), (9, 1));
         assert!(read.peers.is_some());
         assert_eq!((read.witnesses.keys.len(), read.witnesses.needed), (2, 2));
+        let recovery = read.recovery.unwrap();
+        assert_eq!((recovery.holders.len(), recovery.threshold_min), (3, 3));
+        assert!(read.admits_code);
     }
 
     #[test]
@@ -171,6 +206,7 @@ mod tests {
             "members = 300\n[runtimes]\nprofile = \"cloud\"\n",
             "[runtimes]\nprofile = \"cloudy\"\n",
             "[runtimes]\nprofile = \"cloud\"\n[witnesses]\nkey = []\n",
+            "[runtimes]\nprofile = \"cloud\"\n[recovery]\nthreshold_min = 2\n",
         ] {
             assert!(KeyServiceConfiguration::parse(bad).is_err(), "{bad:?}");
         }

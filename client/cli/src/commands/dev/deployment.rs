@@ -11,7 +11,9 @@ use std::process::Command;
 
 use bield_envelope::Principal;
 use bield_evidence::{Measurement, PolicyConfig, Profile};
-use bield_protocol::configuration::{KeyServiceConfiguration, RuntimeConfiguration};
+use bield_protocol::configuration::{
+    KeyServiceConfiguration, RecoveryConfiguration, RuntimeConfiguration,
+};
 use bield_sdk::{Home, HomeError, Randomness, Trust, TrustConfig, write_atomically};
 use serde::Serialize;
 
@@ -124,6 +126,11 @@ fn keys_configuration(root: &str, administrator: &Principal) -> Result<String, F
         KEYS_COMMENT,
         &Keys {
             administrators: vec![administrator.to_string()],
+            admits_code: true,
+            recovery: RecoveryConfiguration {
+                holders: vec![administrator.to_string()],
+                threshold_min: 1,
+            },
             runtimes: policy(root, &[]),
         },
     )?;
@@ -192,6 +199,9 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
 #[derive(Serialize)]
 struct Keys {
     administrators: Vec<String>,
+    /// For trying it out: the administrator alone may do all that it takes several for.
+    admits_code: bool,
+    recovery: RecoveryConfiguration,
     runtimes: PolicyConfig,
 }
 
@@ -226,6 +236,9 @@ mod tests {
         assert!(parsed.runtimes.measurements.is_empty());
         assert!(parsed.runtimes.allow_simulated);
         assert_eq!(parsed.administrators, [administrator.to_string()]);
+        let recovery = parsed.recovery.unwrap();
+        assert_eq!(recovery.holders, [administrator.to_string()]);
+        assert!(recovery.threshold_min == 1 && parsed.admits_code);
         assert_eq!(text, keys_configuration("00", &administrator).unwrap());
     }
 
