@@ -18,12 +18,14 @@ use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use anyhow::{Context as _, ensure};
 use bield_envelope::Principal;
 use bield_evidence::Measurement;
-use bield_protocol::configuration::{KeyServiceConfiguration, WitnessesConfiguration};
+use bield_protocol::configuration::{
+    KeyServiceConfiguration, RecoveryConfiguration, WitnessesConfiguration,
+};
 use bield_sdk::{Addresses, TrustConfig};
 use tempfile::TempDir;
 
 use crate::instance::Instance;
-use crate::stack::{START_WAIT, administrator, dev, key_service_configuration, measure, start_tee};
+use crate::stack::{START_WAIT, dev, key_service_configuration, measure, named, start_tee};
 use crate::{Gateway, Person, Process, Tap, gather};
 
 /// What a site consists of.
@@ -35,6 +37,8 @@ pub struct Plan {
     pub members: u8,
     /// Witnesses that are configured, and how many must cosign.
     pub witnesses: (usize, u8),
+    /// Who may hold recovery shares: the persons `holder-0` and so on; and how few shares may be enough.
+    pub holders: (usize, u8),
 }
 
 impl Default for Plan {
@@ -43,6 +47,7 @@ impl Default for Plan {
             machines: 1,
             members: 1,
             witnesses: (0, 0),
+            holders: (0, 0),
         }
     }
 }
@@ -117,7 +122,12 @@ impl Site {
             .collect::<anyhow::Result<Vec<_>>>()?;
 
         let known: Vec<_> = roots.iter().map(String::as_str).collect();
-        let administrator = administrator(people.path())?;
+        let administrator = named(people.path(), "administrator")?;
+        let holders = (0..plan.holders.0).map(|holder| {
+            let holder = named(people.path(), &format!("holder-{holder}"))?;
+            anyhow::Ok(holder.to_string())
+        });
+        let holders = holders.collect::<Result<Vec<_>, _>>()?;
         let mut config = key_service_configuration(&known);
         config.members = plan.members;
         config.peers = (plan.members > 1).then(|| dev(&known, None));
@@ -126,6 +136,10 @@ impl Site {
             keys: witnesses.iter().map(|one| one.verifier.clone()).collect(),
             needed: plan.witnesses.1,
         };
+        config.recovery = (!holders.is_empty()).then_some(RecoveryConfiguration {
+            holders,
+            threshold_min: plan.holders.1,
+        });
         configure(&mut config);
         let config = toml::to_string(&config)?;
         let keys_code = measure(&programs.path().join("bield-keys"), &config)?;
@@ -406,15 +420,22 @@ impl Witness {
     }
 }
 
-/// An address that was free a moment ago, out of the range from which the system gives ports to whoever connects.
+/// An address that was free a moment ago, out of the range from which the system gives ports to whoever connects, and
+/// out of a part of it that other tests of the same time do not use.
 fn free_address() -> anyhow::Result<std::net::SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own = u16::try_from(std::process::id() % 10_000)?;
-    for _ in 0..1000 {
-        let port = 16_384 + (own.wrapping_mul(7) + NEXT.fetch_add(1, Ordering::SeqCst)) % 16_000;
+    let part = u16::try_from(std::process::id() % PARTS)?;
+    for _ in 0..PORTS {
+        let port = FIRST_PORT + part * PORTS + NEXT.fetch_add(1, Ordering::SeqCst) % PORTS;
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
             return Ok(listener.local_addr()?);
         }
     }
     anyhow::bail!("no port is free")
 }
+
+const FIRST_PORT: u16 = 16_384;
+const PARTS: u32 = 100;
+/// Of each part: a test with three members starts some twenty times.
+const PORTS: u16 = 160;
+const _: () = assert!(FIRST_PORT as u32 + PARTS * PORTS as u32 <= 32_768);

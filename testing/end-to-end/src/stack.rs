@@ -77,7 +77,7 @@ impl Stack {
 
         let mut keys_config = key_service_configuration(&[&root]);
         keys_config.sessions_max = 256;
-        keys_config.administrators = vec![administrator(people.path())?.to_string()];
+        keys_config.administrators = vec![named(people.path(), "administrator")?.to_string()];
         configure(&mut keys_config);
         let keys_config = toml::to_string(&keys_config)?;
         let keys_code = measure(&programs.path().join("bield-keys"), &keys_config)?;
@@ -315,12 +315,14 @@ pub(crate) fn key_service_configuration(roots: &[&str]) -> KeyServiceConfigurati
         peers: None,
         witnesses: WitnessesConfiguration::default(),
         orders_per_minute: 6000,
+        recovery: None,
+        admits_code: false,
     }
 }
 
-/// The identity of the person `administrator`, made before anything trusts it.
-pub(crate) fn administrator(people: &Path) -> anyhow::Result<Principal> {
-    let home = Home::at(people.join("administrator"));
+/// The identity of a person whom the configuration names, made before there is anything to trust.
+pub(crate) fn named(people: &Path, person: &str) -> anyhow::Result<Principal> {
+    let home = Home::at(people.join(person));
     Ok(home.create_identity(&mut Randomness)?.principal())
 }
 

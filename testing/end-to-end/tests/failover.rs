@@ -121,7 +121,11 @@ impl Drop for Group {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for member in self.members.iter().flatten() {
-                eprintln!("--- {}: {}", member.storage.display(), member.process.said());
+                eprintln!(
+                    "--- {}: {}",
+                    member.storage.display(),
+                    member.process.said()
+                );
             }
         }
     }

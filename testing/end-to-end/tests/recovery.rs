@@ -29,6 +29,7 @@ impl Scene {
     fn new() -> (Self, Instance) {
         let plan = Plan {
             machines: 2,
+            holders: (HOLDERS, 2),
             ..Plan::default()
         };
         let site = Site::new(plan, |_| ()).unwrap();
