@@ -28,6 +28,7 @@ mod entry;
 mod granting;
 mod grants;
 mod groups;
+mod index;
 mod kept;
 mod leases;
 mod limits;
@@ -88,6 +89,7 @@ impl State {
     /// A service that knows nobody yet.
     #[must_use]
     pub fn new(root: Secret, limits: Limits) -> Self {
+        let grants = Grants::new(&root);
         Self {
             root,
             limits,
@@ -95,7 +97,7 @@ impl State {
             packages: BTreeMap::new(),
             names: BTreeMap::new(),
             serial: 0,
-            grants: Grants::default(),
+            grants,
             groups: 0,
             members: 0,
             leases: Leases::default(),
@@ -187,11 +189,7 @@ impl State {
             Entry::Revoked { by, ids } => self.apply_revoked(by, ids),
             Entry::GroupPut(group) => self.apply_group_put(group),
             Entry::GroupDeleted { by, name } => self.apply_group_deleted(by, name),
-            Entry::PackageDeleted {
-                by,
-                package,
-                grants,
-            } => self.apply_package_deleted(by, package, *grants),
+            Entry::PackageDeleted { by, package, .. } => self.apply_package_deleted(by, package),
             Entry::AudienceRotated {
                 package,
                 generation,

@@ -127,7 +127,22 @@ impl Answer {
             Self::Reply(reply) => *reply,
         }
     }
+
+    /// Bytes that it takes until it has left, about: a lease brings all grants that can matter.
+    pub(crate) fn bytes(&self) -> usize {
+        let Self::Reply(reply) = self else { return 0 };
+        let Reply::Lease(leased) = &**reply else {
+            return 0;
+        };
+        let grants = leased.grants.iter().map(|grant| grant.as_bytes().len());
+        let groups = leased.groups.iter().map(|group| group.as_bytes().len());
+        let signed: usize = grants.chain(groups).map(|bytes| bytes + SIGNED_BYTES).sum();
+        signed + (leased.successions.len() * 2 + leased.allotments.len()) * SIGNED_BYTES
+    }
 }
+
+/// What a signature and its signer take.
+const SIGNED_BYTES: usize = 128;
 
 impl Checked {
     /// Nothing to change: it is so already.

@@ -10,7 +10,8 @@ use bield_grant::{Grant, Revocations};
 use bield_protocol::service::GRANTS_PER_LEASE_MAX;
 
 use super::State;
-use super::grants::{Class, Stage, Target};
+use super::grants::Stage;
+use super::index::{Class, Target};
 
 /// Grants that decide about a package in some code, or explain why none does.
 pub(super) struct Candidates {

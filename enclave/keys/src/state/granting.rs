@@ -8,7 +8,8 @@ use bield_protocol::service::{GRANTS_PER_LEASE_MAX, GROUPS_PER_LEASE_MAX, GrantI
 
 use super::ask::{Checked, Inconsistent};
 use super::entry::Entry;
-use super::grants::{Class, Cover, Handle, Kept, Stage, Target, group_key};
+use super::grants::{Cover, Handle, Kept, Stage};
+use super::index::{Class, Target};
 use super::limits::{CLEARED_AT_ONCE, GRANTS_MAX, KINDS_MAX, RANGES_MAX, RENEWALS_MAX};
 use super::people::Person;
 use super::refuse::{self, Whose};
@@ -67,8 +68,9 @@ impl State {
 
     /// Refuses a grant with which the grants for some package and code would fit no lease any more.
     fn fits_leases(&self, person: &Person, grant: &Grant) -> Result<(), Refusal> {
-        let class = Class::of(&grant.code);
-        let target = Target::of(person.number, &grant.package);
+        let index = &self.grants.index;
+        let class = index.class(&grant.code);
+        let target = index.target(person.number, &grant.package);
         let kinds = self
             .grants
             .classes(target)
@@ -83,7 +85,7 @@ impl State {
         let what = "ranges of versions in grants for one name";
         refuse::room(others, RANGES_MAX, what, Whose::Signer)?;
         let group = match &grant.user {
-            UserSelector::Group(group) => Some(group_key(person.number, group)),
+            UserSelector::Group(group) => Some(index.group(person.number, group)),
             UserSelector::Principal(_) => None,
         };
         let fits = |targets: &[Target; 2], class: Class| {
@@ -102,13 +104,11 @@ impl State {
         let packages: Vec<[Target; 2]> = match &grant.package {
             PackageSelector::Digest(digest) => vec![self.targets(digest)?],
             PackageSelector::Named(name, _) => {
-                let named = Target::named(person.number, name);
+                let named = index.named(person.number, name);
                 let packages = self.named(person.number, name);
-                let targets = packages.map(|digest| [Target::package(&digest), named]);
+                let targets = packages.map(|digest| [index.package(&digest), named]);
                 // Also the package that may yet be registered under this name.
-                targets
-                    .chain([[named, Target::package(&NOBODYS)]])
-                    .collect()
+                targets.chain([[named, index.package(&NOBODYS)]]).collect()
             }
         };
         for targets in &packages {
@@ -174,15 +174,8 @@ impl State {
         ids: &[GrantId],
     ) -> Result<(), Inconsistent> {
         let person = self.people.person(by)?;
-        for id in ids {
-            let mut any = false;
-            for handle in person.named(*id) {
-                self.grants.advance(handle, Stage::Revoked);
-                any = true;
-            }
-            if !any {
-                return Err(Inconsistent("a revocation of no grant"));
-            }
+        for handle in ids.iter().flat_map(|id| person.named(*id)) {
+            self.grants.advance(handle, Stage::Revoked);
         }
         Ok(())
     }

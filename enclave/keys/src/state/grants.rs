@@ -8,19 +8,17 @@
 //!
 //! Always true: each index has exactly the handles of the slots that are taken; a stage only goes forward
 //! (live → ended → gone, or revoked → gone); nothing that is observable depends on which handle a
-//! grant got. Keys of indexes are 64 bits of a digest: a collision costs a comparison, since every grant that
-//! is found is read and compared before it is used.
+//! grant got: what ends at the same time is taken in the order of its [`Rank`], never of handles.
 //!
-//! On paper: 300 bytes of statement, 24 of slot, 24 in each of four indexes before a tree's slack: under 500.
+//! On paper: 300 bytes of statement, 24 of slot, 24 to 32 in each of four indexes before a tree's slack: under 500.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use bield_envelope::{Digest, Principal, Time};
-use bield_evidence::Measurement;
-use bield_grant::{CodeSelector, ENDED_TOLD, Grant, GroupName, PackageSelector, UserSelector};
-use bield_package::PackageName;
+use bield_envelope::{Digest, Secret, Time};
+use bield_grant::{ENDED_TOLD, Grant, PackageSelector, UserSelector};
 use bield_protocol::service::GrantId;
 
+use super::index::{Class, Index, Rank, Target};
 use super::kept;
 
 /// Where a grant is kept.
@@ -84,95 +82,35 @@ pub(super) struct Cover {
 }
 
 /// All grants.
-#[derive(Default)]
 pub(super) struct Grants {
+    pub(super) index: Index,
     slots: Vec<Option<Kept>>,
     free: Vec<Handle>,
     by_target: BTreeSet<(Target, Class, Stage, Handle)>,
     buckets: BTreeMap<(Target, Class), Bucket>,
     totals: BTreeMap<Target, Total>,
     by_user: BTreeSet<(u64, Handle)>,
-    ends: BTreeSet<(Time, Handle)>,
+    ends: BTreeSet<(Time, Rank, Handle)>,
     /// Metered grants: what is left of the quota, by the statement's digest.
     meters: BTreeMap<Digest, u64>,
 }
 
-/// 64 bits that stand for a package, or for a name of an owner.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Target(u64);
-
-/// 64 bits that stand for a measurement; 0 for all signers together.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Class(u64);
-
-impl Target {
-    pub(super) fn package(digest: &Digest) -> Self {
-        Self(index("package", &[digest.as_bytes()]))
-    }
-
-    pub(super) fn named(owner: u32, name: &PackageName) -> Self {
-        Self(index(
-            "name",
-            &[&owner.to_be_bytes(), name.as_str().as_bytes()],
-        ))
-    }
-
-    pub(super) fn of(owner: u32, selector: &PackageSelector) -> Self {
-        match selector {
-            PackageSelector::Digest(digest) => Self::package(digest),
-            PackageSelector::Named(name, _) => Self::named(owner, name),
-        }
-    }
-}
-
-impl Class {
-    pub(super) const SIGNERS: Self = Self(0);
-
-    pub(super) fn measured(code: &Measurement) -> Self {
-        Self(index("code", &[code.kind().name().as_bytes(), code.as_bytes()]).max(1))
-    }
-
-    pub(super) fn of(selector: &CodeSelector) -> Self {
-        match selector {
-            CodeSelector::Measurement(code) => Self::measured(code),
-            CodeSelector::Signed(_) => Self::SIGNERS,
-        }
-    }
-}
-
-/// 64 bits that stand for a user.
-pub(super) fn user_key(user: &Principal) -> u64 {
-    index("user", &[user.as_bytes()])
-}
-
-/// 64 bits that stand for a group of an owner.
-pub(super) fn group_key(owner: u32, group: &GroupName) -> u64 {
-    index("group", &[&owner.to_be_bytes(), group.as_str().as_bytes()])
-}
-
-fn selector_key(owner: u32, selector: &UserSelector) -> u64 {
-    match selector {
-        UserSelector::Principal(user) => user_key(user),
-        UserSelector::Group(group) => group_key(owner, group),
-    }
-}
-
-fn index(kind: &str, parts: &[&[u8]]) -> u64 {
-    let mut hasher = bield_envelope::Hasher::new("bield key service index v1");
-    for part in core::iter::once(kind.as_bytes()).chain(parts.iter().copied()) {
-        hasher
-            .update(&(part.len() as u64).to_be_bytes())
-            .update(part);
-    }
-    let digest = hasher.finish();
-    let bytes = digest
-        .as_bytes()
-        .first_chunk()
-        .expect("a digest has 32 bytes");
-    u64::from_be_bytes(*bytes)
-}
-
 impl Grants {
+    /// None yet; indexes are keyed by a secret of this root.
+    pub(super) fn new(root: &Secret) -> Self {
+        Self {
+            index: Index::new(root),
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_target: BTreeSet::new(),
+            buckets: BTreeMap::new(),
+            totals: BTreeMap::new(),
+            by_user: BTreeSet::new(),
+            ends: BTreeSet::new(),
+            meters: BTreeMap::new(),
+        }
+    }
+
     /// How many are kept, ended and revoked ones included.
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
@@ -185,6 +123,7 @@ impl Grants {
     /// Keeps a grant; `left` is what is left of its quota, if it has one.
     pub(super) fn insert(&mut self, kept: Kept, says: &Grant, left: Option<u64>) -> Handle {
         let (owner, stage) = (kept.owner, kept.stage);
+        let rank = self.index.rank(&kept.signed);
         if let Some(left) = left {
             self.meters.insert(kept::digest(&kept.signed), left);
         }
@@ -195,7 +134,7 @@ impl Grants {
             self.slots.push(Some(kept));
             Handle::try_from(self.slots.len() - 1).expect("GRANTS_MAX is far below 2^32")
         };
-        let place = place(owner, says);
+        let place = self.place(owner, says);
         self.by_target.insert((place.0, place.1, stage, handle));
         if stage == Stage::Live {
             self.count(owner, says, true);
@@ -206,8 +145,8 @@ impl Grants {
             *total.ranges.entry(says.package.clone()).or_default() += 1;
         }
         self.by_user
-            .insert((selector_key(owner, &says.user), handle));
-        self.ends.insert((turns(stage, says), handle));
+            .insert((self.index.selected(owner, &says.user), handle));
+        self.ends.insert((turns(stage, says), rank, handle));
         handle
     }
 
@@ -216,7 +155,7 @@ impl Grants {
         let kept = self.slots.get_mut(handle as usize)?.take()?;
         let says = kept.says();
         self.free.push(handle);
-        let place = place(kept.owner, &says);
+        let place = self.place(kept.owner, &says);
         self.by_target
             .remove(&(place.0, place.1, kept.stage, handle));
         if kept.stage == Stage::Live {
@@ -224,8 +163,9 @@ impl Grants {
         }
         self.uncount(place.0, &says.package);
         self.by_user
-            .remove(&(selector_key(kept.owner, &says.user), handle));
-        self.ends.remove(&(turns(kept.stage, &says), handle));
+            .remove(&(self.index.selected(kept.owner, &says.user), handle));
+        let rank = self.index.rank(&kept.signed);
+        self.ends.remove(&(turns(kept.stage, &says), rank, handle));
         if says.requests.is_some() {
             self.meters.remove(&kept::digest(&kept.signed));
         }
@@ -238,23 +178,24 @@ impl Grants {
             return;
         };
         let (from, owner, says) = (kept.stage, kept.owner, kept.says());
+        let rank = self.index.rank(&kept.signed);
         kept.stage = to;
-        let place = place(owner, &says);
+        let place = self.place(owner, &says);
         self.by_target.remove(&(place.0, place.1, from, handle));
         self.by_target.insert((place.0, place.1, to, handle));
         if from == Stage::Live && to != Stage::Live {
             self.count(owner, &says, false);
         }
-        self.ends.remove(&(turns(from, &says), handle));
-        self.ends.insert((turns(to, &says), handle));
+        self.ends.remove(&(turns(from, &says), rank, handle));
+        self.ends.insert((turns(to, &says), rank, handle));
     }
 
     /// The next grant whose stage ends by `now`.
     pub(super) fn due(&self, now: Time) -> Option<Handle> {
         self.ends
             .first()
-            .filter(|(at, _)| *at <= now)
-            .map(|(_, handle)| *handle)
+            .filter(|(at, ..)| *at <= now)
+            .map(|(.., handle)| *handle)
     }
 
     /// Handles of one stage for a target and a class.
@@ -277,7 +218,7 @@ impl Grants {
             .map(|(.., handle)| *handle)
     }
 
-    /// Handles of grants that name a user or a group, by [`user_key`] or [`group_key`].
+    /// Handles of grants that name a user or a group, by [`Index::user`] or [`Index::group`].
     pub(super) fn naming(&self, user: u64) -> impl Iterator<Item = Handle> {
         let range = (user, 0)..=(user, Handle::MAX);
         self.by_user.range(range).map(|(_, handle)| *handle)
@@ -341,12 +282,12 @@ impl Grants {
     }
 
     fn count(&mut self, owner: u32, says: &Grant, up: bool) {
-        let place = place(owner, says);
-        let bucket = self.buckets.entry(place).or_default();
+        let place = self.place(owner, says);
         let group = match &says.user {
-            UserSelector::Group(group) => Some(group_key(owner, group)),
+            UserSelector::Group(group) => Some(self.index.group(owner, group)),
             UserSelector::Principal(_) => None,
         };
+        let bucket = self.buckets.entry(place).or_default();
         if up {
             bucket.live += 1;
             if let Some(group) = group {
@@ -367,10 +308,13 @@ impl Grants {
             self.buckets.remove(&place);
         }
     }
-}
 
-fn place(owner: u32, says: &Grant) -> (Target, Class) {
-    (Target::of(owner, &says.package), Class::of(&says.code))
+    fn place(&self, owner: u32, says: &Grant) -> (Target, Class) {
+        (
+            self.index.target(owner, &says.package),
+            self.index.class(&says.code),
+        )
+    }
 }
 
 /// When the stage ends.

@@ -27,7 +27,6 @@ use bield_protocol::service::{
 use super::State;
 use super::ask::{Answer, Checked, Inconsistent};
 use super::entry::Entry;
-use super::grants::Class;
 use super::limits::{CLEARED_AT_ONCE, LEASES_MAX, RETURN_SECS};
 use super::packages::Package;
 
@@ -167,7 +166,7 @@ impl State {
             return Err(Refusal::new("busy", message, Retry::After(5000)));
         }
         let targets = self.targets(&digest)?;
-        let class = Class::measured(appraised.measurement());
+        let class = self.grants.index.measured(appraised.measurement());
         let candidates = self.candidates(&targets, class);
         let terms = LeaseTerms {
             id: self.leases.next,

@@ -18,7 +18,8 @@ use subtle::ConstantTimeEq as _;
 
 use super::ask::{Checked, Inconsistent, PackagePut};
 use super::entry::Entry;
-use super::grants::{Handle, Target};
+use super::grants::{Handle, Stage};
+use super::index::Target;
 use super::limits::{CODES_EACH_MAX, KEY_CONFIGURATION_SECS, PACKAGES_EACH_MAX, PACKAGES_MAX};
 use super::refuse::{self, Whose};
 use super::{State, kept};
@@ -117,8 +118,8 @@ impl State {
         let package = self.package(digest)?;
         let owner = self.ordering(self.people.current(package.owner))?;
         Ok([
-            Target::package(digest),
-            Target::named(owner.number, &package.name),
+            self.grants.index.package(digest),
+            self.grants.index.named(owner.number, &package.name),
         ])
     }
 
@@ -211,7 +212,12 @@ impl State {
         package: Digest,
     ) -> Result<Checked, Refusal> {
         self.own_package(by, &package)?;
-        let grants = u32::try_from(self.grants_for(&package).len()).unwrap_or(u32::MAX);
+        let live = |handle: &Handle| {
+            let kept = self.grants.get(*handle);
+            kept.is_some_and(|kept| kept.stage != Stage::Revoked)
+        };
+        let grants = self.grants_for(&package).into_iter().filter(live).count();
+        let grants = u32::try_from(grants).unwrap_or(u32::MAX);
         Ok(Checked::done(Entry::PackageDeleted {
             by,
             package,
@@ -219,10 +225,10 @@ impl State {
         }))
     }
 
-    /// Grants for exactly this package.
+    /// Grants for exactly this package, those that were revoked included.
     fn grants_for(&self, package: &Digest) -> Vec<Handle> {
         let exactly = PackageSelector::Digest(*package);
-        let found = self.grants.targeted(Target::package(package));
+        let found = self.grants.targeted(self.grants.index.package(package));
         found
             .filter(|handle| {
                 let kept = self.grants.get(*handle);
@@ -235,12 +241,7 @@ impl State {
         &mut self,
         by: &Principal,
         digest: &Digest,
-        grants: u32,
     ) -> Result<(), Inconsistent> {
-        let ending = self.grants_for(digest);
-        if ending.len() as u64 != u64::from(grants) {
-            return Err(Inconsistent("a package deleted with other grants"));
-        }
         let package = self
             .packages
             .remove(digest)
@@ -254,8 +255,9 @@ impl State {
                 self.names.remove(&name);
             }
         }
-        for handle in ending {
-            self.forget_grant(handle);
+        // Remembered until they would have ended: a package that comes back brings back no grant and no quota.
+        for handle in self.grants_for(digest) {
+            self.grants.advance(handle, Stage::Revoked);
         }
         Ok(())
     }

@@ -14,7 +14,8 @@ use bield_protocol::service::{
 };
 
 use super::audit::AuditPlan;
-use super::grants::{Class, Handle, Stage, Target, group_key, user_key};
+use super::grants::{Handle, Stage};
+use super::index::Class;
 use super::limits::KEY_CONFIGURATION_SECS;
 use super::packages::Package;
 use super::people::Person;
@@ -116,7 +117,7 @@ impl State {
             return false;
         };
         let facts = package.facts(digest);
-        let class = Class::measured(&code.measurement);
+        let class = self.grants.index.measured(&code.measurement);
         let decides = |handle: Handle| {
             let kept = self.grants.get(handle)?;
             let says = kept.says();
@@ -183,6 +184,25 @@ impl State {
         self.packages.contains_key(package)
     }
 
+    /// Who owns a package now.
+    #[must_use]
+    pub fn owner_of(&self, package: &Digest) -> Option<Principal> {
+        let package = self.packages.get(package)?;
+        Some(self.people.current(package.owner))
+    }
+
+    /// The package of a lease that runs, or may still return something.
+    #[must_use]
+    pub fn leased_package(&self, lease: u64) -> Option<Digest> {
+        self.leases.by_id.get(&lease).map(|lease| lease.package)
+    }
+
+    /// Whether somebody is registered here under this key, which no other replaced.
+    #[must_use]
+    pub fn is_registered(&self, by: Principal) -> bool {
+        self.ordering(by).is_ok()
+    }
+
     fn list_packages(&self, person: &Person, after: Option<Digest>, now: Time) -> ListingPage {
         let rest = person
             .packages
@@ -191,10 +211,10 @@ impl State {
         let rows = rest.filter_map(|digest| {
             let package = self.packages.get(digest)?;
             let facts = package.facts(*digest);
-            let exact = self.grants.total(Target::package(digest));
+            let exact = self.grants.total(self.grants.index.package(digest));
             let named = self
                 .grants
-                .total(Target::named(person.number, &package.name));
+                .total(self.grants.index.named(person.number, &package.name));
             let ranges = named.into_iter().flat_map(|named| &named.ranges);
             let covering = ranges.filter(|(range, _)| range.names(&facts));
             let named: u64 = covering.map(|(_, count)| u64::from(*count)).sum();
@@ -233,7 +253,7 @@ impl State {
         let found: Box<dyn Iterator<Item = (GrantId, Handle)>> = match (&facts, user) {
             (None, None) => Box::new(own),
             (None, Some(user)) => {
-                Box::new(self.sorted(person, self.grants.naming(user_key(&user))))
+                Box::new(self.sorted(person, self.grants.naming(self.grants.index.user(&user))))
             }
             (Some(facts), _) => {
                 let targets = self.targets(&facts.digest)?;
@@ -309,10 +329,13 @@ impl State {
     /// Grants that name a principal: itself, those it succeeded, or a group that one of them belongs to.
     fn list_to(&self, by: Principal, after: Option<(Principal, GrantId)>) -> ListingPage {
         let line = self.people.line(by);
-        let mut names: Vec<u64> = line.iter().map(user_key).collect();
+        let mut names: Vec<u64> = line
+            .iter()
+            .map(|user| self.grants.index.user(user))
+            .collect();
         for owner in self.people.by_key.values() {
             let groups = owner.groups_with(&line);
-            names.extend(groups.map(|group| group_key(owner.number, group)));
+            names.extend(groups.map(|group| self.grants.index.group(owner.number, group)));
         }
         let mut found: Vec<((Principal, GrantId), Handle)> = names
             .into_iter()

@@ -7,4 +7,5 @@ mod leases;
 mod packages;
 mod people;
 mod property;
+mod replay;
 mod size;

@@ -231,8 +231,8 @@ fn an_entry_that_does_not_fit_stops_the_replay() {
         },
         Entry::PackageDeleted {
             by: key(1).principal(),
-            package,
-            grants: 5,
+            package: Digest::from_bytes([1; 32]),
+            grants: 0,
         },
         Entry::AudienceRotated {
             by: key(1).principal(),

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use bield_envelope::{AudienceKey, Secret};
-use bield_grant::CodeSelector;
+use bield_grant::{CodeSelector, Grant};
 use bield_protocol::service::{
     AUDIENCE_KEYS_MAX, LeasedKeys, Listing, ListingPage, Operation, PackageReference,
 };
@@ -71,15 +71,23 @@ fn a_package_has_one_key() {
 }
 
 #[test]
-fn a_deleted_package_takes_its_grants_along_and_may_come_back_with_other_audience_keys() {
+fn a_deleted_package_ends_its_grants_and_may_come_back_with_other_audience_keys() {
     let (mut scene, package) = Scene::with_package();
     let owner = key(1);
-    let granted = scene.grant(&owner, grant(1, package)).unwrap();
+    let metered = Grant {
+        requests: Some(1),
+        ..grant(1, package)
+    };
+    let granted = scene.grant(&owner, metered).unwrap();
     let before = ids(&scene.lease(5, package).unwrap());
     scene
         .order(&owner, Operation::DeletePackage(package))
         .unwrap();
-    assert_eq!(scene.desk.state().counts().grants, 0);
+    assert_eq!(
+        scene.desk.state().counts().grants,
+        1,
+        "remembered until it would have ended"
+    );
     assert_eq!(
         scene.lease(5, package).map(drop),
         Err("unknown-package".into())
@@ -91,12 +99,16 @@ fn a_deleted_package_takes_its_grants_along_and_may_come_back_with_other_audienc
     scene.put(&owner, "shelter", "1.0.0").unwrap();
     assert_eq!(
         scene.lease(5, package).map(drop),
-        Err("code-not-granted".into())
+        Err("grant-revoked".into())
     );
-    scene
-        .order(&owner, Operation::Grant(granted.into_signed()))
-        .unwrap();
+    // Neither the grant nor what was used of its quota begins anew.
+    let again = scene.order(&owner, Operation::Grant(granted.into_signed()));
+    assert_eq!(again.map(drop), Err("grant-revoked".into()));
+    scene.grant(&owner, grant(2, package)).unwrap();
     assert_ne!(ids(&scene.lease(5, package).unwrap()), before);
+    scene.now = NOON.plus(HOUR);
+    scene.put(&owner, "kennel", "1.0.0").unwrap();
+    assert_eq!(scene.desk.state().counts().grants, 1, "forgotten in time");
 }
 
 #[test]

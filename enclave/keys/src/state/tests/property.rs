@@ -149,8 +149,13 @@ impl Model {
                 assert_eq!(deleted.is_ok(), by == of && self.registered.contains(&by));
                 if deleted.is_ok() {
                     self.packages.remove(&(of, name));
+                    // Its ids stay spent until the grants under them would have ended.
+                    for word in self.words.iter().filter(|word| word.package == package) {
+                        let spent = self.revoked.entry((word.owner, word.id));
+                        let spent = spent.or_insert((word.until, package));
+                        spent.0 = spent.0.max(word.until);
+                    }
                     self.words.retain(|word| word.package != package);
-                    self.revoked.retain(|_, (_, spent)| *spent != package);
                     self.held.retain(|held| held.lease.package != package);
                 }
             }
