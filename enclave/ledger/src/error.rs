@@ -23,6 +23,17 @@ pub enum LoadError {
         /// The epoch.
         epoch: u32,
     },
+    /// The log goes on in a later epoch than the root file names.
+    #[error(
+        "the root file names epoch {root} and the log beside it goes on in epoch {log}: this service was recovered, \
+         and the root file is from before; put the root file of epoch {log} back, or recover with shares"
+    )]
+    OldRoot {
+        /// Epoch of the root file.
+        root: u32,
+        /// The newest epoch that somebody was told of.
+        log: u32,
+    },
     /// The log in the files is another one than the root file, or the root secret given, is for.
     #[error(
         "{name} belongs to another log than this root secret: files of two services, or of two epochs, \

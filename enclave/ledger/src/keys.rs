@@ -6,7 +6,7 @@
 
 use bield_capsule::{CapsuleName, GenerationKey, Suite, WriterKey};
 use bield_envelope::{Digest, Secret};
-use bield_tlog::{KeyName, LogKey, Origin};
+use bield_tlog::{KeyName, LogKey, Origin, SignedCheckpoint};
 
 /// Derives the keys of one service.
 pub(crate) struct Keys {
@@ -82,9 +82,33 @@ pub(crate) fn origin(key: &LogKey) -> Origin {
     key.verifier().name().into()
 }
 
+/// Which of `epochs` of the service with this root secret signed a checkpoint, in whatever capsule its origin names:
+/// what another copy of the service, which went on elsewhere, may have signed.
+///
+/// Costs two key derivations an epoch, 100 µs.
+#[must_use]
+pub fn signed_in(
+    root: &Secret,
+    epochs: core::ops::RangeInclusive<u32>,
+    checkpoint: &SignedCheckpoint,
+) -> Option<u32> {
+    let claimed = checkpoint.claimed().origin();
+    let mut names = claimed.as_str().strip_prefix(ORIGIN)?.split('/');
+    let capsule: CapsuleName = names.next()?.parse().ok()?;
+    let keys = Keys::new(Secret::from_bytes(*root.expose()));
+    epochs.into_iter().find(|epoch| {
+        let key = keys.log(*epoch, &capsule);
+        origin(&key) == *claimed
+            && checkpoint
+                .clone()
+                .verify(claimed, &[key.verifier().clone()])
+                .is_ok()
+    })
+}
+
 fn key_name(capsule: &CapsuleName, key: &[u8; 32]) -> KeyName {
     // A digest prints its bytes in hexadecimal digits, as a capsule's name does.
-    let name = format!("bield/keys/{capsule}/{}", Digest::from_bytes(*key));
+    let name = format!("{ORIGIN}{capsule}/{}", Digest::from_bytes(*key));
     name.parse().expect("hexadecimal digits make a key's name")
 }
 
@@ -92,6 +116,8 @@ fn signing(seed: Secret) -> WriterKey {
     WriterKey::from_seed(Suite::Ed25519, seed).expect("every 32 bytes are an Ed25519 seed")
 }
 
+/// How the origins of these logs begin.
+const ORIGIN: &str = "bield/keys/";
 const OWNER: &str = "bield ledger owner v1";
 const WRITER: &str = "bield ledger writer v1";
 const GENERATION: &str = "bield ledger generation v1";

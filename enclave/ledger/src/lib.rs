@@ -53,6 +53,7 @@ mod tests;
 pub use chain::{Committed, NotNext};
 pub use error::{LedgerError, LoadError, TransferError};
 pub use files::{Files, FilesError, TRANSFER_BYTES_MAX};
+pub use keys::signed_in;
 pub use ledger::Ledger;
 pub use load::{Found, LoadReport, Loaded, Opened, Sealed, Unavailable};
 #[cfg(feature = "testing")]

@@ -117,6 +117,12 @@ impl Ledger {
             false => None,
         };
         if let Some(root) = root {
+            for (epoch, segments) in inventory.logs.range(root.epoch.saturating_add(1)..).rev() {
+                if has_data(&mut *files, *epoch, segments)? {
+                    let (root, log) = (root.epoch, *epoch);
+                    return Err(LoadError::OldRoot { root, log });
+                }
+            }
             let keys = Keys::new(root.root);
             let found = Found::begin(files, seal, keys, inventory, root.epoch)?;
             let named = found.capsule(root.capsule)?;

@@ -1,7 +1,7 @@
 //! Recovery: the root secret comes back by hand, and the log goes on in a new capsule.
 
 use super::*;
-use crate::{Sealed, Unavailable};
+use crate::{Files as _, Sealed, Unavailable};
 
 fn sealed(disk: &MemoryFiles, seal: Secret) -> Sealed {
     match Ledger::load(Box::new(disk.clone()), seal).unwrap() {
@@ -176,4 +176,36 @@ fn the_auditor_follows_the_epochs() {
         (end.size, *end.root.as_bytes())
     );
     assert_eq!(previous.capsule, first.metadata.name());
+}
+
+#[test]
+fn a_root_file_from_before_a_recovery_does_not_open_the_old_epoch_beside_the_new_one() {
+    let service = service(4);
+    let disk = service.disk.clone();
+    let before = disk.clone().read("root", 0, 1 << 16).unwrap();
+    drop(service);
+    drop(recover(&disk, Secret::from_bytes([99; 32])).unwrap());
+    disk.clone().replace("root", &before).unwrap();
+    match Ledger::load(Box::new(disk.clone()), seal()) {
+        Err(LoadError::OldRoot { root: 0, log: 1 }) => {}
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("the old epoch goes on"),
+    }
+}
+
+#[test]
+fn a_checkpoint_of_a_later_epoch_is_known_by_the_root_secret_alone() {
+    let service = service(4);
+    let disk = service.disk.clone();
+    let own = service.ledger.checkpoint(None);
+    drop(service);
+    let recovered = recover(&disk, Secret::from_bytes([99; 32])).unwrap();
+    let later = recovered.ledger.checkpoint(None).to_string();
+    let later = bield_tlog::SignedCheckpoint::parse(later.as_bytes()).unwrap();
+    let own = bield_tlog::SignedCheckpoint::parse(own.to_string().as_bytes()).unwrap();
+    assert_eq!(crate::signed_in(&root(), 1..=16, &later), Some(1));
+    assert_eq!(crate::signed_in(&root(), 2..=16, &later), None);
+    assert_eq!(crate::signed_in(&root(), 1..=16, &own), None);
+    let other = Secret::from_bytes([3; 32]);
+    assert_eq!(crate::signed_in(&other, 1..=16, &later), None);
 }
