@@ -332,6 +332,9 @@ impl<'a> Gate<'a> {
         let (quote, endorsements) = match want {
             Proof::Cached => (None, identity.endorsements().clone()),
             Proof::Fresh => {
+                if self.side == Side::Acceptor {
+                    identity.admits(pending.peer_role)?;
+                }
                 let made = identity.quote(&digest)?;
                 (Some(made.quote), made.endorsements)
             }

@@ -17,6 +17,11 @@ use crate::{CertificateError, Role, SessionClaims, SessionError, SessionKey, cer
 /// hardware. An error's text stays on this side.
 pub type Attest = Box<dyn Fn(&[u8; 64]) -> Result<Evidence, String> + Send + Sync>;
 
+/// Whether a peer that says to have this role may have fresh evidence now; a refusal's text stays on this side.
+///
+/// An acceptor proves itself before its peer does, so the role is the peer's word.
+pub type Ration = Box<dyn Fn(Role) -> Result<(), String> + Send + Sync>;
+
 /// An attested end; shared by all its sessions. Silent about its key.
 pub struct Identity {
     provider: Arc<CryptoProvider>,
@@ -25,6 +30,7 @@ pub struct Identity {
     claims: SessionClaims,
     endorsements: Endorsements,
     attest: Attest,
+    ration: Option<Ration>,
 }
 
 impl Identity {
@@ -86,7 +92,18 @@ impl Identity {
             claims,
             endorsements,
             attest,
+            ration: None,
         })
+    }
+
+    /// Asks `ration` before it makes fresh evidence for a peer that connected to it. What it connects to itself
+    /// is not rationed.
+    #[must_use]
+    pub fn rationed(self, ration: Ration) -> Self {
+        Self {
+            ration: Some(ration),
+            ..self
+        }
     }
 
     /// What the certificate claims.
@@ -118,6 +135,14 @@ impl Identity {
 
     pub(crate) const fn endorsements(&self) -> &Endorsements {
         &self.endorsements
+    }
+
+    /// Whether a peer that connected may have fresh evidence.
+    pub(crate) fn admits(&self, peer: Role) -> Result<(), SessionError> {
+        match &self.ration {
+            Some(ration) => ration(peer).map_err(SessionError::Attest),
+            None => Ok(()),
+        }
     }
 
     /// Evidence whose report data is `digest`.

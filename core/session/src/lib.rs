@@ -50,7 +50,7 @@ pub use claims::{CLAIMS_BYTES_MAX, SessionClaims};
 pub use error::SessionError;
 pub use expect::{CLOCK_SKEW_MAX, Expect, ExpectAttested, Freshness};
 pub use gate::{Established, Exporter, Gate, Side};
-pub use identity::{Attest, Identity};
+pub use identity::{Attest, Identity, Ration};
 pub use key::SessionKey;
 pub use message::{
     Bind, FRAME_HEADER_BYTES, FrameKind, GATE_MESSAGE_BYTES_MAX, GateMessage, Hello,
