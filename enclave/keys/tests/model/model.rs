@@ -249,7 +249,11 @@ impl Model {
                     return false;
                 }
                 self.packages.remove(digest);
-                self.words.retain(|word| word.which != Which::This(*digest));
+                // A package that comes back brings back no grant.
+                let words = self.words.iter_mut();
+                words
+                    .filter(|word| word.which == Which::This(*digest))
+                    .for_each(|word| word.revoked = true);
                 self.held.retain(|_, held| held.package != *digest);
                 self.audited(by, host);
             }
