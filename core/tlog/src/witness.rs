@@ -113,6 +113,12 @@ impl Witness {
         Ok(())
     }
 
+    /// Whether a log is followed.
+    #[must_use]
+    pub fn follows(&self, origin: &Origin) -> bool {
+        self.logs.contains_key(origin)
+    }
+
     /// The latest tree cosigned for a log; `None` when it is not followed or none was cosigned.
     #[must_use]
     pub fn latest(&self, origin: &Origin) -> Option<TreeHead> {

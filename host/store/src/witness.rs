@@ -17,7 +17,11 @@
 //! (`bield/capsule/<name>/<key>`, spec 06 §11); with `any_keys` every log of a key service
 //! (`bield/keys/<name>/<key>`, spec 09). The key is in the origin, so nobody else can speak for such a
 //! log, and its *first* checkpoint is believed: trust on first use, since a witness that never saw a
-//! log cannot know what it missed. Extension lines (a key service's `nonce`) are cosigned as they
+//! log cannot know what it missed. A new log costs its maker nothing and the witness a place for ever,
+//! so new ones are taken slowly ([`NewLogs`], 429 beyond it) and never in the last
+//! [`NAMED_LOGS_KEPT`] places; whatever was cosigned once has its place from every start on. A stranger
+//! can so make other strangers wait, and after a week of asking keep them out; a log that is named is
+//! never kept out. Extension lines (a key service's `nonce`) are cosigned as they
 //! stand, so an answer proves that the witness was asked just now. Not here: the decision itself
 //! (`core/tlog`).
 
@@ -27,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -118,13 +122,36 @@ pub struct WitnessSettings {
     pub any_capsule: bool,
     /// Whether it follows every key service's log that asks.
     pub any_keys: bool,
+    /// How fast it takes new logs of those kinds.
+    pub new_logs: NewLogs,
 }
+
+/// How fast logs that nobody named are taken.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLogs {
+    /// This many at once.
+    pub burst: u32,
+    /// And then one in this time.
+    pub every: Duration,
+}
+
+impl Default for NewLogs {
+    fn default() -> Self {
+        Self {
+            burst: 64,
+            every: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Places that logs followed on first use leave to those that are named.
+pub const NAMED_LOGS_KEPT: usize = 1024;
 
 /// A witness and its memory on a disk.
 pub struct WitnessServer {
     /// The directory is this process's alone.
     _own: Files,
-    state: Mutex<Witness>,
+    state: Mutex<Following>,
     /// It is unknown what the disk will show after a crash.
     stopped: AtomicBool,
     logs: PathBuf,
@@ -132,7 +159,80 @@ pub struct WitnessServer {
     any: Vec<&'static str>,
     verifier: String,
     cosigned: AtomicU64,
-    refused: [AtomicU64; 6],
+    refused: [AtomicU64; 7],
+}
+
+/// What is followed, and what more may be.
+struct Following {
+    witness: Witness,
+    newcomers: Newcomers,
+    /// Logs followed, named ones among them.
+    count: usize,
+}
+
+/// Logs that may be followed on first use: a token each.
+struct Newcomers {
+    pace: NewLogs,
+    tokens: u32,
+    /// When the newest token of those that come with time was due.
+    since: Instant,
+}
+
+impl Newcomers {
+    fn new(pace: NewLogs, now: Instant) -> Self {
+        Self {
+            pace,
+            tokens: pace.burst,
+            since: now,
+        }
+    }
+
+    /// Takes a token.
+    ///
+    /// # Errors
+    /// How long until there is one.
+    fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        while self.tokens < self.pace.burst {
+            let Some(due) = self.since.checked_add(self.pace.every) else {
+                break;
+            };
+            if due > now {
+                break;
+            }
+            self.since = due;
+            self.tokens += 1;
+        }
+        if self.tokens == self.pace.burst {
+            self.since = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                Ok(())
+            }
+            None => Err((self.since + self.pace.every).saturating_duration_since(now)),
+        }
+    }
+}
+
+/// Why a request is not answered with a cosignature.
+struct Declined {
+    status: u16,
+    body: String,
+    kind: &'static str,
+    /// When to ask again, in seconds.
+    retry_after: Option<u64>,
+}
+
+impl Declined {
+    fn sentence(status: u16, sentence: impl Into<String>) -> Self {
+        Self {
+            status,
+            body: sentence.into(),
+            kind: PLAIN,
+            retry_after: None,
+        }
+    }
 }
 
 /// Media type of sentences and signature lines.
@@ -147,8 +247,14 @@ const KEY_SERVICES: &str = "bield/keys/";
 const STOPPED: &str =
     "this witness's disk failed and it cosigns nothing until its operator has started it again\n";
 
+/// To a new log when there were many of late.
+const NOT_YET: &str = "this witness took many new logs of late and takes them slowly; ask again after the seconds in Retry-After, or have its operator name this log with --origin\n";
+
+/// To a new log when too many are followed.
+const FULL: &str = "this witness follows as many logs as it takes from strangers; have its operator name this log with --origin, or ask another witness\n";
+
 /// Statuses that are counted one by one.
-const STATUSES: [u16; 6] = [400, 403, 404, 409, 422, 500];
+const STATUSES: [u16; 7] = [400, 403, 404, 409, 422, 429, 500];
 
 impl WitnessServer {
     /// Reads key and memory.
@@ -173,20 +279,29 @@ impl WitnessServer {
             name,
             &Secret::from_bytes(*key.seed().expose()),
         ));
+        let mut count = 0;
         for log in settings.logs {
             let latest = kept(&logs, &log.origin, std::slice::from_ref(&log.verifier))?;
             witness.follow(log.origin, vec![log.verifier], latest)?;
+            count += 1;
         }
         let any = [
             (settings.any_capsule, CAPSULES),
             (settings.any_keys, KEY_SERVICES),
         ];
         let any = any.iter().filter(|(wanted, _)| *wanted);
-        let any = any.map(|(_, prefix)| *prefix).collect();
+        let any: Vec<_> = any.map(|(_, prefix)| *prefix).collect();
+        if !any.is_empty() {
+            count += follow_kept(&mut witness, &logs, &any)?;
+        }
         Ok(Self {
             verifier: witness.verifier().to_string(),
             _own: own,
-            state: Mutex::new(witness),
+            state: Mutex::new(Following {
+                witness,
+                newcomers: Newcomers::new(settings.new_logs, Instant::now()),
+                count,
+            }),
             stopped: AtomicBool::new(false),
             logs,
             any,
@@ -205,22 +320,23 @@ impl WitnessServer {
     ///
     /// # Errors
     /// A status and a sentence, or the size it has seen.
-    fn add_checkpoint(&self, body: &[u8]) -> Result<String, (u16, String, &'static str)> {
-        let refuse = |refusal: Refusal| (refusal.status(), refusal.body(), refusal.media_type());
-        let disk = |error: io::Error| {
-            tracing::error!(%error, "a decision cannot be kept, so nothing is cosigned");
-            let said = "this witness cannot write to its disk; ask again later\n";
-            (500, said.to_owned(), PLAIN)
+    fn add_checkpoint(&self, body: &[u8]) -> Result<String, Declined> {
+        let refuse = |refusal: Refusal| Declined {
+            status: refusal.status(),
+            body: refusal.body(),
+            kind: refusal.media_type(),
+            retry_after: None,
         };
         // Held until the decision is kept: no other one comes between.
-        let mut witness = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut following = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stopped.load(SeqCst) {
-            return Err((500, STOPPED.to_owned(), PLAIN));
+            return Err(Declined::sentence(500, STOPPED));
         }
         if !self.any.is_empty() {
-            self.follow_first(&mut witness, body).map_err(disk)?;
+            self.follow_first(&mut following, body)?;
         }
-        let cosign = witness.decide(body, system::now()).map_err(refuse)?;
+        let decided = following.witness.decide(body, system::now());
+        let cosign = decided.map_err(refuse)?;
         let path = self.logs.join(cosign.origin().path_segment());
         let half = write_half(&path, cosign.note().to_string().as_bytes()).map_err(disk)?;
         let lines = cosign.persisted().to_string();
@@ -228,7 +344,7 @@ impl WitnessServer {
         if let Err(error) = renamed {
             self.stopped.store(true, SeqCst);
             tracing::error!(path = %path.display(), %error, "the disk may show this checkpoint or the one before; the witness answers nothing more until it is started again");
-            return Err((500, STOPPED.to_owned(), PLAIN));
+            return Err(Declined::sentence(500, STOPPED));
         }
         Ok(lines)
     }
@@ -242,37 +358,45 @@ impl WitnessServer {
         (!stopped).then(|| fs::read_to_string(self.logs.join(log)))
     }
 
-    /// Follows a log with its key in its origin that asks for the first time, or the first time since
-    /// the start.
-    fn follow_first(&self, witness: &mut Witness, body: &[u8]) -> io::Result<()> {
+    /// Follows a log with its key in its origin that asks for the first time.
+    fn follow_first(&self, following: &mut Following, body: &[u8]) -> Result<(), Declined> {
         let Ok(request) = AddCheckpoint::parse(body) else {
             return Ok(());
         };
         let signed = request.checkpoint();
         let origin = signed.claimed().origin().clone();
         let verifier = self.any.iter().find_map(|kind| key_in(&origin, kind));
-        let Some(verifier) = verifier.filter(|_| witness.latest(&origin).is_none()) else {
+        let Some(verifier) = verifier.filter(|_| !following.witness.follows(&origin)) else {
             return Ok(());
         };
+        let keys = vec![verifier];
         // Only who has the key may take one of the places.
-        if signed
-            .clone()
-            .verify(&origin, std::slice::from_ref(&verifier))
-            .is_err()
-        {
+        if signed.clone().verify(&origin, &keys).is_err() {
             return Ok(());
         }
-        let latest =
-            kept(&self.logs, &origin, std::slice::from_ref(&verifier)).map_err(io::Error::other)?;
-        match witness.follow(origin, vec![verifier], latest) {
-            Err(FollowError::Full) => {
-                tracing::warn!(
-                    "{LOGS_MAX} logs are followed, the most there may be: a new one is not"
-                );
-                Ok(())
-            }
-            _ => Ok(()),
+        // What was cosigned before is followed since the start; here only if its file was unreadable then.
+        let latest = kept(&self.logs, &origin, &keys)
+            .map_err(io::Error::other)
+            .map_err(disk)?;
+        if following.count >= LOGS_MAX - NAMED_LOGS_KEPT {
+            tracing::warn!(
+                "{} logs are followed: a new one is only if it is named with --origin",
+                following.count
+            );
+            return Err(Declined::sentence(404, FULL));
         }
+        following
+            .newcomers
+            .take(Instant::now())
+            .map_err(|wait| Declined {
+                retry_after: Some(wait.as_secs().saturating_add(1)),
+                ..Declined::sentence(429, NOT_YET)
+            })?;
+        // It has a key, a place, and is not followed: nothing is left that could be wrong.
+        if following.witness.follow(origin, keys, latest).is_ok() {
+            following.count += 1;
+        }
+        Ok(())
     }
 
     fn metrics(&self) -> String {
@@ -354,9 +478,14 @@ async fn add_checkpoint(State(witness): State<Arc<WitnessServer>>, body: Body) -
             witness.cosigned.fetch_add(1, Relaxed);
             said(200, lines, PLAIN)
         }
-        Ok(Err((status, body, kind))) => {
-            witness.count(status);
-            said(status, body, kind)
+        Ok(Err(declined)) => {
+            witness.count(declined.status);
+            let mut response = said(declined.status, declined.body, declined.kind);
+            if let Some(seconds) = declined.retry_after {
+                let headers = response.headers_mut();
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            }
+            response
         }
         Err(_) => {
             witness.count(500);
@@ -418,6 +547,58 @@ fn key_in(origin: &Origin, kind: &str) -> Option<LogVerifier> {
     Some(LogVerifier::new(origin.as_str().parse().ok()?, bytes))
 }
 
+/// Follows every log of these kinds that was cosigned before; how many.
+fn follow_kept(witness: &mut Witness, logs: &Path, kinds: &[&str]) -> Result<usize, WitnessError> {
+    let mut count = 0;
+    let entries = fs::read_dir(logs).map_err(|error| failed(logs, error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| failed(logs, error))?.path();
+        if path.extension().is_some() {
+            // Half a decision, which counts for nothing.
+            continue;
+        }
+        let bytes = fs::read(&path).map_err(|error| failed(&path, error))?;
+        // One damaged file must not silence the witness for all logs; this one stays refused.
+        let damaged = || {
+            tracing::error!(path = %path.display(), "this is not a checkpoint that was kept; its log is refused until it is restored");
+        };
+        let Ok(signed) = SignedCheckpoint::parse(&bytes) else {
+            damaged();
+            continue;
+        };
+        let origin = signed.claimed().origin().clone();
+        let Some(verifier) = kinds.iter().find_map(|kind| key_in(&origin, kind)) else {
+            continue;
+        };
+        if witness.follows(&origin) || path.file_name() != Some(origin.path_segment().as_ref()) {
+            continue;
+        }
+        let keys = vec![verifier];
+        let followed = match kept(logs, &origin, &keys) {
+            Ok(latest) => witness.follow(origin, keys, latest),
+            Err(WitnessError::Memory { .. }) => {
+                damaged();
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if let Err(error) = followed {
+            tracing::error!(path = %path.display(), %error, "a log that was cosigned before is not followed");
+            continue;
+        }
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn disk(error: io::Error) -> Declined {
+    tracing::error!(%error, "a decision cannot be kept, so nothing is cosigned");
+    Declined::sentence(
+        500,
+        "this witness cannot write to its disk; ask again later\n",
+    )
+}
+
 /// What was cosigned of a log last, out of the witness's memory.
 fn kept(
     logs: &Path,
@@ -458,6 +639,29 @@ fn failed(path: &Path, error: io::Error) -> WitnessError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn new_logs_come_in_a_burst_and_then_slowly() {
+        let begin = Instant::now();
+        let at = |secs| begin + Duration::from_secs(secs);
+        let pace = NewLogs {
+            burst: 2,
+            every: Duration::from_secs(10),
+        };
+        let mut newcomers = Newcomers::new(pace, begin);
+        assert_eq!(newcomers.take(at(100)), Ok(()));
+        assert_eq!(newcomers.take(at(100)), Ok(()));
+        // Nobody gets more by asking often.
+        assert_eq!(newcomers.take(at(100)), Err(Duration::from_secs(10)));
+        assert_eq!(newcomers.take(at(107)), Err(Duration::from_secs(3)));
+        assert_eq!(newcomers.take(at(110)), Ok(()));
+        assert_eq!(newcomers.take(at(111)), Err(Duration::from_secs(9)));
+        // Nor by waiting long: the burst is the most.
+        for _ in 0..2 {
+            assert_eq!(newcomers.take(at(100_000)), Ok(()));
+        }
+        assert!(newcomers.take(at(100_000)).is_err());
+    }
 
     #[test]
     fn only_origins_of_the_kind_carry_a_key() {

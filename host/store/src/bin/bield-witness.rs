@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bield_store::witness::{FollowedLog, WitnessServer, WitnessSettings};
+use bield_store::witness::{FollowedLog, NewLogs, WitnessServer, WitnessSettings};
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,6 +17,9 @@ use tracing_subscriber::EnvFilter;
 ///
 /// A log that shows two people two histories needs a witness to lie for each. The witness keeps what
 /// it cosigned in its directory: a directory set back to an earlier state can be made to lie.
+///
+/// With --any-capsule and --any-keys strangers' logs take places for ever. New ones are taken slowly, and
+/// none takes the last 1024 of 65536 places: a log that must never wait or be left out is named with --origin.
 #[derive(Debug, Clone, Parser)]
 #[command(
     name = "bield-witness",
@@ -34,7 +37,7 @@ struct Arguments {
     /// Name of the key, by custom a domain [default: bield/witness/ and the public key]
     #[arg(long)]
     name: Option<String>,
-    /// A log to follow, with its verifier key; repeatable
+    /// A log to follow, with its verifier key; repeatable. It always has its place, unlike one that just asks
     #[arg(
         long = "origin",
         value_name = "ORIGIN=VERIFIERKEY",
@@ -47,6 +50,12 @@ struct Arguments {
     /// Follow every key service's log that asks: its key is in its origin, its first checkpoint is believed
     #[arg(long)]
     any_keys: bool,
+    /// New logs taken at once with --any-capsule or --any-keys; more get 429 and Retry-After
+    #[arg(long, value_name = "N", default_value_t = NewLogs::default().burst, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    new_logs: u32,
+    /// And then one new log in so many seconds
+    #[arg(long, value_name = "S", default_value_t = NewLogs::default().every.as_secs(), value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    new_log_secs: u64,
     /// Log as JSON lines (standard error)
     #[arg(long)]
     json_log: bool,
@@ -70,6 +79,10 @@ fn main() -> ExitCode {
         logs: arguments.origins,
         any_capsule: arguments.any_capsule,
         any_keys: arguments.any_keys,
+        new_logs: NewLogs {
+            burst: arguments.new_logs,
+            every: Duration::from_secs(arguments.new_log_secs),
+        },
     };
     let witness = match WitnessServer::open(settings) {
         Ok(witness) => Arc::new(witness),

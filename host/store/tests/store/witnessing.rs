@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bield_envelope::{Seeded, SigningKey};
 use bield_store::replica::origin_of;
-use bield_store::witness::{WitnessError, WitnessServer, WitnessSettings, router};
+use bield_store::witness::{NewLogs, WitnessError, WitnessServer, WitnessSettings, router};
 use bield_tlog::{
     AddCheckpoint, Checkpoint, Hash, LogKey, LogVerifier, Origin, Quorum, SignedCheckpoint, Tree,
     VerifiedCheckpoint, WitnessVerifier, leaf_hash, verify_consistency, verify_inclusion,
@@ -273,6 +273,7 @@ fn settings(data: &std::path::Path) -> WitnessSettings {
         logs: Vec::new(),
         any_capsule: true,
         any_keys: false,
+        new_logs: NewLogs::default(),
     }
 }
 
@@ -309,6 +310,65 @@ impl KeysLog {
         let request = AddCheckpoint::new(old, proof, &self.checkpoint(tree, nonce)).unwrap();
         request.to_string().into_bytes()
     }
+}
+
+#[test]
+fn a_stranger_with_many_logs_shuts_out_neither_followed_nor_named_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    let (named, old) = (KeysLog::new(1), KeysLog::new(2));
+    let open = || {
+        served(WitnessSettings {
+            logs: vec![
+                format!("{}={}", named.origin, named.key.verifier())
+                    .parse()
+                    .unwrap(),
+            ],
+            any_capsule: false,
+            any_keys: true,
+            new_logs: NewLogs {
+                burst: 3,
+                every: std::time::Duration::from_secs(3600),
+            },
+            ..settings(directory.path())
+        })
+    };
+    let (client, runtime) = open();
+    let ask = |client: &Client, log: &KeysLog, old, size| {
+        client.post("/add-checkpoint", &log.request(old, &tree(size, 1), 1))
+    };
+    assert_eq!(ask(&client, &old, 0, 5).status, 200);
+    let flood = |client: &Client, from| -> Vec<u16> {
+        let logs = (from..from + 5).map(KeysLog::new);
+        logs.map(|log| ask(client, &log, 0, 1).status).collect()
+    };
+    assert_eq!(flood(&client, 10), [200, 200, 429, 429, 429]);
+    let refused = ask(&client, &KeysLog::new(12), 0, 1);
+    let said = refused.text();
+    assert!(
+        said.contains("--origin") && said.contains("Retry-After"),
+        "{said}"
+    );
+    let seconds: u64 = refused.headers["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((3500..=3600).contains(&seconds), "{seconds}");
+    // Who is followed pays nothing, and a named log needs no token for its first checkpoint.
+    assert_eq!(ask(&client, &old, 5, 6).status, 200);
+    assert_eq!(ask(&client, &named, 0, 3).status, 200);
+    drop((client, runtime));
+
+    let (client, _runtime) = open();
+    assert_eq!(flood(&client, 20), [200, 200, 200, 429, 429]);
+    assert_eq!(ask(&client, &old, 6, 7).status, 200);
+    assert_eq!(ask(&client, &KeysLog::new(10), 1, 2).status, 200);
+    assert_eq!(ask(&client, &named, 3, 4).status, 200);
+    let metrics = client.get("/metrics").text();
+    assert!(
+        metrics.contains("refused_total{status=\"429\"} 2"),
+        "{metrics}"
+    );
 }
 
 #[test]
