@@ -44,8 +44,9 @@ pub(super) fn alone(folder: &Path, effort: &Effort, bars: &mut Vec<Bar>) -> Resu
     let etcd = Etcd::start(folder)?;
     let mut rounds = Vec::new();
     for _ in 0..effort.rounds() {
-        let scene = Scene::new(folder, cast::options())?;
         for callers in CALLERS {
+            // A new one each time: leases that run are limited, and state and log stay as small for all.
+            let scene = Scene::new(folder, cast::options())?;
             eprintln!("  grants and leases, {callers} callers");
             let grants = scene.grants(callers, effort)?;
             let leases = scene.leases(callers, effort.span())?;
@@ -247,6 +248,7 @@ struct Scene {
     leased: Digest,
     granted: Digest,
     code: Measurement,
+    others: Vec<Measurement>,
     runtime: Arc<Appraised>,
     users: Vec<Principal>,
     numbers: AtomicU64,
@@ -268,6 +270,7 @@ impl Scene {
             leased,
             granted,
             code: cast::code()?,
+            others: cast::other_codes()?,
             runtime: cast::appraised()?,
             users: (0..USERS)
                 .map(|user| cast::key(1000 + user as u64).principal())
@@ -276,16 +279,22 @@ impl Scene {
             _folder: folder,
         };
         for _ in 0..GRANTS_EACH_LEASE {
-            let grant = Signed::sign(&scene.owner, scene.draft(leased)).into_signed();
+            let grant = Signed::sign(&scene.owner, scene.draft(leased, &scene.code)).into_signed();
             cast::order(&scene.service, &scene.owner, Operation::Grant(grant))?;
         }
         Ok(scene)
     }
 
-    fn draft(&self, package: Digest) -> bield_grant::Grant {
+    fn draft(&self, package: Digest, code: &Measurement) -> bield_grant::Grant {
         let number = self.numbers.fetch_add(1, Relaxed);
         let user = self.users[number as usize % USERS];
-        cast::grant(number, package, user, &self.code)
+        cast::grant(number, package, user, code)
+    }
+
+    /// For code that is never leased anything.
+    fn draft_other(&self) -> bield_grant::Grant {
+        let number = self.numbers.load(Relaxed) as usize;
+        self.draft(self.granted, &self.others[number % self.others.len()])
     }
 
     /// Orders grants that were signed beforehand.
@@ -303,7 +312,7 @@ impl Scene {
                 scope.spawn(move || {
                     let each = all.div_ceil(callers) as u64;
                     let order = |session, sequence| {
-                        let grant = Signed::sign(&self.owner, self.draft(self.granted));
+                        let grant = Signed::sign(&self.owner, self.draft_other());
                         let operation = Operation::Grant(grant.into_signed());
                         let order = cast::command(session, sequence, &self.owner, operation);
                         Request::Command(order)

@@ -285,12 +285,13 @@ impl<'a> Bench<'a> {
     }
 
     fn grants(&self, span: Duration) -> Result<Done> {
-        let other = cast::code()?;
+        let others = cast::other_codes()?;
         let sessions = (0..OPEN).map(|_| self.as_client());
         let callers = sessions.collect::<Result<Vec<_>>>()?.into_iter();
         let callers = callers.map(|mut session| {
-            let (mut sequence, other) = (0, &other);
+            let (mut sequence, others) = (0, &others);
             move || {
+                let other = &others[sequence as usize % others.len()];
                 self.order(&mut session, sequence, other)?;
                 sequence += 1;
                 Ok(true)
