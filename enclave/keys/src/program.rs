@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bield_door::{Configuring, Door, DoorError, Offers, Stream};
-use bield_evidence::{PolicyConfig, configuration_digest};
+use bield_evidence::configuration_digest;
 use bield_platform::{Hardening, now, software};
 use bield_protocol::status::Status;
 use bield_protocol::visit::Visit;
@@ -37,7 +37,7 @@ use crate::witnesses::{Dial, Pipe};
 use attested::Attested;
 pub use key_service::KeyService;
 use member::Membership;
-use settings::Settings;
+use settings::{Peers, Settings};
 pub(crate) use start::Start;
 
 /// Why the program does not serve.
@@ -135,7 +135,7 @@ struct Environment {
     attested: Arc<Attested>,
     offers: Arc<Offers>,
     /// What other members must show, when there are any.
-    peers: Option<PolicyConfig>,
+    peers: Option<Peers>,
     membership: OnceLock<Arc<Membership>>,
     simulated: bool,
     hardening: Hardening,

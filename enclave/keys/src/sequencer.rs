@@ -329,7 +329,7 @@ impl Sequencer {
     }
 
     fn snapshot_if_due(&mut self) {
-        if !self.running.ledger().wants_snapshot() || Instant::now() < self.next_snapshot {
+        if !self.running.wants_snapshot() || Instant::now() < self.next_snapshot {
             return;
         }
         if !self.running.snapshot() {

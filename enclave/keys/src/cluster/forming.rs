@@ -1,15 +1,17 @@
 //! What a member without a group does next: join a live one, or begin one with all others.
 //!
-//! In: how the others say they stand. Out: one [`Wish`]. Always true: nobody begins a group while
-//! anyone nearby is in one; a plan goes on from the greatest head of all who take part; without all
-//! others there is a plan only when witnesses confirm that head.
+//! In: how the others say they stand, and what their clocks say. Out: one [`Wish`], and what to think of
+//! one's own clock. Always true: nobody begins a group while anyone nearby is in one; a plan goes on from
+//! the greatest head of all who take part, and the member whose head it is proposes it; without all others
+//! there is a plan only when witnesses confirm that head.
 
 use std::collections::BTreeMap;
 
+use bield_envelope::Time;
 use bield_group::MemberId;
 
 use super::message::{Plan, Status};
-use super::{Head, Slot};
+use super::{CLOCK_AHEAD_MAX, Head, Slot};
 
 /// What is known about the others.
 pub(super) struct Forming {
@@ -21,8 +23,21 @@ pub(super) struct Forming {
 struct Seen {
     member: MemberId,
     status: Status,
+    /// What its host's clock said, at least.
+    clock: Time,
     /// In ticks.
     at: u64,
+}
+
+/// What the others' clocks say about this member's.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Clocks {
+    /// Enough of them, for a majority with this one, are not far behind it.
+    Agree,
+    /// Not enough have said anything lately.
+    Unknown,
+    /// It is far ahead of so many that no majority agrees.
+    Ahead,
 }
 
 /// What to do next.
@@ -34,7 +49,8 @@ pub(super) enum Wish {
     Join(Slot),
     /// Propose a group of all members.
     Propose(Plan),
-    /// Propose one in which the others' places are held by nobody, if witnesses confirm the plan's head.
+    /// Propose one in which the others' places are held by nobody, if witnesses confirm the plan's head, which
+    /// is this member's own.
     ProposeConfirmed(Plan),
     /// The disks belong to different services: a person must look.
     Foreign,
@@ -50,10 +66,30 @@ impl Forming {
     }
 
     /// Notes how a peer stands.
-    pub(super) fn see(&mut self, member: MemberId, status: Status, now: u64) {
-        let at = now;
-        let seen = Seen { member, status, at };
+    pub(super) fn see(&mut self, member: MemberId, status: Status, clock: Time, now: u64) {
+        let seen = Seen {
+            member,
+            status,
+            clock,
+            at: now,
+        };
         self.seen.insert(member.slot(), seen);
+    }
+
+    /// Whether a record of this time may be proposed. What a clock said long ago is still a time that it has
+    /// passed; only what it said lately shows that it has not come further.
+    pub(super) fn clocks(&self, time: Time, now: u64) -> Clocks {
+        let needed = usize::from(self.members) / 2;
+        let near = |seen: &&Seen| time <= seen.clock.plus(CLOCK_AHEAD_MAX);
+        let agree = self.seen.values().filter(near).count();
+        let far = self.fresh(now).filter(|seen| !near(seen)).count();
+        if agree >= needed {
+            Clocks::Agree
+        } else if far > usize::from(self.members) - 1 - needed {
+            Clocks::Ahead
+        } else {
+            Clocks::Unknown
+        }
     }
 
     /// How many others say that they have no group.
@@ -103,8 +139,13 @@ impl Forming {
         {
             return Wish::Foreign;
         }
-        // One proposes: two that do would get in each other's way.
-        if heads.keys().next() != Some(&self.me.slot()) {
+        // The greatest head; of equal ones the lowest slot's.
+        let best = heads
+            .iter()
+            .rev()
+            .max_by_key(|(_, head)| rank(head.as_ref()));
+        // One proposes: two that do would get in each other's way. Whose head it is can have it confirmed.
+        if best.map(|(slot, _)| *slot) != Some(self.me.slot()) {
             return Wish::Wait;
         }
         let present = heads.len();
@@ -115,7 +156,7 @@ impl Forming {
         if !all && !may_confirm {
             return Wish::Wait;
         }
-        let plan = self.plan(&heads, &mut id);
+        let plan = self.plan(head, &heads, &mut id);
         if all {
             Wish::Propose(plan)
         } else {
@@ -123,17 +164,13 @@ impl Forming {
         }
     }
 
+    /// A plan that goes on from this member's own head.
     fn plan(
         &self,
+        head: Option<&Head>,
         heads: &BTreeMap<Slot, Option<Head>>,
         id: &mut impl FnMut() -> [u8; 16],
     ) -> Plan {
-        // The greatest head; of equal ones the lowest slot's.
-        let best = heads
-            .iter()
-            .rev()
-            .max_by_key(|(_, head)| rank(head.as_ref()));
-        let (from, head) = best.map_or((self.me.slot(), None), |(slot, head)| (*slot, *head));
         let term = heads.values().flatten().map(|head| head.term).max();
         let members = (0..self.members).map(|slot| {
             let seen = self.seen.get(&slot).map(|seen| seen.member);
@@ -148,8 +185,8 @@ impl Forming {
             members: members.collect(),
             group: id(),
             term: term.unwrap_or(0).saturating_add(1),
-            from,
-            head,
+            from: self.me.slot(),
+            head: head.copied(),
         }
     }
 
@@ -181,9 +218,13 @@ const MAJORITY_TICKS: u64 = 1200;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bield_envelope::Principal;
 
     use super::*;
+
+    const NOW: Time = Time::from_secs(1_800_000_000);
 
     fn member(slot: Slot) -> MemberId {
         MemberId::new(slot, 0x100).unwrap()
@@ -202,7 +243,7 @@ mod tests {
     fn forming(slot: Slot, others: &[(Slot, Status)]) -> Forming {
         let mut forming = Forming::new(member(slot), 3);
         for (slot, status) in others {
-            forming.see(member(*slot), *status, 0);
+            forming.see(member(*slot), *status, NOW, 0);
         }
         forming
     }
@@ -218,10 +259,10 @@ mod tests {
     #[test]
     fn the_greatest_term_wins_before_the_greatest_size() {
         let others = [
-            (1, Status::Forming(Some(head(3, 10)))),
+            (0, Status::Forming(Some(head(3, 9)))),
             (2, Status::Forming(Some(head(2, 12)))),
         ];
-        let Wish::Propose(plan) = wish(&forming(0, &others), Some(head(3, 9)), 1) else {
+        let Wish::Propose(plan) = wish(&forming(1, &others), Some(head(3, 10)), 1) else {
             panic!("all are there and nobody proposes");
         };
         assert_eq!((plan.from, plan.term), (1, 4));
@@ -239,9 +280,33 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_proposes() {
+    fn only_the_first_of_those_with_the_greatest_head_proposes() {
         let others = [(0, Status::Forming(None)), (2, Status::Forming(None))];
         assert_eq!(wish(&forming(1, &others), None, 1), Wish::Wait);
+        let (lesser, greater) = (Some(head(1, 4)), Some(head(1, 5)));
+        let others = [(1, Status::Forming(greater)), (2, Status::Forming(lesser))];
+        assert_eq!(wish(&forming(0, &others), lesser, 1), Wish::Wait);
+        let others = [(0, Status::Forming(lesser)), (2, Status::Forming(greater))];
+        let Wish::Propose(plan) = wish(&forming(1, &others), greater, 1) else {
+            panic!("whose head is the greatest does not propose");
+        };
+        assert_eq!((plan.from, plan.head), (1, greater));
+    }
+
+    #[test]
+    fn a_clock_needs_a_majority_of_clocks_not_far_behind_it() {
+        let mut forming = Forming::new(member(0), 3);
+        let ahead = NOW.plus(CLOCK_AHEAD_MAX);
+        assert_eq!(forming.clocks(NOW, 0), Clocks::Unknown);
+        forming.see(member(1), Status::Entering, NOW, 0);
+        assert_eq!(forming.clocks(ahead, 0), Clocks::Agree);
+        let further = ahead.plus(Duration::from_secs(1));
+        assert_eq!(forming.clocks(further, 0), Clocks::Unknown);
+        forming.see(member(2), Status::Entering, NOW, 0);
+        assert_eq!(forming.clocks(further, 0), Clocks::Ahead);
+        // Both may have come further since.
+        assert_eq!(forming.clocks(further, FRESH_TICKS + 1), Clocks::Unknown);
+        assert_eq!(forming.clocks(ahead, FRESH_TICKS + 1), Clocks::Agree);
     }
 
     #[test]
@@ -271,12 +336,17 @@ mod tests {
     #[test]
     fn a_majority_waits_and_then_needs_witnesses_and_holds_the_place_of_who_is_missing() {
         let mut forming = Forming::new(member(0), 3);
-        forming.see(member(2), Status::Forming(Some(head(1, 5))), MAJORITY_TICKS);
-        let wish = wish(&forming, Some(head(1, 4)), MAJORITY_TICKS);
+        forming.see(
+            member(2),
+            Status::Forming(Some(head(1, 5))),
+            NOW,
+            MAJORITY_TICKS,
+        );
+        let wish = wish(&forming, Some(head(1, 6)), MAJORITY_TICKS);
         let Wish::ProposeConfirmed(plan) = wish else {
             panic!("{wish:?}");
         };
-        assert_eq!((plan.from, plan.head), (2, Some(head(1, 5))));
+        assert_eq!((plan.from, plan.head), (0, Some(head(1, 6))));
         let members = plan.founding().unwrap().members;
         assert_eq!((members[0], members[2]), (member(0), member(2)));
         assert_eq!(members[1].slot(), 1);

@@ -1,8 +1,9 @@
 //! Sessions with the other members: one this member dials to each, and those that they dial.
 //!
-//! Always true: the peer's fresh evidence was appraised by the session, and its measurement is
-//! admitted, before a byte about the service or the group is written or read; a peer that names
-//! another slot than the one dialled, or this member's own, is left.
+//! Always true: the peer's fresh evidence was appraised by the session, its measurement is admitted,
+//! and its machine is that of its slot (when the configuration names machines), before a byte about
+//! the service or the group is written or read; a peer that names another slot than the one dialled,
+//! or this member's own, is left; so is one whose code was withdrawn meanwhile.
 
 use std::io::{Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -35,8 +36,12 @@ pub(super) enum LinkError {
     Session(#[from] SessionError),
     #[error("code {0} is neither this member's own nor admitted by an administrator")]
     NotAdmitted(String),
+    #[error("code {0} was withdrawn by an administrator")]
+    Withdrawn(String),
     #[error("the other end is not the member it should be")]
     OtherMember,
+    #[error("the evidence of the member in slot {0} is of another machine than that slot's")]
+    OtherMachine(Slot),
     #[error("the other end does not keep to the messages of members")]
     OutOfTurn,
 }
@@ -67,6 +72,7 @@ fn open(shared: &Shared, slot: Slot) -> Result<(Session<Box<dyn Pipe>>, MemberId
     let local = Local::Attested(&identity);
     let mut session = connect(pipe, local, &expect, around.now(), &mut Randomness)?;
     check(shared, &session)?;
+    check_machine(shared, &session, slot)?;
     session.send(&Message::Hello(shared.hello()).encode())?;
     let answer = Answer::decode(&session.receive()?);
     let Ok(Answer::Hello(hello)) = answer else {
@@ -86,7 +92,16 @@ fn converse(
     member: MemberId,
 ) -> Result<(), LinkError> {
     loop {
-        match shared.outbox(slot).take(Instant::now() + PEER_WAIT) {
+        let order = shared.outbox(slot).take(Instant::now() + PEER_WAIT);
+        let order = match (order, check_still(shared, &session)) {
+            (Taken::Item(Order::Ask(_)), Err(withdrawn)) => {
+                shared.inbox.push(Event::told(slot, None));
+                return Err(withdrawn);
+            }
+            (_, Err(withdrawn)) => return Err(withdrawn),
+            (order, Ok(())) => order,
+        };
+        match order {
             Taken::Item(Order::Letter { to, bytes }) if to == member => {
                 session.send(&Message::Letter(bytes).encode())?;
             }
@@ -149,9 +164,11 @@ pub(super) fn serve<S: Read + Write>(
         return Err(LinkError::OutOfTurn);
     };
     let from = peer(shared, hello)?;
+    check_machine(shared, &session, from.slot())?;
     session.send(&Answer::Hello(shared.hello()).encode())?;
     while !shared.is_over() {
         let message = session.receive()?;
+        check_still(shared, &session)?;
         match Message::decode(&message).map_err(|_| LinkError::OutOfTurn)? {
             Message::Hello(_) => return Err(LinkError::OutOfTurn),
             Message::Letter(bytes) => {
@@ -211,6 +228,28 @@ fn check<S: Read + Write>(shared: &Shared, session: &Session<S>) -> Result<(), L
         }
         Some(code) => Err(LinkError::NotAdmitted(code.short())),
         None => Err(LinkError::OtherMember),
+    }
+}
+
+/// Refuses a peer whose evidence is of another machine than the one that the configuration has for its slot.
+fn check_machine<S: Read + Write>(
+    shared: &Shared,
+    session: &Session<S>,
+    slot: Slot,
+) -> Result<(), LinkError> {
+    let appraised = session.peer().appraised.as_ref();
+    let machine = appraised.map_or(&[][..], |appraised| &appraised.claims().platform_id);
+    let fits = shared.surroundings.fits(slot, machine);
+    fits.then_some(()).ok_or(LinkError::OtherMachine(slot))
+}
+
+/// Refuses a peer that was admitted when its session began, and is not any more.
+fn check_still<S: Read + Write>(shared: &Shared, session: &Session<S>) -> Result<(), LinkError> {
+    let code = session.peer().appraised.as_ref();
+    let code = code.map(|appraised| appraised.measurement());
+    match code.filter(|code| shared.surroundings.withdrawn(code)) {
+        Some(code) => Err(LinkError::Withdrawn(code.short())),
+        None => Ok(()),
     }
 }
 

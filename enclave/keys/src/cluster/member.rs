@@ -18,10 +18,10 @@ use std::sync::mpsc::SyncSender;
 use std::time::Instant;
 
 use bield_capsule::Received;
-use bield_envelope::{Digest, Principal};
+use bield_envelope::{Digest, Principal, Time};
 use bield_group::{Group, GroupError, MemberId, Proposal, Replacement, Step};
 
-use super::forming::Forming;
+use super::forming::{Clocks, Forming};
 use super::links::{Incoming, Order};
 use super::message::{Answer, Message, Place, Plan, Status};
 use super::queues::Taken;
@@ -179,7 +179,7 @@ impl Member {
                     self.told(slot, &question, told)?;
                 }
             }
-            Event::Propose { record, done } => self.propose(&record, done),
+            Event::Propose { record, done } => self.propose(&record, done)?,
         }
         Ok(())
     }
@@ -309,13 +309,17 @@ impl Member {
         }
     }
 
-    fn propose(&mut self, record: &Received, done: SyncSender<Result<(), NotCommitted>>) {
+    fn propose(
+        &mut self,
+        record: &Received,
+        done: SyncSender<Result<(), NotCommitted>>,
+    ) -> Result<(), Stopped> {
         let hash = record.hash();
         // The same record again: it was decided meanwhile, or is on its way.
         if self.newest == Some(hash) {
             // Whoever proposes may have stopped waiting, here and below.
             drop(done.send(Ok(())));
-            return;
+            return Ok(());
         }
         if let Some(pending) = &mut self.pending {
             if pending.record == hash {
@@ -323,13 +327,26 @@ impl Member {
             } else {
                 drop(done.send(Err(NotCommitted::Busy)));
             }
-            return;
+            return Ok(());
+        }
+        let waiting = done;
+        match self.judge_clock(record.header().clock.time()) {
+            Clocks::Agree => {}
+            // Asked again by whoever proposes, when the others have said what time it is.
+            Clocks::Unknown => {
+                drop(waiting.send(Err(NotCommitted::Busy)));
+                return Ok(());
+            }
+            Clocks::Ahead => {
+                let why = Stopped::Refused(CLOCK_AHEAD.into());
+                drop(waiting.send(Err(NotCommitted::Stopped(why.clone()))));
+                return Err(why);
+            }
         }
         let proposal = match &mut self.stage {
             Stage::Member { group, .. } => group.propose(record.as_bytes().to_vec()),
             _ => Proposal::NotLeader,
         };
-        let waiting = done;
         match proposal {
             Proposal::Taken => {
                 let record = hash;
@@ -340,14 +357,26 @@ impl Member {
                 drop(waiting.send(Err(NotCommitted::NotLeader)));
             }
         }
+        Ok(())
+    }
+
+    /// What the others' clocks say about a record of this time, which only a leader makes. One that is no
+    /// later than the newest that counts adds nothing to what members agreed to before.
+    fn judge_clock(&mut self, time: Time) -> Clocks {
+        let leads = |group: &Group| group.role() == bield_group::Role::Leader;
+        let leads = matches!(&self.stage, Stage::Member { group, .. } if leads(group));
+        if !leads || self.apply.clock().is_some_and(|newest| time <= newest) {
+            return Clocks::Agree;
+        }
+        self.forming.clocks(time, self.now)
     }
 
     fn answer(&mut self, from: MemberId, question: Message) -> Result<Reply, Stopped> {
         let yes = |yes: bool| if yes { Answer::Done } else { Answer::No };
         let answer = match question {
-            Message::Look(status) => {
-                self.forming.see(from, status, self.now);
-                Answer::Status(self.status())
+            Message::Look(status, clock) => {
+                self.forming.see(from, status, clock, self.now);
+                Answer::Status(self.status(), self.shared.surroundings.now())
             }
             Message::Promise(plan) => yes(self.promise(from, plan)),
             Message::Start(name) => match &self.stage {
@@ -397,8 +426,8 @@ impl Member {
     ) -> Result<(), Stopped> {
         let reached = told.is_some();
         match (question, told) {
-            (Message::Look(_), Some((member, Told::Answer(Answer::Status(status))))) => {
-                self.forming.see(member, status, self.now);
+            (Message::Look(..), Some((member, Told::Answer(Answer::Status(status, clock))))) => {
+                self.forming.see(member, status, clock, self.now);
             }
             (Message::Join(_), Some((_, Told::State(place, mut pieces)))) => {
                 self.enter(slot, &place, &mut pieces)?;
@@ -413,9 +442,9 @@ impl Member {
     }
 
     fn look_around(&mut self) {
-        let status = self.status();
+        let (status, clock) = (self.status(), self.shared.surroundings.now());
         for slot in 0..self.shared.settings.members {
-            self.ask(slot, Message::Look(status));
+            self.ask(slot, Message::Look(status, clock));
         }
     }
 
@@ -473,6 +502,10 @@ impl Member {
         }
     }
 }
+
+/// Said by a leader that stops, and by a member that would begin a service.
+const CLOCK_AHEAD: &str = "this machine's clock is more than ten minutes ahead of the other members' clocks: \
+                           what it says now would expire what is in force; its operator must set the clock right";
 
 /// Whether a member decides, and nobody else in its place does any more.
 fn has_vote(group: &Group) -> bool {

@@ -6,10 +6,11 @@
 //! dialler: Letter ─▶           no answer: letters of a group are lost or not
 //! ```
 //!
-//! Always true: nothing here is written before the peer's code was admitted; every message is bounded
+//! Always true: nothing here is written before the peer's code, and its machine when machines are named, was
+//! admitted, but for the hello itself; every message is bounded
 //! before it is read; of two members each dials the other, so that letters go both ways.
 
-use bield_envelope::{Principal, wire};
+use bield_envelope::{Principal, Time, wire};
 use bield_group::{Configuration, Founding, LETTER_BYTES_MAX, MemberId, Position};
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
@@ -36,9 +37,9 @@ pub(super) enum Message {
     /// First.
     #[n(0)]
     Hello(#[n(0)] Hello),
-    /// "This is how I stand; how do you?"
+    /// "This is how I stand, and what my host's clock says; and you?"
     #[n(1)]
-    Look(#[n(0)] Status),
+    Look(#[n(0)] Status, #[n(1)] Time),
     /// "Promise to be in this group and no other, if all others do."
     #[n(2)]
     Promise(#[n(0)] Plan),
@@ -62,9 +63,9 @@ pub(super) enum Answer {
     /// To a hello.
     #[n(0)]
     Hello(#[n(0)] Hello),
-    /// To a look.
+    /// To a look: how it stands, and what its host's clock says.
     #[n(1)]
-    Status(#[n(0)] Status),
+    Status(#[n(0)] Status, #[n(1)] Time),
     /// Promised, started, or let in.
     #[n(2)]
     Done,
@@ -241,7 +242,7 @@ fn ids(numbers: &[u64]) -> Option<Vec<MemberId>> {
 }
 
 /// The version of these messages; members of another version are of another code.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 /// Bytes around a letter.
 const FRAME_BYTES: usize = 64;
 /// Longest answer.
@@ -277,8 +278,8 @@ mod tests {
         };
         for message in [
             Message::Hello(hello),
-            Message::Look(Status::Forming(Some(head()))),
-            Message::Look(Status::Live(head().service, Some(2))),
+            Message::Look(Status::Forming(Some(head())), Time::from_secs(7)),
+            Message::Look(Status::Live(head().service, Some(2)), Time::from_secs(8)),
             Message::Promise(plan),
             Message::Start([7; 16]),
             Message::Join(None),

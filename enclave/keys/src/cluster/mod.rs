@@ -76,6 +76,9 @@ pub trait Apply: Send {
     /// The disk cannot be read, or what it holds does not open.
     fn head(&mut self) -> Result<Option<Head>, ApplyError>;
 
+    /// The time of the newest record that counts; `None` when it holds no service.
+    fn clock(&mut self) -> Option<Time>;
+
     /// Draws a new service; only after every member has shown that it holds none.
     ///
     /// # Errors
@@ -165,21 +168,44 @@ pub trait Surroundings: Send + Sync {
     /// Whether code of this measurement is this instance's own or admitted by an administrator.
     fn admitted(&self, code: &Measurement) -> bool;
 
-    /// The time, for certificates and evidence.
+    /// Whether code of this measurement was admitted once and is known not to be any more.
+    fn withdrawn(&self, code: &Measurement) -> bool;
+
+    /// Whether the member in `slot` may run on the machine of this identity: always, where the
+    /// configuration names no machines.
+    fn fits(&self, slot: Slot, machine: &[u8]) -> bool;
+
+    /// The host's time, for certificates and evidence, and for the others to compare theirs with.
     fn now(&self) -> Time;
 
-    /// Whether the witnesses confirm that no newer head than this one was ever cosigned; lets a
-    /// majority form a group without the others. Without witnesses: always an error.
+    /// Whether the configuration has witnesses.
+    fn has_witnesses(&self) -> bool;
+
+    /// Whether the witnesses confirm that no newer head than this instance's own, which must be
+    /// `head`, was ever cosigned: what is committed here, or that and the one record that is prepared
+    /// here. No group begins from a head without it where there are witnesses; and where it is
+    /// confirmed, a majority may begin without the others.
     ///
     /// # Errors
-    /// Why not, in a sentence for the operator.
-    fn confirm(&self, head: &Head) -> Result<(), String>;
+    /// [`Unconfirmed`]; without witnesses, always.
+    fn confirm(&self, head: &Head) -> Result<(), Unconfirmed>;
 
     /// The role has changed.
     fn changed(&self, role: Role);
 
     /// This instance takes part no more; the program ends now. Called once.
     fn stopped(&self, why: &Stopped);
+}
+
+/// Why a group must not begin from a head.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unconfirmed {
+    /// Not enough witnesses answered, or this instance cannot ask; it may be asked again.
+    #[error("{0}")]
+    Unknown(String),
+    /// Witnesses saw more, or another history.
+    #[error("{0}")]
+    SetBack(String),
 }
 
 /// A byte pipe to another member.
@@ -280,6 +306,9 @@ pub fn expect_member(peers: &PolicyConfig) -> Result<Expect, SessionError> {
         Freshness::Fresh,
     ))
 }
+
+/// How far a leader's clock may be ahead of the clocks of those that make a majority with it.
+pub const CLOCK_AHEAD_MAX: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// Bytes of one piece of a transfer: the longest record of a log in its frame.
 pub const PIECE_BYTES_MAX: usize = (1 << 20) + (8 << 10);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use cast::{Cast, OTHER_CODE, refused};
 
 use super::message::{Answer, Message};
-use super::{Agreement, NotCommitted, Role, Stopped};
+use super::{Agreement, NotCommitted, Role, Stopped, Unconfirmed};
 
 #[test]
 fn members_agree_and_only_the_leader_takes_records() {
@@ -193,6 +193,99 @@ fn foreign_code_is_left_before_it_is_told_anything() {
     // The same code in the same place is spoken to: the test can tell.
     let heard = cast.impersonate(2, cast::CODE);
     assert!(heard.is_some(), "a member said nothing to one of its own");
+}
+
+#[test]
+fn the_same_code_on_another_machine_takes_no_slot() {
+    let cast = Cast::new();
+    let [own, other] = cast::machines();
+    *cast.world.named.lock().unwrap() = Some(own.id());
+    cast.start_all();
+    cast.commit_one();
+    // Anybody with an accepted TEE can run this code as `--member 1`.
+    let mut session = cast.dial_from(other, cast::CODE, 0).unwrap();
+    let hello = Message::Hello(cast.hello_of(1));
+    let told = session
+        .send(&hello.encode())
+        .and_then(|()| session.receive().map(drop));
+    assert!(told.is_err(), "a process on another machine was answered");
+    cast.node(2).kill();
+    let heard = cast.impersonate_on(other, 2, cast::CODE);
+    assert_eq!(heard, None, "a member spoke to another machine");
+    // The test can tell: on its machine it is spoken to, both ways.
+    assert!(cast.impersonate(2, cast::CODE).is_some());
+    let mut session = cast.dial_as(cast::CODE, 0).unwrap();
+    session.send(&hello.encode()).unwrap();
+    assert!(session.receive().is_ok());
+}
+
+#[test]
+fn withdrawn_code_is_left_in_the_middle_of_its_session() {
+    let cast = Cast::new();
+    cast.world.admits_other.store(true, Ordering::SeqCst);
+    cast.start_all();
+    cast.commit_one();
+    let mut session = cast.dial_as(OTHER_CODE, 0).unwrap();
+    let mut ask = |message: Message| {
+        session.send(&message.encode())?;
+        session
+            .receive()
+            .map(|bytes| Answer::decode(&bytes).unwrap())
+    };
+    let hello = ask(Message::Hello(cast.hello_of(1)));
+    assert!(matches!(hello, Ok(Answer::Hello(_))), "{hello:?}");
+    assert_eq!(ask(Message::Knock([9; 16])).unwrap(), Answer::No);
+    cast.world.admits_other.store(false, Ordering::SeqCst);
+    assert!(ask(Message::Knock([9; 16])).is_err(), "it is still served");
+}
+
+#[test]
+fn with_witnesses_no_group_begins_from_a_head_that_they_do_not_confirm() {
+    let cast = Cast::new();
+    cast.start_all();
+    cast.commit_one();
+    cast.all_have_everything();
+    (0..3).for_each(|slot| cast.node(slot).kill());
+    let say = |said| *cast.world.witnesses.lock().unwrap() = Some(said);
+    say(Err(Unconfirmed::Unknown("they are away".into())));
+    cast.start_all();
+    let later = std::time::Instant::now() + cast::LOOK * 12;
+    cast.wait("them to look", || std::time::Instant::now() > later);
+    for slot in 0..3 {
+        assert_eq!(cast.node(slot).cluster().role(), Role::Forming);
+    }
+    say(Ok(()));
+    cast.commit_one();
+    cast.all_have_everything();
+    // All are there, and witnesses saw more than the best of them has.
+    (0..3).for_each(|slot| cast.node(slot).kill());
+    say(Err(Unconfirmed::SetBack("rolled back".into())));
+    (0..3).for_each(|slot| cast.start_unsupervised(slot));
+    let refused = |slot| match cast.node(slot).cluster().stopped() {
+        Some(Stopped::Refused(why)) => why == "rolled back",
+        _ => false,
+    };
+    cast.wait("one to say so", || (0..3).any(refused));
+}
+
+#[test]
+fn a_leader_whose_clock_is_far_ahead_ends_and_its_record_counts_nowhere() {
+    let cast = Cast::new();
+    cast.start_all();
+    cast.commit_one();
+    let late = cast::Records::new().next_at(cast::LATER);
+    // Whoever leads may change before it is asked.
+    let refused = loop {
+        match cast.leader().cluster().commit(&late) {
+            Err(NotCommitted::Stopped(Stopped::Refused(why))) => break why,
+            outcome => assert_ne!(outcome, Ok(()), "it counts"),
+        }
+    };
+    assert!(refused.contains("clock"), "{refused}");
+    // The others go on with the time that they have.
+    cast.commit_one();
+    cast.all_have_everything();
+    assert!(!cast.sequence().contains(&late.hash()));
 }
 
 #[test]

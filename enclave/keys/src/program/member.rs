@@ -20,9 +20,9 @@ use std::time::Duration;
 use bield_capsule::Received;
 use bield_door::{Offers, Stream};
 use bield_envelope::{Secret, Time};
-use bield_evidence::{Measurement, PolicyConfig};
+use bield_evidence::{Measurement, claims_report_data, verify};
 use bield_ledger::{Committed, Files, Ledger, LedgerError, Loaded, Receiver, Taken};
-use bield_platform::{Randomness, now};
+use bield_platform::{Randomness, Tee, now};
 use bield_protocol::visit::Visit;
 use bield_session::{Expect, Identity, SessionError};
 use bield_tlog::{Hash, TreeHead};
@@ -30,22 +30,24 @@ use zeroize::Zeroizing;
 
 use super::attested::Attested;
 use super::key_service::{KeyService, Stage};
+use super::settings::Peers;
 use super::start::copied;
 use crate::cluster::{
     Agreement, Apply, ApplyError, Cluster, Head, NotCommitted, PEER_WAIT, Pipe, Role, Settings,
-    Slot, Stopped, Surroundings, Transfer, expect_member,
+    Slot, Stopped, Surroundings, Transfer, Unconfirmed, expect_member,
 };
 use crate::freshness;
 use crate::recovery;
 use crate::sequencer::{Commit, NotYet, Running, Trouble};
 use crate::state::{Entry, State};
+use crate::witnesses::{NotCosigned, Witnesses};
 
 /// What a member's threads share.
 pub(super) struct Membership {
     service: Arc<KeyService>,
     attested: Arc<Attested>,
     offers: Arc<Offers>,
-    peers: PolicyConfig,
+    peers: Peers,
     cluster: OnceLock<Arc<Cluster>>,
 }
 
@@ -58,8 +60,10 @@ impl Membership {
         service: &Arc<KeyService>,
         attested: &Arc<Attested>,
         offers: &Arc<Offers>,
-        peers: PolicyConfig,
+        peers: Peers,
     ) -> Result<Arc<Self>, String> {
+        let slot = service.start().member;
+        on_its_machine(attested.tee(), &peers, slot, now())?;
         let (held, undecided) = Held::load(service)?;
         let disk = Disk {
             held,
@@ -92,7 +96,7 @@ impl Membership {
     /// # Errors
     /// The policy does not hold, which the start has checked.
     pub(super) fn expect(&self) -> Result<Expect, SessionError> {
-        expect_member(&self.peers)
+        expect_member(&self.peers.policy)
     }
 
     /// Serves as the leader.
@@ -159,23 +163,38 @@ impl Surroundings for Around {
             || running.is_some_and(|running| running.state().is_admitted(code))
     }
 
+    fn withdrawn(&self, code: &Measurement) -> bool {
+        // While it is given a state it cannot tell.
+        let running = self.0.service.running();
+        code != self.0.attested.tee().measurement()
+            && running.is_some_and(|running| !running.state().is_admitted(code))
+    }
+
+    fn fits(&self, slot: Slot, machine: &[u8]) -> bool {
+        fits(&self.0.peers, slot, machine)
+    }
+
     fn now(&self) -> Time {
         now()
     }
 
-    fn confirm(&self, head: &Head) -> Result<(), String> {
+    fn has_witnesses(&self) -> bool {
+        self.0.service.start().needed > 0
+    }
+
+    fn confirm(&self, head: &Head) -> Result<(), Unconfirmed> {
         let start = self.0.service.start();
         if start.needed == 0 {
-            return Err("there are no witnesses to ask; all members must be there".to_owned());
+            let why = "there are no witnesses to ask; all members must be there";
+            return Err(Unconfirmed::Unknown(why.to_owned()));
         }
-        let running = self.0.service.running();
-        let running = running.ok_or("this member has no log that witnesses could confirm")?;
-        let own = running.ledger().head();
-        if (own.size, own.root.as_bytes()) != (head.size, &head.root) {
-            return Err("this member has another head than the one to be confirmed".to_owned());
+        match self.0.service.running() {
+            Some(running) => confirmed(&running, &start.ask(), head),
+            None => {
+                let why = "this member has no log that witnesses could confirm";
+                Err(Unconfirmed::Unknown(why.to_owned()))
+            }
         }
-        let witnesses = start.ask();
-        freshness::at_start(&running, &witnesses).map_err(|error| error.to_string())
     }
 
     fn changed(&self, role: Role) {
@@ -197,6 +216,58 @@ impl Surroundings for Around {
             running.stop(trouble.clone());
         }
         self.0.service.start().over(&trouble);
+    }
+}
+
+/// Refuses to start on another machine than the one that the configuration has for this slot.
+fn on_its_machine(tee: &dyn Tee, peers: &Peers, slot: Slot, now: Time) -> Result<(), String> {
+    if peers.platforms.is_empty() {
+        return Ok(());
+    }
+    let unknown = |why: &dyn core::fmt::Display| {
+        format!("which machine this is cannot be told, and member_platforms names machines: {why}")
+    };
+    let roots = peers.policy.roots().map_err(|error| unknown(&error))?;
+    let evidence = tee.evidence(&claims_report_data(&[]));
+    let evidence = evidence.map_err(|error| unknown(&error))?;
+    let claims = verify(&evidence, &roots, now).map_err(|error| unknown(&error))?;
+    if fits(peers, slot, &claims.platform_id) {
+        return Ok(());
+    }
+    Err(format!(
+        "this machine's platform is \"{}\", and member_platforms has another one for member {slot}; \
+         start it there, or correct the configuration of all members",
+        hex::encode(&claims.platform_id)
+    ))
+}
+
+/// Whether a member in `slot` may run on this machine. One that hides its identity has an empty one.
+fn fits(peers: &Peers, slot: Slot, machine: &[u8]) -> bool {
+    let platforms = &peers.platforms;
+    let named = platforms.get(usize::from(slot));
+    platforms.is_empty() || named.is_some_and(|named| named == machine)
+}
+
+/// Whether witnesses saw nothing newer than `head`, which is what is committed here or that and one
+/// prepared record. In the second case they may have seen that record too: it was about to be answered
+/// when its leader died. Which one they saw, they are asked again by whoever leads, before it serves.
+fn confirmed(
+    running: &Arc<Running>,
+    witnesses: &Witnesses,
+    head: &Head,
+) -> Result<(), Unconfirmed> {
+    let own = running.ledger().head();
+    let same = (own.size, own.root.as_bytes()) == (head.size, &head.root);
+    let undecided = head.size == own.size + 1;
+    if !same && !undecided {
+        let why = "this member has another head than the one to be confirmed";
+        return Err(Unconfirmed::Unknown(why.to_owned()));
+    }
+    match freshness::at_start(running, witnesses) {
+        Ok(()) => Ok(()),
+        Err(NotCosigned::RolledBack { behind: 1, .. }) if undecided => Ok(()),
+        Err(few @ NotCosigned::TooFew { .. }) => Err(Unconfirmed::Unknown(few.to_string())),
+        Err(set_back) => Err(Unconfirmed::SetBack(set_back.to_string())),
     }
 }
 
@@ -275,6 +346,13 @@ impl Apply for Disk {
         }))
     }
 
+    fn clock(&mut self) -> Option<Time> {
+        match &self.held {
+            Held::Up(running) => Some(running.ledger().now(Time::from_millis(0))),
+            _ => None,
+        }
+    }
+
     fn begin(&mut self) -> Result<(), ApplyError> {
         if matches!(self.held, Held::Up(_)) {
             return Ok(());
@@ -324,7 +402,7 @@ impl Apply for Disk {
             // Written again at the next start when it fails now.
             drop(recovery::mend_box(&running));
         }
-        if running.ledger().wants_snapshot() {
+        if running.wants_snapshot() {
             running.snapshot();
         }
         Ok(())

@@ -11,10 +11,19 @@ use bield_tlog::{Quorum, WitnessVerifier};
 
 use crate::state::Limits;
 
+/// Whom a member takes for another one.
+#[derive(Clone)]
+pub(crate) struct Peers {
+    /// What its evidence must satisfy.
+    pub(crate) policy: PolicyConfig,
+    /// Its machine, by slot; empty when any machine will do, since witnesses tell groups apart.
+    pub(crate) platforms: Vec<Vec<u8>>,
+}
+
 /// What the configuration says.
 pub(crate) struct Settings {
     pub(crate) runtimes: PolicyConfig,
-    pub(crate) peers: Option<PolicyConfig>,
+    pub(crate) peers: Option<Peers>,
     pub(crate) sessions_max: usize,
     pub(crate) orders_per_minute: u32,
     pub(crate) limits: Limits,
@@ -58,9 +67,18 @@ impl Settings {
         }
         let administrators = administrators(&parsed.administrators)?;
         let (witnesses, needed) = witnesses(&parsed.witnesses.keys, parsed.witnesses.needed)?;
+        let platforms = platforms(&parsed.member_platforms, parsed.members)?;
+        if parsed.members > 1 && platforms.is_empty() && needed == 0 {
+            return Err(format!(
+                "members is {}, and neither member_platforms nor witnesses are given: one host could run a \
+                 whole group by itself; name the platform of each member, or witnesses of which at least one \
+                 is needed",
+                parsed.members
+            ));
+        }
         Ok(Self {
             runtimes: parsed.runtimes,
-            peers: parsed.peers,
+            peers: parsed.peers.map(|policy| Peers { policy, platforms }),
             sessions_max: parsed.sessions_max,
             orders_per_minute: parsed.orders_per_minute,
             limits: Limits {
@@ -114,6 +132,34 @@ fn administrators(texts: &[String]) -> Result<Vec<Principal>, String> {
     Ok(administrators)
 }
 
+fn platforms(texts: &[String], members: u8) -> Result<Vec<Vec<u8>>, String> {
+    if texts.is_empty() {
+        return Ok(Vec::new());
+    }
+    if members == 1 || texts.len() != usize::from(members) {
+        return Err(format!(
+            "member_platforms names {} platforms and members is {members}; a group of several names one for \
+             each, in the order of their slots",
+            texts.len()
+        ));
+    }
+    let mut platforms = Vec::with_capacity(texts.len());
+    for (slot, text) in texts.iter().enumerate() {
+        let platform = hex::decode(text).ok();
+        let platform = platform.filter(|bytes| (1..=PLATFORM_BYTES_MAX).contains(&bytes.len()));
+        let platform = platform.ok_or_else(|| {
+            format!("member_platforms[{slot}] is not a platform identity in hexadecimal")
+        })?;
+        if platforms.contains(&platform) {
+            return Err(format!(
+                "member_platforms[{slot}] is there twice: members on one machine fail and lie together"
+            ));
+        }
+        platforms.push(platform);
+    }
+    Ok(platforms)
+}
+
 fn witnesses(texts: &[String], needed: u8) -> Result<(Vec<WitnessVerifier>, usize), String> {
     if texts.len() > WITNESSES_MAX {
         return Err(format!(
@@ -145,6 +191,8 @@ fn witnesses(texts: &[String], needed: u8) -> Result<(Vec<WitnessVerifier>, usiz
 const SESSIONS_MAX: u64 = 16_384;
 /// The most administrators.
 const ADMINISTRATORS_MAX: usize = 64;
+/// The longest platform identity: an SNP chip's.
+const PLATFORM_BYTES_MAX: usize = 64;
 /// The most witnesses.
 const WITNESSES_MAX: usize = 15;
 
@@ -197,8 +245,37 @@ mod tests {
     fn several_members_need_a_policy_for_each_other() {
         assert!(refusal("members = 3", "").contains("[peers]"));
         let peers = RUNTIMES.replace("[runtimes]", "[peers]");
-        let both = format!("members = 3\n{RUNTIMES}\n{peers}");
+        let platforms = "member_platforms = [\"aa\", \"ab\", \"ac\"]";
+        let both = format!("members = 3\n{platforms}\n{RUNTIMES}\n{peers}");
         assert_eq!(Settings::read(both.as_bytes()).unwrap().members, 3);
+    }
+
+    #[test]
+    fn several_members_need_their_machines_named_or_witnesses() {
+        let peers = RUNTIMES.replace("[runtimes]", "[peers]");
+        let sentence = refusal("members = 3", &peers);
+        assert!(sentence.contains("member_platforms") && sentence.contains("witnesses"));
+        let witnessed = format!(
+            "{peers}\n[witnesses]\nkeys = [\"{}\"]\nneeded = 1",
+            witness(1)
+        );
+        let text = format!("members = 3\n{RUNTIMES}\n{witnessed}");
+        let settings = Settings::read(text.as_bytes()).unwrap();
+        assert!(settings.peers.unwrap().platforms.is_empty());
+        for (members, platforms, sentence) in [
+            (3, "[\"aa\", \"ab\"]", "names 2 platforms"),
+            (3, "[\"aa\", \"ab\", \"AA\"]", "twice"),
+            (3, "[\"aa\", \"ab\", \"x\"]", "member_platforms[2]"),
+            (3, "[\"aa\", \"ab\", \"\"]", "member_platforms[2]"),
+            (1, "[\"aa\"]", "members is 1"),
+        ] {
+            let head = format!("members = {members}\nmember_platforms = {platforms}");
+            // Also beside witnesses: what is said is meant.
+            for tail in [&peers, &witnessed] {
+                let refused = refusal(&head, tail);
+                assert!(refused.contains(sentence), "{head}: {refused}");
+            }
+        }
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl Start {
             Box::new(move |trouble| fate(trouble)),
         );
         if self.members > 1 {
-            running.share_log();
+            running.share_log(self.member, self.members);
         }
         running
     }

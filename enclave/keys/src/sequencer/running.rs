@@ -6,7 +6,7 @@
 //!
 //! Lock order: state, then ledger, then the rest; nobody waits for the sequencer with a lock in hand.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard,
@@ -118,8 +118,8 @@ pub(crate) struct Running {
     /// Size of the log at the newest snapshot, or at the start.
     snapshot: AtomicU64,
     trouble: OnceLock<Trouble>,
-    /// Other instances share this log.
-    grouped: AtomicBool,
+    /// Other instances share this log: this one's slot, and how many there are.
+    group: OnceLock<(u8, u8)>,
     fate: Fate,
     outage: Mutex<Option<String>>,
     /// The record that this instance made last: the state has its entries.
@@ -149,7 +149,7 @@ impl Running {
             files,
             clock,
             trouble: OnceLock::new(),
-            grouped: AtomicBool::new(false),
+            group: OnceLock::new(),
             fate,
             outage: Mutex::default(),
             own: Mutex::default(),
@@ -280,13 +280,14 @@ impl Running {
     }
 
     /// Says that other instances share this log: one of them may be ahead of this one, rightly.
-    pub(crate) fn share_log(&self) {
-        self.grouped.store(true, Ordering::SeqCst);
+    pub(crate) fn share_log(&self, slot: u8, members: u8) {
+        // Said once, when it is made.
+        let _ = self.group.set((slot, members));
     }
 
     /// Whether other instances share this log.
     pub(crate) fn shares_log(&self) -> bool {
-        self.grouped.load(Ordering::SeqCst)
+        self.group.get().is_some()
     }
 
     pub(crate) fn trouble(&self) -> Option<&Trouble> {
@@ -316,6 +317,13 @@ impl Running {
     pub(crate) fn outage_reason(&self) -> String {
         self.outage_now()
             .unwrap_or_else(|| "the storage is slow".to_owned())
+    }
+
+    /// Whether a snapshot is due, and other members of a group do not begin theirs now.
+    pub(crate) fn wants_snapshot(&self) -> bool {
+        let ledger = self.ledger();
+        let turn = |(slot, members): &(u8, u8)| has_turn(ledger.size(), *slot, *members);
+        ledger.wants_snapshot() && self.group.get().is_none_or(turn)
     }
 
     /// Writes a snapshot of what counts. Only between records.
@@ -362,6 +370,12 @@ impl Proofs for Running {
     }
 }
 
+/// Whether this stretch of the log is the one in which the member in `slot` begins its snapshots: whoever takes
+/// one answers nobody meanwhile, and a majority must not do so at once.
+fn has_turn(size: u64, slot: u8, members: u8) -> bool {
+    (size / SNAPSHOT_TURN_RECORDS) % u64::from(members.max(1)) == u64::from(slot)
+}
+
 fn busy() -> Refusal {
     Refusal::new(
         "busy",
@@ -375,5 +389,25 @@ fn busy() -> Refusal {
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// The longest a reader waits for what it read to count.
 const COUNTED_WAIT: Duration = Duration::from_secs(5);
+/// Records of a member's turn: seconds under load, and little more to replay than is due anyway.
+const SNAPSHOT_TURN_RECORDS: u64 = 256;
 /// Records whose replay takes about as long as a small snapshot.
 const SNAPSHOT_AT_END_RECORDS: u64 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_begin_their_snapshots_at_different_sizes() {
+        for members in [3, 5] {
+            let mut turns = vec![0; usize::from(members)];
+            for size in 0..10 * SNAPSHOT_TURN_RECORDS * u64::from(members) {
+                let mut now = (0..members).filter(|slot| has_turn(size, *slot, members));
+                turns[usize::from(now.next().unwrap())] += 1;
+                assert_eq!(now.next(), None, "two at {size}");
+            }
+            assert!(turns.iter().all(|turn| *turn == turns[0]));
+        }
+    }
+}

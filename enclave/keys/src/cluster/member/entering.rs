@@ -9,11 +9,11 @@ use bield_group::{Group, GroupError, MemberId};
 use bield_platform::Randomness;
 use rand_core::Rng as _;
 
-use super::super::forming::{Wish, rank};
+use super::super::forming::{Clocks, Wish, rank};
 use super::super::links::Incoming;
 use super::super::message::{Message, Place, Plan};
-use super::super::{ApplyError, Head, Slot, Stopped};
-use super::{Member, Stage};
+use super::super::{ApplyError, Head, Slot, Stopped, Unconfirmed};
+use super::{CLOCK_AHEAD, Member, Stage};
 
 impl Member {
     /// Promises this process to a plan, once in its life.
@@ -162,16 +162,38 @@ impl Member {
             Wish::Wait => {}
             Wish::Foreign => return Err(foreign()),
             Wish::Join(leader) => self.ask(leader, Message::Join(head)),
-            Wish::Propose(plan) => self.start_proposing(plan),
+            Wish::Propose(plan) => match plan.head {
+                Some(head) if self.shared.surroundings.has_witnesses() => {
+                    match self.shared.surroundings.confirm(&head) {
+                        Ok(()) => self.start_proposing(plan),
+                        // All are there, and none has what the witnesses saw.
+                        Err(Unconfirmed::SetBack(why)) => return Err(Stopped::Refused(why)),
+                        Err(Unconfirmed::Unknown(_)) => {}
+                    }
+                }
+                Some(_) => self.start_proposing(plan),
+                None => self.start_first(plan)?,
+            },
             Wish::ProposeConfirmed(plan) => {
-                let confirmed = plan
-                    .head
-                    .as_ref()
-                    .map(|h| self.shared.surroundings.confirm(h));
+                // Who is not there may have what these lack.
+                let confirmed = plan.head.map(|h| self.shared.surroundings.confirm(&h));
                 if matches!(confirmed, Some(Ok(()))) {
                     self.start_proposing(plan);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A new service's first records have this member's clock.
+    fn start_first(&mut self, plan: Plan) -> Result<(), Stopped> {
+        match self
+            .forming
+            .clocks(self.shared.surroundings.now(), self.now)
+        {
+            Clocks::Agree => self.start_proposing(plan),
+            Clocks::Unknown => {}
+            Clocks::Ahead => return Err(Stopped::Refused(CLOCK_AHEAD.into())),
         }
         Ok(())
     }

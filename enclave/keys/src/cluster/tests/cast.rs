@@ -23,7 +23,7 @@ use super::disk::{Auditor, Disk, Sink};
 use crate::cluster::message::{Hello, Message, VERSION};
 use crate::cluster::{
     Agreement as _, Cluster, Head, NotCommitted, Pipe, Role, Settings, Slot, Stopped, Surroundings,
-    handle,
+    Unconfirmed, handle,
 };
 
 pub(super) const CODE: [u8; 32] = [0x11; 32];
@@ -33,11 +33,24 @@ const TICK: Duration = Duration::from_millis(20);
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// What all members are told about the world around them.
+#[derive(Default)]
+pub(super) struct World {
+    /// The machine of every slot, if machines are named.
+    pub(super) named: Mutex<Option<[u8; 16]>>,
+    /// What the witnesses say, if there are any.
+    pub(super) witnesses: Mutex<Option<Result<(), Unconfirmed>>>,
+    /// Whether the other code is admitted, as far as is known.
+    pub(super) admits_other: AtomicBool,
+}
+
 /// Records of one chain, in order.
 pub(super) struct Records(Mutex<(Writer, GenerationKey, u64)>);
 
+pub(super) const LATER: Time = Time::from_secs(1_800_000_000 + 3600);
+
 impl Records {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut entropy = Seeded::new(31);
         let suite = Suite::Ed25519;
         let owner = WriterKey::generate(suite, &mut entropy);
@@ -58,34 +71,39 @@ impl Records {
     }
 
     pub(super) fn next(&self) -> Received {
+        self.next_at(NOW)
+    }
+
+    pub(super) fn next_at(&self, now: Time) -> Received {
         let mut state = self.0.lock().unwrap();
         state.2 += 1;
         let (writer, generation, number) = &mut *state;
         let mut batch = Batch::new();
         batch.push(&number.to_be_bytes()).unwrap();
         let mut entropy = Randomness;
-        let sealed = writer.seal(&batch, generation, &[], NOW, &mut entropy);
+        let sealed = writer.seal(&batch, generation, &[], now, &mut entropy);
         sealed.unwrap()
     }
 }
 
-/// One quoting machine for all tests: making its certificates takes a while.
-fn machine() -> &'static Platform {
-    static MACHINE: OnceLock<Platform> = OnceLock::new();
-    MACHINE.get_or_init(|| Platform::generate(Options::seeded([7; 32], NOW.minus(DAY))).unwrap())
+/// Two quoting machines for all tests: making their certificates takes a while.
+pub(super) fn machines() -> &'static [Platform; 2] {
+    static MACHINES: OnceLock<[Platform; 2]> = OnceLock::new();
+    let machine = |seed| Platform::generate(Options::seeded([seed; 32], NOW.minus(DAY))).unwrap();
+    MACHINES.get_or_init(|| [machine(7), machine(8)])
 }
 
-fn quote(code: [u8; 32], report_data: &[u8; 64]) -> Evidence {
+fn quote(machine: &Platform, code: [u8; 32], report_data: &[u8; 64]) -> Evidence {
     let report = SgxReport {
         measurement: code,
         report_data: *report_data,
         ..SgxReport::default()
     };
-    let collateral = machine().collateral(Kind::Sgx, &CollateralOptions::at(NOW));
-    canonical_dcap(&machine().sgx_quote(&report), &collateral.unwrap()).unwrap()
+    let collateral = machine.collateral(Kind::Sgx, &CollateralOptions::at(NOW));
+    canonical_dcap(&machine.sgx_quote(&report), &collateral.unwrap()).unwrap()
 }
 
-fn identity(code: [u8; 32]) -> Identity {
+fn identity(machine: &'static Platform, code: [u8; 32]) -> Identity {
     Identity::issue(
         provider(),
         SessionKey::generate(&mut Randomness),
@@ -94,13 +112,15 @@ fn identity(code: [u8; 32]) -> Identity {
         TeeKind::Sgx,
         NOW,
         DAY,
-        Box::new(move |data| Ok(quote(code, data))),
+        Box::new(move |data| Ok(quote(machine, code, data))),
     )
     .unwrap()
 }
 
 fn expect() -> Expect {
-    let roots = Roots::none().with_simulated_dcap(machine().root_der().to_vec());
+    let roots = machines().iter().fold(Roots::none(), |roots, machine| {
+        roots.with_simulated_dcap(machine.root_der().to_vec())
+    });
     let policy = Policy::dev(Reference::Deferred);
     let role = bield_session::Role::KeyService;
     Expect::attested(role, roots, policy, None, Freshness::Fresh)
@@ -117,6 +137,7 @@ pub(super) struct Node {
 /// What surrounds it.
 struct Around {
     slot: Slot,
+    world: Arc<World>,
     wires: Weak<Wires>,
     identity: Arc<Identity>,
     dead: Arc<AtomicBool>,
@@ -199,14 +220,29 @@ impl Surroundings for Around {
 
     fn admitted(&self, code: &Measurement) -> bool {
         *code == Measurement::new(TeeKind::Sgx, &CODE).unwrap()
+            || self.world.admits_other.load(Ordering::SeqCst)
+    }
+
+    fn withdrawn(&self, code: &Measurement) -> bool {
+        !self.admitted(code)
+    }
+
+    fn fits(&self, _: Slot, machine: &[u8]) -> bool {
+        let named = *self.world.named.lock().unwrap();
+        named.is_none_or(|named| named == machine)
     }
 
     fn now(&self) -> Time {
         NOW
     }
 
-    fn confirm(&self, _: &Head) -> Result<(), String> {
-        Err("no witnesses".into())
+    fn has_witnesses(&self) -> bool {
+        self.world.witnesses.lock().unwrap().is_some()
+    }
+
+    fn confirm(&self, _: &Head) -> Result<(), Unconfirmed> {
+        let said = self.world.witnesses.lock().unwrap().clone();
+        said.unwrap_or_else(|| Err(Unconfirmed::Unknown("no witnesses".into())))
     }
 
     fn changed(&self, _: Role) {}
@@ -279,6 +315,7 @@ fn attend(node: Arc<Node>, stream: UnixStream) -> io::Result<()> {
 pub(super) struct Cast {
     pub(super) disks: Vec<Disk>,
     pub(super) records: Records,
+    pub(super) world: Arc<World>,
     auditor: Arc<Auditor>,
     wires: Arc<Wires>,
     acknowledged: Mutex<Vec<Digest>>,
@@ -298,6 +335,7 @@ impl Cast {
         Self {
             disks: (0..3).map(|_| Disk::default()).collect(),
             records: Records::new(),
+            world: Arc::default(),
             auditor: Arc::default(),
             wires: Arc::new(wires),
             acknowledged: Mutex::default(),
@@ -316,12 +354,23 @@ impl Cast {
         self.start_once(slot);
     }
 
+    /// As [`start_once`](Self::start_once), and it stays down when it stops.
+    pub(super) fn start_unsupervised(&self, slot: Slot) {
+        self.supervised.lock().unwrap().retain(|one| *one != slot);
+        self.start_once(slot);
+    }
+
+    pub(super) fn sequence(&self) -> Vec<Digest> {
+        self.auditor.sequence()
+    }
+
     pub(super) fn start_once(&self, slot: Slot) {
         let dead = Arc::new(AtomicBool::new(false));
         let around = Arc::new(Around {
             slot,
+            world: Arc::clone(&self.world),
             wires: Arc::downgrade(&self.wires),
-            identity: Arc::new(identity(CODE)),
+            identity: Arc::new(identity(&machines()[0], CODE)),
             dead: Arc::clone(&dead),
             streams: Mutex::default(),
         });
@@ -439,9 +488,18 @@ impl Cast {
         code: [u8; 32],
         slot: Slot,
     ) -> Result<Session<UnixStream>, SessionError> {
+        self.dial_from(&machines()[0], code, slot)
+    }
+
+    pub(super) fn dial_from(
+        &self,
+        machine: &'static Platform,
+        code: [u8; 32],
+        slot: Slot,
+    ) -> Result<Session<UnixStream>, SessionError> {
         let (near, far) = wire().unwrap();
         attend(self.node(slot), far).unwrap();
-        let identity = identity(code);
+        let identity = identity(machine, code);
         connect(
             near,
             Local::Attested(&identity),
@@ -454,10 +512,19 @@ impl Cast {
     /// Takes the place of `slot` with a program of this code; gives the first message that a member
     /// sends it.
     pub(super) fn impersonate(&self, slot: Slot, code: [u8; 32]) -> Option<Message> {
+        self.impersonate_on(&machines()[0], slot, code)
+    }
+
+    pub(super) fn impersonate_on(
+        &self,
+        machine: &'static Platform,
+        slot: Slot,
+        code: [u8; 32],
+    ) -> Option<Message> {
         let (into, dialled) = std::sync::mpsc::channel();
         *self.wires.taken.lock().unwrap() = Some((slot, into));
         let stream = dialled.recv_timeout(Duration::from_secs(60)).unwrap();
-        let identity = identity(code);
+        let identity = identity(machine, code);
         let mut session = accept(stream, &identity, &[expect()], NOW, &mut Randomness).unwrap();
         let heard = session.receive().ok();
         *self.wires.taken.lock().unwrap() = None;
@@ -486,8 +553,9 @@ fn settings(slot: Slot, members: u8) -> Settings {
 pub(super) fn refused(slot: Slot, members: u8) -> bool {
     let around = Arc::new(Around {
         slot,
+        world: Arc::default(),
         wires: Weak::new(),
-        identity: Arc::new(identity(CODE)),
+        identity: Arc::new(identity(&machines()[0], CODE)),
         dead: Arc::default(),
         streams: Mutex::default(),
     });

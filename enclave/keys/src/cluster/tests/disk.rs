@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bield_capsule::Received;
-use bield_envelope::{Digest, Principal};
+use bield_envelope::{Digest, Principal, Time};
 use zeroize::Zeroizing;
 
 use crate::cluster::{Apply, ApplyError, Head, Transfer};
@@ -105,6 +105,10 @@ impl Apply for Sink {
             size: disk.committed.len() as u64 + undecided,
             root: newest.map_or([0; 32], |digest| *digest.as_bytes()),
         }))
+    }
+
+    fn clock(&mut self) -> Option<Time> {
+        None
     }
 
     fn begin(&mut self) -> Result<(), ApplyError> {

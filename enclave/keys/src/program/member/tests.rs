@@ -2,14 +2,24 @@
 
 use std::sync::Mutex;
 
+use bield_evidence::{Evidence, PolicyConfig, Profile, TeeKind, canonical_dcap};
 use bield_ledger::MemoryFiles;
+use bield_platform::TeeError;
 use bield_protocol::service::Operation;
+
+use bield_software_tee::{
+    CollateralOptions, Kind, Options as SimulatedOptions, Platform, SgxReport,
+};
 
 use super::*;
 use crate::limits::lock;
 use crate::program::tests::{World, code_of, inspect, order_of, principals, take_share};
 use crate::service::cast::key;
 use crate::testing::{InProcess, Options};
+use crate::witnesses::Dial;
+use crate::witnesses::tests::{Village, key as witness_key};
+
+const NOW: Time = Time::from_secs(1_800_000_000);
 
 type Disks = Arc<Mutex<Vec<Disk>>>;
 
@@ -89,6 +99,9 @@ fn group(options: &Options) -> (Vec<Node>, Disks) {
         assert!(disk.head().unwrap().is_none());
         let mut pieces = first.transfer(None).unwrap();
         disk.install(1, &mut *pieces).unwrap();
+        // The group has let it in, which its driver would say.
+        let service = node.process.service();
+        service.enter(Stage::Following(service.running().unwrap()));
         nodes.push(node);
         disks.push(disk);
     }
@@ -186,6 +199,111 @@ fn a_record_that_was_prepared_when_all_died_counts_after_they_settle() {
         assert_eq!(inspect(&node.process).size, size + 1);
         assert_eq!(inspect(&node.process).principals, 2);
     }
+}
+
+/// A record is prepared on every disk and committed on the leader's.
+struct LeaderOnly {
+    disks: Disks,
+}
+
+impl Commit for LeaderOnly {
+    fn commit(&mut self, _: &Running, record: &Received) -> Result<(), NotYet> {
+        let mut disks = lock(&self.disks);
+        for disk in disks.iter_mut() {
+            // Those that miss the record before refuse the next.
+            drop(disk.prepare(1, Some(record)));
+        }
+        disks[0].commit(record).map_err(again)
+    }
+}
+
+#[test]
+fn witnesses_may_have_seen_the_prepared_record_and_nothing_newer() {
+    let (nodes, disks) = group(&options());
+    let running = |node: &Node| node.process.service().running().unwrap();
+    let (leader, follower) = (running(&nodes[0]), running(&nodes[1]));
+    let village = Village::of(1, &leader.ledger().verifier().clone());
+    let dial: Arc<dyn Dial> = village;
+    let witnesses = Witnesses::start(vec![witness_key(0).verifier().clone()], 1, &dial);
+    let head = || lock(&disks)[1].head().unwrap().unwrap();
+    let committed = head();
+    assert_eq!(confirmed(&follower, &witnesses, &committed), Ok(()));
+
+    // The leader's first record is prepared on all, committed on its disk, cosigned; then it dies.
+    let service = nodes[0].process.service();
+    let disks_of_all = Arc::clone(&disks);
+    let commit = Box::new(LeaderOnly {
+        disks: disks_of_all,
+    });
+    service.start().go(service, &leader, commit, None).unwrap();
+    assert_eq!(freshness::at_start(&leader, &witnesses), Ok(()));
+    assert_eq!(head().size, committed.size + 1);
+    assert_eq!(confirmed(&follower, &witnesses, &head()), Ok(()));
+    let without = confirmed(&follower, &witnesses, &committed);
+    assert!(
+        matches!(without, Err(Unconfirmed::SetBack(_))),
+        "{without:?}"
+    );
+
+    register(&nodes[0], 1).unwrap();
+    assert_eq!(freshness::at_start(&leader, &witnesses), Ok(()));
+    let behind = confirmed(&follower, &witnesses, &head());
+    assert!(matches!(behind, Err(Unconfirmed::SetBack(_))), "{behind:?}");
+    let mut foreign = committed;
+    foreign.root = [7; 32];
+    let other = confirmed(&follower, &witnesses, &foreign);
+    assert!(matches!(other, Err(Unconfirmed::Unknown(_))), "{other:?}");
+}
+
+/// A machine's TEE.
+struct OnMachine(Platform, Measurement);
+
+impl Tee for OnMachine {
+    fn kind(&self) -> TeeKind {
+        TeeKind::Sgx
+    }
+
+    fn measurement(&self) -> &Measurement {
+        &self.1
+    }
+
+    fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, TeeError> {
+        let report = SgxReport {
+            report_data: *report_data,
+            ..SgxReport::default()
+        };
+        let collateral = self.0.collateral(Kind::Sgx, &CollateralOptions::at(NOW));
+        Ok(canonical_dcap(&self.0.sgx_quote(&report), &collateral.unwrap()).unwrap())
+    }
+
+    fn seal_key(&self, _: &str) -> Result<Secret, TeeError> {
+        unreachable!("nobody asks")
+    }
+}
+
+#[test]
+fn a_member_starts_on_its_own_machine_only() {
+    let created = NOW.minus(Duration::from_secs(24 * 3600));
+    let machine = SimulatedOptions::seeded([7; 32], created);
+    let machine = Platform::generate(machine).unwrap();
+    let mut peers = Peers {
+        policy: PolicyConfig {
+            allow_simulated: true,
+            simulated_roots: vec![hex::encode(machine.root_der())],
+            ..PolicyConfig::new(Profile::Dev)
+        },
+        platforms: vec![vec![1; 16], machine.id().to_vec(), vec![2; 16]],
+    };
+    let name = hex::encode(machine.id());
+    let code = Measurement::new(TeeKind::Sgx, &[0; 32]).unwrap();
+    let tee = OnMachine(machine, code);
+    assert_eq!(on_its_machine(&tee, &peers, 1, NOW), Ok(()));
+    for slot in [0, 2, 3] {
+        let refused = on_its_machine(&tee, &peers, slot, NOW).unwrap_err();
+        assert!(refused.contains(&name), "{refused}");
+    }
+    peers.platforms.clear();
+    assert_eq!(on_its_machine(&tee, &peers, 0, NOW), Ok(()));
 }
 
 #[test]

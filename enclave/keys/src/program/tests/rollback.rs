@@ -94,7 +94,7 @@ fn an_instance_of_a_group_that_is_behind_a_caller_starts_again() {
     world.disk.restore(older);
     world.start().unwrap();
     let running = world.service().service().running().unwrap();
-    running.share_log();
+    running.share_log(0, 3);
     let refusal = freshness(world.service(), Some(&kept)).unwrap_err();
     assert_eq!(code_of::<()>(Err(refusal)), "not-leader");
     assert!(running.trouble().unwrap().passing);
