@@ -25,7 +25,9 @@ use bield_sdk::{Addresses, TrustConfig};
 use tempfile::TempDir;
 
 use crate::instance::Instance;
-use crate::stack::{START_WAIT, dev, key_service_configuration, measure, named, start_tee};
+use crate::stack::{
+    START_WAIT, dev, key_service_configuration, measure, named, platform, start_tee,
+};
 use crate::{Gateway, Person, Process, Tap, gather};
 
 /// What a site consists of.
@@ -131,6 +133,12 @@ impl Site {
         let mut config = key_service_configuration(&known);
         config.members = plan.members;
         config.peers = (plan.members > 1).then(|| dev(&known, None));
+        let members = usize::from(plan.members);
+        if (2..=plan.machines).contains(&members) {
+            let platforms = (0..members)
+                .map(|slot| platform(programs.path(), host.path(), &format!("machine-{slot}")));
+            config.member_platforms = platforms.collect::<anyhow::Result<_>>()?;
+        }
         config.administrators = vec![administrator.to_string()];
         config.witnesses = WitnessesConfiguration {
             keys: witnesses.iter().map(|one| one.verifier.clone()).collect(),

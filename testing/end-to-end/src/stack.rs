@@ -252,6 +252,15 @@ impl Gateway {
     }
 }
 
+/// The platform identity of the machine `name`, as its evidence has it.
+pub(crate) fn platform(programs: &Path, host: &Path, name: &str) -> anyhow::Result<String> {
+    let mut command = Command::new(programs.join("bield-software-tee"));
+    command.arg("--state").arg(host.join(name));
+    let printed = command.arg("--print-platform").output()?;
+    ensure!(printed.status.success(), "bield-software-tee: {printed:?}");
+    Ok(String::from_utf8(printed.stdout)?.trim().to_owned())
+}
+
 /// Starts the machine `name`: state `host/<name>`, socket `host/<name>.sock`. Returns its root.
 pub(crate) fn start_tee(
     programs: &Path,
@@ -313,6 +322,7 @@ pub(crate) fn key_service_configuration(roots: &[&str]) -> KeyServiceConfigurati
         administrators: Vec::new(),
         members: 1,
         peers: None,
+        member_platforms: Vec::new(),
         witnesses: WitnessesConfiguration::default(),
         orders_per_minute: 6000,
         recovery: None,

@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn measured(effort: &Effort, bars: &mut Vec<Bar>) -> Result<()> {
     eprintln!("  failover");
     let plan = Plan {
-        machines: 1,
+        machines: MEMBERS,
         members: MEMBERS as u8,
         ..Plan::default()
     };
