@@ -24,7 +24,7 @@ struct Arguments {
     state: PathBuf,
 
     /// Unix socket to listen on; a leftover one is replaced.
-    #[arg(long, value_name = "PATH", required_unless_present = "print_root")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["print_root", "print_platform"])]
     socket: Option<PathBuf>,
 
     /// Stop when standard input ends, so that a program that starts this one takes it along.
@@ -34,6 +34,10 @@ struct Arguments {
     /// Print the root certificate (DER, hexadecimal) and exit.
     #[arg(long)]
     print_root: bool,
+
+    /// Print the machine's platform identity (hexadecimal), as evidence has it, and exit.
+    #[arg(long, conflicts_with = "print_root")]
+    print_platform: bool,
 }
 
 fn main() -> ExitCode {
@@ -53,8 +57,12 @@ fn run(arguments: &Arguments) -> Result<(), SoftwareTeeError> {
         let _ = writeln!(io::stdout(), "{}", hex::encode(platform.root_der()));
         return Ok(());
     }
+    if arguments.print_platform {
+        let _ = writeln!(io::stdout(), "{}", hex::encode(platform.id()));
+        return Ok(());
+    }
     let Some(socket) = &arguments.socket else {
-        return Ok(()); // clap demands one of the two
+        return Ok(()); // clap demands one of the three
     };
     // Held by this process alone even on a development machine: no core file with the secret.
     let _ = bield_platform::harden();

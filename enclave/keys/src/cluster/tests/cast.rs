@@ -425,7 +425,10 @@ impl Cast {
     pub(super) fn leader(&self) -> Arc<Node> {
         let mut found = None;
         self.wait("a leader", || {
-            let leads = |node: &Arc<Node>| node.cluster().role() == Role::Leader;
+            let leads = |node: &Arc<Node>| {
+                let cluster = node.cluster();
+                cluster.role() == Role::Leader && cluster.stopped().is_none()
+            };
             found = self.alive().into_iter().find(leads);
             found.is_some()
         });
