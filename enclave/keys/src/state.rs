@@ -72,6 +72,8 @@ pub struct State {
     /// Groups, and their members, of everybody.
     groups: usize,
     members: usize,
+    /// A member and a group, by [`index::Index`]: which groups somebody belongs to.
+    by_member: BTreeSet<(u64, u64)>,
     leases: Leases,
     administration: Administration,
     place: Option<Place>,
@@ -100,6 +102,7 @@ impl State {
             grants,
             groups: 0,
             members: 0,
+            by_member: BTreeSet::new(),
             leases: Leases::default(),
             administration: Administration::default(),
             place: None,
@@ -142,7 +145,7 @@ impl State {
                 self.check_rotate_audience(by, *package, *at_once, now)
             }
             Order::Succeed(succession) => self.check_succeed(by, succession, now),
-            Order::Unregister => self.check_unregister(by),
+            Order::Unregister => self.check_unregister(by, now),
             Order::RotateIdentity => self.check_rotate_identity(by, now),
             Order::AdmitCode(code) => self.check_admit_code(by, code),
             Order::WithdrawCode(code) => self.check_withdraw_code(by, code),

@@ -150,6 +150,16 @@ impl State {
         found.ok_or_else(|| refuse::not_holder(by))
     }
 
+    /// Whether a principal holds one of the newest shares, or may by the configuration.
+    pub(super) fn holds(&self, by: Principal) -> bool {
+        let may = self.limits.recovery.iter();
+        let may = may.flat_map(|recovery| &recovery.holders);
+        let does = self.administration.shares.iter();
+        let does = does.flat_map(|shares| &shares.holders);
+        may.chain(does)
+            .any(|holder| self.people.current(*holder) == by)
+    }
+
     /// The share of a holder who orders it.
     ///
     /// # Errors

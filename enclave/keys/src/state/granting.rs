@@ -10,7 +10,9 @@ use super::ask::{Checked, Inconsistent};
 use super::entry::Entry;
 use super::grants::{Cover, Handle, Kept, Stage};
 use super::index::{Class, Target};
-use super::limits::{CLEARED_AT_ONCE, GRANTS_MAX, KINDS_MAX, RANGES_MAX, RENEWALS_MAX};
+use super::limits::{
+    CLEARED_AT_ONCE, GRANTS_EACH_MAX, GRANTS_MAX, KINDS_MAX, RANGES_MAX, RENEWALS_MAX,
+};
 use super::people::Person;
 use super::refuse::{self, Whose};
 use super::{State, kept};
@@ -60,6 +62,8 @@ impl State {
             "statements under one id",
             Whose::Signer,
         )?;
+        let what = "grants of a principal, counting those remembered until they would have ended,";
+        refuse::room(person.grants.len(), GRANTS_EACH_MAX, what, Whose::Signer)?;
         refuse::room(self.grants.len(), GRANTS_MAX, "grants", Whose::Operator)?;
         self.fits_leases(person, grant)?;
         self.verifying.remember(grant);
@@ -105,7 +109,11 @@ impl State {
             PackageSelector::Digest(digest) => vec![self.targets(digest)?],
             PackageSelector::Named(name, _) => {
                 let named = index.named(person.number, name);
-                let packages = self.named(person.number, name);
+                // Those without grants of their own are as the one that may yet be registered.
+                let has = |digest: &bield_envelope::Digest| {
+                    self.grants.total(index.package(digest)).is_some()
+                };
+                let packages = self.named(person.number, name).filter(has);
                 let targets = packages.map(|digest| [index.package(&digest), named]);
                 // Also the package that may yet be registered under this name.
                 targets.chain([[named, index.package(&NOBODYS)]]).collect()

@@ -7,8 +7,8 @@ use bield_protocol::service::GroupRow;
 
 use super::ask::{Checked, Inconsistent};
 use super::entry::Entry;
-use super::limits::{GROUPS_EACH_MAX, GROUPS_MAX, MEMBERS_MAX};
-use super::people::Person;
+use super::index::Index;
+use super::limits::{GROUPS_EACH_MAX, GROUPS_MAX, MEMBERS_EACH_MAX, MEMBERS_MAX};
 use super::refuse::{self, Whose};
 use super::{State, kept};
 
@@ -82,7 +82,17 @@ impl State {
             )?;
             refuse::room(self.groups, GROUPS_MAX, "groups", Whose::Operator)?;
         }
-        let others = self.members - known.map_or(0, |known| known.members);
+        let replaced = known.map_or(0, |known| known.members);
+        let own: usize = person.groups.values().map(|group| group.members).sum();
+        if own - replaced + group.members().len() > MEMBERS_EACH_MAX {
+            refuse::room(
+                MEMBERS_EACH_MAX,
+                MEMBERS_EACH_MAX,
+                "members of groups of a principal",
+                Whose::Signer,
+            )?;
+        }
+        let others = self.members - replaced;
         if others + group.members().len() > MEMBERS_MAX {
             refuse::room(
                 MEMBERS_MAX,
@@ -111,12 +121,13 @@ impl State {
         let by = kept::signer(signed.as_bytes()).ok_or(Inconsistent("a group of nobody"))?;
         let (name, group) = KeptGroup::new(signed).ok_or(Inconsistent("no group"))?;
         let person = self.people.person_mut(&by)?;
-        let members = group.members;
-        match person.groups.insert(name, group) {
-            Some(before) => self.members -= before.members,
+        let number = person.number;
+        match person.groups.remove(&name) {
+            Some(before) => self.keep_members(number, &name, &before, false),
             None => self.groups += 1,
         }
-        self.members += members;
+        self.keep_members(number, &name, &group, true);
+        self.people.person_mut(&by)?.groups.insert(name, group);
         Ok(())
     }
 
@@ -125,27 +136,46 @@ impl State {
         by: &Principal,
         name: &GroupName,
     ) -> Result<(), Inconsistent> {
-        let gone = self.people.person_mut(by)?.groups.remove(name);
+        let person = self.people.person_mut(by)?;
+        let number = person.number;
+        let gone = person.groups.remove(name);
         let gone = gone.ok_or(Inconsistent("no such group"))?;
         self.groups -= 1;
-        self.members -= gone.members;
+        self.keep_members(number, name, &gone, false);
         Ok(())
+    }
+
+    /// Counts and finds the members of a group, or no more.
+    pub(super) fn keep_members(
+        &mut self,
+        owner: u32,
+        name: &GroupName,
+        group: &KeptGroup,
+        keep: bool,
+    ) {
+        let pairs = pairs(&self.grants.index, owner, name, group);
+        if keep {
+            self.members += group.members;
+            self.by_member.extend(pairs);
+        } else {
+            self.members -= group.members;
+            for pair in pairs {
+                self.by_member.remove(&pair);
+            }
+        }
+    }
+
+    /// The groups that a principal belongs to, as grants name them in the index.
+    pub(super) fn groups_with(&self, user: u64) -> impl Iterator<Item = u64> {
+        let range = (user, 0)..=(user, u64::MAX);
+        self.by_member.range(range).map(|(_, group)| *group)
     }
 }
 
-impl Person {
-    /// The groups of this person that one of `users` belongs to.
-    pub(super) fn groups_with<'a>(
-        &'a self,
-        users: &'a [Principal],
-    ) -> impl Iterator<Item = &'a GroupName> + 'a {
-        let belongs = |kept: &KeptGroup| {
-            let group = kept.says();
-            group.is_some_and(|group| users.iter().any(|user| group.contains(user)))
-        };
-        self.groups
-            .iter()
-            .filter(move |(_, kept)| belongs(kept))
-            .map(|(name, _)| name)
-    }
+/// Each member of a group with the group, as indexes have them.
+fn pairs(index: &Index, owner: u32, name: &GroupName, group: &KeptGroup) -> Vec<(u64, u64)> {
+    let key = index.group(owner, name);
+    let members = group.says();
+    let members = members.as_ref().map_or(&[][..], Group::members).iter();
+    members.map(|member| (index.user(member), key)).collect()
 }

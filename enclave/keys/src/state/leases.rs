@@ -14,12 +14,13 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
-use bield_envelope::{Digest, Secret, Signed, Time, Verified};
+use bield_envelope::{Digest, Principal, Secret, Signed, Time, Verified};
 use bield_evidence::{Appraised, Measurement};
 use bield_grant::{
-    Admitted, Allotment, CodeIdentity, Grant, Group, Lease, LeaseTerms, UserSelector, admit_lease,
+    Admitted, Allotment, CodeIdentity, Grant, Group, GroupName, Lease, LeaseTerms, Succeeded,
+    UserSelector, admit_lease,
 };
-use bield_protocol::refusal::{Refusal, Retry};
+use bield_protocol::refusal::Refusal;
 use bield_protocol::service::{
     GRANTS_PER_LEASE_MAX, GROUPS_PER_LEASE_MAX, LeaseRequest, LeasedKeys, Reply, Returned,
 };
@@ -27,11 +28,16 @@ use bield_protocol::service::{
 use super::State;
 use super::ask::{Answer, Checked, Inconsistent};
 use super::entry::Entry;
-use super::limits::{CLEARED_AT_ONCE, LEASES_MAX, RETURN_SECS};
+use super::limits::{
+    ALLOTMENTS_EACH_MAX, CLEARED_AT_ONCE, LEASES_EACH_MAX, LEASES_MAX, RETURN_SECS,
+};
 use super::packages::Package;
+use super::refuse;
 
 /// A lease that runs, or that may still return something.
 pub(super) struct KeptLease {
+    /// The person whose package it is.
+    pub(super) owner: u32,
     pub(super) package: Digest,
     /// The registration of the package that it is of.
     pub(super) serial: u64,
@@ -47,13 +53,24 @@ pub(super) struct Leases {
     pub(super) by_id: BTreeMap<u64, KeptLease>,
     ends: BTreeSet<(Time, u64)>,
     by_package: BTreeSet<(u64, Time, u64)>,
+    by_owner: BTreeMap<u32, Held>,
     pub(super) next: u64,
+}
+
+/// What is kept of leases.
+#[derive(Default, Clone, Copy)]
+struct Held {
+    leases: usize,
+    allotments: usize,
 }
 
 impl Leases {
     pub(super) fn insert(&mut self, id: u64, lease: KeptLease) {
         self.ends.insert((lease.forgotten(), id));
         self.by_package.insert((lease.serial, lease.until, id));
+        let held = self.by_owner.entry(lease.owner).or_default();
+        held.leases += 1;
+        held.allotments += lease.allotments.len();
         self.by_id.insert(id, lease);
     }
 
@@ -61,7 +78,34 @@ impl Leases {
         let lease = self.by_id.remove(&id)?;
         self.ends.remove(&(lease.forgotten(), id));
         self.by_package.remove(&(lease.serial, lease.until, id));
+        if let Some(held) = self.by_owner.get_mut(&lease.owner) {
+            held.leases -= 1;
+            held.allotments -= lease.allotments.len();
+            if held.leases == 0 {
+                self.by_owner.remove(&lease.owner);
+            }
+        }
         Some(lease)
+    }
+
+    /// Refuses one more lease of this owner's packages beside those that are kept; one that is given back with
+    /// it, with `credit` allotments, makes room first.
+    fn room(&self, owner: u32, gives_back: bool, credit: usize) -> Result<(), Refusal> {
+        let back = usize::from(gives_back);
+        if self.by_id.len() - back >= LEASES_MAX {
+            return Err(refuse::busy(LEASES_MAX, "leases run in all"));
+        }
+        let held = self.by_owner.get(&owner).copied().unwrap_or_default();
+        if held.leases - back >= LEASES_EACH_MAX {
+            let what = "leases of this owner's packages run";
+            return Err(refuse::busy(LEASES_EACH_MAX, what));
+        }
+        if held.allotments.saturating_sub(credit) >= ALLOTMENTS_EACH_MAX {
+            let what = "parts of quotas of this owner's grants are with runtimes; they must return some, or \
+                the owner must grant with fewer quotas: at most";
+            return Err(refuse::full(what, ALLOTMENTS_EACH_MAX));
+        }
+        Ok(())
     }
 
     /// How many run of one registration of a package.
@@ -105,11 +149,11 @@ impl State {
         let code = CodeIdentity::of(appraised.claims());
         let returned = request.returned.as_ref();
         let returned = returned.and_then(|returned| self.returning(&code, returned));
-        let credit = match &returned {
-            Some(Entry::Returned { unused, .. }) => unused.as_slice(),
-            _ => &[],
+        let (given, credit) = match &returned {
+            Some(Entry::Returned { lease, unused, .. }) => (Some(*lease), unused.as_slice()),
+            _ => (None, &[][..]),
         };
-        match self.leased(appraised, request.package, credit, now) {
+        match self.leased(appraised, request.package, given, credit, now) {
             Ok((leased, entry)) => Ok(Checked {
                 entries: returned.into_iter().chain([entry]).collect(),
                 answer: Answer::Reply(Box::new(Reply::Lease(leased))),
@@ -157,14 +201,16 @@ impl State {
         &self,
         appraised: &Appraised,
         digest: Digest,
+        returned: Option<u64>,
         credit: &[Allotment],
         now: Time,
     ) -> Result<(LeasedKeys, Entry), Refusal> {
         let package = self.package(&digest)?;
-        if self.leases.by_id.len() >= LEASES_MAX {
-            let message = format!("{LEASES_MAX} leases run and no more are given; try again");
-            return Err(Refusal::new("busy", message, Retry::After(5000)));
-        }
+        let owner = self.ordering(self.people.current(package.owner))?.number;
+        let back = returned.and_then(|lease| self.leases.by_id.get(&lease));
+        let back = back.filter(|lease| lease.owner == owner);
+        let kept = back.map_or(0, |lease| lease.allotments.len());
+        self.leases.room(owner, back.is_some(), kept)?;
         let targets = self.targets(&digest)?;
         let class = self.grants.index.measured(appraised.measurement());
         let candidates = self.candidates(&targets, class);
@@ -188,8 +234,10 @@ impl State {
             .relevant(candidates.iter(), successions, revoked, now)
             .take(GRANTS_PER_LEASE_MAX)
             .collect();
+        let (grants, groups, successions) = self.whole(package, grants, now);
         let allotments = self.allot(&grants, &admitted, credit, now);
-        Ok(self.hand_out(admitted, package, &grants, allotments, now))
+        let statements = (grants, groups, successions);
+        Ok(self.hand_out(admitted, package, statements, allotments, now))
     }
 
     /// The only way keys leave: it takes the admission as an argument.
@@ -197,7 +245,7 @@ impl State {
         &self,
         admitted: Admitted<Lease>,
         package: &Package,
-        grants: &[&Verified<Grant>],
+        (grants, groups, successions): Statements<'_>,
         allotments: Vec<Allotment>,
         now: Time,
     ) -> (LeasedKeys, Entry) {
@@ -210,16 +258,6 @@ impl State {
             lease: lease.id,
             allotments: allotments.clone(),
         };
-        let groups = self.groups_of(package, grants);
-        let members = groups
-            .iter()
-            .filter_map(|group| super::kept::says::<Group>(group.as_bytes()));
-        let members = members.flat_map(|group| group.members().to_vec());
-        let users = grants.iter().filter_map(|grant| match &grant.user {
-            UserSelector::Principal(user) => Some(*user),
-            UserSelector::Group(_) => None,
-        });
-        let named = core::iter::once(package.owner).chain(users).chain(members);
         let code = &lease.code.measurement;
         let leased = LeasedKeys {
             package_key: Secret::from_bytes(*package.key.expose()),
@@ -229,7 +267,7 @@ impl State {
                 .map(|grant| grant.as_signed().clone())
                 .collect(),
             issued: now,
-            successions: self.successions_of(named, SUCCESSIONS_PER_LEASE_MAX),
+            successions,
             groups,
             allotments,
             lease,
@@ -265,23 +303,60 @@ impl State {
         allotments
     }
 
-    /// The groups that grants name, as far as they exist.
-    fn groups_of(&self, package: &Package, grants: &[&Verified<Grant>]) -> Vec<Signed<Group>> {
-        let names: BTreeSet<_> = grants
-            .iter()
-            .filter_map(|grant| match &grant.user {
+    /// Of these grants and the groups they name, those that fit a lease together with every succession that they
+    /// need: what does not fit is left out, never a succession of something that is there. Those that have
+    /// not ended come first.
+    fn whole<'g>(
+        &self,
+        package: &Package,
+        grants: Vec<&'g Verified<Grant>>,
+        now: Time,
+    ) -> Statements<'g> {
+        let mut from = self.people.needed([package.owner]);
+        let mut fits = |needed: BTreeSet<Principal>| {
+            let more = needed.difference(&from).count();
+            let fits = from.len() + more <= SUCCESSIONS_PER_LEASE_MAX;
+            if fits {
+                from.extend(needed);
+            }
+            fits
+        };
+        let (live, ended): (Vec<_>, Vec<_>) =
+            grants.into_iter().partition(|grant| now < grant.not_after);
+        let (mut kept, mut groups, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for grants in [live, ended] {
+            let named = grants.iter().filter_map(|grant| match &grant.user {
                 UserSelector::Group(name) => Some(name),
                 UserSelector::Principal(_) => None,
-            })
-            .collect();
-        let Some(owner) = self.people.by_key.get(&self.people.current(package.owner)) else {
-            return Vec::new();
-        };
-        let known = names.into_iter().filter_map(|name| owner.groups.get(name));
-        known
-            .map(|group| group.signed.clone())
-            .take(GROUPS_PER_LEASE_MAX)
-            .collect()
+            });
+            let named: BTreeSet<_> = named.collect();
+            kept.extend(grants.iter().filter(|grant| match &grant.user {
+                UserSelector::Principal(user) => fits(self.people.needed([*user])),
+                UserSelector::Group(_) => true,
+            }));
+            for name in named {
+                let group = self.group_of(package, name);
+                if let Some((signed, members)) = group
+                    && groups.len() < GROUPS_PER_LEASE_MAX
+                    && seen.insert(name)
+                    && fits(self.people.needed(members))
+                {
+                    groups.push(signed);
+                }
+            }
+        }
+        (kept, groups, self.people.told(&from))
+    }
+
+    /// A group of the owner of a package, and its members.
+    fn group_of(
+        &self,
+        package: &Package,
+        name: &GroupName,
+    ) -> Option<(Signed<Group>, Vec<Principal>)> {
+        let owner = self.people.current(package.owner);
+        let group = self.people.by_key.get(&owner)?.groups.get(name)?;
+        Some((group.signed.clone(), group.says()?.members().to_vec()))
     }
 
     pub(super) fn apply_leased(
@@ -313,7 +388,10 @@ impl State {
         self.leases.next = lease
             .checked_add(1)
             .ok_or(Inconsistent("no further lease"))?;
+        let owner = self.people.current(package.owner);
+        let owner = self.people.person(&owner)?.number;
         let kept = KeptLease {
+            owner,
             package: *digest,
             serial: package.serial,
             code: code.measurement.clone(),
@@ -345,6 +423,9 @@ impl State {
     }
 }
 
+/// What a lease brings along: grants, the groups they name, and the successions of all whom these name.
+type Statements<'g> = (Vec<&'g Verified<Grant>>, Vec<Signed<Group>>, Vec<Succeeded>);
+
 /// How much of a grant there is in a list that is sorted by grant.
 fn allotted(allotments: &[Allotment], grant: &Digest) -> u64 {
     let at = allotments.binary_search_by_key(grant, |allotment| allotment.grant);
@@ -352,7 +433,7 @@ fn allotted(allotments: &[Allotment], grant: &Digest) -> u64 {
 }
 
 /// The most successions of a lease; with all else at its limit it still fits a message.
-const SUCCESSIONS_PER_LEASE_MAX: usize = 2_000;
+pub(super) const SUCCESSIONS_PER_LEASE_MAX: usize = 2_000;
 
 const _: () = assert!(
     GRANTS_PER_LEASE_MAX * (bield_grant::GRANT_BYTES_MAX + 200)

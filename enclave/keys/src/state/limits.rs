@@ -11,6 +11,8 @@ pub const PACKAGES_EACH_MAX: usize = 2_000;
 /// The most grants of all packages together, those included that ended or were revoked and are still
 /// remembered: under 600 bytes each.
 pub const GRANTS_MAX: usize = 2_000_000;
+/// The most grants of one principal, remembered ones included: ten such fill half the table.
+pub const GRANTS_EACH_MAX: usize = 200_000;
 /// The most statements under one id of one signer: a renewal a month for five years.
 pub const RENEWALS_MAX: usize = 64;
 /// The most measurements that live grants for one package, or for one name, may name: what a grant for all
@@ -24,8 +26,15 @@ pub const GROUPS_EACH_MAX: usize = 1_000;
 pub const GROUPS_MAX: usize = 20_000;
 /// The most members of all groups together: 34 bytes each.
 pub const MEMBERS_MAX: usize = 1_000_000;
+/// The most members of all groups of one principal.
+pub const MEMBERS_EACH_MAX: usize = 200_000;
 /// The most leases that run at a time: 800 new ones a second of the longest.
 pub const LEASES_MAX: usize = 500_000;
+/// The most leases of one owner's packages: every server of a large fleet, and as many that just ended.
+pub const LEASES_EACH_MAX: usize = 20_000;
+/// The most parts of quotas of one owner that leases hold: 8 MB of memory at 40 bytes each. One lease may go
+/// beyond it by what it brings itself.
+pub const ALLOTMENTS_EACH_MAX: usize = 200_000;
 /// The most kinds of code remembered as having leased a package lately.
 pub const CODES_EACH_MAX: usize = 64;
 /// The most other codes of the key service that may join.

@@ -89,6 +89,34 @@ impl People {
         core::iter::once(current).chain(before).collect()
     }
 
+    /// The keys whose successions somebody needs who compares these principals with others: those before and
+    /// after each of them.
+    pub(super) fn needed(
+        &self,
+        principals: impl IntoIterator<Item = Principal>,
+    ) -> BTreeSet<Principal> {
+        let mut from = BTreeSet::new();
+        if self.after.is_empty() {
+            return from;
+        }
+        for principal in principals {
+            let current = self.current(principal);
+            from.extend(self.line(current).into_iter().skip(1));
+            let mut step = principal;
+            while let Some(next) = self.after.get(&step) {
+                from.insert(step);
+                step = *next;
+            }
+        }
+        from
+    }
+
+    /// The successions of these keys.
+    pub(super) fn told(&self, from: &BTreeSet<Principal>) -> Vec<Succeeded> {
+        let told = from.iter().filter_map(|from| self.statements.get(from));
+        told.cloned().collect()
+    }
+
     /// Keeps a succession that was checked once.
     pub(super) fn keep(&mut self, succeeded: &Succeeded, verified: &VerifiedSuccession) {
         let (from, to) = (verified.from(), verified.to());
@@ -146,7 +174,7 @@ impl State {
         Ok(Checked::done(Entry::Registered(by)))
     }
 
-    pub(super) fn check_unregister(&self, by: Principal) -> Result<Checked, Refusal> {
+    pub(super) fn check_unregister(&self, by: Principal, now: Time) -> Result<Checked, Refusal> {
         self.not_succeeded(by)?;
         let Some(person) = self.people.by_key.get(&by) else {
             return Ok(Checked::already());
@@ -156,6 +184,18 @@ impl State {
                 "{by} has {} packages and {} groups here; delete them first",
                 person.packages.len(),
                 person.groups.len()
+            );
+            return Err(Refusal::new("still-owns", message, Retry::AfterChange));
+        }
+        // Who left and came back would find revoked grants and used quotas forgotten.
+        let mut ends = person.grants.iter().filter_map(|(_, handle)| {
+            let kept = self.grants.get(*handle)?;
+            Some(kept.says().not_after)
+        });
+        if let Some(end) = ends.find(|end| now < *end) {
+            let message = format!(
+                "a grant of {by} ends at {end}, or would have if it were not revoked, and is remembered until \
+                 then; unregister after the last such"
             );
             return Err(Refusal::new("still-owns", message, Retry::AfterChange));
         }
@@ -212,6 +252,13 @@ impl State {
             );
             return Err(Refusal::new("successor-owns", message, Retry::Never));
         }
+        // Their two shares would be one person's, and could be given by nobody apart.
+        if self.holds(from) && self.holds(to) {
+            let message = format!(
+                "{from} and {to} both hold recovery shares; let a key that holds none succeed {from}"
+            );
+            return Err(Refusal::new("successor-holds", message, Retry::Never));
+        }
         let have = self.people.statements.len();
         refuse::room(have, SUCCESSIONS_KEPT_MAX, "successions", Whose::Operator)?;
         Ok(Checked::done(Entry::Succeeded(succession.to_succeeded())))
@@ -259,32 +306,6 @@ impl State {
         self.people.by_key.insert(to, person);
         self.people.keep(succeeded, &verified);
         Ok(())
-    }
-
-    /// Successions that somebody needs who compares these principals with others: those before and after
-    /// each of them. Sorted, each once, at most `max`.
-    pub(super) fn successions_of(
-        &self,
-        principals: impl Iterator<Item = Principal>,
-        max: usize,
-    ) -> Vec<Succeeded> {
-        let mut from = BTreeSet::new();
-        for principal in principals {
-            if self.people.after.is_empty() {
-                break;
-            }
-            let current = self.people.current(principal);
-            from.extend(self.people.line(current).into_iter().skip(1));
-            let mut step = principal;
-            while let Some(next) = self.people.after.get(&step) {
-                from.insert(step);
-                step = *next;
-            }
-        }
-        from.iter()
-            .filter_map(|from| self.people.statements.get(from).cloned())
-            .take(max)
-            .collect()
     }
 
     /// What the service knows of a principal itself.

@@ -4,6 +4,7 @@
 
 use core::ops::Bound;
 use core::time::Duration;
+use std::collections::BTreeSet;
 
 use bield_envelope::{Digest, Principal, Time};
 use bield_grant::{CodeIdentity, CodeSelector, UserSelector, audience, code_is_granted};
@@ -329,14 +330,10 @@ impl State {
     /// Grants that name a principal: itself, those it succeeded, or a group that one of them belongs to.
     fn list_to(&self, by: Principal, after: Option<(Principal, GrantId)>) -> ListingPage {
         let line = self.people.line(by);
-        let mut names: Vec<u64> = line
-            .iter()
-            .map(|user| self.grants.index.user(user))
+        let users = line.iter().map(|user| self.grants.index.user(user));
+        let names: BTreeSet<u64> = users
+            .flat_map(|user| core::iter::once(user).chain(self.groups_with(user)))
             .collect();
-        for owner in self.people.by_key.values() {
-            let groups = owner.groups_with(&line);
-            names.extend(groups.map(|group| self.grants.index.group(owner.number, group)));
-        }
         let mut found: Vec<((Principal, GrantId), Handle)> = names
             .into_iter()
             .flat_map(|name| self.grants.naming(name))

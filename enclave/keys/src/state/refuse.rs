@@ -76,6 +76,17 @@ pub(crate) fn room(have: usize, max: usize, what: &str, whose: Whose) -> Result<
     Err(Refusal::new("full", message, Retry::AfterChange))
 }
 
+/// So many already; `what` says of what. They end by themselves.
+pub(crate) fn busy(max: usize, what: &str) -> Refusal {
+    let message = format!("{max} {what}, and no more are given until some end; try again");
+    Refusal::new("busy", message, Retry::After(5000))
+}
+
+/// `what` says what is full and who can make room.
+pub(crate) fn full(what: &str, max: usize) -> Refusal {
+    Refusal::new("full", format!("{what} {max}"), Retry::AfterChange)
+}
+
 /// Whose move it is when a table is full.
 #[derive(Clone, Copy)]
 pub(crate) enum Whose {

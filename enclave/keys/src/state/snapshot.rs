@@ -1,7 +1,7 @@
 //! The state as bytes, to start from: one item after the other, so that neither side needs it twice.
 //!
 //! ```text
-//! "bldstate" ‖ version 1 ‖ (u32 length ‖ CBOR item)* , the last one counts the others
+//! "bldstate" ‖ version 2 ‖ (u32 length ‖ CBOR item)* , the last one counts the others
 //! ```
 //!
 //! Always true: equal states give equal bytes, however they came to be (items stand in the order of their
@@ -119,6 +119,7 @@ impl State {
                 code: lease.code.clone(),
                 until: lease.until,
                 allotments: lease.allotments.clone(),
+                owner: lease.owner,
             });
         }
     }
@@ -290,8 +291,10 @@ impl Builder {
                 code,
                 until,
                 allotments,
+                owner,
             } => {
                 let lease = KeptLease {
+                    owner,
                     package,
                     serial,
                     code,
@@ -309,7 +312,7 @@ impl Builder {
         let (_, person) = self.person.as_mut().ok_or(NotAState("a group of nobody"))?;
         let (name, group) = KeptGroup::new(signed).ok_or(NotAState("a group"))?;
         self.state.groups += 1;
-        self.state.members += group.members;
+        self.state.keep_members(person.number, &name, &group, true);
         person.groups.insert(name, group);
         Ok(())
     }
@@ -347,4 +350,4 @@ impl Builder {
     }
 }
 
-const MAGIC: &[u8] = b"bldstate\x01";
+const MAGIC: &[u8] = b"bldstate\x02";

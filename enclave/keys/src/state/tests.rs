@@ -2,6 +2,7 @@
 
 mod administration;
 mod audit;
+mod bounds;
 mod grants;
 mod leases;
 mod packages;

@@ -219,7 +219,11 @@ impl Model {
             Op::Unregister if !self.people.contains(&by) => {}
             _ if !self.people.contains(&by) => return false,
             Op::Unregister => {
-                if self.has_any(by) {
+                let now = self.now(host);
+                let mut own = self.words.iter();
+                if self.has_any(by)
+                    || own.any(|word| self.current(word.by) == by && now < word.until)
+                {
                     return false;
                 }
                 self.people.remove(&by);

@@ -110,6 +110,8 @@ pub(super) enum Item {
         until: Time,
         #[n(5)]
         allotments: Vec<Allotment>,
+        #[n(6)]
+        owner: u32,
     },
     /// How many items came before.
     #[n(9)]

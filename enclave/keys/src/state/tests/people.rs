@@ -83,7 +83,7 @@ fn who_owns_something_cannot_unregister() {
 }
 
 #[test]
-fn grants_by_name_go_with_who_unregisters() {
+fn who_granted_unregisters_when_the_last_grant_would_have_ended() {
     let mut scene = Scene::new();
     let owner = key(1);
     scene.order(&owner, Operation::Register).unwrap();
@@ -91,7 +91,14 @@ fn grants_by_name_go_with_who_unregisters() {
     named.package = PackageSelector::Named("shelter".parse().unwrap(), "*".parse().unwrap());
     scene.grant(&owner, named).unwrap();
     assert_eq!(scene.desk.state().counts().grants, 1);
-    scene.order(&owner, Operation::Unregister).unwrap();
+    let leave = |scene: &mut Scene| scene.changes(&key(1), Operation::Unregister);
+    assert_eq!(leave(&mut scene), Err("still-owns".into()));
+    let revoke = Operation::Revoke(vec![GrantId([1; 16])]);
+    scene.order(&owner, revoke).unwrap();
+    // Coming back would bring back the revoked grant.
+    assert_eq!(leave(&mut scene), Err("still-owns".into()));
+    scene.now = NOON.plus(HOUR);
+    assert_eq!(leave(&mut scene), Ok(true));
     assert_eq!(scene.desk.state().counts().grants, 0);
 }
 
