@@ -7,8 +7,8 @@
 //! Goes in: streams that somebody opened. Comes out: requests for the [`KeyService`], replies for the peer.
 //! Always true: a session that panics, stalls, drips, floods or lies ends alone; a handshake takes at most
 //! [`HANDSHAKE_MAX`], however its bytes come; at most as many sessions are open as the configuration says, and
-//! a newcomer takes the place of the longest silent one that has ordered nothing; requests on their way hold
-//! at most [`MEMORY_MAX`] bytes in all sessions together.
+//! a newcomer takes the place of the longest silent one of whoever has most (`table`); requests and replies on
+//! their way hold at most [`MEMORY_MAX`] bytes in all sessions together (`pace`).
 //!
 //! On paper: a silent session costs a stack's touched pages and its TLS state, about 100 KB, and two file
 //! descriptors.
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bield_door::Stream;
+use bield_envelope::Principal;
 use bield_evidence::Appraised;
 use bield_platform::{Randomness, now};
 use bield_protocol::refusal::{Refusal, Retry};
@@ -32,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::program::KeyService;
 use crate::service::Conversation;
 use pace::{Memory, Pace, Paced};
-use table::{Cut, Place, Seat, Table};
+use table::{Class, Cut, Place, Seat, Table};
 
 /// What a session needs to know of its program.
 pub(crate) trait House: Send + Sync {
@@ -138,7 +139,8 @@ impl Sessions {
     }
 
     fn converse(&self, stream: Stream, place: &Place<Wire>) -> Result<(), SessionError> {
-        let pace = Pace::handshake(&self.turns, &self.memory, HANDSHAKE_MAX);
+        let cut = Box::new(place.cutter());
+        let pace = Pace::handshake(&self.turns, &self.memory, HANDSHAKE_MAX, cut);
         let expect = self.house.expect()?;
         let identity = self.house.identity()?;
         let stream = Paced::new(stream, &pace);
@@ -155,7 +157,8 @@ impl Sessions {
         let peer = session.peer();
         if peer.role == Role::KeyService {
             pace.member(SILENCE_MAX);
-            place.answered(Instant::now(), true);
+            pace.attested();
+            place.is(Class::Member);
             self.house.serve_member(session);
             return Ok(());
         }
@@ -163,6 +166,10 @@ impl Sessions {
             .appraised
             .clone()
             .filter(|_| peer.role == Role::Runtime);
+        if let Some(runtime) = &runtime {
+            pace.attested();
+            place.is(Class::Code(runtime.measurement().clone()));
+        }
         let attested = runtime.is_some();
         let mut with = Conversation {
             runtime: runtime.map(Arc::<Appraised>::new),
@@ -177,20 +184,44 @@ impl Sessions {
                 Err(error) => return Err(error),
             };
             place.heard(Instant::now());
-            let ordered_before = with.sequence;
-            let reply = match Request::decode(&message) {
-                Ok(request) => self.house.service().answer(&mut with, request),
-                Err(error) => Reply::Refused(Refusal::new("malformed", error, Retry::Never)),
+            let service = self.house.service();
+            let (reply, by) = match Request::decode(&message) {
+                Ok(request) => {
+                    let by = signer(&request);
+                    (service.answer(&mut with, request), by)
+                }
+                Err(error) => {
+                    let refusal = Refusal::new("malformed", error, Retry::Never);
+                    (Reply::Refused(refusal), None)
+                }
             };
             drop(message);
             let done = !matches!(reply, Reply::Refused(_));
-            let ordered = done && (attested || with.sequence > ordered_before);
-            pace.message(SILENCE_MAX, REQUEST_BYTES_MAX);
-            session.send(&reply.encode())?;
+            // What was done had its signature checked.
+            let by = by.filter(|by| done && !attested && service.is_registered(*by));
+            if let Some(by) = by {
+                place.is(Class::Principal(by));
+                pace.known();
+            }
+            let ordered = done && (attested || by.is_some());
+            let reply = reply.encode();
+            let room = pace.reply(SILENCE_MAX, reply.len());
+            room.map_err(SessionError::Stream)?;
+            session.send(&reply)?;
             place.answered(Instant::now(), ordered);
         }
         session.close();
         Ok(())
+    }
+}
+
+/// Who says to have signed a request.
+fn signer(request: &Request) -> Option<Principal> {
+    match request {
+        Request::Command(command)
+        | Request::PutPackage(command, _)
+        | Request::GiveShare(command, _) => Some(command.claimed_signer()),
+        _ => None,
     }
 }
 
@@ -202,7 +233,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const MESSAGES_MAX: usize = 100_000;
 /// The most bytes of one request on the wire: the longest command has 1 MiB; TLS and frames add a little.
 const REQUEST_BYTES_MAX: usize = 2 << 20;
-/// The most bytes of requests on their way, in all sessions together.
+/// The most bytes of requests and replies on their way, in all sessions together.
 const MEMORY_MAX: usize = 256 << 20;
 /// Handshakes that compute at once, for each processor: one that waits for the TEE leaves the other room.
 const TURNS_PER_PROCESSOR: usize = 4;

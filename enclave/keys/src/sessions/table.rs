@@ -2,17 +2,24 @@
 //!
 //! ```text
 //! new session ──▶ room? ──yes──▶ a place
-//!                   └─no──▶ the longest silent one that has ordered nothing is cut ──▶ its place
+//!                   └─no──▶ of whoever has the most sessions, the longest silent one is cut ──▶ its place
 //!                           none such ──▶ refused
 //! ```
 //!
 //! Always true: at most `max` sessions are open and not told to end; those that were told number at most
-//! [`ENDING_MAX`]; a session that has ordered something, or is being answered, is never cut for another;
-//! a place is given back however its session ends.
+//! [`ENDING_MAX`]; an eighth of the places is for attested peers only, and a newcomer, of whom nothing is known,
+//! takes none of it; a session that is being answered, or is another member's, is never cut for another; one that
+//! ordered within [`ORDERED_FOR`] is cut only where its caller has more than an eighth of the places, or nobody
+//! else's can be; a place is given back however its session ends.
+//!
+//! On paper: a look at all sessions for a newcomer that finds no room, 100 µs at 4096.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use bield_envelope::Principal;
+use bield_evidence::Measurement;
 
 use crate::limits::lock;
 
@@ -22,10 +29,31 @@ pub(super) trait Cut: Send {
     fn cut(&self);
 }
 
+/// Who a session's peer is, as far as it was shown.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Class {
+    /// Nothing is known.
+    Anonymous,
+    /// It signed an order of this registered principal, which was done.
+    Principal(Principal),
+    /// A runtime with this code; attested.
+    Code(Measurement),
+    /// Another member; attested.
+    Member,
+}
+
+impl Class {
+    const fn is_attested(&self) -> bool {
+        matches!(self, Self::Code(_) | Self::Member)
+    }
+}
+
 /// All open sessions.
 pub(super) struct Table<C> {
     open: Mutex<Open<C>>,
     max: usize,
+    /// Places for attested peers, of `max`.
+    reserved: usize,
 }
 
 struct Open<C> {
@@ -35,7 +63,9 @@ struct Open<C> {
 
 struct Session<C> {
     heard: Instant,
-    ordered: bool,
+    /// When it last ordered something that was done.
+    ordered: Option<Instant>,
+    class: Class,
     answering: bool,
     ending: bool,
     cut: C,
@@ -65,6 +95,7 @@ impl<C: Cut> Table<C> {
                 sessions: BTreeMap::new(),
             }),
             max,
+            reserved: max / RESERVED,
         })
     }
 
@@ -79,23 +110,26 @@ impl<C: Cut> Table<C> {
         if ending >= ENDING_MAX {
             return Seat::Refused;
         }
-        let full = open.sessions.len() - ending >= self.max;
+        let attested = open
+            .sessions
+            .values()
+            .filter(|session| !session.ending && session.class.is_attested())
+            .count();
+        let beyond = attested > self.reserved;
+        let others = open.sessions.len() - ending - attested.min(self.reserved);
+        let full = others >= self.max - self.reserved;
         if full {
-            let idle = |session: &&mut Session<C>| {
-                !(session.ordered || session.answering || session.ending)
-            };
-            let silent = open.sessions.values_mut().filter(idle);
-            let Some(longest) = silent.min_by_key(|session| session.heard) else {
+            let Some(longest) = self.gives_way(&open, beyond, now) else {
                 return Seat::Refused;
             };
-            longest.ending = true;
-            longest.cut.cut();
+            open.end(longest);
         }
         let number = open.next;
         open.next += 1;
         let session = Session {
             heard: now,
-            ordered: false,
+            ordered: None,
+            class: Class::Anonymous,
             answering: false,
             ending: false,
             cut,
@@ -110,6 +144,36 @@ impl<C: Cut> Table<C> {
         } else {
             Seat::Free(place)
         }
+    }
+
+    /// Whose place a newcomer takes; an attested peer's only where those have more than is reserved for them.
+    fn gives_way(&self, open: &Open<C>, attested_too: bool, now: Instant) -> Option<u64> {
+        let mut each: HashMap<&Class, usize> = HashMap::new();
+        for session in open.sessions.values().filter(|session| !session.ending) {
+            *each.entry(&session.class).or_default() += 1;
+        }
+        let fair = (self.max / FAIR).max(1);
+        let candidates = open
+            .sessions
+            .iter()
+            .filter(|(_, session)| !(session.answering || session.ending))
+            .filter(|(_, session)| session.class != Class::Member)
+            .filter(|(_, session)| attested_too || !session.class.is_attested())
+            .map(|(number, session)| {
+                let count = each.get(&session.class).copied().unwrap_or_default();
+                let ordered = session
+                    .ordered
+                    .is_some_and(|at| now.saturating_duration_since(at) < ORDERED_FOR);
+                (*number, session.heard, count, ordered)
+            });
+        // Who has more than its share first: of those, whoever has the most; then who is idle longest.
+        candidates
+            .filter(|(_, _, count, ordered)| !ordered || *count > 1)
+            .min_by_key(|(_, heard, count, ordered)| {
+                let spared = *ordered && *count <= fair;
+                (spared, std::cmp::Reverse(*count), *ordered, *heard)
+            })
+            .map(|(number, ..)| number)
     }
 
     /// How many are open.
@@ -128,18 +192,42 @@ impl<C: Cut> Table<C> {
     }
 }
 
+impl<C: Cut> Open<C> {
+    fn end(&mut self, number: u64) {
+        if let Some(session) = self.sessions.get_mut(&number)
+            && !session.ending
+        {
+            session.ending = true;
+            session.cut.cut();
+        }
+    }
+}
+
 impl<C: Cut> Place<C> {
     /// A message came.
     pub(super) fn heard(&self, now: Instant) {
         self.change(|session| (session.heard, session.answering) = (now, true));
     }
 
-    /// It was answered; whether that was something ordered.
+    /// It was answered; `ordered` when that was an order, which was done.
     pub(super) fn answered(&self, now: Instant, ordered: bool) {
         self.change(|session| {
             (session.heard, session.answering) = (now, false);
-            session.ordered |= ordered;
+            if ordered {
+                session.ordered = Some(now);
+            }
         });
+    }
+
+    /// Its peer showed who it is.
+    pub(super) fn is(&self, class: Class) {
+        self.change(|session| session.class = class);
+    }
+
+    /// What ends it, from any thread.
+    pub(super) fn cutter(&self) -> impl Fn() + Send + use<C> {
+        let (table, number) = (Arc::clone(&self.table), self.number);
+        move || lock(&table.open).end(number)
     }
 
     fn change(&self, change: impl FnOnce(&mut Session<C>)) {
@@ -158,6 +246,12 @@ impl<C: Cut> Drop for Place<C> {
 /// The most sessions that were told to end and have not yet: their threads wake at once, so there are
 /// more only when the machine cannot keep up.
 const ENDING_MAX: usize = 256;
+/// One place in so many is for attested peers.
+const RESERVED: usize = 8;
+/// One place in so many may be one caller's before its working sessions give way, too.
+const FAIR: usize = 8;
+/// How long an order that was done keeps its session's place.
+const ORDERED_FOR: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -178,6 +272,15 @@ mod tests {
     impl Wire {
         fn is_cut(&self) -> bool {
             self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    impl Table<Wire> {
+        /// As if the threads of those that were cut had ended.
+        fn forget_ending(&self) {
+            lock(&self.open)
+                .sessions
+                .retain(|_, session| !session.ending);
         }
     }
 
@@ -212,9 +315,7 @@ mod tests {
     #[test]
     fn one_that_ordered_or_is_being_answered_stays() {
         let table = Table::new(2);
-        let (ordered, ordered_wire) = seat(&table, at(0)).unwrap();
-        ordered.heard(at(1));
-        ordered.answered(at(2), true);
+        let (_ordered, ordered_wire) = working(&table, &principal(1), 2);
         let (answering, answering_wire) = seat(&table, at(3)).unwrap();
         answering.heard(at(4));
         assert!(seat(&table, at(100)).is_none());
@@ -222,6 +323,67 @@ mod tests {
         answering.answered(at(101), false);
         assert!(seat(&table, at(102)).is_some());
         assert!(answering_wire.is_cut() && !ordered_wire.is_cut());
+    }
+
+    fn principal(number: u8) -> Class {
+        Class::Principal(Principal::from_bytes([number; 32]))
+    }
+
+    /// A session of `class` whose order was just done.
+    fn working(table: &Arc<Table<Wire>>, class: &Class, now: u64) -> (Place<Wire>, Wire) {
+        let (place, wire) = seat(table, at(now)).unwrap();
+        place.is(class.clone());
+        place.heard(at(now));
+        place.answered(at(now), true);
+        (place, wire)
+    }
+
+    #[test]
+    fn an_order_keeps_a_place_for_a_minute_and_not_for_ever() {
+        let table = Table::new(2);
+        let (old, old_wire) = working(&table, &principal(1), 0);
+        let (_new, new_wire) = working(&table, &principal(2), 30_000);
+        assert!(seat(&table, at(59_000)).is_none());
+        // Still talking, and ordering nothing.
+        old.heard(at(60_000));
+        old.answered(at(60_001), false);
+        assert!(seat(&table, at(60_002)).is_some());
+        assert!(old_wire.is_cut() && !new_wire.is_cut());
+    }
+
+    #[test]
+    fn one_principal_with_most_sessions_gives_way_to_others_even_while_it_orders() {
+        let table = Table::new(7);
+        let (_few, few_wire) = working(&table, &principal(1), 0);
+        let many: Vec<_> = (1..7)
+            .map(|now| working(&table, &principal(2), now))
+            .collect();
+        let _newcomer = seat(&table, at(10)).unwrap();
+        assert!(many[0].1.is_cut(), "its longest silent one");
+        assert!(!few_wire.is_cut() && many[1..].iter().all(|(_, wire)| !wire.is_cut()));
+    }
+
+    #[test]
+    fn strangers_take_no_place_of_attested_peers() {
+        let table = Table::new(16);
+        let code = Measurement::new(bield_evidence::TeeKind::Sgx, &[1; 32]);
+        let code = Class::Code(code.unwrap());
+        let (runtime, runtime_wire) = seat(&table, at(0)).unwrap();
+        runtime.is(code.clone());
+        let strangers: Vec<_> = (1..=14).map(|now| seat(&table, at(now)).unwrap()).collect();
+        assert!(strangers.iter().all(|(_, wire)| !wire.is_cut()));
+        // The sixteenth place is free, and a stranger takes another stranger's all the same.
+        let (another, _) = seat(&table, at(20)).unwrap();
+        assert!(strangers[0].1.is_cut() && !runtime_wire.is_cut());
+        another.is(code);
+        drop(strangers);
+        let (member, member_wire) = seat(&table, at(30)).unwrap();
+        member.is(Class::Member);
+        for now in 31..100 {
+            std::mem::forget(seat(&table, at(now)).unwrap());
+            table.forget_ending();
+        }
+        assert!(!member_wire.is_cut(), "a member never gives way");
     }
 
     #[test]
