@@ -2,11 +2,12 @@
 //!
 //! In: the TEE, the measured policies. Out: an [`Identity`] whose evidence is never old, and the peers that a
 //! session may be opened by. Always true: an identity names the service's principal as it is now, and is made
-//! anew when that changes; fresh quotes are rationed, so that a caller cannot keep the TEE busy.
+//! anew when that changes; fresh quotes for those who connect are rationed by the role that they say to have, so
+//! that anonymous callers cannot keep the TEE busy, or runtimes and members waiting; who this instance connects
+//! to itself is not.
 //!
 //! On paper: one quote in five minutes, and one for each caller that asks for a fresh one.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -22,10 +23,37 @@ use crate::metrics::Metrics;
 pub(crate) struct Attested {
     tee: Arc<dyn Tee>,
     runtimes: PolicyConfig,
-    quotes: Arc<Mutex<Bucket>>,
+    quotes: Arc<Quotes>,
     metrics: Arc<Metrics>,
     /// With the moment it was made (not by the wall clock, which the host may set back), and for whom.
     identity: Mutex<Option<Made>>,
+}
+
+/// Fresh quotes that there are, by who wants them.
+struct Quotes {
+    clients: Mutex<Bucket>,
+    runtimes: Mutex<Bucket>,
+    members: Mutex<Bucket>,
+}
+
+impl Quotes {
+    fn new(now: Instant) -> Self {
+        let bucket = |(at_once, per_second)| Mutex::new(Bucket::new(at_once, per_second, now));
+        Self {
+            clients: bucket(CLIENT_QUOTES),
+            runtimes: bucket(RUNTIME_QUOTES),
+            members: bucket(MEMBER_QUOTES),
+        }
+    }
+
+    fn take(&self, role: Role, now: Instant) -> Result<(), Duration> {
+        let bucket = match role {
+            Role::Runtime => &self.runtimes,
+            Role::KeyService => &self.members,
+            _ => &self.clients,
+        };
+        lock(bucket).take(now)
+    }
 }
 
 struct Made {
@@ -36,11 +64,10 @@ struct Made {
 
 impl Attested {
     pub(crate) fn new(tee: Arc<dyn Tee>, runtimes: PolicyConfig, metrics: Arc<Metrics>) -> Self {
-        let bucket = Bucket::new(QUOTES_AT_ONCE, QUOTES_PER_SECOND, Instant::now());
         Self {
             tee,
             runtimes,
-            quotes: Arc::new(Mutex::new(bucket)),
+            quotes: Arc::new(Quotes::new(Instant::now())),
             metrics,
             identity: Mutex::default(),
         }
@@ -65,7 +92,7 @@ impl Attested {
         {
             return Ok(Arc::clone(&made.identity));
         }
-        let identity = Arc::new(Identity::issue(
+        let identity = Identity::issue(
             bield_session::provider(),
             SessionKey::generate(&mut Randomness),
             Role::KeyService,
@@ -74,7 +101,8 @@ impl Attested {
             now(),
             IDENTITY_LIFETIME,
             self.attest(),
-        )?);
+        )?;
+        let identity = Arc::new(identity.rationed(self.ration()));
         *made = Some(Made {
             at: Instant::now(),
             service,
@@ -83,18 +111,18 @@ impl Attested {
         Ok(identity)
     }
 
-    /// Makes evidence: once for the identity, then as often as the ration allows.
     fn attest(&self) -> bield_session::Attest {
-        let (tee, metrics) = (Arc::clone(&self.tee), Arc::clone(&self.metrics));
-        let quotes = Arc::clone(&self.quotes);
-        let own = AtomicBool::new(true);
-        Box::new(move |data| {
-            let own = own.swap(false, Ordering::SeqCst);
-            if !own && lock(&quotes).take(Instant::now()).is_err() {
+        let tee = Arc::clone(&self.tee);
+        Box::new(move |data| tee.evidence(data).map_err(|error| error.to_string()))
+    }
+
+    fn ration(&self) -> bield_session::Ration {
+        let (quotes, metrics) = (Arc::clone(&self.quotes), Arc::clone(&self.metrics));
+        Box::new(move |role| {
+            quotes.take(role, Instant::now()).map_err(|_| {
                 metrics.quotes_refused.add(1);
-                return Err("too many callers want fresh quotes now; try again".to_owned());
-            }
-            tee.evidence(data).map_err(|error| error.to_string())
+                "too many callers want fresh quotes now; try again".to_owned()
+            })
         })
     }
 
@@ -116,7 +144,29 @@ impl Attested {
 const IDENTITY_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Validity of a session certificate.
 const IDENTITY_LIFETIME: Duration = Duration::from_secs(60 * 60);
-/// Fresh quotes that may be asked for at once.
-const QUOTES_AT_ONCE: f64 = 200.0;
-/// And for long: a TEE makes 1 to 1000 a second.
-const QUOTES_PER_SECOND: f64 = 50.0;
+/// Fresh quotes for anonymous clients, at once and a second: most take cached evidence. A TEE makes 1 to 1000 a
+/// second.
+const CLIENT_QUOTES: (f64, f64) = (40.0, 10.0);
+/// For those who say to be runtimes: each wants one for each session.
+const RUNTIME_QUOTES: (f64, f64) = (200.0, 40.0);
+/// For those who say to be members: there are at most four, which connect anew when they start.
+const MEMBER_QUOTES: (f64, f64) = (40.0, 10.0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_want_quotes_leave_those_of_runtimes_and_members() {
+        let now = Instant::now();
+        let quotes = Quotes::new(now);
+        let given = (0..1000)
+            .filter(|_| quotes.take(Role::Client, now).is_ok())
+            .count();
+        assert_eq!(given, 40);
+        assert!(quotes.take(Role::Runtime, now).is_ok());
+        while quotes.take(Role::Runtime, now).is_ok() {}
+        assert!(quotes.take(Role::KeyService, now).is_ok());
+        assert!(quotes.take(Role::Client, now).is_err());
+    }
+}
