@@ -233,3 +233,35 @@ fn a_single_holder_recovers_alone() {
     assert!(world.give(21, &shares[0]).unwrap().opened);
     assert!(world.lease(5, package).is_ok());
 }
+
+#[test]
+fn the_machine_that_was_recovered_from_stops_when_it_is_shown_a_checkpoint_of_the_new_epoch() {
+    let (mut world, package, shares) = World::with_shares();
+    let left_behind = MemoryFiles::with(world.disk.contents());
+    let old_machine = world.options.clone();
+    world.move_to_another_machine();
+    world.give(22, &shares[1]).unwrap();
+    world.give(21, &shares[0]).unwrap();
+    let newest = world.checkpoint();
+    let old = InProcess::start(left_behind, &old_machine).unwrap();
+    order_of(&old, &key(30), Operation::Register).unwrap();
+    let told = freshness(&old, Some(&newest)).map(drop).unwrap_err();
+    assert!(
+        told.starts_with("rolled-back")
+            && told.contains("recovered elsewhere")
+            && told.contains("epoch 1"),
+        "{told}"
+    );
+    let order = order_of(&old, &key(31), Operation::Register);
+    assert_eq!(code_of(order), "rolled-back", "everybody, from now on");
+    assert!(world.lease(5, package).is_ok(), "the recovered one goes on");
+    // What another service signed stops nobody.
+    let foreign = World::new();
+    let other = foreign.start_on(MemoryFiles::new()).unwrap();
+    let signed = freshness(&other, None).unwrap().checkpoint;
+    assert_eq!(
+        code_of(freshness(world.service(), Some(&signed))),
+        "foreign-checkpoint"
+    );
+    assert!(world.lease(5, package).is_ok());
+}
