@@ -6,10 +6,11 @@
 
 use bield_envelope::Principal;
 use bield_evidence::PolicyConfig;
-use bield_protocol::configuration::KeyServiceConfiguration;
+use bield_protocol::configuration::{KeyServiceConfiguration, RecoveryConfiguration};
+use bield_protocol::service::HOLDERS_MAX;
 use bield_tlog::{Quorum, WitnessVerifier};
 
-use crate::state::Limits;
+use crate::state::{Limits, RecoveryLimits};
 
 /// Whom a member takes for another one.
 #[derive(Clone)]
@@ -65,7 +66,9 @@ impl Settings {
                 parsed.members
             ));
         }
-        let administrators = administrators(&parsed.administrators)?;
+        let administrators =
+            principals("administrator", &parsed.administrators, ADMINISTRATORS_MAX)?;
+        let recovery = parsed.recovery.as_ref().map(recovery).transpose()?;
         let (witnesses, needed) = witnesses(&parsed.witnesses.keys, parsed.witnesses.needed)?;
         let platforms = platforms(&parsed.member_platforms, parsed.members)?;
         if parsed.members > 1 && platforms.is_empty() && needed == 0 {
@@ -84,8 +87,8 @@ impl Settings {
             limits: Limits {
                 lease_secs: parsed.lease_secs,
                 administrators,
-                recovery: None,
-                admits_code: false,
+                recovery,
+                admits_code: parsed.admits_code,
             },
             members: parsed.members,
             witnesses,
@@ -110,26 +113,45 @@ fn range(name: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
     Err(format!("{name} is {value}; it must be {min} to {max}"))
 }
 
-fn administrators(texts: &[String]) -> Result<Vec<Principal>, String> {
-    if texts.len() > ADMINISTRATORS_MAX {
+fn principals(what: &str, texts: &[String], max: usize) -> Result<Vec<Principal>, String> {
+    if texts.len() > max {
         return Err(format!(
-            "there are {} administrators; at most {ADMINISTRATORS_MAX} are taken",
+            "there are {} {what}s; at most {max} are taken",
             texts.len()
         ));
     }
-    let mut administrators = Vec::with_capacity(texts.len());
+    let mut principals = Vec::with_capacity(texts.len());
     for (number, text) in (1..).zip(texts) {
-        let principal = text.parse().map_err(|error| {
-            format!("administrator {number} of the configuration is not one: {error}")
-        })?;
-        if administrators.contains(&principal) {
+        let principal = text
+            .parse()
+            .map_err(|error| format!("{what} {number} of the configuration is not one: {error}"))?;
+        if principals.contains(&principal) {
             return Err(format!(
-                "administrator {number} of the configuration is there twice"
+                "{what} {number} of the configuration is there twice"
             ));
         }
-        administrators.push(principal);
+        principals.push(principal);
     }
-    Ok(administrators)
+    Ok(principals)
+}
+
+/// Whether anybody can recover, and nobody alone where there are several.
+fn recovery(parsed: &RecoveryConfiguration) -> Result<RecoveryLimits, String> {
+    let holders = principals("holder", &parsed.holders, HOLDERS_MAX)?;
+    if holders.is_empty() {
+        return Err("[recovery] names no holders; name some or leave it out".to_owned());
+    }
+    let least = if holders.len() == 1 { 1 } else { 2 };
+    range(
+        "threshold_min of [recovery]",
+        parsed.threshold_min.into(),
+        least,
+        holders.len() as u64,
+    )?;
+    Ok(RecoveryLimits {
+        holders,
+        threshold_min: parsed.threshold_min,
+    })
 }
 
 fn platforms(texts: &[String], members: u8) -> Result<Vec<Vec<u8>>, String> {
@@ -288,6 +310,38 @@ mod tests {
             .map(|n| format!("\"{}\"", Principal::from_bytes([n; 32])))
             .collect();
         assert!(refusal(&format!("administrators = [{}]", many.join(",")), "").contains("65"));
+    }
+
+    #[test]
+    fn several_holders_never_recover_alone() {
+        let table = |count: u8, more: &str| {
+            let holders: Vec<_> = (0..count)
+                .map(|n| format!("\"{}\"", Principal::from_bytes([n; 32])))
+                .collect();
+            format!("[recovery]\nholders = [{}]\n{more}", holders.join(","))
+        };
+        for (count, more) in [(1, ""), (2, "threshold_min = 1"), (3, "threshold_min = 4")] {
+            let sentence = refusal("", &table(count, more));
+            assert!(sentence.contains("threshold_min"), "{sentence}");
+        }
+        assert!(refusal("", &table(0, "")).contains("no holders"));
+        assert!(refusal("", &table(17, "")).contains("17 holders"));
+        for (count, more, min) in [
+            (1, "threshold_min = 1", 1),
+            (3, "", 2),
+            (3, "threshold_min = 3", 3),
+        ] {
+            let text = format!("admits_code = true\n{RUNTIMES}\n{}", table(count, more));
+            let limits = Settings::read(text.as_bytes()).unwrap().limits;
+            let recovery = limits.recovery.unwrap();
+            assert_eq!(
+                (recovery.holders.len(), recovery.threshold_min),
+                (count.into(), min)
+            );
+            assert!(limits.admits_code);
+        }
+        let none = Settings::read(RUNTIMES.as_bytes()).unwrap().limits;
+        assert!(none.recovery.is_none() && !none.admits_code);
     }
 
     #[test]
