@@ -1,9 +1,9 @@
 //! What keeps one caller from using up what all callers share.
 //!
 //! ```text
-//! an order ──▶ Allowances (one bucket a principal) ──▶ queue      told to come back when empty
-//! a fresh quote ──▶ Bucket (one for all) ──▶ TEE                  refused when empty
-//! cryptography of a handshake ──▶ Turns (a few at once)           waits, never while it waits for a peer
+//! an order, a lease ──▶ Allowances (a bucket a principal) ──▶ queue   told to come back when empty
+//! a fresh quote ──▶ Bucket (one a role) ──▶ TEE                       refused when empty
+//! cryptography of a handshake ──▶ Turns (a few at once)               waits, never while it waits for a peer
 //! ```
 //!
 //! Always true: a bucket never holds more than its size; the table of buckets never holds more than
@@ -71,15 +71,24 @@ impl Bucket {
 
 /// A bucket for each principal that has used some of it.
 pub(crate) struct Allowances<K> {
-    per_minute: u32,
+    at_once: f64,
+    per_second: f64,
     buckets: Mutex<HashMap<K, Bucket>>,
 }
 
 impl<K: Eq + Hash> Allowances<K> {
     /// Allows `per_minute` a minute; a tenth of that, or 60 if that is more, at once.
     pub(crate) fn new(per_minute: u32) -> Self {
+        let minute = f64::from(per_minute);
+        let at_once = (minute / 10.0).max(60.0_f64.min(minute)).max(1.0);
+        Self::of(at_once, minute / 60.0)
+    }
+
+    /// Allows `at_once`, and `per_second` for long.
+    pub(crate) fn of(at_once: f64, per_second: f64) -> Self {
         Self {
-            per_minute,
+            at_once,
+            per_second,
             buckets: Mutex::default(),
         }
     }
@@ -93,11 +102,9 @@ impl<K: Eq + Hash> Allowances<K> {
         if buckets.len() >= ALLOWANCES_MAX && !buckets.contains_key(&key) {
             forget(&mut buckets, now);
         }
-        let minute = f64::from(self.per_minute);
-        let size = (minute / 10.0).max(60.0_f64.min(minute)).max(1.0);
         buckets
             .entry(key)
-            .or_insert_with(|| Bucket::new(size, minute / 60.0, now))
+            .or_insert_with(|| Bucket::new(self.at_once, self.per_second, now))
             .take(now)
     }
 }

@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use bield_capsule::Received;
 use bield_envelope::{Principal, Time};
-use bield_evidence::Measurement;
 use bield_ledger::LedgerError;
 use bield_platform::Randomness;
 use bield_protocol::refusal::{Refusal, Retry};
@@ -43,8 +42,9 @@ pub(crate) use running::{Clock, Running, Trouble};
 pub(crate) enum Caller {
     /// A principal.
     Principal(Principal),
-    /// Runtimes with this code.
-    Code(Measurement),
+    /// Runtimes that want this owner's packages, apart from what the owner orders itself; none: packages that
+    /// there are not.
+    Owner(Option<Principal>),
     /// The program itself.
     Program,
 }
@@ -115,6 +115,8 @@ struct Batch {
     at: Time,
     entries: Vec<Zeroizing<Vec<u8>>>,
     bytes: usize,
+    /// What the answers take, about.
+    reply_bytes: usize,
     answers: Vec<(SyncSender<Reply>, Said)>,
     /// Recovery files of this generation were written for it.
     shares: Option<u32>,
@@ -213,15 +215,21 @@ impl Sequencer {
                     } else {
                         for entry in &entries {
                             let applied = state.apply(entry, record, now);
-                            applied.map_err(|error| Trouble::fault(&error))?;
+                            if let Err(error) = applied {
+                                // Said before anybody reads what was applied by halves.
+                                let trouble = Trouble::fault(&error);
+                                running.stop(trouble.clone());
+                                return Err(trouble);
+                            }
                         }
                         batch.bytes += bytes;
+                        batch.reply_bytes += answer.bytes();
                         batch.entries.extend(encoded);
                         batch.answers.push((job.answer, Said::Answer(answer)));
                     }
                 }
             }
-            if batch.answers.len() < BATCH_MAX {
+            if batch.answers.len() < BATCH_MAX && batch.reply_bytes < REPLIES_BYTES {
                 next = running.queue.pop();
             }
         }
@@ -309,7 +317,15 @@ impl Sequencer {
                 self.running.metrics.witness_failures.add(1);
                 Err(NotYet::Again(few.to_string()))
             }
-            Err(set_back) => Err(NotYet::Over(Trouble::witnessed(&set_back))),
+            Err(set_back) => Err(NotYet::Over(self.set_back(&set_back))),
+        }
+    }
+
+    /// What it means that witnesses saw more: in a group others may rightly be ahead, and this instance joins them.
+    fn set_back(&self, why: &NotCosigned) -> Trouble {
+        match why {
+            NotCosigned::RolledBack { .. } if self.running.shares_log() => Trouble::passing(why),
+            _ => Trouble::witnessed(why),
         }
     }
 
@@ -386,6 +402,7 @@ impl Batch {
             at,
             entries: Vec::new(),
             bytes: 0,
+            reply_bytes: 0,
             answers: Vec::new(),
             shares: None,
         }
@@ -415,6 +432,8 @@ pub(crate) fn not_durable(why: &dyn core::fmt::Display) -> Refusal {
 
 /// The most asks that share a record.
 const BATCH_MAX: usize = 1024;
+/// Bytes of replies that wait for one record; the last may go beyond.
+const REPLIES_BYTES: usize = 32 << 20;
 /// Bytes of entries in a record, their places counted, with room for what seals them.
 const RECORD_BYTES: usize = bield_capsule::PAYLOAD_BYTES_MAX - (64 << 10);
 /// What an entry takes beside its bytes, at most.

@@ -2,20 +2,20 @@
 //!
 //! ```text
 //! Request ──turn──▶ Ask   ──allowance, queue──▶ sequencer ──▶ reply when its record counts
-//!                   Read  ──▶ state ──▶ reply (what shows changes: when they count)
+//!                   Read  ──▶ state ──▶ reply when what it shows counts
 //!                   Audit ──▶ state: where ──▶ log: what
 //!                   Freshness, GiveShare, Inspect ──▶ here
 //! ```
 //!
 //! Always true: in every stage but `serving` there is an answer to `Inspect`, and a refusal with a sentence to
-//! what that stage does not serve; nobody's allowance is used up by anybody else, since it is counted after the
+//! what that stage does not serve; nobody's allowance of orders is used up by anybody else, since it is counted after the
 //! signature was checked; nothing here names a principal, package or model to the host.
 //!
 //! Left to others: order and durability (`sequencer`), meaning (`state`), sessions.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bield_envelope::Principal;
 use bield_protocol::refusal::{Refusal, Retry};
@@ -27,7 +27,7 @@ use crate::limits::{Allowances, lock};
 use crate::metrics::Metrics;
 use crate::recovery::{Given, Recovering, Rehearsal};
 use crate::sequencer::{Caller, Running, Trouble};
-use crate::service::{Conversation, Read, RefusedLeases, Turn, read, turn};
+use crate::service::{Conversation, RefusedLeases, Turn, read, turn};
 use crate::state::{Ask, AuditedRecord};
 
 /// A key service, shared by all sessions.
@@ -35,6 +35,10 @@ pub struct KeyService {
     stage: RwLock<Stage>,
     start: Start,
     allowances: Allowances<Principal>,
+    /// Pages of audits, each of which reads many records.
+    audits: Allowances<Principal>,
+    /// Leases and returns, by the owner of their package; one for all packages that there are not.
+    leases: Allowances<Option<Principal>>,
     refused: Mutex<RefusedLeases>,
     rehearsal: Mutex<Rehearsal>,
     pub(crate) metrics: Arc<Metrics>,
@@ -61,6 +65,8 @@ impl KeyService {
             stage: RwLock::new(Stage::Forming("it is loading its state".to_owned())),
             start,
             allowances: Allowances::new(orders_per_minute),
+            audits: Allowances::of(AUDITS_AT_ONCE, AUDITS_PER_SECOND),
+            leases: Allowances::new(orders_per_minute),
             refused: Mutex::default(),
             rehearsal: Mutex::default(),
             metrics,
@@ -103,7 +109,13 @@ impl KeyService {
     /// Who signs workers' certificates, when that is known.
     #[must_use]
     pub fn principal(&self) -> Option<Principal> {
-        Some(self.running()?.state().service())
+        Some(self.running()?.service())
+    }
+
+    /// Whether this principal is registered here.
+    pub(crate) fn is_registered(&self, by: Principal) -> bool {
+        self.running()
+            .is_some_and(|running| running.state().is_registered(by))
     }
 
     pub(crate) fn stage(&self) -> Stage {
@@ -172,13 +184,13 @@ impl KeyService {
                 }
                 let now = running.now();
                 let reply = read(&running.state(), &question, now)?;
-                if matches!(question, Read::List(..) | Read::Share(_)) {
-                    running.wait_until_counted()?;
-                }
+                running.wait_until_counted()?;
                 Ok(reply)
             }
             Turn::Audit(by, from) => {
                 self.allow(by)?;
+                let audits = self.audits.take(by, Instant::now());
+                audits.map_err(|wait| too_many("audits", wait))?;
                 let (plan, refused) = {
                     let state = running.state();
                     let refused = lock(&self.refused).of(state.packages_of(by));
@@ -216,8 +228,17 @@ impl KeyService {
         };
         let caller = match (&ask, by) {
             (_, Some(by)) => Caller::Principal(by),
-            (Ask::Lease { appraised, .. } | Ask::Return { appraised, .. }, None) => {
-                Caller::Code(appraised.measurement().clone())
+            (Ask::Lease { request, .. }, None) => {
+                let owner = running.state().owner_of(&request.package);
+                self.charge(owner)?
+            }
+            (Ask::Return { returned, .. }, None) => {
+                let owner = {
+                    let state = running.state();
+                    let package = state.leased_package(returned.lease);
+                    package.and_then(|package| state.owner_of(&package))
+                };
+                self.charge(owner)?
             }
             _ => Caller::Program,
         };
@@ -240,12 +261,17 @@ impl KeyService {
         Ok(reply)
     }
 
+    /// Counts a lease or a return against the owner of its package, whoever's runtime it is: code is not somebody,
+    /// the same runs for everybody.
+    fn charge(&self, owner: Option<Principal>) -> Result<Caller, Refusal> {
+        let allowed = self.leases.take(owner, Instant::now());
+        allowed.map_err(|wait| too_many("leases", wait))?;
+        Ok(Caller::Owner(owner))
+    }
+
     fn allow(&self, by: Principal) -> Result<(), Refusal> {
-        self.allowances.take(by, Instant::now()).map_err(|wait| {
-            let message = "this principal orders more often than the service's configuration allows; slow down";
-            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
-            Refusal::new("too-many-orders", message, Retry::After(wait))
-        })
+        let allowed = self.allowances.take(by, Instant::now());
+        allowed.map_err(|wait| too_many("orders", wait))
     }
 
     fn inspection(&self) -> Inspection {
@@ -297,6 +323,15 @@ fn describe(running: &Running, inspection: &mut Inspection) {
         Some(trouble) => Some(trouble.sentence.clone()),
         None => running.outage_now(),
     };
+}
+
+fn too_many(what: &str, wait: Duration) -> Refusal {
+    let message = format!(
+        "this principal's allowance of {what} is used up; slow down (the service's configuration says how many \
+         orders there are in a minute)"
+    );
+    let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+    Refusal::new("too-many-orders", message, Retry::After(wait))
 }
 
 /// The refusal of a stage in which nothing is served.
@@ -354,5 +389,8 @@ impl<'a> LogReader<'a> {
     }
 }
 
+/// Pages of an audit that one principal may read at once, and a second.
+const AUDITS_AT_ONCE: f64 = 20.0;
+const AUDITS_PER_SECOND: f64 = 1.0;
 /// Of the log, at once: a few hundred small records.
 const AUDIT_READ_BYTES: usize = 64 << 10;

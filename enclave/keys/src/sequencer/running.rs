@@ -15,7 +15,7 @@ use std::sync::{
 use std::time::{Duration, Instant};
 
 use bield_capsule::Received;
-use bield_envelope::{Digest, Time};
+use bield_envelope::{Digest, Principal, Time};
 use bield_ledger::Ledger;
 use bield_platform::Randomness;
 use bield_protocol::refusal::{Refusal, Retry};
@@ -105,6 +105,7 @@ impl Trouble {
 /// State, log, queue, and what is known of them.
 pub(crate) struct Running {
     state: RwLock<State>,
+    service: Mutex<Principal>,
     ledger: Mutex<Ledger>,
     pub(super) queue: Queue<Caller, Job>,
     pub(crate) metrics: Arc<Metrics>,
@@ -138,6 +139,7 @@ impl Running {
         let size = ledger.size();
         metrics.records.set(size);
         Arc::new(Self {
+            service: Mutex::new(state.service()),
             published: Mutex::new(ledger.checkpoint(None)),
             grown: Condvar::new(),
             applied: AtomicU64::new(size),
@@ -175,9 +177,20 @@ impl Running {
     }
 
     pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
-        // A panic while it was written ends the service; until that is known, readers see it whole or
-        // are refused with it.
-        self.state.read().unwrap_or_else(PoisonError::into_inner)
+        self.state.read().unwrap_or_else(|poisoned| {
+            // A panic while it was written ends the service: what is read now is never shown.
+            self.stop(Trouble::fault(&"it found a fault in itself"));
+            poisoned.into_inner()
+        })
+    }
+
+    /// The service's principal, without waiting for whoever writes: then as it was when it was last read.
+    pub(crate) fn service(&self) -> Principal {
+        let mut known = lock(&self.service);
+        if let Ok(state) = self.state.try_read() {
+            *known = state.service();
+        }
+        *known
     }
 
     pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
@@ -246,8 +259,11 @@ impl Running {
     /// Waits until everything that was applied counts; call it after the state was read.
     ///
     /// # Errors
-    /// It does not in time.
+    /// It does not in time, or the service is over.
     pub(crate) fn wait_until_counted(&self) -> Result<(), Refusal> {
+        if let Some(trouble) = self.trouble() {
+            return Err(trouble.refusal());
+        }
         let size = self.applied.load(Ordering::SeqCst);
         let deadline = Instant::now() + COUNTED_WAIT;
         let mut published = lock(&self.published);

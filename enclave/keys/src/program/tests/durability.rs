@@ -146,7 +146,7 @@ impl Files for Moody {
 }
 
 #[test]
-fn while_the_disk_is_full_nothing_is_given_away_and_reads_go_on() {
+fn while_the_disk_is_full_nothing_is_given_away_and_who_asks_is_told_why() {
     let files = Moody::new();
     let mut world = World::new();
     world.service = Some(world.start_on(files.clone()).unwrap());
@@ -162,12 +162,6 @@ fn while_the_disk_is_full_nothing_is_given_away_and_reads_go_on() {
     );
     assert!(inspect(world.service()).trouble.is_some());
     let kept = freshness(world.service(), None).unwrap().checkpoint;
-    let reference = bield_protocol::service::PackageReference::Digest(package);
-    let request = Request::KeyConfiguration(
-        reference,
-        bield_grant::CodeSelector::Measurement(cast::code(5)),
-    );
-    assert!(done(world.service().answer(&mut session(), request)).is_ok());
     files.broken.store(false, Ordering::SeqCst);
     let mut tries = 0;
     while let Err(refusal) = world.lease(5, package) {
@@ -247,6 +241,64 @@ fn one_that_floods_does_not_use_up_what_another_may_order() {
     });
     assert!(refused.count() >= 100);
     assert!(world.order(&key(2), Operation::Register).is_ok());
+}
+
+#[test]
+fn leases_are_charged_to_the_owner_of_the_package_and_cost_no_order() {
+    let mut world = World::new();
+    world.options.orders_per_minute = 60;
+    world.start().unwrap();
+    let package = world.put_and_grant();
+    let until_refused = |package| {
+        (0..200)
+            .map(|_| code_of(world.lease(5, package)))
+            .find(|code| code == "too-many-orders")
+    };
+    assert!(until_refused(package).is_some());
+    let nobodys = [1, 2].map(|number| Digest::from_bytes([number; 32]));
+    assert!(until_refused(nobodys[0]).is_some());
+    // All packages that there are not share one allowance, and other code has none of its own.
+    assert_eq!(code_of(world.lease(5, nobodys[1])), "too-many-orders");
+    assert_eq!(code_of(world.lease(6, package)), "too-many-orders");
+    assert!(world.revoke().is_ok(), "the owner's own orders are apart");
+}
+
+#[test]
+fn pages_of_an_audit_have_an_allowance_of_their_own() {
+    let world = World::started();
+    world.order(&key(1), Operation::Register).unwrap();
+    let audit = || world.order(&key(1), Operation::Audit { from: 0 });
+    let refused = (0..200).find(|_| code_of(audit()) == "too-many-orders");
+    assert!(refused.is_some_and(|pages| pages >= 20), "{refused:?}");
+    assert!(world.order(&key(1), Operation::Register).is_ok());
+}
+
+#[test]
+fn a_key_is_not_told_before_the_record_that_made_it_counts() {
+    let files = Moody::new();
+    let mut world = World::new();
+    world.service = Some(world.start_on(files.clone()).unwrap());
+    let package = world.put_and_grant();
+    let key_of = || {
+        let code = bield_grant::CodeSelector::Measurement(cast::code(5));
+        let package = bield_protocol::service::PackageReference::Digest(package);
+        let request = Request::KeyConfiguration(package, code);
+        done(world.service().answer(&mut session(), request))
+    };
+    assert!(key_of().is_ok());
+    files.broken.store(true, Ordering::SeqCst);
+    let rotate = Operation::RotateAudience {
+        package,
+        at_once: true,
+    };
+    let rotated = world.order(&key(1), rotate);
+    assert_eq!(code_of(rotated), "not-durable");
+    assert_eq!(code_of(key_of()), "not-durable");
+    files.broken.store(false, Ordering::SeqCst);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while key_of().is_err() {
+        assert!(Instant::now() < deadline);
+    }
 }
 
 /// Commits as a service of one does, until it panics.
