@@ -208,7 +208,12 @@ impl KeyService<'_> {
     }
 
     fn done(&mut self, request: &Request) -> Result<u64, ServiceError> {
-        match self.exchange(request)? {
+        let answer = self.exchange(request).map_err(|error| match error {
+            // The order was on its way.
+            ServiceError::Session { address, error } => ServiceError::Unanswered { address, error },
+            error => error,
+        });
+        match answer? {
             Reply::Done(size) => {
                 self.acknowledge(size);
                 Ok(size)

@@ -43,14 +43,27 @@ pub enum ServiceError {
         #[source]
         error: Box<SessionError>,
     },
+    /// The connection broke between an order and its answer.
+    #[error(
+        "key service {address}: {error}. The order was on its way and may count: look with `bield list` or \
+         `bield audit`, then repeat it if it is not there (an order that counts already changes nothing)"
+    )]
+    Unanswered {
+        /// `host:port`.
+        address: String,
+        /// What broke.
+        #[source]
+        error: Box<SessionError>,
+    },
     /// It proved its code but not which key service it is.
     #[error(
-        "key service {address} is attested but names no identity: it may be waiting for recovery (`bield \
-         recover status` tells); its operator must look"
+        "key service {address} is attested and {}", nameless(.state.as_deref())
     )]
     Nameless {
         /// `host:port`.
         address: String,
+        /// What it says of itself, when it could be asked.
+        state: Option<String>,
     },
     /// It proved its code, but its state is not one to go on with.
     #[error("key service {address}: {error}")]
@@ -66,8 +79,8 @@ pub enum ServiceError {
     NoneServes(Vec<ServiceError>),
     /// A share may only be given to a service that waits for shares.
     #[error(
-        "key service {address} is {state:?} and does not wait for shares; its operator starts it without \
-         its root file to recover it"
+        "key service {address} is {state:?} and does not wait for shares, so none was sent: {}",
+        instead_of_a_share(.state)
     )]
     NotRecovering {
         /// `host:port`.
@@ -241,6 +254,11 @@ impl ServiceError {
         }
     }
 
+    /// Whether another log than the known one was shown there: another address may show the known one.
+    pub(crate) fn is_of_another_log(&self) -> bool {
+        matches!(self, Self::NotFresh { error, .. } if error.is_of_another_log())
+    }
+
     /// Whether it is a member that follows another one.
     pub(crate) fn is_not_leader(&self) -> bool {
         matches!(self, Self::Refused(refusal) if refusal.code == NOT_LEADER)
@@ -251,6 +269,10 @@ impl ServiceError {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Unreachable { .. } => Kind::Unreachable,
+            Self::Nameless { state, .. } if state.as_deref().is_some_and(passes) => {
+                Kind::Unreachable
+            }
+            Self::NotRecovering { state, .. } if passes(state) => Kind::Unreachable,
             Self::NotFresh { error, .. } if matches!(**error, NotFresh::Overtaken { .. }) => {
                 Kind::Unreachable
             }
@@ -264,7 +286,7 @@ impl ServiceError {
                     Kind::Refused
                 }
             }
-            Self::Session { error, .. } => match &**error {
+            Self::Session { error, .. } | Self::Unanswered { error, .. } => match &**error {
                 SessionError::Stream(_) | SessionError::Truncated | SessionError::Closed => {
                     Kind::Unreachable
                 }
@@ -339,6 +361,38 @@ const fn of_refusal(refusal: &Refusal) -> Kind {
     match refusal.retry {
         Retry::After(_) | Retry::Anew => Kind::Unreachable,
         _ => Kind::Refused,
+    }
+}
+
+/// Whether a state ends without anybody's doing.
+fn passes(state: &str) -> bool {
+    matches!(state, "forming" | "following")
+}
+
+fn nameless(state: Option<&str>) -> String {
+    match state {
+        Some("forming") => {
+            "forming: it waits for its other members and does not serve yet; retry, and if \
+             it stays so its operator must start the others"
+                .to_owned()
+        }
+        Some("recovering") => {
+            "recovering: it waits for shares (`bield recover status` tells) and does \
+             not serve before holders have given them"
+                .to_owned()
+        }
+        Some(state) => format!("{state:?}, and names no identity; its operator must look"),
+        None => "names no identity; its operator must look".to_owned(),
+    }
+}
+
+fn instead_of_a_share(state: &str) -> &'static str {
+    match state {
+        "serving" | "following" => {
+            "it has its state, nothing is to be recovered; `bield recover give --rehearse` tries a share"
+        }
+        "forming" => "it waits for its other members; retry, or have its operator start them",
+        _ => "its operator must look at why it does not serve",
     }
 }
 

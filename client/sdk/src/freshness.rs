@@ -194,6 +194,11 @@ fn recovered(kept: &Head, head: &Head, answer: &Freshness) -> Result<(), NotFres
         origin = &step.next;
     }
     let Some(first) = answer.recovered.first() else {
+        // Its identity derives from the root and the state, so the same name under another log is an instance
+        // from before a recovery, or from beside one.
+        if kept.service == head.service {
+            return Err(NotFresh::left(head));
+        }
         return Err(NotFresh::OtherService {
             known: kept.service,
             found: head.service,
@@ -212,8 +217,14 @@ fn recovered(kept: &Head, head: &Head, answer: &Freshness) -> Result<(), NotFres
             holders: first.holders.clone(),
         });
     }
-    leads(kept, found, &Hash::from_bytes(first.root), answer)
-        .map_err(|()| NotFresh::Forked { seen, shown: found })
+    leads(kept, found, &Hash::from_bytes(first.root), answer).map_err(|()| {
+        NotFresh::RecoveredElsewhere {
+            seen,
+            found,
+            at: first.at,
+            holders: first.holders.clone(),
+        }
+    })
 }
 
 /// Whether the answer's hashes lead from what was kept to a tree of `size` with `root`.

@@ -15,8 +15,9 @@
 //!
 //! Always true: a key file is written before what it opens is used, is never replaced by another
 //! key, and is refused when others can read it. A home that others own or can change is refused, and
-//! so is such a trust file: it is the root of all trust. Other trust forgets the services, and which of
-//! the logs met is the one to go on with; the heads of logs are never forgotten.
+//! so is such a trust file: it is the root of all trust. Other trust forgets the services, and, when it
+//! names another service, which of the logs met is the one to go on with; the heads of logs are never
+//! forgotten.
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,7 @@ mod heads;
 mod shares;
 mod succession;
 
+pub(crate) use heads::Compared;
 pub use shares::KeptShare;
 
 /// A home directory; nothing is read or written until asked.
@@ -105,6 +107,12 @@ pub enum HomeError {
          service that was set back", path = .path.display()
     )]
     Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that was named as a share is none.
+    #[error("{path} holds no recovery share: name a file that `bield recover take` wrote, or a copy of one", path = .path.display())]
+    NotAShare {
         /// The file.
         path: PathBuf,
     },
@@ -182,8 +190,9 @@ impl Home {
         }
     }
 
-    /// Replaces the trust file, after checking the new one, and forgets the services of the old. Unless it
-    /// says the same, the next service met may be another one; a log that was met is compared all the same.
+    /// Replaces the trust file, after checking the new one, and forgets the services of the old. When it names
+    /// another service (other principal, or none of the code), the next one met is believed; otherwise the
+    /// log to go on with stays the one it was. A log that was met is compared in any case.
     ///
     /// # Errors
     /// A text that is no trust, or the file cannot be written.
@@ -194,10 +203,11 @@ impl Home {
             path: path.clone(),
             error,
         })?;
-        let same = match files::read_own(&path, TRUST_BYTES_MAX) {
-            Err(error) if error.is_missing() => false,
-            bytes => bytes? == text.as_bytes(),
+        let before = match files::read_own(&path, TRUST_BYTES_MAX) {
+            Err(error) if error.is_missing() => None,
+            bytes => Trust::parse(&String::from_utf8_lossy(&bytes?)).ok(),
         };
+        let same = self.goes_on(&trust, before.as_ref())?;
         files::remove(&self.path.join(SERVICES))?;
         if !same {
             self.forget_current()?;
@@ -229,11 +239,30 @@ impl Home {
             written => {
                 written?;
                 // Left over from a trust file that was removed by hand.
+                let same = self.goes_on(&trust, None)?;
                 files::remove(&self.path.join(SERVICES))?;
-                self.forget_current()?;
+                if !same {
+                    self.forget_current()?;
+                }
                 Ok(trust)
             }
         }
+    }
+
+    /// Whether new trust names the service whose log this home goes on with. What cannot be read is kept.
+    fn goes_on(&self, trust: &Trust, before: Option<&Trust>) -> Result<bool, HomeError> {
+        let Ok(Some(head)) = self.head() else {
+            return Ok(true);
+        };
+        if let Some(before) = before {
+            return Ok(trust.names_the_service_of(before));
+        }
+        // The trust file was removed: what was verified under it tells which service it named.
+        let known = self.known_services()?;
+        let mut known = known
+            .iter()
+            .filter(|known| known.principal == head.service());
+        Ok(trust.principal() == Some(head.service()) || known.any(|known| trust.accepts(known)))
     }
 
     /// What is trusted.

@@ -69,7 +69,7 @@ pub use home::{Home, HomeError, KeptShare, KnownService};
 pub use listing::ListedGrant;
 pub use recovery::{RecoverySession, missing_shares};
 pub use reference::{NoOwner, ParseReferenceError, Reference};
-pub use service::{Acceptance, KeyService, accept};
+pub use service::{Acceptance, Accepted, KeyService, accept};
 pub use target::Target;
 pub use trust::{ADDRESSES_MAX, Addresses, Trust, TrustConfig, TrustError, WitnessesConfig};
 pub use verification::{Verification, verify, verify_at};

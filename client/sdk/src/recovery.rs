@@ -14,7 +14,7 @@ use bield_envelope::{Principal, SigningKey, Time};
 use bield_protocol::service::{Inspection, Operation, Reply, Request, Share, ShareProgress};
 use rand_core::CryptoRng;
 
-use crate::service::{in_turn, inspect};
+use crate::service::{in_turn, inspect, nameless};
 use crate::wire::{Demands, Wire};
 use crate::{KeyService, ServiceError, Trust};
 
@@ -43,11 +43,9 @@ impl RecoverySession {
                 roots: trust.roots().clone(),
                 service: None,
             };
-            let wire = Wire::open(address, demands, now, entropy)?;
+            let mut wire = Wire::open(address, demands, now, entropy)?;
             if wire.peer().appraised.is_none() {
-                return Err(ServiceError::Nameless {
-                    address: address.to_owned(),
-                });
+                return Err(nameless(&mut wire));
             }
             Ok(wire)
         })?;

@@ -18,6 +18,7 @@ use bield_envelope::{Principal, Time};
 use bield_evidence::{Appraised, Check, Measurement};
 use bield_grant::CodeSelector;
 use bield_protocol::service::{Inspection, PackageReference, Reply, Request};
+use bield_tlog::Origin;
 use rand_core::CryptoRng;
 
 use crate::freshness::{Fresh, NotFresh};
@@ -28,7 +29,7 @@ use crate::{Home, KnownService, ServiceError, Target, TargetError, Trust};
 mod state;
 
 pub(crate) use state::freshen;
-pub use state::{Acceptance, accept};
+pub use state::{Acceptance, Accepted, accept};
 
 /// An attested session with the key service, whose state is no older than what the home has seen.
 pub struct KeyService<'a> {
@@ -55,6 +56,7 @@ impl<'a> KeyService<'a> {
         entropy: &mut impl CryptoRng,
     ) -> Result<Self, ServiceError> {
         let start = Instant::now();
+        agree(home, trust, now, entropy)?;
         in_turn(trust.key_services(), |address| {
             Self::connect_at(home, trust, address, now.plus(start.elapsed()), entropy)
         })
@@ -258,26 +260,73 @@ fn attested(
         roots: trust.roots().clone(),
         service: trust.principal(),
     };
-    let wire = Wire::open(address, demands, now, entropy)?;
-    let nameless = || ServiceError::Nameless {
-        address: address.to_owned(),
-    };
-    let principal = wire.peer().service.ok_or_else(nameless)?;
-    if wire.peer().appraised.is_none() {
-        return Err(nameless());
+    let mut wire = Wire::open(address, demands, now, entropy)?;
+    match wire.peer().service {
+        Some(principal) if wire.peer().appraised.is_some() => Ok((wire, principal)),
+        _ => Err(nameless(&mut wire)),
     }
-    Ok((wire, principal))
 }
 
-/// Asks the members in turn until one serves. While they choose a leader, all are asked again.
+/// Why an instance names no identity: by its own word, once its code is known.
+pub(crate) fn nameless(wire: &mut Wire) -> ServiceError {
+    let attested = wire.peer().appraised.is_some();
+    let said = attested.then(|| inspect(wire).ok()).flatten();
+    ServiceError::Nameless {
+        address: wire.address().to_owned(),
+        state: said.map(|said| said.state),
+    }
+}
+
+/// At first contact, when nothing can be compared with, all addresses that answer must name one log.
+pub(crate) fn agree(
+    home: &Home,
+    trust: &Trust,
+    now: Time,
+    entropy: &mut impl CryptoRng,
+) -> Result<(), ServiceError> {
+    if trust.key_services().len() < 2 || home.head()?.is_some() {
+        return Ok(());
+    }
+    let mut named: Option<(String, Origin)> = None;
+    for address in trust.key_services() {
+        // Who does not answer, or follows another one, names no log; connecting says why.
+        let Ok((mut wire, _)) = attested(trust, address, now, entropy) else {
+            continue;
+        };
+        let Ok(Some(origin)) = state::named(&mut wire) else {
+            continue;
+        };
+        match &named {
+            Some((one, first)) if *first != origin => {
+                let error = NotFresh::TwoLogs {
+                    one: one.clone(),
+                    first: first.clone(),
+                    other: address.clone(),
+                    second: origin,
+                };
+                return Err(state::not_fresh(&wire, error));
+            }
+            Some(_) => {}
+            None => named = Some((address.clone(), origin)),
+        }
+    }
+    Ok(())
+}
+
+/// Asks the members in turn until one serves. While they choose a leader, all are asked again. One with
+/// another log than the known one is told of only when none serves the known one.
 pub(crate) fn in_turn<T>(
     addresses: &[String],
     mut ask: impl FnMut(&str) -> Result<T, ServiceError>,
 ) -> Result<T, ServiceError> {
     for round in 1.. {
         let mut errors = Vec::new();
+        let mut another = None;
         for address in addresses {
             match ask(address) {
+                Err(error) if error.is_of_another_log() => {
+                    another.get_or_insert(error);
+                }
                 Err(error) if error.is_of_member() => errors.push(error),
                 done => return done,
             }
@@ -286,6 +335,9 @@ pub(crate) fn in_turn<T>(
         if electing && round < ROUNDS_MAX {
             thread::sleep(ROUND_PAUSE);
             continue;
+        }
+        if let Some(another) = another {
+            return Err(another);
         }
         return Err(match errors.pop() {
             Some(error) if errors.is_empty() => error,

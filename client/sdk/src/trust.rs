@@ -154,6 +154,7 @@ pub struct Trust {
     owner: Option<Principal>,
     principal: Option<Principal>,
     services: Vec<String>,
+    simulated_roots: Vec<String>,
     policy: Policy,
     roots: Roots,
 }
@@ -247,6 +248,20 @@ impl Trust {
                 .is_none_or(|principal| principal == service.principal)
     }
 
+    /// Whether this trust names the service that `before` named, by its principal or else by its code and
+    /// who vouches for it: the same, or more.
+    #[must_use]
+    pub(crate) fn names_the_service_of(&self, before: &Self) -> bool {
+        if let (Some(now), Some(then)) = (self.principal, before.principal) {
+            return now == then;
+        }
+        let meet = |now: &[String], then: &[String]| {
+            now == then || now.iter().any(|one| then.contains(one))
+        };
+        meet(&self.services, &before.services)
+            && meet(&self.simulated_roots, &before.simulated_roots)
+    }
+
     /// Whether a software TEE, which protects nothing, is acceptable.
     #[must_use]
     pub const fn allows_simulated(&self) -> bool {
@@ -285,6 +300,7 @@ impl TrustConfig {
             owner: principal(self.owner, "owner")?,
             principal: principal(self.principal, "principal")?,
             services,
+            simulated_roots: self.service.simulated_roots.clone(),
             policy: self.service.into_policy()?,
             roots,
         })

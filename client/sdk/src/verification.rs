@@ -11,9 +11,9 @@ use bield_session::SessionError;
 use rand_core::CryptoRng;
 
 use crate::freshness::Fresh;
-use crate::service::{freshen, inspect};
+use crate::service::{agree, freshen, inspect, nameless};
 use crate::wire::{Demands, SERVICE_EVIDENCE_AGE_MAX, Wire};
-use crate::{Home, ServiceError, Trust};
+use crate::{Home, Kind, ServiceError, Trust};
 
 /// What was found out about a key service.
 #[derive(Debug, Clone)]
@@ -34,6 +34,10 @@ pub struct Verification {
     pub inspection: Option<Inspection>,
     /// What its state was refused for, when that was asked for and refused; the failed check says it too.
     pub refused: Option<String>,
+    /// Whether that may pass by itself, such as a witness that is away.
+    pub retry: bool,
+    /// Whether it was refused because it shows another log than the known one.
+    another_log: bool,
 }
 
 impl Verification {
@@ -62,11 +66,17 @@ pub fn verify(
     now: Time,
     entropy: &mut impl CryptoRng,
 ) -> Result<Verification, ServiceError> {
+    agree(home, trust, now, entropy)?;
     let mut answered = None;
+    let mut another = None;
     let mut errors = Vec::new();
     for address in trust.key_services() {
         match verify_at(home, trust, address, now, entropy) {
             Ok(found) if found.passed() => return Ok(found),
+            // Another address may show the log that this home knows.
+            Ok(found) if found.another_log => {
+                another.get_or_insert(found);
+            }
             Ok(found) => {
                 // A state that was refused is what has to be told, whoever else there is.
                 if found.refused.is_some() {
@@ -78,7 +88,7 @@ pub fn verify(
             Err(error) => return Err(error),
         }
     }
-    match (answered, errors.pop()) {
+    match (another.or(answered), errors.pop()) {
         (Some(found), _) => Ok(found),
         (None, Some(error)) if errors.is_empty() => Err(error),
         (None, last) => Err(ServiceError::NoneServes(
@@ -115,15 +125,15 @@ pub fn verify_at(
                 fresh: None,
                 inspection: None,
                 refused: None,
+                retry: false,
+                another_log: false,
             });
         }
         Err(error) => return Err(error),
     };
     let peer = wire.peer();
     let (Some(appraised), Some(principal)) = (&peer.appraised, peer.service) else {
-        return Err(ServiceError::Nameless {
-            address: address.to_owned(),
-        });
+        return Err(nameless(&mut wire));
     };
     let claims = appraised.claims();
     let appraisal = appraise(claims, trust.policy(), now);
@@ -136,6 +146,8 @@ pub fn verify_at(
         fresh: None,
         inspection: None,
         refused: None,
+        retry: false,
+        another_log: false,
     };
     if !found.passed() {
         found.checks.extend(stateless("an earlier check failed"));
@@ -153,7 +165,13 @@ pub fn verify_at(
                 ServiceError::NotFresh { error, .. } => error.to_string(),
                 error => error.to_string(),
             };
-            let need = "a log that continues what this home has seen";
+            found.retry = error.kind() == Kind::Unreachable;
+            found.another_log = error.is_of_another_log();
+            let need = if found.retry {
+                "a retry: this passes by itself, or when its operator has brought back what is missing"
+            } else {
+                "a log that continues what this home has seen"
+            };
             found
                 .checks
                 .push(check("log", Outcome::Failed, &have, need, Mover::Operator));

@@ -24,8 +24,9 @@ use crate::show::Checks;
 ///
 /// A key service is refused when its log was set back, forked, or is another one than this home knows.
 /// Two of these can be meant, and only a person can say so: --accept-service for a new service in the
-/// place of the known one, --accept-recovery for one that was recovered from less than this home has seen.
-/// Ask its operator first, on another way. A service that was rolled back or forked cannot be accepted.
+/// place of the known one, --accept-recovery for one that was recovered from less than this home has seen
+/// or from another branch than it saw. Ask its operator first, on another way. A service that was rolled
+/// back or forked, or an instance from before a recovery, cannot be accepted.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Doctor {
@@ -33,7 +34,7 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "PRINCIPAL", conflicts_with = "accept_recovery")]
     accept_service: Option<Principal>,
 
-    /// Go on with a key service that was recovered from less than this home has seen
+    /// Go on with a key service that was recovered from less than this home has seen, or another branch
     #[arg(long)]
     accept_recovery: bool,
 }
@@ -48,8 +49,13 @@ impl Doctor {
                 None => self.accept_recovery.then_some(Acceptance::Recovery),
             };
             if let Some(acceptance) = acceptance {
-                let fresh = accept(home, trust, acceptance, now(), &mut Randomness)?;
-                output.note(format_args!("accepted: {fresh}"));
+                let done = accept(home, trust, acceptance, now(), &mut Randomness)?;
+                let fresh = &done.fresh;
+                output.note(if done.needed {
+                    format!("accepted: {fresh}")
+                } else {
+                    format!("there was nothing to accept: {fresh}")
+                });
             }
             gateway(trust, &mut found);
             let spinner = progress::spinner("asking every member of the key service");
@@ -224,7 +230,7 @@ fn members(home: &Home, trust: &Trust, found: &mut Findings) {
     for address in trust.key_services() {
         match verify_at(home, trust, address, now(), &mut Randomness) {
             Ok(verification) => {
-                served |= verification.passed();
+                served |= serves(&verification);
                 member(address, verification, found);
             }
             Err(error) if error.code() == Some("not-leader") => {
@@ -245,6 +251,24 @@ fn members(home: &Home, trust: &Trust, found: &mut Findings) {
             found.failed("member", error.kind(), have, "an answer", Mover::Operator);
         }
     }
+    if !served {
+        let have = match trust.key_services().len() {
+            1 => "it does not serve".to_owned(),
+            number => format!("no member leads: none of {number} addresses serves"),
+        };
+        let need = "a member that serves: retry in a few seconds, while they choose one; if it stays so, its \
+                    operator must look";
+        found.failed("serving", Kind::Unreachable, have, need, Mover::Operator);
+    }
+}
+
+/// Whether that member passed and says that it serves.
+fn serves(verification: &Verification) -> bool {
+    let state = verification
+        .inspection
+        .as_ref()
+        .map(|said| said.state.as_str());
+    verification.passed() && state == Some("serving")
 }
 
 fn member(address: &str, verification: Verification, found: &mut Findings) {
@@ -260,7 +284,12 @@ fn member(address: &str, verification: Verification, found: &mut Findings) {
     let state = |check: &Check| matches!(check.name, "log" | "witnesses");
     for check in verification.checks {
         if check.outcome == Outcome::Failed {
-            found.refused = true;
+            // A witness that is away, or a write under way, passes by itself.
+            if verification.retry {
+                found.unreachable = true;
+            } else {
+                found.refused = true;
+            }
         }
         // Of the evidence only what failed: `bield verify` lists the rest.
         if state(&check) || check.outcome == Outcome::Failed {

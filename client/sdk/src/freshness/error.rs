@@ -3,7 +3,7 @@
 use bield_envelope::{Principal, Time};
 use bield_tlog::Origin;
 
-use super::{CheckpointError, KeyError, QuorumError};
+use super::{CheckpointError, Head, KeyError, QuorumError};
 
 /// The service proved its code; its state is not one this home goes on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +53,52 @@ pub enum NotFresh {
         found: Principal,
         /// Size of the known one's log that this home has seen.
         seen: u64,
+    },
+    /// A log that the known service does not go on with: from before a recovery, or beside it.
+    #[error(
+        "ANOTHER LOG of a service this home knows: {found} with {origin}, which no recovery leads to from the \
+         one this home goes on with. An instance from before a recovery looks like this; what was revoked \
+         since holds there again. Do not use it, nothing accepts it; its operator must switch it off"
+    )]
+    Left {
+        /// Who shows it.
+        found: Principal,
+        /// The log.
+        origin: Origin,
+    },
+    /// Members of one service show different logs at first contact.
+    #[error(
+        "TWO LOGS under one trust file: {one} shows {first}, {other} shows {second}; which of them is meant \
+         is not known here. Do not use either; their operator must switch one off, or take its address out \
+         of `key_service`"
+    )]
+    TwoLogs {
+        /// An address.
+        one: String,
+        /// The log it shows.
+        first: Origin,
+        /// Another address.
+        other: String,
+        /// The log shown there.
+        second: Origin,
+    },
+    /// Holders of shares recovered the service from another history than this home saw.
+    #[error(
+        "RECOVERED at {at} from ANOTHER BRANCH: the {found} records it goes on with do not begin with the \
+         {seen} this home has seen. Two copies of the service had existed; whatever was ordered in the one this \
+         home saw may be lost, and grants revoked there may hold again. Given by {holders}. If its operator \
+         says that this branch is meant, go on with `bield doctor --accept-recovery`, then look through \
+         `bield grants` and order again what is missing", holders = listed(.holders)
+    )]
+    RecoveredElsewhere {
+        /// Size that this home has seen.
+        seen: u64,
+        /// Size that it was recovered from.
+        found: u64,
+        /// When, by the service's clock.
+        at: Time,
+        /// Whose shares did it.
+        holders: Vec<Principal>,
     },
     /// Holders of shares recovered the service from less than this home has seen.
     #[error(
@@ -113,6 +159,19 @@ pub enum NotFresh {
 }
 
 impl NotFresh {
+    /// What is said of a head under a log that the service has left.
+    pub(crate) fn left(head: &Head) -> Self {
+        Self::Left {
+            found: head.service,
+            origin: head.origin().clone(),
+        }
+    }
+
+    /// Whether it is about another log than the known one, so that another address may show the known one.
+    pub(crate) const fn is_of_another_log(&self) -> bool {
+        matches!(self, Self::OtherService { .. } | Self::Left { .. })
+    }
+
     /// A short word, stable across versions.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -122,6 +181,9 @@ impl NotFresh {
             Self::OtherKey { .. } => "other-log-key",
             Self::OtherService { .. } => "other-service",
             Self::Recovered { .. } => "recovered-from-less",
+            Self::Left { .. } => "left-log",
+            Self::TwoLogs { .. } => "two-logs",
+            Self::RecoveredElsewhere { .. } => "recovered-elsewhere",
             Self::Recoveries => "recoveries-unconnected",
             Self::Unwitnessed { .. } => "not-witnessed",
             Self::Unacknowledged { .. } => "not-acknowledged",

@@ -154,7 +154,8 @@ fn every_missing_or_altered_hash_is_a_fork() {
 fn a_new_service_is_not_taken_for_the_known_one() {
     let kept = met(&Service::of("keys.example/log", 21));
     let wiped = Service::of("keys.example/new", 3);
-    let refused = judged(Some(&kept), &wiped.answer(None)).unwrap_err();
+    let new = Principal::from_bytes([8; 32]);
+    let refused = judge(Some(&kept), &wiped.answer(None), new, None, NOON).unwrap_err();
     assert!(
         matches!(refused, NotFresh::OtherService { seen: 21, .. }),
         "{refused}"
@@ -162,9 +163,22 @@ fn a_new_service_is_not_taken_for_the_known_one() {
     assert!(
         refused
             .to_string()
-            .contains(&format!("--accept-service {ME}")),
+            .contains(&format!("--accept-service {new}")),
         "{refused}"
     );
+}
+
+#[test]
+fn another_log_of_the_known_service_is_no_new_service() {
+    let kept = met(&Service::of("keys.example/next", 4));
+    for size in [3, 21] {
+        let old = Service::of("keys.example/log", size);
+        let refused = judged(Some(&kept), &old.answer(None)).unwrap_err();
+        assert!(matches!(refused, NotFresh::Left { .. }), "{refused}");
+        let sentence = refused.to_string();
+        assert!(!sentence.contains("--accept"), "{sentence}");
+        assert!(sentence.contains("switch it off"), "{sentence}");
+    }
 }
 
 #[test]
@@ -265,21 +279,23 @@ fn a_recovery_from_less_than_was_seen_is_refused_with_what_is_gone() {
 }
 
 #[test]
-fn a_recovery_from_another_history_is_a_fork() {
+fn a_recovery_from_another_history_is_told_as_one_and_by_whom() {
     let kept = met(&Service::of("keys.example/log", 13));
     let copy = Service::forked("keys.example/log", 21, 5);
     let after = Service::of("keys.example/next", 4);
     let refused = judged(Some(&kept), &after.recovered(&copy, 21, &kept)).unwrap_err();
-    assert!(
-        matches!(
-            refused,
-            NotFresh::Forked {
-                seen: 13,
-                shown: 21
-            }
-        ),
-        "{refused}"
+    assert_eq!(
+        refused,
+        NotFresh::RecoveredElsewhere {
+            seen: 13,
+            found: 21,
+            at: NOON,
+            holders: vec![ME],
+        }
     );
+    for part in ["ANOTHER BRANCH", "may be lost", &ME.to_string()] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
 }
 
 #[test]

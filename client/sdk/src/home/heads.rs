@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! logs/<SHA-256 of the origin>.head    who, the log's key, the signed checkpoint (0600)
+//! logs/<SHA-256 of the origin>.left    holders of shares recovered another log from it, and this home went along
 //! logs/current                         which of them the trust file's service continues
 //! logs/lock                            held while one of them changes
 //! ```
 //!
 //! Always true: a head gives way only to one that was judged against exactly it, so two programs at
 //! once cannot put an older one in its place; a file appears whole or not at all. Other trust forgets
-//! which log is current and no head, so a log that comes back is still compared.
+//! which log is current and no head, so a log that comes back is still compared; a log that was left stays
+//! left.
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -19,6 +21,19 @@ use bield_tlog::{LogVerifier, Origin, SignedCheckpoint};
 use super::{Home, HomeError};
 use crate::files::{self, FileError, Write};
 use crate::freshness::Head;
+
+/// What a head was compared with, and how it goes on from there.
+#[derive(Debug, Clone)]
+pub(crate) struct Compared {
+    /// The head that stood as the current one.
+    pub(crate) current: Option<Head>,
+    /// What was kept of the very log that was shown.
+    pub(crate) met: Option<Head>,
+    /// The head that it goes on from, in the same log or through recoveries; `None` when it begins anew.
+    pub(crate) from: Option<Head>,
+    /// Whether all of `from` is in it.
+    pub(crate) whole: bool,
+}
 
 impl Home {
     /// The newest verified head of the service that the trust file means; `None` before first contact.
@@ -50,46 +65,67 @@ impl Home {
         self.read_head(&origin.path_segment())
     }
 
-    /// Keeps `head` in place of `judged`, the one that it was compared with; `false` when another stands
-    /// there by now and the comparison has to be made again.
-    pub(crate) fn keep_head(&self, judged: Option<&Head>, head: &Head) -> Result<bool, HomeError> {
-        let _lock = self.lock_logs()?;
-        let current = self.head()?;
-        let there = match &current {
-            Some(current) => Some(current.clone()),
-            None => self.head_of(head.origin())?,
+    /// Every head that is kept, as far as whole; at most [`HEADS_MAX`].
+    pub(crate) fn heads(&self) -> Result<Vec<Head>, HomeError> {
+        let entries = match std::fs::read_dir(self.logs()) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(FileError::io(&self.logs(), error).into()),
         };
-        if there.as_ref() != judged {
+        let mut segments: Vec<_> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                name.strip_suffix(HEAD).map(ToOwned::to_owned)
+            })
+            .collect();
+        segments.sort();
+        segments.truncate(HEADS_MAX);
+        let heads = segments.iter().map(|segment| self.read_head(segment));
+        Ok(heads
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    /// Whether this home has gone on from that log to one that was recovered from it.
+    pub(crate) fn has_left(&self, origin: &Origin) -> bool {
+        self.left_path(origin).try_exists().unwrap_or(true)
+    }
+
+    /// Keeps `head` in place of what it was compared with; `false` when something else stands there by now
+    /// and the comparison has to be made again.
+    pub(crate) fn keep_head(&self, compared: &Compared, head: &Head) -> Result<bool, HomeError> {
+        let _lock = self.lock_logs()?;
+        if self.head()? != compared.current || self.head_of(head.origin())? != compared.met {
             return Ok(false);
         }
-        let moves = current.as_ref().map(Head::origin) != Some(head.origin());
-        if there.as_ref() != Some(head) {
+        let from = compared.from.as_ref();
+        if let Some(from) = from
+            && self.head_of(from.origin())?.as_ref() != Some(from)
+        {
+            return Ok(false);
+        }
+        if compared.met.as_ref() != Some(head) {
             self.write_head(head)?;
         }
-        if moves {
-            if let Some(before) = &current {
-                self.carry_audits(before.origin(), head.origin())?;
-                self.carry_shares(before.origin(), head.origin())?;
+        if let Some(from) = from
+            && from.origin() != head.origin()
+        {
+            // Of a log that was recovered from less than was seen, what was seen of audits is partly void.
+            if compared.whole {
+                self.carry_audits(from.origin(), head.origin())?;
             }
+            self.carry_shares(from.origin(), head.origin())?;
+            let text = format!("{}\n", head.origin().path_segment());
+            let path = self.left_path(from.origin());
+            files::write(&path, text.as_bytes(), Write::Secret)?;
+        }
+        if compared.current.as_ref().map(Head::origin) != Some(head.origin()) {
             self.point_to(head)?;
         }
         Ok(true)
-    }
-
-    /// Keeps `head` whatever stood there: only what a person has accepted by hand comes here. Shares go
-    /// along from the log that it was recovered from, if it was; what was seen of audits does not, because
-    /// some of it is void.
-    pub(crate) fn replace_head(
-        &self,
-        head: &Head,
-        recovered_from: Option<&Origin>,
-    ) -> Result<(), HomeError> {
-        let _lock = self.lock_logs()?;
-        self.write_head(head)?;
-        if let Some(before) = recovered_from {
-            self.carry_shares(before, head.origin())?;
-        }
-        self.point_to(head)
     }
 
     /// Forgets which log the trust file's service continues: the trust is another one.
@@ -140,7 +176,12 @@ impl Home {
     }
 
     fn head_path(&self, segment: &str) -> PathBuf {
-        self.logs().join(format!("{segment}.head"))
+        self.logs().join(format!("{segment}{HEAD}"))
+    }
+
+    fn left_path(&self, origin: &Origin) -> PathBuf {
+        let segment = origin.path_segment();
+        self.logs().join(format!("{segment}.left"))
     }
 }
 
@@ -171,6 +212,9 @@ fn damaged(path: &Path) -> HomeError {
     }
 }
 
+/// Heads that a service met for the first time is shown: a home meets few services.
+const HEADS_MAX: usize = 64;
+const HEAD: &str = ".head";
 const LOGS: &str = "logs";
 const CURRENT: &str = "current";
 const LOCK: &str = "lock";

@@ -108,12 +108,16 @@ impl Home {
 }
 
 fn read(path: &Path) -> Result<Share, HomeError> {
-    let bytes = files::read_secret(path, SHARE_FILE_BYTES_MAX)?;
+    let none = || HomeError::NotAShare {
+        path: path.to_owned(),
+    };
+    let bytes = match files::read_secret(path, SHARE_FILE_BYTES_MAX) {
+        Err(FileError::TooLong { .. }) => return Err(none()),
+        bytes => bytes?,
+    };
     match Reply::decode(&bytes) {
         Ok(Reply::Share(share)) => Ok(share),
-        _ => Err(HomeError::Damaged {
-            path: path.to_owned(),
-        }),
+        _ => Err(none()),
     }
 }
 

@@ -10,8 +10,11 @@ use bield_sdk::{
 };
 
 fn refused(world: &World) -> NotFresh {
-    let trust = world.trust();
-    match KeyService::connect(&world.home, &trust, now(), &mut Randomness).err() {
+    refused_at(world, &world.trust())
+}
+
+fn refused_at(world: &World, trust: &Trust) -> NotFresh {
+    match KeyService::connect(&world.home, trust, now(), &mut Randomness).err() {
         Some(ServiceError::NotFresh { error, .. }) => *error,
         other => panic!("{other:?}"),
     }
@@ -58,23 +61,170 @@ fn a_service_that_was_set_back_gets_no_session_and_is_not_accepted_by_hand() {
 fn a_wiped_service_is_not_taken_for_a_fresh_one_until_a_person_says_so() {
     let world = World::with(Lie::None);
     visit(&world);
-    world.wipe_log();
+    let wiped = world.trust_at(&[&world.beside("keys.example/new", 3, false)]);
+    let NotFresh::OtherService { found, .. } = refused_at(&world, &wiped) else {
+        panic!("not refused as another service")
+    };
+    let other = SigningKey::generate(&mut Randomness).principal();
+    for wrong in [Acceptance::Service(other), Acceptance::Recovery] {
+        assert!(accept(&world.home, &wiped, wrong, now(), &mut Randomness).is_err());
+    }
+    let accepted = Acceptance::Service(found);
+    let done = accept(&world.home, &wiped, accepted, now(), &mut Randomness).unwrap();
+    assert!(done.needed);
+    let service = KeyService::connect(&world.home, &wiped, now(), &mut Randomness).unwrap();
+    assert_eq!(service.fresh().seen, Some(3));
+    drop(service);
+    // With nothing to accept it says so.
+    let done = accept(&world.home, &wiped, accepted, now(), &mut Randomness).unwrap();
+    assert!(!done.needed);
+    // The old log is not forgotten either.
+    world.set_log(4);
     let NotFresh::OtherService { found, .. } = refused(&world) else {
         panic!("not refused as another service")
     };
-    let trust = world.trust();
-    let other = SigningKey::generate(&mut Randomness).principal();
-    for wrong in [Acceptance::Service(other), Acceptance::Recovery] {
-        assert!(accept(&world.home, &trust, wrong, now(), &mut Randomness).is_err());
-    }
-    let accepted = Acceptance::Service(found);
-    accept(&world.home, &trust, accepted, now(), &mut Randomness).unwrap();
-    assert_eq!(visit(&world), Some(3));
-    // The old log is not forgotten either.
-    world.set_log(4);
-    assert!(matches!(refused(&world), NotFresh::OtherService { .. }));
-    let back = accept(&world.home, &trust, accepted, now(), &mut Randomness).err();
+    let back = Acceptance::Service(found);
+    let back = accept(&world.home, &world.trust(), back, now(), &mut Randomness).err();
     assert!(back.unwrap().to_string().contains("ROLLED BACK by 1"));
+}
+
+#[test]
+fn an_instance_from_before_a_recovery_is_accepted_by_nothing() {
+    let world = World::with(Lie::None);
+    visit(&world);
+    let me = world.home.head().unwrap().unwrap().service();
+    world.recover_log(5, false);
+    assert_eq!(visit(&world), Some(5));
+    for same in [true, false] {
+        // Also when it bears a name that was rotated since, and goes on from what was seen.
+        let old = world.beside("keys.example/log", 7, same);
+        let trust = world.trust_at(&[&old]);
+        let error = refused_at(&world, &trust);
+        assert!(matches!(error, NotFresh::Left { .. }), "{error}");
+        let NotFresh::Left { found, .. } = error else {
+            unreachable!()
+        };
+        for acceptance in [
+            Acceptance::Recovery,
+            Acceptance::Service(me),
+            Acceptance::Service(found),
+        ] {
+            let error = accept(&world.home, &trust, acceptance, now(), &mut Randomness);
+            assert_eq!(error.err().unwrap().code(), Some("left-log"));
+        }
+    }
+    // Nor under trust in another service, which forgets which log is current.
+    world.home.create_trust(&world.trust_text).unwrap();
+    let forgets = world.trust_text.replace("11111111", "22222222");
+    world.home.replace_trust(&forgets).unwrap();
+    assert!(world.home.head().unwrap().is_none());
+    let old = world.trust_at(&[&world.beside("keys.example/log", 7, true)]);
+    assert!(matches!(refused_at(&world, &old), NotFresh::Left { .. }));
+    assert!(world.home.head().unwrap().is_none());
+    // The true one is there still, and is taken for it.
+    assert_eq!(visit(&world), Some(3));
+}
+
+#[test]
+fn a_recovery_is_compared_after_the_trust_has_forgotten_which_log_is_current() {
+    let world = World::with(Lie::None);
+    visit(&world);
+    world.home.create_trust(&world.trust_text).unwrap();
+    let forgets = world.trust_text.replace("11111111", "22222222");
+    world.home.replace_trust(&forgets).unwrap();
+    world.recover_log(4, false);
+    assert!(matches!(
+        refused(&world),
+        NotFresh::Recovered {
+            seen: 5,
+            found: 4,
+            ..
+        }
+    ));
+    // An unrecovered log under the same name is no new service either.
+    let other = world.trust_at(&[&world.beside("keys.example/other", 9, true)]);
+    assert!(matches!(refused_at(&world, &other), NotFresh::Left { .. }));
+}
+
+#[test]
+fn a_recovery_from_another_branch_is_accepted_by_hand_only() {
+    let world = World::with(Lie::None);
+    visit(&world);
+    world.recover_log(9, true);
+    let error = refused(&world);
+    assert!(
+        matches!(error, NotFresh::RecoveredElsewhere { .. }),
+        "{error}"
+    );
+    let trust = world.trust();
+    let me = world.home.head().unwrap().unwrap().service();
+    let wrong = Acceptance::Service(me);
+    assert!(accept(&world.home, &trust, wrong, now(), &mut Randomness).is_err());
+    let right = Acceptance::Recovery;
+    let done = accept(&world.home, &trust, right, now(), &mut Randomness).unwrap();
+    assert!(done.needed);
+    assert_eq!(visit(&world), Some(3));
+    let old = world.trust_at(&[&world.beside("keys.example/log", 9, true)]);
+    assert!(matches!(refused_at(&world, &old), NotFresh::Left { .. }));
+}
+
+#[test]
+fn a_recovered_log_that_was_met_before_must_continue_what_was_met() {
+    let world = World::with(Lie::None);
+    visit(&world);
+    world.recover_log(5, false);
+    let recovered = world.beside("keys.example/next", 5, false);
+    // Met by hand as another service would be; then the log before is the current one again.
+    let next = world.trust_at(&[&recovered]);
+    let found = match refused_at(&world, &next) {
+        NotFresh::OtherService { found, .. } => found,
+        other => panic!("{other}"),
+    };
+    let there = Acceptance::Service(found);
+    accept(&world.home, &next, there, now(), &mut Randomness).unwrap();
+    world.set_log(5);
+    let NotFresh::OtherService { found, .. } = refused(&world) else {
+        panic!("not refused as another service")
+    };
+    let back = Acceptance::Service(found);
+    accept(&world.home, &world.trust(), back, now(), &mut Randomness).unwrap();
+    world.recover_log(5, false);
+    assert_eq!(refused(&world), NotFresh::RolledBack { seen: 5, shown: 3 });
+}
+
+#[test]
+fn another_log_at_one_address_does_not_hide_the_known_one_at_the_next() {
+    let world = World::with(Lie::None);
+    visit(&world);
+    let wiped = world.beside("keys.example/new", 3, false);
+    let old = world.beside("keys.example/old", 9, true);
+    let leader = world.trust().key_service().to_owned();
+    let trust = world.trust_at(&[&wiped, &old, &leader]);
+    let service = KeyService::connect(&world.home, &trust, now(), &mut Randomness).unwrap();
+    assert_eq!(service.address(), leader);
+    drop(service);
+    let found = verify(&world.home, &trust, now(), &mut Randomness).unwrap();
+    assert!(found.passed() && found.address == leader);
+    let nowhere = world.trust_at(&[&wiped, &old]);
+    assert!(matches!(
+        refused_at(&world, &nowhere),
+        NotFresh::OtherService { .. }
+    ));
+}
+
+#[test]
+fn addresses_that_show_two_logs_at_first_contact_are_both_refused() {
+    let world = World::with(Lie::None);
+    let leader = world.trust().key_service().to_owned();
+    let old = world.beside("keys.example/old", 9, true);
+    let trust = world.trust_at(&[&world.follower(), &leader, &old]);
+    let error = refused_at(&world, &trust);
+    assert!(matches!(error, NotFresh::TwoLogs { .. }), "{error}");
+    assert!(verify(&world.home, &trust, now(), &mut Randomness).is_err());
+    assert!(world.home.head().unwrap().is_none());
+    let same = world.beside("keys.example/log", 5, true);
+    let trust = world.trust_at(&[&leader, &same]);
+    assert!(KeyService::connect(&world.home, &trust, now(), &mut Randomness).is_ok());
 }
 
 #[test]
@@ -114,12 +264,7 @@ fn members_are_tried_in_turn_and_all_their_errors_are_told() {
         listener.local_addr().unwrap().to_string()
     };
     let leader = world.trust().key_service().to_owned();
-    let with = |addresses: &[&str]| {
-        let list: Vec<_> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
-        let one = format!("key_service = \"{leader}\"");
-        let several = format!("key_service = [{}]", list.join(", "));
-        Trust::parse(&world.trust_text.replace(&one, &several)).unwrap()
-    };
+    let with = |addresses: &[&str]| world.trust_at(addresses);
     let trust = with(&[&closed, &world.follower(), &leader]);
     let service = KeyService::connect(&world.home, &trust, now(), &mut Randomness).unwrap();
     assert_eq!(service.address(), leader);

@@ -19,7 +19,7 @@ use bield_receipt::{Receipt, WorkerCertificate, output_commitment};
 use bield_sdk::{ElementType, Home, Randomness, Tensor, TensorSpec, Trust, now};
 use bield_session::{Expect, Identity, Role, SessionKey, accept, provider};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
-use bield_tlog::{Checkpoint, LogKey, Origin, SignedCheckpoint, Tree};
+use bield_tlog::{Checkpoint, Hash, LogKey, Origin, SignedCheckpoint, Tree};
 
 pub(crate) const KEYS_CODE: [u8; 32] = [0x11; 32];
 pub(crate) const RUNTIME_CODE: [u8; 32] = [0x22; 32];
@@ -79,6 +79,7 @@ pub(crate) struct World {
     pub(crate) home: Home,
     log: Arc<Mutex<Log>>,
     follower: u16,
+    machine: Arc<Platform>,
     _directory: tempfile::TempDir,
 }
 
@@ -86,6 +87,8 @@ pub(crate) struct World {
 struct Log {
     key: LogKey,
     tree: Tree,
+    /// The log that it was recovered from, as far as it was found.
+    before: Option<Box<Log>>,
 }
 
 impl Log {
@@ -93,9 +96,43 @@ impl Log {
         let mut log = Self {
             key: LogKey::new(name.parse().unwrap(), &Secret::from_bytes([6; 32])),
             tree: Tree::new(),
+            before: None,
         };
         (0..entries).for_each(|_| log.grow());
         log
+    }
+
+    /// A log of this name, recovered from so many records of `before`, which are its own or another branch's.
+    fn recovered(name: &str, entries: u64, before: &str, found: u64, branch: bool) -> Self {
+        let mut past = Self::of(before, u64::from(!branch));
+        if branch {
+            past.tree.append(b"another branch");
+        }
+        (1..found).for_each(|_| past.grow());
+        Self {
+            before: Some(Box::new(past)),
+            ..Self::of(name, entries)
+        }
+    }
+
+    /// What leads from a kept checkpoint of the log before to this one.
+    fn recovery(&self, kept: &SignedCheckpoint) -> Option<(Vec<Hash>, service::Recovered)> {
+        let past = self.before.as_ref()?;
+        let origin = past.key.verifier().name().to_string();
+        if kept.claimed().origin().as_str() != origin {
+            return None;
+        }
+        let size = past.tree.size();
+        let proof = past.tree.consistency_proof(kept.claimed().size(), size);
+        let recovered = service::Recovered {
+            origin,
+            size,
+            root: *past.tree.root().as_bytes(),
+            holders: vec![SigningKey::from_seed(Secret::from_bytes([9; 32])).principal()],
+            at: now(),
+            next: self.key.verifier().name().to_string(),
+        };
+        Some((proof.unwrap_or_default(), recovered))
     }
 
     fn grow(&mut self) {
@@ -106,7 +143,9 @@ impl Log {
     fn freshness(&self, kept: Option<&str>) -> service::Reply {
         let origin = Origin::from(self.key.verifier().name());
         let kept = kept.map(|kept| SignedCheckpoint::parse(kept.as_bytes()).unwrap());
-        let foreign = |kept: &SignedCheckpoint| *kept.claimed().origin() != origin;
+        let recovery = kept.as_ref().and_then(|kept| self.recovery(kept));
+        let foreign =
+            |kept: &SignedCheckpoint| recovery.is_none() && *kept.claimed().origin() != origin;
         if kept.as_ref().is_some_and(foreign) {
             let refusal = Refusal::new("foreign-checkpoint", "not mine", Retry::AfterChange);
             return service::Reply::Refused(refusal);
@@ -117,7 +156,10 @@ impl Log {
                 .consistency_proof(kept.claimed().size(), size)
                 .ok()
         });
-        let hashes = proof.unwrap_or_default();
+        let (hashes, recovered) = match recovery {
+            Some((hashes, recovered)) => (hashes, vec![recovered]),
+            None => (proof.unwrap_or_default(), Vec::new()),
+        };
         let checkpoint = Checkpoint::new(origin, size, self.tree.root()).sign(&self.key);
         service::Reply::Freshness(service::Freshness {
             checkpoint: checkpoint.to_string(),
@@ -126,7 +168,7 @@ impl Log {
                 .map(|hash| (*hash.as_bytes()).into())
                 .collect(),
             log: self.key.verifier().to_string(),
-            recovered: Vec::new(),
+            recovered,
         })
     }
 }
@@ -167,6 +209,7 @@ impl World {
             home: Home::at(directory.path().join("home")),
             log,
             follower,
+            machine,
             _directory: directory,
         }
     }
@@ -181,9 +224,35 @@ impl World {
         *self.log.lock().unwrap() = Log::of("keys.example/log", size);
     }
 
-    /// Wipes the service: another log begins.
-    pub(crate) fn wipe_log(&self) {
-        *self.log.lock().unwrap() = Log::of("keys.example/new", 3);
+    /// Has holders of shares recover the service from so many records, of its own log or of another branch.
+    pub(crate) fn recover_log(&self, found: u64, branch: bool) {
+        *self.log.lock().unwrap() =
+            Log::recovered("keys.example/next", 3, "keys.example/log", found, branch);
+    }
+
+    /// Starts an instance with a log of its own beside the service; `same` says whether it bears its name.
+    pub(crate) fn beside(&self, name: &str, size: u64, same: bool) -> String {
+        let seed = if same { 1 } else { 8 };
+        let cast = Cast {
+            lie: Lie::None,
+            package: self.package,
+            service: SigningKey::from_seed(Secret::from_bytes([seed; 32])),
+            worker: SigningKey::from_seed(Secret::from_bytes([2; 32])),
+            audience: AudienceKey::generate(&mut Seeded::new(3)),
+            owner: SigningKey::from_seed(Secret::from_bytes([4; 32])),
+            seen: Arc::clone(&self.seen),
+            log: Arc::new(Mutex::new(Log::of(name, size))),
+        };
+        let port = key_service(Arc::new(cast), Arc::clone(&self.machine), true);
+        format!("127.0.0.1:{port}")
+    }
+
+    /// The same trust with the key service at these addresses.
+    pub(crate) fn trust_at(&self, addresses: &[&str]) -> Trust {
+        let list: Vec<_> = addresses.iter().map(|a| format!("\"{a}\"")).collect();
+        let one = format!("key_service = \"{}\"", self.trust().key_service());
+        let several = format!("key_service = [{}]", list.join(", "));
+        Trust::parse(&self.trust_text.replace(&one, &several)).unwrap()
     }
 
     pub(crate) fn trust(&self) -> Trust {
