@@ -74,7 +74,10 @@ fn expired_collateral_is_refused_by_name() {
     let found = verify(stage.path(), AFTER);
     assert_eq!(found.status.code(), Some(1));
     let said = String::from_utf8_lossy(&found.stdout).into_owned();
-    assert!(said.contains("endorsements do not hold at 2027-11-18"), "{said}");
+    assert!(
+        said.contains("endorsements do not hold at 2027-11-18"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Init {
         });
         if let Some(text) = trust.transpose()? {
             if self.replace_trust {
-                home.replace_trust(&text)?;
+                replace(home, &text, output)?;
             } else {
                 home.create_trust(&text)?;
             }
@@ -69,6 +69,31 @@ impl Init {
         }
         Ok(())
     }
+}
+
+/// Replaces the trust, and says what this home does not go by any more.
+fn replace(home: &Home, text: &str, output: Output) -> Result<(), Failure> {
+    let (head, services) = (home.head(), home.known_services());
+    home.replace_trust(text)?;
+    if output.is_json() {
+        return Ok(());
+    }
+    let services = services.unwrap_or_default().len();
+    if services > 0 {
+        output.note(format_args!(
+            "forgotten: {} that had met the trust before; receipts can be checked offline after the next visit",
+            super::counted(services, "key service")
+        ));
+    }
+    if let (Ok(Some(head)), Ok(None)) = (head, home.head()) {
+        output.note(format_args!(
+            "forgotten: that {} with {} is the key service to go on with, because this trust names another; the \
+             next one met is believed (a log met before is compared all the same)",
+            head.service(),
+            super::counted(head.size(), "record")
+        ));
+    }
+    Ok(())
 }
 
 const EXAMPLES: &str = r#"Examples:

@@ -181,13 +181,13 @@ fn packages(rows: &[PackageRow]) -> (Value, String) {
                 codes.join(", ")
             };
             format!(
-                "{}  {}@{}\n  registered {}, {} grants, {} leases, key generation {}\n  leased to {codes}",
+                "{}  {}@{}\n  registered {}, {}, {}, key generation {}\n  leased to {codes}",
                 row.package,
                 plain(&row.name),
                 plain(&row.version),
                 row.at,
-                row.grants,
-                row.leases,
+                counted(row.grants, "grant"),
+                counted(row.leases, "lease"),
                 row.generation,
             )
         })

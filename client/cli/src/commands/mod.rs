@@ -110,7 +110,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// So many of something, in words.
-fn counted(number: usize, one: &str) -> String {
+fn counted(number: impl TryInto<u64>, one: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {one}{plural}")
 }
@@ -130,7 +131,11 @@ fn confirmed(yes: bool, question: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
     }
-    let nothing = || Failure::local("nothing was changed: repeat with --yes if it is meant");
+    let nothing = || {
+        Failure::local(format_args!(
+            "{question} Nothing was changed: repeat with --yes if it is meant"
+        ))
+    };
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(nothing());
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bield_protocol::service::{Inspection, ShareProgress};
 use bield_sdk::{
-    Home, KeyService, Kind, Randomness, RecoverySession, ServiceError, missing_shares, now,
+    Home, KeyService, Randomness, RecoverySession, ServiceError, Trust, missing_shares, now,
 };
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -250,43 +250,55 @@ impl Status {
     fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         let trust = home.trust()?;
         let shares = home.shares()?;
-        let serving = match &self.address {
+        let checked = match &self.address {
             Some(_) => None,
-            None => match KeyService::connect(home, &trust, now(), &mut Randomness) {
-                Ok(service) => Some(service),
-                // One that waits for shares has no state to show.
-                Err(error @ (ServiceError::NotFresh { .. } | ServiceError::Home(_))) => {
-                    return Err(error.into());
-                }
-                Err(error) if error.kind() == Kind::Local => return Err(error.into()),
-                Err(_) => None,
-            },
+            None => Some(KeyService::connect(home, &trust, now(), &mut Randomness)),
         };
-        let (inspection, holder) = match serving {
-            Some(mut service) => {
+        let (inspection, holder, state_checked) = match checked {
+            Some(Ok(mut service)) => {
                 let identity = home.identity()?;
                 let holder = service.me(&identity).ok().map(|row| row.holder);
-                (service.inspect()?, holder)
+                (service.inspect()?, holder, true)
             }
-            None => {
-                let address = self.address.as_deref();
-                let mut session =
-                    RecoverySession::connect(&trust, address, now(), &mut Randomness)?;
-                (session.inspect()?, None)
-            }
+            // One that waits for shares has no state to show; whatever else did not pass is told.
+            Some(Err(error)) => match waiting(&trust, None) {
+                Ok(inspection) if inspection.state == RECOVERING && may_wait(&error) => {
+                    (inspection, None, false)
+                }
+                _ => return Err(error.into()),
+            },
+            None => (waiting(&trust, self.address.as_deref())?, None, false),
         };
         let kept: Vec<_> = shares.iter().map(kept_json).collect();
         let value = json!({
             "state": inspection.state,
+            "state_checked": state_checked,
             "holders": inspection.shares.map(|(holders, _)| holders),
             "threshold": inspection.shares.map(|(_, threshold)| threshold),
             "holder": holder,
             "kept": kept,
         });
-        output.show(&value, status_text(&inspection, holder, &kept));
+        let mut text = status_text(&inspection, holder, &kept);
+        if !state_checked {
+            text += "\n  state not checked: this is the word of code that the trust file names, not compared with \
+                     what this home has seen";
+        }
+        output.show(&value, text);
         Ok(())
     }
 }
+
+/// What an instance says of itself that may have no state to show.
+fn waiting(trust: &Trust, address: Option<&str>) -> Result<Inspection, ServiceError> {
+    RecoverySession::connect(trust, address, now(), &mut Randomness)?.inspect()
+}
+
+/// Whether an instance that waits for shares can be behind it: a state that was judged is final.
+const fn may_wait(error: &ServiceError) -> bool {
+    !matches!(error, ServiceError::NotFresh { .. } | ServiceError::Home(_))
+}
+
+const RECOVERING: &str = "recovering";
 
 fn kept_json(kept: &bield_sdk::KeptShare) -> Value {
     json!({

@@ -66,13 +66,12 @@ impl Revoke {
             }
             if !output.is_json() {
                 let lines: Vec<_> = found.iter().map(|listed| line(&listed.grant)).collect();
-                output.note(format_args!(
-                    "{} grants:\n{}",
-                    found.len(),
-                    lines.join("\n")
-                ));
+                let grants = counted(found.len(), "grant");
+                output.note(format_args!("{grants}:\n{}", lines.join("\n")));
             }
-            confirmed(self.yes, "revoke them?")?;
+            let shown: Vec<_> = found.iter().map(|listed| show(&listed.grant)).collect();
+            confirmed(self.yes, "revoke them?")
+                .map_err(|failure| failure.with(json!({ "grants": shown })))?;
             (found.iter().map(ListedGrant::id).collect(), found)
         } else {
             (self.ids, Vec::new())

@@ -4,7 +4,7 @@ use bield_sdk::{Gateway, Home};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{key_service, log_json, plain};
+use super::{counted, key_service, log_json, plain};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -86,7 +86,7 @@ fn shown(found: &Result<Value, Failure>, address: &str) -> Value {
 fn gateway_text(gateway: &Value) -> String {
     let address = gateway["address"].as_str().unwrap_or_default();
     if let Some(error) = gateway["error"]["message"].as_str() {
-        return format!("gateway {address}: {error}");
+        return about(&format!("gateway {address}"), error);
     }
     let mut text = format!("gateway {address} (its own word)");
     let keys = [&gateway["key_service"]];
@@ -104,10 +104,15 @@ fn gateway_text(gateway: &Value) -> String {
                 .take(100)
                 .collect::<String>()
         };
+        // A program that runs may still not serve: its own report says.
+        let state = match (&program["state"], &report["state"]) {
+            (runs, said) if runs == "running" && said.is_string() => said,
+            (state, _) => state,
+        };
         text += &format!(
             "\n  {}: {}, {} served, {} refused, {} resident, {}",
             word(&program["program"]),
-            word(&program["state"]),
+            word(state),
             report["served"],
             report["refused"],
             report["resident"],
@@ -117,10 +122,19 @@ fn gateway_text(gateway: &Value) -> String {
     text
 }
 
+/// An error under the name of what it is about, unless it begins with that itself.
+fn about(name: &str, error: &str) -> String {
+    if error.starts_with(name) {
+        error.to_owned()
+    } else {
+        format!("{name}: {error}")
+    }
+}
+
 fn keys_text(keys: &Value) -> String {
     let address = keys["address"].as_str().unwrap_or_default();
     if let Some(error) = keys["error"]["message"].as_str() {
-        return format!("key service {address}: {error}");
+        return about(&format!("key service {address}"), error);
     }
     let tee = if keys["simulated"] == true {
         "SOFTWARE TEE"
@@ -140,14 +154,15 @@ fn keys_text(keys: &Value) -> String {
         None => "nobody could recover it".to_owned(),
         Some(threshold) => format!("{threshold} of {} can recover it", keys["share_holders"]),
     };
+    let count = |key: &str, one: &str| counted(keys[key].as_u64().unwrap_or_default(), one);
     format!(
         "key service {address} (attested, {tee}): {state}{trouble}\n  log: {fresh}\n  members: {}; {witnesses}; \
-         {recovery}; a revocation holds within {} s\n  {} principals, {} packages, {} grants\n  {}\n  {}",
+         {recovery}; a revocation holds within {} s\n  {}, {}, {}\n  {}\n  {}",
         keys["members"],
         keys["lease_secs"],
-        keys["principals"],
-        keys["packages"],
-        keys["grants"],
+        count("principals", "principal"),
+        count("packages", "package"),
+        count("grants", "grant"),
         keys["service"].as_str().unwrap_or_default(),
         keys["measurement"].as_str().unwrap_or_default(),
     )
