@@ -1,6 +1,7 @@
 //! A stand-in for an enclave program, for tests of the host side: it speaks the door's protocol by hand
 //! and answers each call with the call's own bytes. Words at the start of a call make it do other things:
 //! `key:`, `member:` and `witness:` send the rest (its first byte is a digit, the number) to a peer;
+//! `die:` ends it, with the rest as its last words on standard error;
 //! `storage:` asks for the operations that follow, in the storage visit's own bytes, through one visit.
 
 use std::collections::HashMap;
@@ -74,7 +75,7 @@ fn end(mut watch: UnixStream, last_words: bool, storage: &Mutex<Receiver<UnixStr
     std::process::exit(0);
 }
 
-/// `delay=MS` slows calls down; `load` lists its files before it says ok; `last-words` stores something
+/// `delay=MS` slows calls down; `sick=WHY` ends it with that sentence soon after it said ok; `load` lists its files before it says ok; `last-words` stores something
 /// before it ends; `refuse:WHY` refuses; `silent` ends without a word.
 fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bool)> {
     let mut text = String::new();
@@ -99,6 +100,10 @@ fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bo
     let delay = text
         .lines()
         .find_map(|line| line.strip_prefix("delay=")?.parse().ok());
+    if let Some(why) = text.lines().find_map(|line| line.strip_prefix("sick=")) {
+        eprintln!("{why}");
+        std::process::exit(1);
+    }
     let last_words = text.lines().any(|line| line == "last-words");
     Ok((Duration::from_millis(delay.unwrap_or(0)), last_words))
 }
@@ -124,7 +129,12 @@ fn call(
         converse(offered(kind)?, &[&[number.wrapping_sub(b'0')], words], true)
     };
     let answer = match word {
-        b"die:" => std::process::exit(9),
+        b"die:" => {
+            if !rest.is_empty() {
+                eprintln!("{}", String::from_utf8_lossy(rest));
+            }
+            std::process::exit(9)
+        }
         b"hang:" => loop {
             std::thread::park();
         },

@@ -12,6 +12,7 @@ use bield_protocol::status::STATUS_BYTES_MAX;
 use bield_protocol::visit::Visit;
 
 use crate::address::DoorAddress;
+use crate::output::LastWords;
 use crate::process::Process;
 use crate::record::{Pipe, Recorder, Session};
 use crate::storage::Directory;
@@ -24,6 +25,8 @@ pub const CONFIGURATION_WAIT: Duration = Duration::from_secs(120);
 pub const ANSWER_BYTES_MAX: usize = 80 << 20;
 /// Longest answer to a configuration in bytes: one sentence.
 const SENTENCE_BYTES_MAX: usize = 4096;
+/// How long the last lines of a program that ended may take to be read.
+const WORDS_WAIT: Duration = Duration::from_secs(1);
 /// How long a killed process may take to disappear before its remains are left to the system.
 const KILL_WAIT: Duration = Duration::from_secs(5);
 
@@ -32,6 +35,7 @@ pub struct Enclave {
     name: String,
     started: Started,
     watch: Pipe,
+    words: Arc<LastWords>,
 }
 
 impl Enclave {
@@ -82,13 +86,15 @@ impl Enclave {
         let started = Started { door, process };
         let (door, process) = (&started.door, &started.process);
         if let Some(stdout) = stdout {
-            output::follow(name.clone(), process.pid(), stdout).map_err(out_of)?;
+            output::follow_output(name.clone(), process.pid(), stdout).map_err(out_of)?;
         }
+        let words = Arc::<LastWords>::default();
         if let Some(stderr) = stderr {
-            output::follow(name.clone(), process.pid(), stderr).map_err(out_of)?;
+            let words = Arc::clone(&words);
+            output::follow_errors(name.clone(), process.pid(), stderr, words).map_err(out_of)?;
         }
 
-        let named = |failure: NotConfigured| failure.named(&name);
+        let named = |failure: NotConfigured| failure.named(&name, &words);
         let mut visit = door
             .visit(Visit::Configure, CONFIGURATION_WAIT)
             .map_err(|error| named(error.into()))?;
@@ -105,6 +111,7 @@ impl Enclave {
             "enclave program started"
         );
         Ok(Enclave {
+            words: Arc::clone(&words),
             name,
             started,
             watch,
@@ -175,6 +182,16 @@ impl Enclave {
         self.started.process.pid()
     }
 
+    /// What the program said last of why it waits or ends: its last line on standard error. Of one that
+    /// has ended, blocks up to a second until all it said is read.
+    #[must_use]
+    pub fn last_words(&self) -> Option<String> {
+        match self.is_running() {
+            true => self.words.so_far(),
+            false => self.words.at_the_end(WORDS_WAIT),
+        }
+    }
+
     /// Whether the process still runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
@@ -233,10 +250,15 @@ impl From<io::Error> for NotConfigured {
 }
 
 impl NotConfigured {
-    fn named(self, program: &str) -> LaunchError {
+    fn named(self, program: &str, words: &LastWords) -> LaunchError {
         let program = program.to_owned();
         match self {
-            NotConfigured::Lost(error) => LaunchError::NotConfigured { program, error },
+            NotConfigured::Lost(mut error) => {
+                if let Some(said) = words.at_the_end(WORDS_WAIT) {
+                    error = format!("{error}; its last words: {said}");
+                }
+                LaunchError::NotConfigured { program, error }
+            }
             NotConfigured::Refused(why) => LaunchError::Refused { program, why },
         }
     }

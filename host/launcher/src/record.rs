@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bield_protocol::visit::Visit;
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 /// Makes pipes; knows whether to record them.
 #[derive(Clone)]
@@ -128,14 +127,15 @@ impl Pipe {
         self.socket.set_write_timeout(wait)
     }
 
-    /// Whether the program has closed the visit.
+    /// Whether the program has closed the visit, be there bytes of it to read or not.
     pub(crate) fn is_closed(&self) -> bool {
-        let mut byte = [0u8; 1];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        match rustix::net::recv(&self.socket, &mut byte, flags) {
-            Ok((count, _)) => count == 0,
-            Err(Errno::AGAIN | Errno::INTR) => false,
-            Err(_) => true,
+        let mut sockets = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        loop {
+            match rustix::event::poll(&mut sockets, Some(&Timespec::default())) {
+                Ok(count) => return count > 0,
+                Err(Errno::INTR) => {}
+                Err(_) => return true,
+            }
         }
     }
 

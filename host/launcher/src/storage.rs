@@ -6,8 +6,9 @@
 //!
 //! Always true: the program hears OK only after the change survives a crash; one visit serves one
 //! operation at a time, in order; what is malformed ends the visit; what the disk refuses does not. An
-//! operation of a visit that the program has closed changes nothing any more: the program may have asked
-//! again on another visit and gone on from there, and a late append would cut off what came after.
+//! operation of a visit that the program has closed, or after which it began another one, changes nothing
+//! any more: the program may have asked again there and gone on, and a late append would cut off what came
+//! after.
 //! Whether the files are the newest ones, the program must check itself: a host can bring back old ones.
 //!
 //! On paper: an APPEND costs an open, a write and an `fdatasync`; the sync is nearly all of it.
@@ -20,13 +21,14 @@ use std::sync::Arc;
 use bield_protocol::visit::storage::{Answer, Operation, Status, encode_list};
 
 pub(crate) use directory::Directory;
-use directory::{DirectoryError, Turn};
+use directory::DirectoryError;
 
 use crate::record::Pipe;
 
 /// Answers the operations of one visit whose first byte is already here, until the program closes it.
 pub(crate) fn serve(visit: Pipe, first: u8, directory: &Arc<Directory>) -> io::Result<()> {
     let mut answers = visit.second()?;
+    let number = directory.begin(&answers)?;
     let mut operations = BufReader::new(visit);
     let mut next = Some(first);
     while let Some(first) = next {
@@ -38,12 +40,13 @@ pub(crate) fn serve(visit: Pipe, first: u8, directory: &Arc<Directory>) -> io::R
             }
             Err(error) => return Err(error),
         };
-        match perform(directory, operation, &answers) {
+        match perform(directory, operation, number, &answers) {
             Ok(bytes) => Answer::write(Status::Ok, &bytes, &mut answers)?,
             Err(DirectoryError::Gap) => {
                 Answer::write(Status::Bad, &[], &mut answers)?;
                 return Err(io::Error::other("an append beyond the file's end"));
             }
+            Err(DirectoryError::Over) => return Err(ErrorKind::BrokenPipe.into()),
             Err(DirectoryError::System(error)) => {
                 tracing::error!(directory = %directory.path().display(), %error,
                     "the program's storage was not served; free space or fix the disk");
@@ -58,6 +61,7 @@ pub(crate) fn serve(visit: Pipe, first: u8, directory: &Arc<Directory>) -> io::R
 fn perform(
     directory: &Directory,
     operation: Operation<'static>,
+    number: u64,
     visit: &Pipe,
 ) -> Result<Vec<u8>, DirectoryError> {
     match operation {
@@ -71,21 +75,15 @@ fn perform(
             name,
             offset,
             bytes,
-        } => turn(directory, visit)?.append(&name, offset, &bytes)?,
-        Operation::Replace { name, bytes } => turn(directory, visit)?.replace(&name, &bytes)?,
-        Operation::Remove { name } => turn(directory, visit)?.remove(&name)?,
+        } => directory
+            .turn_of(number, visit)?
+            .append(&name, offset, &bytes)?,
+        Operation::Replace { name, bytes } => {
+            directory.turn_of(number, visit)?.replace(&name, &bytes)?
+        }
+        Operation::Remove { name } => directory.turn_of(number, visit)?.remove(&name)?,
     }
     Ok(Vec::new())
-}
-
-/// The right to change files for a visit that is still open. The program closes one visit before it uses
-/// the next, so whatever it asks there waits for this turn.
-fn turn<'a>(directory: &'a Directory, visit: &Pipe) -> io::Result<Turn<'a>> {
-    let turn = directory.turn();
-    if visit.is_closed() {
-        return Err(ErrorKind::BrokenPipe.into());
-    }
-    Ok(turn)
 }
 
 /// Waits for the next operation as long as the program lives: the visit's time limit counts within an
@@ -160,5 +158,43 @@ mod tests {
         drop(visit);
         thread.join().unwrap();
         assert_eq!(directory.read(&name, 13, 9).unwrap(), b".");
+    }
+
+    #[test]
+    fn a_new_visit_ends_the_one_before_even_if_that_is_not_closed() {
+        let at = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::open(at.path()).unwrap());
+        let name = Name::new("log").unwrap();
+        let append = |offset, bytes: &'static [u8]| Operation::Append {
+            name: name.clone(),
+            offset,
+            bytes: bytes.into(),
+        };
+        let (mut before, first) = served(&directory);
+        assert_eq!(
+            ask(&append(0, b"first"), &mut before).unwrap().status,
+            Status::Ok
+        );
+        let (mut after, second) = served(&directory);
+        assert_eq!(
+            ask(&append(5, b", second"), &mut after).unwrap().status,
+            Status::Ok
+        );
+        assert!(ask(&append(0, b"late"), &mut before).is_err());
+        first.join().unwrap();
+        drop(after);
+        second.join().unwrap();
+        assert_eq!(directory.read(&name, 0, 99).unwrap(), b"first, second");
+    }
+
+    #[test]
+    fn a_closed_visit_is_seen_to_be_closed_behind_bytes_that_nobody_read() {
+        let (host, mut program) = UnixStream::pair().unwrap();
+        let recorder = Recorder::new(None, "program").unwrap();
+        let visit = recorder.pipe(host, Visit::Storage).unwrap();
+        io::Write::write_all(&mut program, b"unread").unwrap();
+        assert!(!visit.is_closed());
+        drop(program);
+        assert!(visit.is_closed());
     }
 }

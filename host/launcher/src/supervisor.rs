@@ -5,7 +5,8 @@
 //!              └──── stop ────────┴──▶ Stopped                   50 ms again after 30 s of running
 //! ```
 //!
-//! Always true: at most one instance runs; the first start fails loudly, later ones are tried again.
+//! Always true: at most one instance runs; the first start fails loudly, later ones are tried again; why the
+//! program ended is logged as an error with its own last words, which are kept for whoever asks.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A program that ran this long was healthy: its next end starts again from the shortest pause.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+
+/// Ends in a row, each soon after the start, from which on it is said that this does not pass by itself.
+const ENDS_OF_A_SICK_ONE: u32 = 3;
 
 /// Where a supervised program is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,8 @@ struct Life {
     state: State,
     enclave: Option<Arc<Enclave>>,
     starts: u64,
+    /// What the instance before the running one said last, or why it did not start.
+    last_words: Option<String>,
 }
 
 impl Supervisor {
@@ -60,6 +66,7 @@ impl Supervisor {
             state: State::Running,
             enclave: Some(enclave),
             starts: 1,
+            last_words: None,
         };
         let shared = Arc::new(Shared {
             name: launch.name(),
@@ -120,6 +127,17 @@ impl Supervisor {
         self.shared.lock().starts
     }
 
+    /// What the program said last of why it waits, ended or did not start: the running instance's words, or
+    /// else those of the one before it.
+    #[must_use]
+    pub fn last_words(&self) -> Option<String> {
+        let (running, before) = {
+            let life = self.shared.lock();
+            (life.enclave.clone(), life.last_words.clone())
+        };
+        running.and_then(|enclave| enclave.last_words()).or(before)
+    }
+
     /// Asks the program to finish what it has begun and to end for good; kills it after `wait`. Blocks
     /// until it is gone.
     pub fn finish(&self, wait: Duration) {
@@ -158,23 +176,50 @@ impl Drop for Supervisor {
 impl Shared {
     fn run(&self, launch: &Launch) {
         let mut pause = PAUSE_MIN;
+        let mut ends: u32 = 0;
         loop {
             let Some(enclave) = self.lock().enclave.clone() else {
                 return;
             };
             let began = Instant::now();
             let exit = enclave.wait(None);
+            let words = enclave.last_words();
             drop(enclave);
-            self.lock().enclave = None;
+            let told_to = {
+                let mut life = self.lock();
+                life.enclave = None;
+                if words.is_some() {
+                    life.last_words.clone_from(&words);
+                }
+                life.state == State::Stopped
+            };
             if began.elapsed() > HEALTHY_AFTER {
                 pause = PAUSE_MIN;
+                ends = 0;
             }
-            let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
+            if !told_to {
+                let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
+                let words = words.as_deref().unwrap_or("nothing");
+                tracing::error!(program = self.name, %status, "ended; its last words: {words}");
+            }
             loop {
+                ends += 1;
                 if !self.pause_to_restart(pause) {
                     return;
                 }
-                tracing::warn!(program = self.name, %status, pause_ms = pause.as_millis(), "restarting");
+                tracing::warn!(
+                    program = self.name,
+                    pause_ms = pause.as_millis(),
+                    "restarting"
+                );
+                if ends >= ENDS_OF_A_SICK_ONE {
+                    tracing::error!(
+                        program = self.name,
+                        ends,
+                        "it ends again and again: what its last words name must be put right; until then it is tried again after pauses of up to {} s",
+                        PAUSE_MAX.as_secs()
+                    );
+                }
                 pause = (pause * 2).min(PAUSE_MAX);
                 match Enclave::start(launch) {
                     Ok(enclave) => {
@@ -187,7 +232,10 @@ impl Shared {
                         life.enclave = Some(Arc::new(enclave));
                         break;
                     }
-                    Err(error) => tracing::error!(program = self.name, "{error}"),
+                    Err(error) => {
+                        tracing::error!(program = self.name, "{error}");
+                        self.lock().last_words = Some(error.to_string());
+                    }
                 }
             }
         }

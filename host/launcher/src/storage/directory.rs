@@ -8,7 +8,7 @@
 //!
 //! Always true: one process owns the directory ([`Directory::open`] refuses a second one), because two
 //! programs that append to one log would each destroy what the other was told is stored; the directory
-//! is this user's alone (0700, files 0600); only regular files with plain names are touched, never a
+//! is this user's alone (0700, files 0600) and nobody else's; only regular files with plain names are touched, never a
 //! link's target. What a crashed owner left unsynced is synced before anyone reads it: a program that
 //! read a record takes it for stored.
 //!
@@ -18,7 +18,7 @@
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 use bield_protocol::visit::storage::{NAMES_MAX, Name};
 use rustix::fs::{FlockOperation, OFlags};
+
+use crate::record::Pipe;
 
 /// How long opening waits for the previous owner: a program that is restarted may find its
 /// predecessor's last write under way.
@@ -40,21 +42,30 @@ const HALF: &str = ".new";
 /// An open directory, owned by this process until the value is dropped.
 pub(crate) struct Directory {
     path: PathBuf,
-    /// Held while bytes change. Whether names changed since the directory was last synced.
-    names_changed: Mutex<bool>,
+    /// Held while bytes change.
+    state: Mutex<DirectoryState>,
     _lock: File,
+}
+
+struct DirectoryState {
+    /// Whether names changed since the directory was last synced.
+    names_changed: bool,
+    /// The newest visit: those before it are over.
+    visit: u64,
 }
 
 /// The right to change files: one at a time.
 pub(crate) struct Turn<'a> {
     path: &'a Path,
-    names_changed: MutexGuard<'a, bool>,
+    state: MutexGuard<'a, DirectoryState>,
 }
 
 /// Why an operation did not happen.
 pub(crate) enum DirectoryError {
     /// The file is shorter than the offset of an append.
     Gap,
+    /// The visit is over: the program closed it or began another one.
+    Over,
     /// The system refused: no space, no permission, a broken disk.
     System(io::Error),
 }
@@ -69,10 +80,14 @@ impl Directory {
     /// Makes or takes over a directory.
     ///
     /// # Errors
-    /// `ResourceBusy` when another process owns it, else the system's.
+    /// `ResourceBusy` when another process owns it, `PermissionDenied` when it is another user's, else the
+    /// system's.
     pub(crate) fn open(path: &Path) -> io::Result<Directory> {
+        let parents = missing(path)?;
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        if path.metadata()?.permissions().mode() & 0o077 != 0 {
+        let metadata = path.metadata()?;
+        check_owner(metadata.uid(), rustix::process::geteuid().as_raw())?;
+        if metadata.permissions().mode() & 0o077 != 0 {
             std::fs::set_permissions(path, Permissions::from_mode(0o700))?;
         }
         let lock = owner_only()
@@ -84,15 +99,18 @@ impl Directory {
         remove_if_there(&path.join(HALF))?;
         let directory = Directory {
             path: path.to_owned(),
-            names_changed: Mutex::new(true),
+            state: Mutex::new(DirectoryState {
+                names_changed: true,
+                visit: 0,
+            }),
             _lock: lock,
         };
         for (name, _) in directory.list()? {
             directory.file(&name)?.sync_all()?;
         }
         directory.turn().sync_names()?;
-        // Its own name, too, must outlast a crash.
-        if let Some(parent) = std::path::absolute(path)?.parent() {
+        // Its own name, too, must outlast a crash, and those of all directories made for it.
+        for parent in parents {
             File::open(parent)?.sync_all()?;
         }
         Ok(directory)
@@ -153,11 +171,31 @@ impl Directory {
 
     /// Waits for the right to change files.
     pub(crate) fn turn(&self) -> Turn<'_> {
-        let changed = self.names_changed.lock();
+        let state = self.state.lock();
         Turn {
             path: &self.path,
-            names_changed: changed.unwrap_or_else(PoisonError::into_inner),
+            state: state.unwrap_or_else(PoisonError::into_inner),
         }
+    }
+
+    /// Begins a visit and with that ends all before it; its number. The program closes one visit before it
+    /// uses the next, so what is closed already begins nothing.
+    pub(crate) fn begin(&self, visit: &Pipe) -> io::Result<u64> {
+        let mut turn = self.turn();
+        if visit.is_closed() {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        turn.state.visit += 1;
+        Ok(turn.state.visit)
+    }
+
+    /// The right to change files for a visit that is not over.
+    pub(crate) fn turn_of(&self, number: u64, visit: &Pipe) -> Result<Turn<'_>, DirectoryError> {
+        let turn = self.turn();
+        if turn.state.visit != number || visit.is_closed() {
+            return Err(DirectoryError::Over);
+        }
+        Ok(turn)
     }
 
     fn file(&self, name: &Name) -> io::Result<File> {
@@ -184,7 +222,7 @@ impl Turn<'_> {
                 if offset > 0 {
                     return Err(DirectoryError::Gap);
                 }
-                *self.names_changed = true;
+                self.state.names_changed = true;
                 owner_only().write(true).create_new(true).open(&path)?
             }
             Err(error) => return Err(error.into()),
@@ -219,20 +257,20 @@ impl Turn<'_> {
             let _ = std::fs::remove_file(&half);
             return Err(error);
         }
-        *self.names_changed = true;
+        self.state.names_changed = true;
         self.sync_names()
     }
 
     /// Removes the file, if it is there.
     pub(crate) fn remove(&mut self, name: &Name) -> io::Result<()> {
-        *self.names_changed |= remove_if_there(&self.path.join(name.as_str()))?;
+        self.state.names_changed |= remove_if_there(&self.path.join(name.as_str()))?;
         self.sync_names()
     }
 
     fn sync_names(&mut self) -> io::Result<()> {
-        if *self.names_changed {
+        if self.state.names_changed {
             File::open(self.path)?.sync_all()?;
-            *self.names_changed = false;
+            self.state.names_changed = false;
         }
         Ok(())
     }
@@ -253,6 +291,29 @@ fn regular(file: &File) -> io::Result<u64> {
         return Err(io::Error::other("not a regular file"));
     }
     Ok(metadata.len())
+}
+
+/// The parents of a path that are to be made, and the first one that is there: where names will be added.
+fn missing(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut parents = Vec::new();
+    for parent in std::path::absolute(path)?.ancestors().skip(1) {
+        parents.push(parent.to_owned());
+        if parent.exists() {
+            break;
+        }
+    }
+    Ok(parents)
+}
+
+/// Root may own it: root can change everything anyway.
+fn check_owner(owner: u32, user: u32) -> io::Result<()> {
+    if owner == user || owner == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        ErrorKind::PermissionDenied,
+        format!("it belongs to another user (uid {owner}), who could set it back"),
+    ))
 }
 
 /// Whether it was there.

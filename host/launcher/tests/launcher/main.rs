@@ -74,6 +74,21 @@ fn a_program_that_ends_unconfigured_is_reported() {
 }
 
 #[test]
+fn a_program_that_ended_leaves_its_last_words() {
+    let supervisor = Supervisor::start(launch()).unwrap();
+    assert_eq!(supervisor.last_words(), None);
+    let words = b"die:said before\nthe log has a gap\n";
+    let _ = supervisor.enclave().unwrap().call(words, WAIT);
+    until(|| supervisor.starts() == 2);
+    assert_eq!(
+        supervisor.last_words().as_deref(),
+        Some("the log has a gap")
+    );
+    assert_eq!(supervisor.enclave().unwrap().last_words(), None);
+    supervisor.stop();
+}
+
+#[test]
 fn a_missing_program_is_named() {
     let launch = Launch {
         program: "/nonexistent/bield-keys".into(),

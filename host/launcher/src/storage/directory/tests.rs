@@ -45,6 +45,40 @@ fn an_append_never_leaves_a_hole() {
 }
 
 #[test]
+fn a_directory_of_another_user_is_not_taken() {
+    check_owner(1000, 1000).unwrap();
+    check_owner(0, 1000).unwrap();
+    let refused = check_owner(1001, 1000).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+    assert!(refused.to_string().contains("uid 1001"), "{refused}");
+    let at = tempfile::tempdir().unwrap();
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        let other = rustix::process::Uid::from_raw(1001);
+        rustix::fs::chown(at.path(), Some(other), None).unwrap();
+        let refused = Directory::open(at.path()).err().unwrap();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+    }
+}
+
+#[test]
+fn directories_made_for_it_are_made_to_last_too() {
+    let at = tempfile::tempdir().unwrap();
+    let deep = at.path().join("a/b/c/storage");
+    let made = missing(&deep).unwrap();
+    let expected = ["a/b/c", "a/b", "a", ""].map(|name| at.path().join(name));
+    assert!(
+        made.iter()
+            .zip(&expected)
+            .all(|(made, expected)| made == expected)
+    );
+    assert_eq!(made.len(), 4);
+    let directory = opened(&deep);
+    assert!(append(&directory, "log", 0, b"x"));
+    assert_eq!(missing(&deep).unwrap(), [at.path().join("a/b/c")]);
+}
+
+#[test]
 fn files_and_directory_are_this_users_alone() {
     let at = tempfile::tempdir().unwrap();
     let (fresh, loose) = (at.path().join("a/fresh"), at.path().join("loose"));
