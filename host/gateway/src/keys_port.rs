@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Always true: whoever fills the public port leaves the other two their places, and one peer fills no
-//! more than its share of it; who says nothing within [`FIRST_BYTE_WAIT`] never reaches the key service;
+//! more than its share of it; when all its places are taken, a newcomer gets that of a silent session of
+//! the peer that has the most (`places`); who says nothing within [`FIRST_BYTE_WAIT`] never reaches the key service;
 //! a session's place is free again once the key service ends it, whatever the peer does, and after
 //! [`PUBLIC_IDLE_MAX`] of silence or [`PUBLIC_SESSION_MAX`] in any case. Told to stop, a port takes no
 //! more and its sessions go on until they end or fall silent.
@@ -16,6 +17,7 @@
 //! thread and no buffer.
 
 mod carry;
+pub(crate) mod conduct;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -26,6 +28,7 @@ use bield_launcher::{OFFERS_OPEN, SESSION_IDLE_MAX, Supervisor};
 use rustix::process::{Resource, Rlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::Arguments;
 use crate::places::{NoPlace, Place, Places};
@@ -45,6 +48,11 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const MEMBER_PLACES: usize = 64;
 /// Open files beside those of sessions: programs, doors, HTTP connections, packages.
 const OTHER_FILES: u64 = 1024;
+
+/// A peer's share of the public places: one of so many parts.
+const SHARES: usize = 16;
+/// The least that share is: a company behind one address.
+const SHARE_MIN: usize = 64;
 
 /// What one port takes.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +94,7 @@ impl Limits {
         Limits {
             public: Limit {
                 places: public,
-                per_peer: share.map_or(public / 4, |share| share as usize),
+                per_peer: share.map_or((public / SHARES).max(SHARE_MIN), |share| share as usize),
                 session_max: Some(PUBLIC_SESSION_MAX),
                 idle_max: PUBLIC_IDLE_MAX,
             },
@@ -109,6 +117,7 @@ struct Shared {
     begun: AtomicU64,
     refused_full: AtomicU64,
     refused_share: AtomicU64,
+    gave_way: AtomicU64,
 }
 
 /// Counts of sessions since start, and now.
@@ -117,6 +126,8 @@ pub(crate) struct SessionCounts {
     pub(crate) begun: u64,
     pub(crate) refused_full: u64,
     pub(crate) refused_share: u64,
+    /// Sessions that lost their place to a newcomer.
+    pub(crate) gave_way: u64,
 }
 
 impl Sessions {
@@ -129,6 +140,7 @@ impl Sessions {
                 begun: AtomicU64::new(0),
                 refused_full: AtomicU64::new(0),
                 refused_share: AtomicU64::new(0),
+                gave_way: AtomicU64::new(0),
             }),
         }
     }
@@ -164,6 +176,7 @@ impl Sessions {
             begun: self.shared.begun.load(Relaxed),
             refused_full: self.shared.refused_full.load(Relaxed),
             refused_share: self.shared.refused_share.load(Relaxed),
+            gave_way: self.shared.gave_way.load(Relaxed),
         }
     }
 
@@ -177,19 +190,34 @@ impl Sessions {
                     continue;
                 }
             };
-            let place = match places.take(address.ip()) {
+            let place = match places.take(address.ip(), Instant::now()) {
                 Ok(place) => place,
                 Err(why) => {
                     self.refuse(why, limit);
                     continue;
                 }
             };
+            if place.instead {
+                let gave_way = self.shared.gave_way.fetch_add(1, Relaxed) + 1;
+                if gave_way.is_power_of_two() {
+                    tracing::warn!(
+                        max = limit.places,
+                        gave_way,
+                        "all places are taken: a silent session was closed for a new one"
+                    );
+                }
+            }
             let open = Open::count(&self.shared, place);
             let (keys, draining) = (Arc::clone(&self.keys), self.shared.draining.subscribe());
             tokio::spawn(async move {
-                let _open = open;
-                if let Err(error) = carry::carry(stream, &keys, limit, draining).await {
-                    tracing::debug!(%error, "session ended early");
+                let conduct = open.place.conduct();
+                tokio::select! {
+                    end = carry::carry(stream, &keys, limit, conduct, draining) => {
+                        if let Err(error) = end {
+                            tracing::debug!(%error, "session ended early");
+                        }
+                    }
+                    () = conduct.must_go() => {}
                 }
             });
         }
@@ -211,7 +239,7 @@ impl Sessions {
 /// One session that is open, counted until it is dropped.
 struct Open {
     shared: Arc<Shared>,
-    _place: Place,
+    place: Place,
 }
 
 impl Open {
@@ -220,7 +248,7 @@ impl Open {
         shared.open.send_modify(|open| *open += 1);
         Open {
             shared: Arc::clone(shared),
-            _place: place,
+            place,
         }
     }
 }

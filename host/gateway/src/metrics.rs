@@ -66,6 +66,8 @@ impl Text {
         let open = u64::try_from(counts.open).unwrap_or(u64::MAX);
         self.line("bield_gateway_sessions", &labels, open);
         self.line("bield_gateway_sessions_begun_total", &labels, counts.begun);
+        let name = "bield_gateway_sessions_gave_way_total";
+        self.line(name, &labels, counts.gave_way);
         for (why, count) in [
             ("full", counts.refused_full),
             ("share", counts.refused_share),

@@ -9,7 +9,6 @@
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::ready;
 use std::time::Duration;
 
@@ -17,9 +16,10 @@ use bield_launcher::{Session, Supervisor};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::{DRAINING_IDLE_MAX, FIRST_BYTE_WAIT, Limit};
+use super::conduct::{Conduct, Turn};
+use super::{FIRST_BYTE_WAIT, Limit};
 
 /// Bytes moved at once: a session record is at most 16 KiB (RFC 8446 §5.1).
 const PIECE_BYTES: usize = 16 * 1024;
@@ -36,6 +36,7 @@ pub(super) async fn carry(
     mut network: TcpStream,
     keys: &Supervisor,
     limit: Limit,
+    conduct: &Conduct,
     mut draining: watch::Receiver<bool>,
 ) -> io::Result<()> {
     network.set_nodelay(true)?;
@@ -53,12 +54,11 @@ pub(super) async fn carry(
     let Session { socket, tape } = timeout(VISIT_WAIT, visit(keys)).await??;
     let mut door = UnixStream::from_std(socket)?;
 
-    let last = Last::new();
     let (mut from_network, mut to_network) = network.split();
     let (mut from_door, mut to_door) = door.split();
     let inward = async {
         let noted = |bytes: &[u8]| {
-            last.moved(Turn::Program);
+            conduct.moved(Turn::Program, Instant::now());
             tape.to_program(bytes)
         };
         copy(&mut from_network, &mut to_door, noted).await?;
@@ -68,13 +68,13 @@ pub(super) async fn carry(
     };
     let outward = async {
         let noted = |bytes: &[u8]| {
-            last.moved(Turn::Peer);
+            conduct.moved(Turn::Peer, Instant::now());
             tape.from_program(bytes)
         };
         copy(&mut from_door, &mut to_network, noted).await?;
         to_network.shutdown().await
     };
-    let idle = last.falls_silent(limit.idle_max, draining);
+    let idle = conduct.falls_silent(limit.idle_max, draining);
     let too_long = async {
         match limit.session_max {
             Some(most) => sleep(most).await,
@@ -98,54 +98,6 @@ async fn visit(keys: &Supervisor) -> io::Result<Session> {
         match enclave.session() {
             Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(VISIT_PAUSE).await,
             opened => return opened,
-        }
-    }
-}
-
-/// Whose turn it is to speak: the other side spoke last.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    Program,
-    Peer,
-}
-
-/// When bytes moved last, and which way.
-struct Last(Mutex<(Instant, Turn)>);
-
-impl Last {
-    fn new() -> Last {
-        Last(Mutex::new((Instant::now(), Turn::Program)))
-    }
-
-    fn moved(&self, turn: Turn) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), turn);
-    }
-
-    /// Ends when nothing moved for too long. While draining a peer that has its answer is soon taken for
-    /// done; one that waits for an answer is not.
-    async fn falls_silent(&self, idle_max: Duration, mut draining: watch::Receiver<bool>) {
-        let mut hurried_since = None;
-        loop {
-            let (at, turn) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let mut deadline = at + idle_max;
-            if let Some(since) = hurried_since.filter(|_| turn == Turn::Peer) {
-                // From then on: what was silent before may just be about to speak.
-                deadline = deadline.min(at.max(since) + DRAINING_IDLE_MAX);
-            }
-            if deadline <= now {
-                return;
-            }
-            let next_look = match hurried_since {
-                Some(_) => deadline.min(now + DRAINING_IDLE_MAX),
-                None => deadline,
-            };
-            tokio::select! {
-                () = sleep_until(next_look) => {}
-                _ = draining.wait_for(|draining| *draining), if hurried_since.is_none() => {
-                    hurried_since = Some(Instant::now());
-                }
-            }
         }
     }
 }

@@ -101,6 +101,61 @@ async fn one_peer_holds_no_more_than_its_share() {
     keys.stop();
 }
 
+/// Connects from another address of this machine and says nothing.
+async fn silent_from(local: &str, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{local}:0").parse().unwrap()).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_full_of_silent_strangers_still_takes_a_newcomer_and_keeps_it() {
+    let keys = echo();
+    let sessions = Sessions::new(&keys);
+    let few = Limit {
+        per_peer: 4,
+        ..limit(32)
+    };
+    let address = port(&sessions, few).await;
+    let mut crowd = Vec::new();
+    for peer in 1..=8 {
+        for _ in 0..4 {
+            crowd.push(silent_from(&format!("127.0.1.{peer}"), address).await);
+        }
+    }
+    while sessions.counts().open < 32 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut guest = session_from("127.0.2.1", address).await.unwrap();
+    // Some more of the crowd's addresses come, and each finds room at the cost of the crowd alone.
+    for peer in 1..=20 {
+        crowd.push(silent_from(&format!("127.0.3.{peer}"), address).await);
+    }
+    while sessions.counts().begun < 32 + 1 + 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    guest = spoken(guest).await.unwrap();
+    let second = session_from("127.0.2.2", address).await;
+    assert!(second.is_some() && spoken(guest).await.is_some());
+    let counts = sessions.counts();
+    assert_eq!((counts.refused_full, counts.refused_share), (0, 0));
+    assert_eq!(counts.gave_way, 22);
+    keys.stop();
+}
+
+#[test]
+fn one_peer_gets_a_sixteenth_and_never_less_than_a_company_needs() {
+    use clap::Parser as _;
+    let share = |more: &[&str]| {
+        let words = ["bield-gateway", "--tee=x", "--key-service=a:1"];
+        let arguments = Arguments::parse_from(words.iter().chain(more));
+        Limits::of(&arguments).public.per_peer
+    };
+    assert_eq!(share(&["--workers=0"]), (4096 - 1) / 16);
+    assert_eq!(share(&["--keys-sessions=100"]), 64);
+    assert_eq!(share(&["--keys-peer-sessions=9"]), 9);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_closed_session_still_brings_its_answer() {
     let keys = echo();
