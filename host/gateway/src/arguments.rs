@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bield_protocol::configuration::KeyServiceConfiguration;
 use clap::Parser;
 
 use crate::GatewayError;
@@ -36,7 +37,7 @@ pub struct Arguments {
     /// Sessions with the key service at once, some of which are kept for own runtimes and for its members
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(64..=65_536))]
     pub keys_sessions: u32,
-    /// Sessions at once from one address (IPv6: one /64) [default: a quarter of the public ones]
+    /// Sessions at once from one address (IPv6: one /56) [default: a sixteenth of the public ones, at least 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub keys_peer_sessions: Option<u32>,
     /// Members of the key service, this one among them: repeat for each, in the order of their slots
@@ -146,6 +147,39 @@ impl Arguments {
             ),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the addresses fit what the key service's configuration says of their numbers. One that the
+    /// key service will refuse is left to it: it says why.
+    pub(crate) fn check_against(&self, configuration: &[u8]) -> Result<(), GatewayError> {
+        let Some(configuration) = std::str::from_utf8(configuration)
+            .ok()
+            .and_then(|text| KeyServiceConfiguration::parse(text).ok())
+        else {
+            return Ok(());
+        };
+        let refuse = |why: String| Err(GatewayError::Arguments(why));
+        let (keys, witnesses) = (
+            configuration.witnesses.keys.len(),
+            self.witness_addresses.len(),
+        );
+        if keys != witnesses {
+            return refuse(format!(
+                "the key service's configuration names {keys} witnesses ([witnesses] keys) and the command line {witnesses}; give --witness-address once for each of those keys, in their order"
+            ));
+        }
+        let (members, named) = (usize::from(configuration.members), self.members.len());
+        if members > 1 && named != members {
+            return refuse(format!(
+                "the key service's configuration says members = {members} and the command line names {named}; give --member once for each of them, this one among them, and --member-slot for this one's place"
+            ));
+        }
+        if members > 1 && self.member_slot.is_none() {
+            return refuse(format!(
+                "the key service's configuration says members = {members}; give --member-slot, this one's place among the --member addresses, counted from 0"
+            ));
+        }
+        Ok(())
     }
 
     /// Whether this gateway's key service is one of several members.

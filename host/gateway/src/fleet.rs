@@ -166,13 +166,15 @@ async fn blocking<T: Send + 'static>(
 fn start_keys(arguments: &Arguments) -> Result<Supervisor, GatewayError> {
     // Both are required on the command line when this gateway starts the key service.
     let configuration = arguments.keys_config.as_deref().map(read).transpose()?;
+    let configuration = configuration.unwrap_or_default();
+    arguments.check_against(&configuration)?;
     let common = common(arguments);
     let slot = arguments.member_slot.map(|slot| slot.to_string());
     let member = slot.map(|slot| ["--member".to_owned(), slot]);
     let launch = Launch {
         program: program(arguments.keys_program.as_deref(), "bield-keys")?,
         arguments: [common.arguments, member.into_iter().flatten().collect()].concat(),
-        configuration: configuration.unwrap_or_default(),
+        configuration,
         storage: arguments.storage.clone(),
         members: arguments.members.clone(),
         witnesses: arguments.witness_addresses.clone(),

@@ -29,18 +29,32 @@ pub(crate) async fn ready(State(face): State<Face>) -> Result<&'static str, Refu
     if face.is_draining() {
         return Err(Refusal::unavailable("draining", "this gateway is stopping"));
     }
-    let restarting = || Refusal::unavailable("restarting", "an enclave program is being restarted");
-    if !face.fleet.runs_runtimes() {
-        return Err(restarting());
-    }
+    let restarting = |words: Option<String>| {
+        Refusal::unavailable(
+            "restarting",
+            said("an enclave program is being restarted", words),
+        )
+    };
     let stopping = |_| Refusal::unavailable("draining", "this gateway is stopping");
     let fleet = face.fleet;
-    let keys = tokio::task::spawn_blocking(move || fleet.keys().map(|keys| seen(&keys.supervisor)));
-    let Some(keys) = keys.await.map_err(stopping)? else {
+    if !fleet.runs_runtimes() {
+        let words = tokio::task::spawn_blocking(move || {
+            let workers = fleet.workers().iter();
+            workers
+                .filter(|worker| !worker.is_running())
+                .find_map(|worker| worker.supervisor().last_words())
+        });
+        return Err(restarting(words.await.map_err(stopping)?));
+    }
+    let keys = tokio::task::spawn_blocking(move || {
+        let supervisor = &fleet.keys()?.supervisor;
+        Some((seen(supervisor), supervisor.last_words()))
+    });
+    let Some((keys, words)) = keys.await.map_err(stopping)? else {
         return Ok("ready\n");
     };
     if !keys.running {
-        return Err(restarting());
+        return Err(restarting(words));
     }
     let report = keys.report.ok_or_else(|| {
         Refusal::unavailable(
@@ -54,12 +68,20 @@ pub(crate) async fn ready(State(face): State<Face>) -> Result<&'static str, Refu
         "following" => Ok("ready, key service following\n"),
         state => Err(Refusal::unavailable(
             "key-service-not-ready",
-            format!("the key service is {state}; its log says what it waits for"),
+            said(&format!("the key service is {state}"), words),
         )),
     }
 }
 
-/// `GET /v1/status`: the programs with their states, start counts and own reports.
+/// A sentence with what the program itself said last of it.
+fn said(what: &str, words: Option<String>) -> String {
+    match words {
+        Some(words) => format!("{what}; its last words: {words}"),
+        None => format!("{what}; its log says what it waits for"),
+    }
+}
+
+/// `GET /v1/status`: the programs with their states, start counts, own reports and last words.
 pub(crate) async fn status(State(face): State<Face>) -> Response {
     let uptime = face.started.elapsed().as_secs();
     let draining = face.is_draining();
@@ -165,5 +187,6 @@ fn program(supervisor: &Supervisor) -> Value {
         "starts": starts,
         "pid": supervisor.enclave().map(|enclave| enclave.pid()),
         "report": report,
+        "last_words": supervisor.last_words(),
     })
 }

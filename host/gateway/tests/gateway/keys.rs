@@ -168,3 +168,43 @@ fn arguments_that_do_not_fit_together_are_refused_with_what_to_do() {
     let said = bare(&["--tee", "x", "--keys-config", "k"]);
     assert!(said.contains("--storage"), "{said}");
 }
+
+#[test]
+fn addresses_that_do_not_fit_the_measured_configuration_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |configuration: &str, more: &[&str]| {
+        let mut all = vec!["--workers=0", "--members-listen=127.0.0.1:0"];
+        all.extend_from_slice(more);
+        let mut command = command(directory.path(), "", &all);
+        let text = format!("{configuration}\n[runtimes]\nprofile = \"cloud\"\n");
+        std::fs::write(directory.path().join("keys.toml"), text).unwrap();
+        command.arg("--until-stdin-ends").stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    let witnesses = "witnesses = { keys = [\"a\", \"b\"], needed = 2 }";
+    let (w, m, slot) = ("--witness-address=a:1", "--member=a:1", "--member-slot=2");
+    for (configuration, more, expected) in [
+        ("", &[w][..], "names 0 witnesses"),
+        (witnesses, &[w], "names 2 witnesses"),
+        ("members = 3", &[], "members = 3"),
+        (
+            "members = 3",
+            &[m, m, "--member-slot=1"],
+            "command line names 2",
+        ),
+    ] {
+        let (code, said) = start(configuration, more);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    for (configuration, more) in [
+        ("", &[][..]),
+        (witnesses, &[w, w]),
+        ("members = 3", &[m, m, m, slot]),
+    ] {
+        let (code, said) = start(configuration, more);
+        assert_eq!(code, Some(0), "{said}");
+    }
+}

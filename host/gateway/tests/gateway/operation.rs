@@ -60,6 +60,19 @@ fn status_shows_programs_and_their_reports() {
 }
 
 #[test]
+fn why_a_program_ends_again_and_again_is_told() {
+    let gateway = Gateway::start("sick=no witness answers", &[]);
+    let told = |answer: crate::support::Answer| {
+        let body = String::from_utf8(answer.body).unwrap();
+        answer.status == 503 && body.contains("its last words: no witness answers")
+    };
+    until(|| told(gateway.get("/readyz")));
+    let status = gateway.status();
+    assert_eq!(status["workers"][0]["last_words"], "no witness answers");
+    assert!(status["key_service"]["last_words"].is_null());
+}
+
+#[test]
 fn told_to_stop_it_finishes_what_is_in_flight() {
     for signal in [Signal::TERM, Signal::INT] {
         let doors = tempfile::tempdir().unwrap();
