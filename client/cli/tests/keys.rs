@@ -256,6 +256,14 @@ fn doctor_tells_what_is_wrong_here_from_who_is_not_there() {
     assert_eq!(outcome("kept head"), ["not_checked"]);
     assert_eq!(outcome("gateway"), ["failed"]);
     assert_eq!(outcome("member"), ["failed", "failed"]);
+    assert_eq!(outcome("serving"), ["failed"]);
+    let text = stage.run(&["doctor"]);
+    assert!(
+        text.out
+            .contains("no member leads: none of 2 addresses serves"),
+        "{}",
+        text.out
+    );
 
     stage.secret("home/logs/current", "nonsense");
     let run = stage.run(&["doctor"]);
@@ -462,4 +470,72 @@ fn a_recovered_log_is_verified_across_its_epochs() {
     let run = stage.run(&["--json", "audit", "--log", "log"]);
     assert_eq!(run.code, 1);
     assert_eq!(outcome(&run.json(), "recovery"), "failed");
+}
+
+#[test]
+fn a_file_that_is_no_share_is_called_none() {
+    let stage = Stage::new();
+    for bytes in [&b"nonsense"[..], &[b'x'; 4096]] {
+        stage.secret("no.share", bytes);
+        let run = stage.run(&["recover", "give", "--share", "no.share"]);
+        assert_eq!(run.code, 2, "{}", run.err);
+        assert!(run.err.contains("holds no recovery share"), "{}", run.err);
+        assert!(!run.err.contains("set back"), "{}", run.err);
+    }
+}
+
+#[test]
+fn who_is_not_there_is_named_once() {
+    let stage = Stage::new();
+    let run = stage.run(&["status"]);
+    assert_eq!(run.code, 3);
+    for line in run.out.lines() {
+        assert!(line.matches("gateway http").count() < 2, "{line}");
+    }
+}
+
+#[test]
+fn what_would_change_is_said_before_yes_is_asked_for() {
+    let stage = Stage::new();
+    let run = stage.run(&["rotate", "identity"]);
+    assert_eq!(run.code, 2);
+    assert!(
+        run.err.contains('?') && run.err.contains("repeat with --yes"),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn replaced_trust_says_which_log_is_forgotten_and_kept_trust_nothing() {
+    let stage = Stage::new();
+    let key = LogKey::new(
+        "a.example/log".parse().unwrap(),
+        &Secret::from_bytes([1; 32]),
+    );
+    let mut tree = Tree::new();
+    tree.append(b"entry");
+    let origin = Origin::from(key.verifier().name());
+    let segment = origin.path_segment();
+    let checkpoint = Checkpoint::new(origin, 1, tree.root()).sign(&key);
+    let service = stage.run(&["id"]).out;
+    let head = format!(
+        "bield key service head v1\nservice {}\nlog {}\n\n{checkpoint}",
+        service.trim(),
+        key.verifier()
+    );
+    stage.secret(&format!("home/logs/{segment}.head"), head);
+    stage.secret("home/logs/current", format!("{segment}\n"));
+    let text = fs::read_to_string(stage.path("trust.toml")).unwrap();
+    let replace = |text: String| {
+        fs::write(stage.path("other.toml"), text).unwrap();
+        let run = stage.run(&["init", "--trust", "other.toml", "--replace-trust"]);
+        assert_eq!(run.code, 0, "{}", run.err);
+        run.err
+    };
+    let moved = text.replacen("127.0.0.1", "127.0.0.2", 1);
+    assert!(!replace(moved).contains("forgotten"));
+    let other = replace(text.replace(&code(), &format!("sgx:{}", "cd".repeat(32))));
+    assert!(other.contains("forgotten: that ed25519:"), "{other}");
+    assert!(other.contains("log of 1 record is kept"), "{other}");
 }

@@ -254,9 +254,14 @@ impl ServiceError {
         }
     }
 
-    /// Whether another log than the known one was shown there: another address may show the known one.
+    /// Whether another log than the known one was shown there, or one that its own instance says was left:
+    /// another address may show the known one.
     pub(crate) fn is_of_another_log(&self) -> bool {
-        matches!(self, Self::NotFresh { error, .. } if error.is_of_another_log())
+        match self {
+            Self::NotFresh { error, .. } => error.is_of_another_log(),
+            Self::Refused(refusal) => LEFT.contains(&refusal.code.as_str()),
+            _ => false,
+        }
     }
 
     /// Whether it is a member that follows another one.
@@ -401,5 +406,7 @@ fn listed(errors: &[ServiceError]) -> String {
     errors.join("; ")
 }
 
+/// What an instance says that has found out that it was set back, copied or recovered elsewhere.
+const LEFT: [&str; 2] = ["rolled-back", "forked"];
 /// What a member that follows another one answers to everything.
 const NOT_LEADER: &str = "not-leader";

@@ -87,8 +87,8 @@ fn replace(home: &Home, text: &str, output: Output) -> Result<(), Failure> {
     }
     if let (Ok(Some(head)), Ok(None)) = (head, home.head()) {
         output.note(format_args!(
-            "forgotten: that {} with {} is the key service to go on with, because this trust names another; the \
-             next one met is believed (a log met before is compared all the same)",
+            "forgotten: that {}, whose log of {} is kept, is the key service to go on with, because this trust \
+             names another; the next one met is believed (a log met before is compared all the same)",
             head.service(),
             super::counted(head.size(), "record")
         ));

@@ -199,7 +199,8 @@ fn another_log_at_one_address_does_not_hide_the_known_one_at_the_next() {
     let wiped = world.beside("keys.example/new", 3, false);
     let old = world.beside("keys.example/old", 9, true);
     let leader = world.trust().key_service().to_owned();
-    let trust = world.trust_at(&[&wiped, &old, &leader]);
+    let stopped = world.beside_that(Lie::SetBack, "keys.example/log", 5, true);
+    let trust = world.trust_at(&[&wiped, &old, &stopped, &leader]);
     let service = KeyService::connect(&world.home, &trust, now(), &mut Randomness).unwrap();
     assert_eq!(service.address(), leader);
     drop(service);

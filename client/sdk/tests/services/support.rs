@@ -59,6 +59,8 @@ pub(crate) enum Lie {
     UncertifiedWorker,
     /// The key service acknowledges changes and does not log them.
     Forgets,
+    /// The key service says of itself that it was recovered elsewhere.
+    SetBack,
 }
 
 /// What the stand-ins saw.
@@ -232,9 +234,14 @@ impl World {
 
     /// Starts an instance with a log of its own beside the service; `same` says whether it bears its name.
     pub(crate) fn beside(&self, name: &str, size: u64, same: bool) -> String {
+        self.beside_that(Lie::None, name, size, same)
+    }
+
+    /// As [`beside`](Self::beside), with a lie.
+    pub(crate) fn beside_that(&self, lie: Lie, name: &str, size: u64, same: bool) -> String {
         let seed = if same { 1 } else { 8 };
         let cast = Cast {
-            lie: Lie::None,
+            lie,
             package: self.package,
             service: SigningKey::from_seed(Secret::from_bytes([seed; 32])),
             worker: SigningKey::from_seed(Secret::from_bytes([2; 32])),
@@ -400,6 +407,10 @@ impl Cast {
                 }
                 log.grow();
                 service::Reply::Done(log.tree.size())
+            }
+            service::Request::Freshness(Some(_)) if self.lie == Lie::SetBack => {
+                let refusal = Refusal::new("rolled-back", "it went on", Retry::AfterChange);
+                service::Reply::Refused(refusal)
             }
             service::Request::Freshness(kept) => {
                 let log = self.log.lock().unwrap();
