@@ -63,7 +63,7 @@ pub fn run(tee: &TeeAddress) -> anyhow::Result<()> {
         }
     };
     configuring.ready()?;
-    eprintln!(
+    println!(
         "bield-runtime {}: serving as {}",
         env!("CARGO_PKG_VERSION"),
         program.facts.measurement
