@@ -9,7 +9,7 @@ use bield_sdk::{AuditFrom, Home};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{grant_id, key_service, plain};
+use super::{counted, grant_id, key_service, plain};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress;
@@ -121,8 +121,9 @@ fn words(event: &AuditEvent) -> String {
             format!("revoked {}", ids.join(", "))
         }
         AuditEvent::GroupPut(name, revision, members) => format!(
-            "group {} revision {revision} with {members} members",
-            plain(name)
+            "group {} revision {revision} with {}",
+            plain(name),
+            counted(*members, "member")
         ),
         AuditEvent::GroupDeleted(name) => format!("group {} deleted", plain(name)),
         AuditEvent::PackageDeleted(package, grants) => {

@@ -243,7 +243,13 @@ fn members(home: &Home, trust: &Trust, found: &mut Findings) {
         }
     }
     for (address, error) in missing {
-        let have = format!("{address}: {error}");
+        // A sentence that names it already is enough.
+        let have = error.to_string();
+        let have = if have.contains(address.as_str()) {
+            have
+        } else {
+            format!("{address}: {have}")
+        };
         if served {
             let need = "an answer; another member serves meanwhile";
             found.open("member", have, need, Mover::Operator);
