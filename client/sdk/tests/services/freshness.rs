@@ -6,7 +6,8 @@ use crate::support::{Lie, World};
 use bield_envelope::SigningKey;
 use bield_evidence::Outcome;
 use bield_sdk::{
-    Acceptance, KeyService, Kind, NotFresh, Randomness, ServiceError, Trust, accept, now, verify,
+    Acceptance, KeyService, Kind, NotFresh, Randomness, RecoverySession, ServiceError, Trust,
+    accept, now, verify,
 };
 
 fn refused(world: &World) -> NotFresh {
@@ -313,4 +314,59 @@ fn verify_lists_the_log_and_the_witnesses() {
     assert_eq!(log, Outcome::Failed);
     assert!(!found.passed());
     assert!(found.refused.unwrap().contains("ROLLED BACK by 4 records"));
+}
+
+#[test]
+fn an_instance_without_a_name_says_why_and_whether_to_come_back() {
+    for (lie, kind, part) in [
+        (
+            Lie::Forming,
+            Kind::Unreachable,
+            "waits for its other members",
+        ),
+        (Lie::Recovering, Kind::Refused, "bield recover status"),
+    ] {
+        let world = World::with(lie);
+        let trust = world.trust();
+        let connected = KeyService::connect(&world.home, &trust, now(), &mut Randomness);
+        let verified = verify(&world.home, &trust, now(), &mut Randomness);
+        for error in [connected.err().unwrap(), verified.err().unwrap()] {
+            assert!(matches!(error, ServiceError::Nameless { .. }), "{error}");
+            assert!(error.to_string().contains(part), "{error}");
+            assert_eq!(error.kind(), kind, "{error}");
+        }
+    }
+}
+
+#[test]
+fn no_share_goes_to_an_instance_that_serves_and_nobody_is_told_to_remove_its_root() {
+    let world = World::with(Lie::None);
+    let trust = world.trust();
+    let mut session = RecoverySession::connect(&trust, None, now(), &mut Randomness).unwrap();
+    let share = bield_protocol::service::Share {
+        generation: 1,
+        number: 1,
+        threshold: 2,
+        bytes: vec![1; 33].into(),
+    };
+    let holder = SigningKey::generate(&mut Randomness);
+    let error = session
+        .give_share(&holder, share)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("nothing is to be recovered"), "{error}");
+    assert!(!error.contains("root"), "{error}");
+}
+
+#[test]
+fn an_order_whose_answer_broke_off_is_said_to_count_perhaps() {
+    let world = World::with(Lie::HangsUp);
+    let trust = world.trust();
+    let owner = SigningKey::generate(&mut Randomness);
+    let mut service = KeyService::connect(&world.home, &trust, now(), &mut Randomness).unwrap();
+    let error = service.register(&owner).err().unwrap();
+    assert!(matches!(error, ServiceError::Unanswered { .. }), "{error}");
+    assert!(error.to_string().contains("may count"), "{error}");
+    assert_eq!(error.kind(), Kind::Unreachable);
 }

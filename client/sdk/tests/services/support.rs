@@ -61,6 +61,12 @@ pub(crate) enum Lie {
     Forgets,
     /// The key service says of itself that it was recovered elsewhere.
     SetBack,
+    /// The key service has no name yet: it waits for its members.
+    Forming,
+    /// … or for shares.
+    Recovering,
+    /// The key service hangs up when it is given an order.
+    HangsUp,
 }
 
 /// What the stand-ins saw.
@@ -313,11 +319,12 @@ fn key_service(cast: Arc<Cast>, machine: Arc<Platform>, leads: bool) -> u16 {
             .unwrap();
         Ok(canonical_dcap(&machine.sgx_quote(&report), &collateral).unwrap())
     });
+    let named = !matches!(cast.lie, Lie::Forming | Lie::Recovering);
     let identity = Identity::issue(
         provider(),
         SessionKey::generate(&mut Randomness),
         Role::KeyService,
-        Some(cast.service.principal()),
+        named.then(|| cast.service.principal()),
         TeeKind::Sgx,
         now(),
         HOUR,
@@ -336,6 +343,10 @@ fn key_service(cast: Arc<Cast>, machine: Arc<Platform>, leads: bool) -> u16 {
             let Ok(mut session) = accepted else { continue };
             while let Ok(message) = session.receive() {
                 let request = service::Request::decode(&message).unwrap();
+                let order = matches!(request, service::Request::Command(_));
+                if cast.lie == Lie::HangsUp && order {
+                    break;
+                }
                 let reply = if leads {
                     cast.answer(request, session.binding())
                 } else {
@@ -421,7 +432,12 @@ impl Cast {
                 packages: 2,
                 grants: 3,
                 service: self.service.principal(),
-                state: "serving".to_owned(),
+                state: match self.lie {
+                    Lie::Forming => "forming",
+                    Lie::Recovering => "recovering",
+                    _ => "serving",
+                }
+                .to_owned(),
                 size: 5,
                 log: String::new(),
                 witnesses: (0, 0),
