@@ -90,7 +90,7 @@ pub fn leaf_hash(entry: &[u8]) -> Hash {
 /// verify_consistency(2, &two, 3, &tree.root(), &proof)?;
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Tree {
     /// `levels[h][i]` is the hash of leaves `i·2ʰ .. (i+1)·2ʰ`.
     levels: Vec<Vec<Hash>>,

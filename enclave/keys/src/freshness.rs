@@ -7,7 +7,8 @@
 //!        ├─ of an earlier epoch ─────▶ the same, and who recovered the log where
 //!        ├─ of a later epoch ────────▶ the service stops: people recovered it elsewhere
 //!        ├─ larger than our tree ────▶ the service stops: `rolled-back`, so many records are missing;
-//!        │                             in a group: this instance starts again and asks the others
+//!        │                             in a group: if a majority confirms this leader; if not, this
+//!        │                             instance starts again and joins the others
 //!        └─ another tree ────────────▶ the service stops: `forked`
 //! ```
 //!
@@ -28,7 +29,8 @@ use bield_tlog::{Hash, Origin, SignedCheckpoint, TreeHead};
 use minicbor::bytes::ByteArray;
 use rand_core::Rng as _;
 
-use crate::sequencer::{Running, Trouble};
+use crate::sequencer::{Caller, Running, Trouble};
+use crate::state::{Ask, Started};
 use crate::witnesses::{NotCosigned, Proofs, Witnesses};
 
 /// Answers `Request::Freshness`.
@@ -100,18 +102,36 @@ fn continued(
                 &"that record is still on its way",
             ));
         }
-        if running.shares_log() && head.size > ledger.size() {
-            // The others went on without this one, which nobody has told it yet.
-            Trouble::passing(
-                &"another instance has more records than this one, which starts again to join it",
-            )
-        } else {
-            set_back(head, ledger.head())
-        }
+        set_back(head, ledger.head())
+    };
+    let trouble = match running.shares_log() {
+        true => confirmed(running, head, trouble)?,
+        false => trouble,
     };
     let refusal = trouble.refusal();
     running.stop(trouble);
     Err(refusal)
+}
+
+/// In a group another member may rightly have more than this one, which nobody has told it yet: only a leader
+/// whose next record counts with a majority knows that nobody has.
+///
+/// # Errors
+/// The record does not count for now, or it is the one that the caller saw.
+fn confirmed(running: &Running, head: TreeHead, trouble: Trouble) -> Result<Trouble, Refusal> {
+    let mut nonce = [0; 32];
+    Randomness.fill_bytes(&mut nonce);
+    let member = u8::try_from(running.metrics.member.get()).unwrap_or_default();
+    match running.submit(Caller::Program, Ask::Started(Started { nonce, member })) {
+        Reply::Done(_) if running.ledger().contains(head) => {
+            Err(crate::sequencer::not_durable(&"that record was on its way"))
+        }
+        Reply::Done(_) => Ok(trouble),
+        Reply::Refused(refusal) if refusal.code == "not-durable" => Err(refusal),
+        _ => Ok(Trouble::passing(
+            &"another instance has more records than this one, which starts again to join it",
+        )),
+    }
 }
 
 /// What connects a checkpoint of an earlier epoch with this log.
@@ -128,14 +148,16 @@ fn recovered_since(
     let ledger = running.ledger();
     let past = ledger.past().iter().find(|past| past.origin() == origin);
     let past = past.ok_or_else(|| foreign(&"no such epoch"))?;
-    if head.size > past.head().size {
-        // People recovered less than the caller saw: it can tell from their entry.
+    // The record that ends it, which nobody was shown, is not among those that were found.
+    let found = since
+        .first()
+        .map_or(past.head().size, |recovered| recovered.size);
+    if head.size > found || !past.contains(head) {
+        // People recovered less than the caller saw, or another branch: it can tell from their entry, which
+        // no proof leads to.
         return Ok((Vec::new(), since));
     }
-    if !past.contains(head) {
-        return Err(other_past());
-    }
-    let proof = past.consistency(head.size);
+    let proof = past.consistency_to(head.size, found);
     Ok((proof.map_err(|error| foreign(&error))?, since))
 }
 
@@ -186,12 +208,6 @@ fn foreign(error: &dyn core::fmt::Display) -> Refusal {
              checkpoint was altered"
     );
     Refusal::new("foreign-checkpoint", message, Retry::AfterChange)
-}
-
-fn other_past() -> Refusal {
-    let message = "the log that was recovered is another one than the caller saw: an older copy was \
-             recovered, or one that had been altered; its operator must recover the right one";
-    Refusal::new("forked", message, Retry::AfterChange)
 }
 
 fn plain(hash: Hash) -> ByteArray<32> {

@@ -230,6 +230,10 @@ impl State {
                 Ok(())
             }
             Entry::Recovered(recovered) => self.apply_recovered(recovered),
+            Entry::Closed => {
+                self.administration.closed = true;
+                Ok(())
+            }
         }
     }
 

@@ -25,7 +25,7 @@ mod http;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bield_tlog::{AddCheckpoint, Hash, VerifiedCheckpoint, WitnessVerifier};
+use bield_tlog::{AddCheckpoint, Hash, Tree, VerifiedCheckpoint, WitnessVerifier};
 
 use crate::limits::lock;
 pub(crate) use http::Pipe;
@@ -43,6 +43,12 @@ pub(crate) trait Dial: Send + Sync {
 pub(crate) trait Proofs: Send + Sync {
     /// Proves that the tree of `new` leaves begins with that of `old`; `None` when it cannot.
     fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>>;
+}
+
+impl Proofs for Tree {
+    fn consistency(&self, old: u64, new: u64) -> Option<Vec<Hash>> {
+        self.consistency_proof(old, new).ok()
+    }
 }
 
 /// Why a checkpoint has not enough cosignatures.

@@ -61,6 +61,8 @@ pub struct Ledger {
     /// Bytes of log since then.
     since_bytes: u64,
     recovering: bool,
+    /// How the last log file of a log that is being recovered ends.
+    unmended: Option<Tail>,
     pub(crate) points: crate::read::Points,
 }
 
@@ -121,6 +123,7 @@ impl Ledger {
             snapshot,
             since_bytes: 0,
             recovering,
+            unmended: None,
             points: crate::read::Points::default(),
             chain,
         };
@@ -129,10 +132,25 @@ impl Ledger {
             .range(snapshot.0..)
             .map(|(_, bytes)| bytes)
             .sum();
-        if !recovering {
+        if recovering {
+            ledger.unmended = Some(tail);
+        } else {
             ledger.mend(tail)?;
         }
         Ok(ledger)
+    }
+
+    /// Takes over a log that was opened for recovery, so that it can be ended: from here on its files are
+    /// changed, and records can be committed to it. They load as before, as a log without its root.
+    ///
+    /// # Errors
+    /// The host does not store.
+    pub fn take_over(&mut self) -> Result<(), LedgerError> {
+        if let Some(tail) = self.unmended {
+            self.mend(tail)?;
+            (self.unmended, self.recovering) = (None, false);
+        }
+        Ok(())
     }
 
     /// Cuts a torn append off, so that a file which another one follows ends exactly behind a frame.

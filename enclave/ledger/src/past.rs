@@ -61,12 +61,21 @@ impl PastLog {
         }
     }
 
-    /// Proves that the recovered log begins with the first `size` records of it.
+    /// Where it was after its first `size` records.
     ///
     /// # Errors
-    /// Only fewer records were recovered.
-    pub fn consistency(&self, size: u64) -> Result<Vec<Hash>, TreeError> {
-        self.tree.consistency_proof(size, self.tree.size())
+    /// It had fewer.
+    pub fn head_at(&self, size: u64) -> Result<TreeHead, TreeError> {
+        let root = self.tree.root_at(size)?;
+        Ok(TreeHead { size, root })
+    }
+
+    /// Proves that its first `to` records begin with the first `size` of them.
+    ///
+    /// # Errors
+    /// It had fewer.
+    pub fn consistency_to(&self, size: u64, to: u64) -> Result<Vec<Hash>, TreeError> {
+        self.tree.consistency_proof(size, to)
     }
 
     /// Whether `head` is one that this log had, within what was recovered.

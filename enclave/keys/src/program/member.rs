@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 use super::attested::Attested;
 use super::key_service::{KeyService, Stage};
 use super::settings::Peers;
-use super::start::copied;
+use super::start::{copied, refuse_closed};
 use crate::cluster::{
     Agreement, Apply, ApplyError, Cluster, Head, NotCommitted, PEER_WAIT, Pipe, Role, Settings,
     Slot, Stopped, Surroundings, Transfer, Unconfirmed, expect_member,
@@ -299,6 +299,7 @@ impl Held {
             }
             Loaded::Found(found) => {
                 let (state, opened) = start.replay(found)?;
+                refuse_closed(&state, &opened.ledger)?;
                 let up = start.running(state, opened.ledger);
                 // Its operator must not take it for one that counts: the group has not let it in.
                 service.enter(Stage::Joining(Arc::clone(&up)));

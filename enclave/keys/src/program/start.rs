@@ -23,7 +23,7 @@ use bield_ledger::{Files, Found, Ledger, Loaded, Opened, Sealed};
 use bield_platform::Randomness;
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{Recovered, Reply, ShareProgress};
-use bield_tlog::WitnessVerifier;
+use bield_tlog::{TreeHead, WitnessVerifier};
 use rand_core::Rng as _;
 
 use super::key_service::{KeyService, Stage};
@@ -34,7 +34,7 @@ use crate::metrics::Metrics;
 use crate::recovery::{self, OpenedBox, Recovering};
 use crate::sequencer::{Caller, Clock, Commit, Running, Sequencer, Solo, Trouble};
 use crate::state::{Ask, Entry, Limits, Started, State};
-use crate::witnesses::{Dial, NotCosigned, Witnesses};
+use crate::witnesses::{Dial, NotCosigned, Proofs, Witnesses};
 
 /// What a start needs.
 pub(crate) struct Start {
@@ -88,6 +88,7 @@ impl Start {
             }
             Loaded::Found(found) => {
                 let (state, opened) = self.replay(found)?;
+                refuse_closed(&state, &opened.ledger)?;
                 self.serve(service, state, opened.ledger, None)
             }
             Loaded::Sealed(sealed) => self.wait_for_shares(service, sealed),
@@ -119,14 +120,15 @@ impl Start {
                 recovery::prove(&state, &given)?;
                 Ok((state, opened.ledger))
             });
-        let (state, ledger) = match recovered {
-            Ok(recovered) => recovered,
+        let closed = recovered.and_then(|(state, ledger)| self.close(state, ledger));
+        let (state, ledger, head) = match closed {
+            Ok(closed) => closed,
             Err(refusal) => {
                 self.seal_again(recovering);
                 return Err(refusal);
             }
         };
-        let (head, origin) = (ledger.head(), ledger.origin().to_string());
+        let origin = ledger.origin().to_string();
         let at = ledger.now((self.clock)());
         let begun = ledger.begin_epoch(&state.to_bytes(), at, &mut Randomness);
         let ledger = match begun {
@@ -156,6 +158,47 @@ impl Start {
                 (self.fate)(&trouble);
                 Err(trouble.refusal())
             }
+        }
+    }
+
+    /// Ends the log that was found, and has witnesses see it: the machine that was lost may come back with a
+    /// copy that ends before this record, and must find itself behind. Where the witnesses saw more than
+    /// was found, they cannot be shown this end; the copy that has more is then told by callers only.
+    ///
+    /// Comes out with the head of what was found, without that record.
+    fn close(
+        &self,
+        mut state: State,
+        mut ledger: Ledger,
+    ) -> Result<(State, Ledger, TreeHead), Refusal> {
+        let not_durable = |error: &dyn core::fmt::Display| {
+            let message = format!("the log that was found could not be ended: {error}");
+            Refusal::new("not-durable", message, Retry::After(5000))
+        };
+        // One that was ended before its recovery broke off is not ended twice.
+        if !state.is_closed() {
+            ledger.take_over().map_err(|error| not_durable(&error))?;
+            let (record, at) = (ledger.size(), ledger.now((self.clock)()));
+            let entry = Entry::Closed;
+            let sealed = ledger.seal(&[&entry.encode()], at, &mut Randomness);
+            let sealed = sealed.map_err(|error| not_durable(&error))?;
+            let committed = ledger.commit(&sealed);
+            committed.map_err(|error| not_durable(&error))?;
+            let applied = state.apply(&entry, record, at);
+            applied.map_err(|error| not_durable(&error))?;
+        }
+        let size = ledger.size() - 1;
+        let root = ledger.tree().root_at(size);
+        let root = root.map_err(|error| not_durable(&error))?;
+        let found = TreeHead { size, root };
+        let mut nonce = [0; 32];
+        Randomness.fill_bytes(&mut nonce);
+        let tree: Arc<dyn Proofs> = Arc::new(ledger.tree().clone());
+        match self.ask().cosign(ledger.checkpoint(Some(nonce)), &tree) {
+            Ok(_) | Err(NotCosigned::RolledBack { .. } | NotCosigned::Forked { .. }) => {
+                Ok((state, ledger, found))
+            }
+            Err(few @ NotCosigned::TooFew { .. }) => Err(not_durable(&few)),
         }
     }
 
@@ -215,8 +258,12 @@ impl Start {
     ) -> Result<(), String> {
         // A recovery that ended before its entry counted: it is made again, by nobody that is known.
         let unfinished = state.epoch() != ledger.epoch();
-        let recovered =
-            recovered.or_else(|| unfinished.then(|| self.unfinished(&ledger)).flatten());
+        let closed = u64::from(state.is_closed());
+        let recovered = recovered.or_else(|| {
+            unfinished
+                .then(|| self.unfinished(&ledger, closed))
+                .flatten()
+        });
         let running = self.running(state, ledger);
         self.go(service, &running, Box::new(Solo), recovered)
     }
@@ -276,9 +323,10 @@ impl Start {
         Ok(())
     }
 
-    fn unfinished(&self, ledger: &Ledger) -> Option<Recovered> {
+    /// `closed` records end the log before it.
+    fn unfinished(&self, ledger: &Ledger, closed: u64) -> Option<Recovered> {
         let past = ledger.past().last()?;
-        let head = past.head();
+        let head = past.head_at(past.head().size.checked_sub(closed)?).ok()?;
         Some(Recovered {
             origin: past.origin().to_string(),
             size: head.size,
@@ -327,6 +375,19 @@ impl Start {
         *lock(&self.thread) = Some(thread);
         Ok(())
     }
+}
+
+/// # Errors
+/// Holders of shares ended this log, and it goes on elsewhere.
+pub(crate) fn refuse_closed(state: &State, ledger: &Ledger) -> Result<(), String> {
+    if state.is_closed() && state.epoch() == ledger.epoch() {
+        let next = ledger.epoch() + 1;
+        return Err(format!(
+            "holders of recovery shares ended this log; it goes on in epoch {next}, elsewhere or after its \
+             recovery is finished here: shut this copy down, or give shares again without its root file"
+        ));
+    }
+    Ok(())
 }
 
 /// Has an entry of the program's own count, however long that takes.

@@ -38,6 +38,8 @@ pub(super) struct Administration {
     pub(super) epoch: u32,
     /// The newest start.
     pub(super) started: Option<Started>,
+    /// The log of this epoch was ended, and the next one has not begun.
+    pub(super) closed: bool,
 }
 
 /// The newest recovery shares.
@@ -124,6 +126,12 @@ impl State {
     #[must_use]
     pub fn started(&self) -> Option<Started> {
         self.administration.started
+    }
+
+    /// Whether holders of shares ended this log to go on in the next epoch: nobody serves from it.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.administration.closed
     }
 
     /// Whether a principal is an administrator, or succeeded one.
@@ -365,6 +373,7 @@ impl State {
             .checked_add(1)
             .ok_or(Inconsistent("no further epoch"))?;
         all.recovered.push(recovered.clone());
+        all.closed = false;
         // The records that are gone may have given leases: their numbers are not given again.
         let first = u64::from(all.epoch) << LEASES_SHIFT;
         self.leases.next = self.leases.next.max(first);

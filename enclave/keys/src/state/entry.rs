@@ -193,6 +193,9 @@ pub enum Entry {
     /// Holders of shares recovered an earlier log.
     #[n(17)]
     Recovered(#[n(0)] Recovered),
+    /// Holders of shares go on from here in the next epoch: nothing of this one counts any more.
+    #[n(18)]
+    Closed,
 }
 
 /// A start of the program. Two clones of one disk differ here, so only one of them can go on.
@@ -266,7 +269,9 @@ impl Entry {
                 let says: bield_grant::Succession = super::kept::says(succeeded.by_old.as_bytes())?;
                 AuditEvent::Succeeded(says.to)
             }
-            Self::Unregistered(_) | Self::Started(_) | Self::Recovered(_) => return None,
+            Self::Unregistered(_) | Self::Started(_) | Self::Recovered(_) | Self::Closed => {
+                return None;
+            }
             Self::Leased {
                 package,
                 code,

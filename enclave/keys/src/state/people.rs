@@ -343,7 +343,9 @@ impl State {
             Entry::Leased { package, .. } | Entry::Returned { package, .. } => {
                 self.people.current(self.packages.get(package)?.owner)
             }
-            Entry::Unregistered(_) | Entry::Started(_) | Entry::Recovered(_) => return None,
+            Entry::Unregistered(_) | Entry::Started(_) | Entry::Recovered(_) | Entry::Closed => {
+                return None;
+            }
         })
     }
 }

@@ -80,6 +80,7 @@ impl State {
             recovered: all.recovered.clone(),
             epoch: all.epoch,
             started: all.started,
+            closed: all.closed,
         });
         if let Some(shares) = &all.shares {
             put(Item::Shares {
@@ -206,6 +207,7 @@ impl Builder {
                 recovered,
                 epoch,
                 started,
+                closed,
             } => {
                 let all = &mut state.administration;
                 all.identity = identity;
@@ -214,6 +216,7 @@ impl Builder {
                 all.recovered = recovered;
                 all.epoch = epoch;
                 all.started = started;
+                all.closed = closed;
             }
             Item::Shares {
                 generation,

@@ -2,7 +2,7 @@
 
 use bield_capsule::{CapsuleName, Received};
 use bield_envelope::{Digest, Secret, Time};
-use bield_tlog::{Checkpoint, Hash, LogVerifier, Origin, TreeHead, VerifiedCheckpoint};
+use bield_tlog::{Checkpoint, Hash, LogVerifier, Origin, Tree, TreeHead, VerifiedCheckpoint};
 
 use super::Ledger;
 use crate::{LedgerError, PastLog};
@@ -70,6 +70,12 @@ impl Ledger {
     #[must_use]
     pub fn newest_leaf(&self) -> Option<Hash> {
         self.chain.tree().leaf(self.size() - 1)
+    }
+
+    /// The tree over all committed records.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        self.chain.tree()
     }
 
     /// Signs size and root of the tree, with an extension line `nonce <hex>` where a fresh cosignature is

@@ -235,6 +235,68 @@ fn a_single_holder_recovers_alone() {
 }
 
 #[test]
+fn with_witnesses_the_machine_that_was_recovered_from_does_not_start_again() {
+    let (mut world, village) = World::with_witnesses();
+    let package = world.put_and_grant();
+    let shares = world.share(&HOLDERS, 2);
+    world.kill();
+    let left_behind = MemoryFiles::with(world.disk.contents());
+    let old_machine = world.options.clone();
+    world.options.seal = [6; 32];
+    world.start().unwrap();
+    world.give(22, &shares[1]).unwrap();
+    std::thread::scope(|scope| {
+        let last = scope.spawn(|| world.give(21, &shares[0]));
+        // The recovered log is a new one, which the witnesses must be told of.
+        let log = loop {
+            let trouble = inspect(world.service()).trouble.unwrap_or_default();
+            if let Some((_, log)) = trouble.split_once("the log's key is ") {
+                break log.to_owned();
+            }
+            assert!(!last.is_finished(), "{trouble}");
+            std::thread::yield_now();
+        };
+        village.follow(&log.parse().unwrap());
+        assert!(last.join().unwrap().unwrap().opened);
+    });
+    assert!(world.lease(5, package).is_ok());
+    let refused = InProcess::start(left_behind, &old_machine).err().unwrap();
+    assert!(refused.contains("1 records behind"), "{refused}");
+}
+
+#[test]
+fn a_recovery_that_broke_off_after_the_log_was_ended_is_made_again_and_the_ended_log_serves_nobody()
+{
+    let (mut world, package, shares) = World::with_shares();
+    let kept = world.checkpoint();
+    let size = world.size();
+    let old_root = world.disk.contents().remove("root").unwrap();
+    let old_seal = world.options.seal;
+    world.move_to_another_machine();
+    world.give(22, &shares[1]).unwrap();
+    // The first write ends the log; the second would begin the next epoch.
+    world.disk.fail(bield_ledger::Fault::Refuse {
+        write: world.disk.writes() + 1,
+    });
+    let broken = world.give(21, &shares[0]);
+    assert!(broken.is_err(), "the disk refused");
+    // The files as they are, on the machine that was thought to be lost.
+    let ended = MemoryFiles::with(world.disk.contents());
+    ended.alter("root", |file| *file = old_root.clone());
+    let mut old_machine = world.options.clone();
+    old_machine.seal = old_seal;
+    let refused = InProcess::start(ended, &old_machine).err().unwrap();
+    assert!(refused.contains("ended this log"), "{refused}");
+
+    world.give(22, &shares[1]).unwrap();
+    let recovered = world.give(21, &shares[0]).unwrap();
+    assert_eq!((recovered.opened, recovered.size), (true, Some(size)));
+    assert!(world.lease(5, package).is_ok());
+    let continued = freshness(world.service(), Some(&kept)).unwrap();
+    assert_eq!(continued.recovered[0].size, size);
+}
+
+#[test]
 fn the_machine_that_was_recovered_from_stops_when_it_is_shown_a_checkpoint_of_the_new_epoch() {
     let (mut world, package, shares) = World::with_shares();
     let left_behind = MemoryFiles::with(world.disk.contents());

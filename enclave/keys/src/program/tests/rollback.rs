@@ -6,7 +6,7 @@ use super::*;
 use crate::witnesses::tests::{Village, key as witness_key};
 
 impl World {
-    fn with_witnesses() -> (Self, Arc<Village>) {
+    pub(super) fn with_witnesses() -> (Self, Arc<Village>) {
         // A first start without them: they must be told which log to follow.
         let mut world = Self::started();
         let village = Village::of(3, &inspect(world.service()).log.parse().unwrap());
@@ -81,9 +81,9 @@ fn a_rolled_back_state_stops_at_the_first_caller_that_saw_more() {
     assert!(inspect(world.service()).trouble.is_some());
 }
 
-/// Another member may have gone on without this one: it must ask the others, not refuse for good.
+/// Another member may have gone on without this one: only a leader that a majority follows knows better.
 #[test]
-fn an_instance_of_a_group_that_is_behind_a_caller_starts_again() {
+fn an_instance_of_a_group_that_is_behind_a_caller_stops_for_good_when_its_records_still_count() {
     let mut world = World::started();
     world.kill();
     let older = world.disk.contents();
@@ -95,6 +95,25 @@ fn an_instance_of_a_group_that_is_behind_a_caller_starts_again() {
     world.start().unwrap();
     let running = world.service().service().running().unwrap();
     running.share_log(0, 3);
+    let refusal = freshness(world.service(), Some(&kept)).unwrap_err();
+    assert_eq!(code_of::<()>(Err(refusal)), "rolled-back");
+    assert!(!running.trouble().unwrap().passing);
+}
+
+#[test]
+fn an_instance_of_a_group_whose_records_do_not_count_starts_again_and_joins_the_others() {
+    let mut world = World::started();
+    world.kill();
+    let older = world.disk.contents();
+    world.start().unwrap();
+    world.register(1..11);
+    let kept = world.checkpoint();
+    world.kill();
+    world.disk.restore(older);
+    world.start().unwrap();
+    let running = world.service().service().running().unwrap();
+    running.share_log(0, 3);
+    running.close();
     let refusal = freshness(world.service(), Some(&kept)).unwrap_err();
     assert_eq!(code_of::<()>(Err(refusal)), "not-leader");
     assert!(running.trouble().unwrap().passing);

@@ -39,6 +39,8 @@ pub(super) enum Item {
         epoch: u32,
         #[n(5)]
         started: Option<Started>,
+        #[n(6)]
+        closed: bool,
     },
     #[n(2)]
     Shares {
