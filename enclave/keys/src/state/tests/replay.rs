@@ -70,9 +70,9 @@ proptest! {
         // A quarter ends before the others, so that slots are free and taken again.
         let of = |at: usize, id: [u8; 16]| Grant {
             id,
-            not_after: NOON.plus(if at % 4 == 0 { MINUTE } else { HOUR }),
-            requests: (at % 3 == 0).then_some(10),
-            ..grant(0, if at % 2 == 0 { first } else { second })
+            not_after: NOON.plus(if at.is_multiple_of(4) { MINUTE } else { HOUR }),
+            requests: at.is_multiple_of(3).then_some(10),
+            ..grant(0, if at.is_multiple_of(2) { first } else { second })
         };
         for (at, id) in ids.iter().enumerate() {
             scene.grant(&key(1), of(at, *id)).unwrap();
