@@ -499,14 +499,19 @@ fn t07_unknown_words_in_a_configuration_are_refused_by_name() {
         (format!("unmeasured = 1\n{good}"), "unmeasured"),
         (
             good.replacen("members = 1", "members = 2", 1),
-            "members is 2",
+            // The gateway, which has addresses for one, says so before the program does.
+            "members = 2",
         ),
     ] {
         assert_ne!(altered, good, "{named}");
         fs::write(&file, &altered).unwrap();
         let refused = site.start("state").map(drop).unwrap_err().to_string();
         assert!(refused.contains(named), "{named}: {refused}");
-        assert!(refused.contains("exit status: 3"), "{refused}");
+        let status = if named == "members = 2" { 2 } else { 3 };
+        assert!(
+            refused.contains(&format!("exit status: {status}")),
+            "{refused}"
+        );
     }
     fs::write(&file, good).unwrap();
     serves(&site.start("state").unwrap());
