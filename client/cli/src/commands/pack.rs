@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Cursor, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use bield_envelope::SigningKey;
 use bield_package::onnx::Signature;
 use bield_package::{
     ManifestDraft, PackageHead, PackageKey, PackageName, PackageSummary, PackageVersion, pack,
@@ -73,25 +74,7 @@ impl Pack {
         draft.golden = golden.collect::<Result<_, _>>()?;
         let (inputs, outputs) = (draft.inputs.clone(), draft.outputs.clone());
 
-        let key = PackageKey::generate(&mut Randomness);
-        let unfinished = Unfinished::beside(&self.output)?;
-        let bar = progress::bytes("sealing");
-        let mut sink = BufWriter::with_capacity(1 << 20, &unfinished.file);
-        let summary = pack(
-            &mut Cursor::new(&model),
-            draft,
-            &identity,
-            &key,
-            &mut Randomness,
-            &mut sink,
-            &mut progress::advance(&bar),
-        )?;
-        sink.flush().map_err(|error| at(&self.output, error))?;
-        drop(sink);
-        bar.finish_and_clear();
-        // The key must be on disk before the package can be: a package without its key is lost.
-        keep(home, &summary, &key, &unfinished.path)?;
-        unfinished.finish(&self.output)?;
+        let (summary, _) = seal(home, &identity, &model, draft, &self.output)?;
 
         let text = |specs: &[bield_sdk::TensorSpec]| -> Vec<String> {
             specs.iter().map(ToString::to_string).collect()
@@ -128,8 +111,38 @@ impl Pack {
     }
 }
 
+/// Seals `model` under a fresh key into a file that appears whole, after its key is kept.
+pub(crate) fn seal(
+    home: &Home,
+    owner: &SigningKey,
+    model: &[u8],
+    draft: ManifestDraft,
+    output: &Path,
+) -> Result<(PackageSummary, PackageKey), Failure> {
+    let key = PackageKey::generate(&mut Randomness);
+    let unfinished = Unfinished::beside(output)?;
+    let bar = progress::bytes("sealing");
+    let mut sink = BufWriter::with_capacity(1 << 20, &unfinished.file);
+    let summary = pack(
+        &mut Cursor::new(model),
+        draft,
+        owner,
+        &key,
+        &mut Randomness,
+        &mut sink,
+        &mut progress::advance(&bar),
+    )?;
+    sink.flush().map_err(|error| at(output, error))?;
+    drop(sink);
+    bar.finish_and_clear();
+    // The key must be on disk before the package can be: a package without its key is lost.
+    keep(home, &summary, &key, &unfinished.path)?;
+    unfinished.finish(output)?;
+    Ok((summary, key))
+}
+
 /// Keeps the key, and the head, so that a grant needs no package at hand.
-pub(crate) fn keep(
+fn keep(
     home: &Home,
     summary: &PackageSummary,
     key: &PackageKey,
@@ -147,7 +160,7 @@ pub(crate) fn keep(
 }
 
 /// A package being written: removed unless it is finished.
-pub(crate) struct Unfinished {
+struct Unfinished {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
 }

@@ -1,3 +1,5 @@
+//! Changes fold into a configuration, or contradict it and are refused.
+
 use bield_envelope::{Secret, Seeded, Time};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Which level acknowledgements reach, whoever signs them and however often.
+
 use bield_envelope::{Secret, SigningKey, Time};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Export files: read back, cut, damaged, out of order.
+
 use super::*;
 use crate::{Clock, Header, Kind, Suite, WriterKey};
 use bield_envelope::{Digest, Seeded, Time};

@@ -1,3 +1,5 @@
+//! When replicas' statements make a state fresh.
+
 use bield_envelope::{Secret, SigningKey};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Segment files: frames, seals, torn tails and damage told apart.
+
 use proptest::prelude::*;
 
 use super::*;

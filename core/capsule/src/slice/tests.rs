@@ -1,3 +1,5 @@
+//! Slices show what was asked, and nothing that was altered.
+
 #![expect(clippy::single_range_in_vec_init, reason = "one range is one question")]
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Witnesses in the same process: silent, ahead, lying; what counts as cosigned.
+
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;

@@ -1,3 +1,5 @@
+//! The ports of sessions: places, peers, silence, the end.
+
 use std::net::SocketAddr;
 
 use bield_launcher::Launch;

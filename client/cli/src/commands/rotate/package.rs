@@ -1,21 +1,20 @@
 //! `bield rotate package`.
 
 use std::fs::File;
-use std::io::{BufWriter, Cursor, Write as _};
 use std::path::{Path, PathBuf};
 
 use bield_envelope::{Digest, Signed, SigningKey};
 use bield_grant::{Grant, PackageSelector};
 use bield_package::{
-    Manifest, ManifestDraft, PackageHead, PackageKey, PackageSummary, PackageVersion, pack,
+    Manifest, ManifestDraft, PackageHead, PackageKey, PackageSummary, PackageVersion,
 };
-use bield_sdk::{Gateway, Home, KeyService, Randomness, Stored, now};
+use bield_sdk::{Gateway, Home, KeyService, Stored, now};
 use clap::Args;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::commands::grant::{CLOCK_BEHIND, line, random_id, show};
-use crate::commands::pack::{Unfinished, at, keep};
+use crate::commands::pack::{at, seal};
 use crate::commands::{confirmed, key_service};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -141,25 +140,7 @@ impl Package {
             golden: old.manifest.golden,
             chunk_bytes: old.chunk_bytes,
         };
-        let key = PackageKey::generate(&mut Randomness);
-        let unfinished = Unfinished::beside(&self.output)?;
-        let bar = progress::bytes("sealing");
-        let mut sink = BufWriter::with_capacity(1 << 20, &unfinished.file);
-        let summary = pack(
-            &mut Cursor::new(&old.model[..]),
-            draft,
-            owner,
-            &key,
-            &mut Randomness,
-            &mut sink,
-            &mut progress::advance(&bar),
-        )?;
-        sink.flush().map_err(|error| at(&self.output, error))?;
-        drop(sink);
-        bar.finish_and_clear();
-        keep(home, &summary, &key, &unfinished.path)?;
-        unfinished.finish(&self.output)?;
-        Ok((summary, key))
+        seal(home, owner, &old.model, draft, &self.output)
     }
 
     fn upload(&self, gateway: &Gateway, summary: &PackageSummary) -> Result<bool, Failure> {

@@ -1,3 +1,5 @@
+//! Storage operations and answers: the frozen bytes, every cut, every limit.
+
 use super::*;
 
 fn name(text: &str) -> Name {

@@ -19,6 +19,20 @@ impl World {
         (world, village)
     }
 
+    /// A service on older files than those on which it had this size and showed this checkpoint.
+    fn set_back() -> (Self, u64, String) {
+        let mut world = Self::started();
+        world.kill();
+        let older = world.disk.contents();
+        world.start().unwrap();
+        world.register(1..11);
+        let (size, kept) = (world.size(), world.checkpoint());
+        world.kill();
+        world.disk.restore(older);
+        world.start().unwrap();
+        (world, size, kept)
+    }
+
     fn register(&self, numbers: std::ops::Range<u8>) {
         for number in numbers {
             self.order(&key(number), Operation::Register).unwrap();
@@ -84,15 +98,7 @@ fn a_rolled_back_state_stops_at_the_first_caller_that_saw_more() {
 /// Another member may have gone on without this one: only a leader that a majority follows knows better.
 #[test]
 fn an_instance_of_a_group_that_is_behind_a_caller_stops_for_good_when_its_records_still_count() {
-    let mut world = World::started();
-    world.kill();
-    let older = world.disk.contents();
-    world.start().unwrap();
-    world.register(1..11);
-    let kept = world.checkpoint();
-    world.kill();
-    world.disk.restore(older);
-    world.start().unwrap();
+    let (world, _, kept) = World::set_back();
     let running = world.service().service().running().unwrap();
     running.share_log(0, 3);
     let refusal = freshness(world.service(), Some(&kept)).unwrap_err();
@@ -102,15 +108,7 @@ fn an_instance_of_a_group_that_is_behind_a_caller_stops_for_good_when_its_record
 
 #[test]
 fn an_instance_of_a_group_whose_records_do_not_count_starts_again_and_joins_the_others() {
-    let mut world = World::started();
-    world.kill();
-    let older = world.disk.contents();
-    world.start().unwrap();
-    world.register(1..11);
-    let kept = world.checkpoint();
-    world.kill();
-    world.disk.restore(older);
-    world.start().unwrap();
+    let (world, _, kept) = World::set_back();
     let running = world.service().service().running().unwrap();
     running.share_log(0, 3);
     running.close();
@@ -121,15 +119,7 @@ fn an_instance_of_a_group_whose_records_do_not_count_starts_again_and_joins_the_
 
 #[test]
 fn the_refusal_says_how_many_records_are_missing() {
-    let mut world = World::started();
-    world.kill();
-    let older = world.disk.contents();
-    world.start().unwrap();
-    world.register(1..11);
-    let (size, kept) = (world.size(), world.checkpoint());
-    world.kill();
-    world.disk.restore(older);
-    world.start().unwrap();
+    let (world, size, kept) = World::set_back();
     let missing = size - world.size();
     let refusal = freshness(world.service(), Some(&kept)).unwrap_err();
     assert!(

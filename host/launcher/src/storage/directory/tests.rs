@@ -1,3 +1,5 @@
+//! A program's files: appends, crashes, full disks, names and owners.
+
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
