@@ -1,6 +1,6 @@
 //! The whole service in one process, without a TEE, a door or sessions: what tests and benches drive.
 //!
-//! What a session would say of its peer is an argument here ([`Conversation`](crate::service::Conversation)), so
+//! What a session would say of its peer is an argument here ([`Conversation`]), so
 //! whoever uses this decides who is a runtime. Everything behind that is the program's own: sequencer, log,
 //! freshness, recovery.
 

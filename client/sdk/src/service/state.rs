@@ -159,7 +159,7 @@ pub struct Accepted {
     pub needed: bool,
 }
 
-/// Goes on with a service that [`KeyService::connect`] refuses, by the explicit word of a person: only for
+/// Goes on with a service that [`super::KeyService::connect`] refuses, by the explicit word of a person: only for
 /// exactly the reason that is accepted, never for one that was rolled back, forked, or left.
 ///
 /// # Errors

@@ -8,7 +8,7 @@ use crate::change::Change;
 use crate::{Configuration, MemberId, Slot};
 
 impl Group {
-    /// Takes `new` in, which has the state of a [`Position`] given by this group; its place's former
+    /// Takes `new` in, which has the state of a [`crate::Position`] given by this group; its place's former
     /// process is put out when `new` has caught up. The leader goes on with what earlier leaders began.
     pub fn replace(&mut self, new: MemberId) -> Replacement {
         let answer = self.admits(new);
