@@ -324,8 +324,10 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new(shelf: Shelf) -> Self {
         let clock = Arc::new(PlayedClock::new());
+        let mut cast = Cast::new();
+        cast.sealed_at = clock.host();
         Self {
-            cast: Cast::new(),
+            cast,
             service: Service::new(Arc::clone(&clock)),
             clock,
             package: shelf.package,
