@@ -88,12 +88,12 @@ impl Fleet {
                 .map(|&index| &self.workers[index])
                 .filter(|worker| worker.is_running())
         };
-        let worker = running()
-            .find(|worker| worker.has_room())
-            .or_else(|| running().next());
-        match worker {
-            Some(worker) => worker.call(sealed).await,
-            None => Err(Refusal::unavailable(
+        // Taken in the same step as it is found free, so that of two calls one goes on to the next worker.
+        let free = running().find_map(|worker| Some((worker, worker.free_slot()?)));
+        match (free, running().next()) {
+            (Some((worker, slot)), _) => worker.call(slot, sealed).await,
+            (None, Some(worker)) => worker.call(worker.slot().await?, sealed).await,
+            (None, None) => Err(Refusal::unavailable(
                 "no-runtime",
                 "no runtime is up; one is being restarted",
             )),

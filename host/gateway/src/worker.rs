@@ -49,18 +49,21 @@ impl Worker {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Whether a call would start at once.
-    pub(crate) fn has_room(&self) -> bool {
-        self.slots.available_permits() > 0
+    /// A slot, if a call can start at once.
+    pub(crate) fn free_slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).try_acquire_owned().ok()
     }
 
     pub(crate) fn is_running(&self) -> bool {
         self.supervisor.enclave().is_some()
     }
 
-    /// Waits for a slot, then hands the request over and waits for the answer.
-    pub(crate) async fn call(&self, sealed: Bytes) -> Result<Vec<u8>, Refusal> {
-        let slot = self.slot().await?;
+    /// Hands the request over and waits for the answer.
+    pub(crate) async fn call(
+        &self,
+        slot: OwnedSemaphorePermit,
+        sealed: Bytes,
+    ) -> Result<Vec<u8>, Refusal> {
         let enclave = self.supervisor.enclave().ok_or_else(restarting)?;
         let wait = self.call_wait;
         // The slot travels along: a client that hangs up does not free it before the runtime is done.
@@ -93,10 +96,8 @@ impl Worker {
         }
     }
 
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-            return Ok(slot);
-        }
+    /// Waits in the bounded queue for a slot.
+    pub(crate) async fn slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let _place = Place::take(&self.waiting, self.waiting_max).ok_or_else(|| {
             Refusal::new(
                 StatusCode::TOO_MANY_REQUESTS,
