@@ -230,6 +230,9 @@ pub enum LedgerError {
     /// The writer did not seal.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// One snapshot at a time.
+    #[error("a snapshot is being written; take the next one when it is there")]
+    SnapshotUnderWay,
     /// The state is larger than a snapshot holds.
     #[error("the state has {found} bytes, more than a snapshot takes")]
     TooLarge {

@@ -15,9 +15,10 @@
 //! without a data record holds nothing that anybody was told of: where `root` does not name it, it is
 //! as if it were not there. A commit is one append to the newest log file, nothing else. A snapshot at
 //! size *n*: first the head of a new log file `log-<epoch>-n`, which names the file before it with its
-//! length; then the snapshot; then all but the newest two snapshots are removed. So the file that
-//! record *n* goes to exists wherever a snapshot at *n* does, and a log that ends before *n* is a
-//! truncated one.
+//! length; then the snapshot, while records from *n* on are committed; then all snapshots but this one
+//! and the newest whole one before it are removed. What is left of one that broke off is removed before
+//! the next one is written. So the file that record *n* goes to exists wherever a snapshot at *n* does,
+//! and a log that ends before *n* is a truncated one.
 //!
 //! **Start.** `root` opens; the newest snapshot that opens gives state, trees and chain (an unfinished or
 //! altered one gives way to the one before, and without any the log is replayed from its beginning,

@@ -60,6 +60,8 @@ pub struct Ledger {
     snapshot: (u64, u64),
     /// Bytes of log since then.
     since_bytes: u64,
+    /// Size of the snapshot that is being written.
+    writing: Option<u64>,
     recovering: bool,
     /// How the last log file of a log that is being recovered ends.
     unmended: Option<Tail>,
@@ -122,16 +124,13 @@ impl Ledger {
             snapshots,
             snapshot,
             since_bytes: 0,
+            writing: None,
             recovering,
             unmended: None,
             points: crate::read::Points::default(),
             chain,
         };
-        ledger.since_bytes = ledger
-            .segments
-            .range(snapshot.0..)
-            .map(|(_, bytes)| bytes)
-            .sum();
+        ledger.since_bytes = ledger.bytes_since(snapshot.0);
         if recovering {
             ledger.unmended = Some(tail);
         } else {
@@ -323,6 +322,11 @@ impl Ledger {
         self.segments.insert(first, end + frame.len() as u64);
         self.since_bytes += frame.len() as u64;
         Ok(())
+    }
+
+    /// Bytes of the log files from this one on.
+    fn bytes_since(&self, first: u64) -> u64 {
+        self.segments.range(first..).map(|(_, bytes)| bytes).sum()
     }
 
     /// First index and length of the file that is appended to.

@@ -24,12 +24,13 @@
 //! (`enclave/group`), freshness, clocks, threads. Layout of the files: [`layout`].
 //!
 //! Cost: a commit is one signature, its verification, three hash passes, one AES pass and one durable
-//! append. A start opens the state at AES speed, rebuilds the tree (two SHA-256 blocks a leaf, 64 bytes
+//! append; a snapshot is written apart from them. A start opens the state at AES speed, rebuilds the tree (two SHA-256 blocks a leaf, 64 bytes
 //! of memory), and replays at most 64 MiB of log, or half a snapshot, at one signature per 256 records.
 //!
 //! # Features
 //! * `testing`: adds [`MemoryFiles`], a disk that crashes, refuses and rolls back on demand.
 
+mod blocks;
 mod boxes;
 mod chain;
 mod error;
@@ -50,6 +51,7 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
+pub use blocks::{BLOCK_BYTES, Blocks};
 pub use chain::{Committed, NotNext};
 pub use error::{LedgerError, LoadError, TransferError};
 pub use files::{Files, FilesError, TRANSFER_BYTES_MAX};
@@ -60,5 +62,5 @@ pub use load::{Found, LoadReport, Loaded, Opened, Sealed, Unavailable};
 pub use memory::{Contents, Fault, MemoryFiles};
 pub use past::PastLog;
 pub use prepared::Prepared;
-pub use snapshot::SnapshotFlaw;
+pub use snapshot::{SnapshotFlaw, SnapshotJob, WrittenSnapshot};
 pub use transfer::{CATCH_UP_BYTES_MAX, PIECE_BYTES_MAX, Receiver, Taken, Transfer};

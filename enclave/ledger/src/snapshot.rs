@@ -14,8 +14,13 @@
 //! Always true of what [`read`] gives: it was written by somebody who has the root secret, whole; the
 //! trees have the roots, and the chain the position, that its head names.
 //!
+//! Writing is a [`SnapshotJob`], which has all it takes: nothing waits for it, and the log goes on.
+//!
 //! Cost: writing and reading are one AES-256-GCM pass and one copy; nothing is hashed but the trees'
-//! nodes. Memory: the state once, plus three sealed chunks and one opened chunk of leaves.
+//! nodes. Memory: the state once, less what is written already, and three sealed chunks; to write, the
+//! leaves of the trees, to read, one opened chunk of them.
+
+use std::collections::VecDeque;
 
 use bield_capsule::CapsuleName;
 use bield_capsule::Metadata;
@@ -27,6 +32,7 @@ use minicbor::{Decode, Encode};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
+use crate::blocks::{BLOCK_BYTES, Blocks};
 use crate::chain::{Chain, Tip};
 use crate::keys::Keys;
 use crate::layout::{EPOCHS_MAX, STATE_BYTES_MAX, snapshot_name};
@@ -109,68 +115,110 @@ impl Clear {
     }
 }
 
-/// Writes the snapshot of `state` at the chain's size under its name; it counts once it is whole.
-/// Gives its length in bytes.
-pub(crate) fn write(
-    files: &mut dyn Files,
-    keys: &Keys,
-    chain: &Chain,
-    past: &[PastLog],
-    state: &[u8],
-    entropy: &mut impl CryptoRng,
-) -> Result<u64, FilesError> {
-    let tip = chain.tip();
-    let [config, open] = [0, 1].map(|at| tip.start.get(at).cloned().unwrap_or_default());
-    let logs: Vec<Previous> = past.iter().map(PastLog::end).chain([chain.end()]).collect();
-    let head = wire::encode(&Head {
-        logs,
-        metadata: chain.metadata().as_bytes().to_vec(),
-        previous: chain.previous(),
-        config,
-        open,
-        tip: tip.head,
-        levels: tip.levels,
-        state_bytes: state.len() as u64,
-    });
-    let clear = Clear {
-        epoch: chain.epoch(),
-        capsule: chain.metadata().name(),
-        size: chain.size(),
-        salt: salt(chain, state, entropy),
-        head_bytes: head.len() as u32,
+/// A snapshot that is being written, apart from the ledger, which goes on meanwhile.
+///
+/// Dropped in the middle it leaves a file that counts for nothing; what was not written yet is wiped.
+pub struct SnapshotJob {
+    stream: StreamKey,
+    clear: [u8; CLEAR_BYTES],
+    name: String,
+    size: u64,
+    /// What is not sealed yet: head, leaves, state. Each is given up as soon as it is.
+    chunks: VecDeque<Zeroizing<Vec<u8>>>,
+    sealed: Vec<u8>,
+    index: u32,
+    offset: u64,
+}
+
+/// A snapshot that is whole and durable.
+pub struct WrittenSnapshot {
+    pub(crate) size: u64,
+    pub(crate) bytes: u64,
+}
+
+impl WrittenSnapshot {
+    /// Records that it stands for.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.size
     }
-    .encode();
-    let name = snapshot_name(chain.epoch(), chain.size());
-    let mut writer = ChunkWriter {
-        stream: stream(keys, chain.epoch(), &chain.metadata().name(), &clear),
-        clear: &clear,
-        files,
-        name: &name,
-        offset: 0,
-        index: 0,
-        sealed: clear.to_vec(),
-    };
-    writer.put(&head, false)?;
-    let mut leaves = Vec::with_capacity(CHUNK_BYTES);
-    let trees = past.iter().map(PastLog::tree).chain([chain.tree()]);
-    for leaf in trees.flat_map(|tree| (0..tree.size()).filter_map(|index| tree.leaf(index))) {
-        leaves.extend_from_slice(leaf.as_bytes());
-        if leaves.len() == CHUNK_BYTES {
-            writer.put(&leaves, false)?;
-            leaves.clear();
+}
+
+impl SnapshotJob {
+    /// The snapshot of `state` at the chain's size. Costs a copy of the trees' leaves.
+    pub(crate) fn new(
+        keys: &Keys,
+        chain: &Chain,
+        past: &[PastLog],
+        state: Blocks,
+        entropy: &mut impl CryptoRng,
+    ) -> Self {
+        let tip = chain.tip();
+        let [config, open] = [0, 1].map(|at| tip.start.get(at).cloned().unwrap_or_default());
+        let logs: Vec<Previous> = past.iter().map(PastLog::end).chain([chain.end()]).collect();
+        let state_bytes = state.bytes();
+        let head = wire::encode(&Head {
+            logs,
+            metadata: chain.metadata().as_bytes().to_vec(),
+            previous: chain.previous(),
+            config,
+            open,
+            tip: tip.head,
+            levels: tip.levels,
+            state_bytes,
+        });
+        let clear = Clear {
+            epoch: chain.epoch(),
+            capsule: chain.metadata().name(),
+            size: chain.size(),
+            salt: salt(chain, state_bytes, entropy),
+            head_bytes: head.len() as u32,
+        }
+        .encode();
+        let mut leaves = Blocks::new();
+        let trees = past.iter().map(PastLog::tree).chain([chain.tree()]);
+        for leaf in trees.flat_map(|tree| (0..tree.size()).filter_map(|index| tree.leaf(index))) {
+            leaves.push(leaf.as_bytes());
+        }
+        let mut chunks = VecDeque::from([Zeroizing::new(head)]);
+        chunks.append(&mut leaves.into_inner());
+        match state_bytes {
+            0 => chunks.push_back(Zeroizing::default()),
+            _ => chunks.append(&mut state.into_inner()),
+        }
+        Self {
+            stream: stream(keys, chain.epoch(), &chain.metadata().name(), &clear),
+            name: snapshot_name(chain.epoch(), chain.size()),
+            size: chain.size(),
+            chunks,
+            sealed: clear.to_vec(),
+            clear,
+            index: 0,
+            offset: 0,
         }
     }
-    if !leaves.is_empty() {
-        writer.put(&leaves, false)?;
-    }
-    let mut pieces = state.chunks(CHUNK_BYTES).peekable();
-    loop {
-        let piece = pieces.next().unwrap_or_default();
-        let last = pieces.peek().is_none();
-        writer.put(piece, last)?;
-        if last {
-            return Ok(writer.offset);
+
+    /// Seals and writes the next chunks, in one durable write; says when it was the last.
+    ///
+    /// # Errors
+    /// The host does not store: this snapshot is to be given up.
+    pub fn step(&mut self, files: &mut dyn Files) -> Result<Option<WrittenSnapshot>, FilesError> {
+        // Every append is made durable by the host: fewer and larger ones take less of its time.
+        while self.sealed.len() < APPEND_BYTES
+            && let Some(chunk) = self.chunks.pop_front()
+        {
+            let last = self.chunks.is_empty();
+            self.stream
+                .seal(self.index, last, &self.clear, &chunk, &mut self.sealed);
+            self.index += 1;
         }
+        files.append(&self.name, self.offset, &self.sealed)?;
+        self.offset += self.sealed.len() as u64;
+        self.sealed.clear();
+        Ok(self.chunks.is_empty().then_some(WrittenSnapshot {
+            size: self.size,
+            bytes: self.offset,
+        }))
     }
 }
 
@@ -275,31 +323,6 @@ fn assemble(
     Some(Snapshot { chain, past, state })
 }
 
-struct ChunkWriter<'a> {
-    stream: StreamKey,
-    clear: &'a [u8],
-    files: &'a mut dyn Files,
-    name: &'a str,
-    offset: u64,
-    index: u32,
-    sealed: Vec<u8>,
-}
-
-impl ChunkWriter<'_> {
-    fn put(&mut self, plain: &[u8], last: bool) -> Result<(), FilesError> {
-        self.stream
-            .seal(self.index, last, self.clear, plain, &mut self.sealed);
-        self.index += 1;
-        // Every append is made durable by the host: fewer and larger ones take less of its time.
-        if last || self.sealed.len() >= APPEND_BYTES {
-            self.files.append(self.name, self.offset, &self.sealed)?;
-            self.offset += self.sealed.len() as u64;
-            self.sealed.clear();
-        }
-        Ok(())
-    }
-}
-
 struct Opener<'a> {
     stream: StreamKey,
     clear: &'a [u8],
@@ -385,10 +408,10 @@ fn stream(keys: &Keys, epoch: u32, capsule: &CapsuleName, clear: &[u8]) -> Strea
 
 /// Fresh randomness and what the snapshot is about: an instance set back to an earlier moment, random
 /// generator and all, repeats a key only for the same state at the same place.
-fn salt(chain: &Chain, state: &[u8], entropy: &mut impl CryptoRng) -> [u8; 32] {
+fn salt(chain: &Chain, state_bytes: u64, entropy: &mut impl CryptoRng) -> [u8; 32] {
     let mut fresh = [0; 32];
     entropy.fill_bytes(&mut fresh);
-    let length = (state.len() as u64).to_be_bytes();
+    let length = state_bytes.to_be_bytes();
     let root = chain.tree().root();
     *Digest::of(SALT_DOMAIN, &[&fresh, root.as_bytes(), &length]).as_bytes()
 }
@@ -404,7 +427,7 @@ fn whole_bytes(head: u32, leaves: u64, state: u64) -> u64 {
 const MAGIC: &[u8; 5] = b"blds\x01";
 const CLEAR_BYTES: usize = 85;
 /// Bytes of a chunk before it is sealed.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = BLOCK_BYTES;
 const LEAF_BYTES: usize = 32;
 /// Sealed chunks are written once they are this long together: with one more they fit a write.
 const APPEND_BYTES: usize = 2 << 20;

@@ -1,6 +1,7 @@
 //! A scripted service on a disk that fails, against what it was told.
 
 mod altered;
+mod apart;
 mod crashes;
 mod epochs;
 mod group;

@@ -7,6 +7,7 @@ use bield_envelope::{Secret, Time};
 use rand_core::CryptoRng;
 
 use super::{Ledger, Parts};
+use crate::blocks::Blocks;
 use crate::boxes::RootBox;
 use crate::chain::Chain;
 use crate::keys::Keys;
@@ -58,7 +59,7 @@ impl Ledger {
     /// The host does not store, or there were as many epochs as there may be. Load again.
     pub fn begin_epoch(
         mut self,
-        state: &[u8],
+        state: impl Into<Blocks>,
         now: Time,
         entropy: &mut impl CryptoRng,
     ) -> Result<Self, LedgerError> {

@@ -6,53 +6,111 @@ use rand_core::CryptoRng;
 
 use super::Ledger;
 use crate::layout::{STATE_BYTES_MAX, recovery_name, snapshot_name};
-use crate::{LedgerError, boxes, snapshot};
+use crate::{Blocks, LedgerError, SnapshotJob, WrittenSnapshot, boxes};
 
 impl Ledger {
-    /// Whether enough log was written since the last snapshot to be worth one: 64 MiB or half of the last
-    /// snapshot, whichever is more, or 65 536 records. So the log that a start replays stays bounded,
-    /// and snapshots cost at most three times what the log itself does.
+    /// Whether enough log was written since the last snapshot to be worth one, and none is being written:
+    /// 64 MiB or half of the last snapshot, whichever is more, or 65 536 records. So the log that a start
+    /// replays stays bounded, and snapshots cost at most three times what the log itself does.
     #[must_use]
     pub fn wants_snapshot(&self) -> bool {
         let records = self.size().saturating_sub(self.snapshot.0.max(2));
-        self.since_bytes >= SNAPSHOT_LOG_BYTES.max(self.snapshot.1 / 2)
-            || records >= SNAPSHOT_RECORDS
+        let is_worth_one = self.since_bytes >= SNAPSHOT_LOG_BYTES.max(self.snapshot.1 / 2)
+            || records >= SNAPSHOT_RECORDS;
+        is_worth_one && self.writing.is_none()
     }
 
-    /// Writes a snapshot of `state`, the program's after the newest committed record. Chunk by chunk: no
-    /// second copy of the state is made. The two newest snapshots stay.
+    /// Begins a snapshot of `state`, the program's after the newest committed record; `None` when there is
+    /// one of it. Records may be committed while the job writes its file, to these files by any handle;
+    /// [`Ledger::end_snapshot`] must hear what became of it.
     ///
     /// # Errors
-    /// The host does not store (the log is as good as before), a record waits to be committed, or the
-    /// state is too large.
-    pub fn snapshot(
+    /// The host does not store (the log is as good as before), a record waits to be committed, a snapshot
+    /// is being written, or the state is too large.
+    pub fn begin_snapshot(
         &mut self,
-        state: &[u8],
+        state: impl Into<Blocks>,
         entropy: &mut impl CryptoRng,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<Option<SnapshotJob>, LedgerError> {
         self.writable()?;
         let size = self.size();
         if self.reserved.is_some() {
             return Err(LedgerError::Uncommitted { index: size });
         }
-        if state.len() as u64 > STATE_BYTES_MAX {
-            let found = state.len() as u64;
+        if self.writing.is_some() {
+            return Err(LedgerError::SnapshotUnderWay);
+        }
+        // Written again it would be no snapshot for as long as that takes.
+        if self.newest_snapshot().is_some_and(|(at, _)| at == size) {
+            return Ok(None);
+        }
+        let state = state.into();
+        let found = state.bytes();
+        if found > STATE_BYTES_MAX {
             return Err(LedgerError::TooLarge { found });
         }
+        // What broke off takes room that the new one needs.
+        let whole = self.snapshot.0;
+        self.forget_snapshots(|at| at <= whole || at == size)?;
         self.rotate(size)?;
         if !self.snapshots.contains(&size) {
             self.snapshots.push(size);
         }
-        let bytes = snapshot::write(
-            &mut *self.files,
+        self.writing = Some(size);
+        Ok(Some(SnapshotJob::new(
             &self.keys,
             &self.chain,
             &self.past,
             state,
             entropy,
-        )?;
-        (self.snapshot, self.since_bytes) = ((size, bytes), 0);
-        self.forget_snapshots()
+        )))
+    }
+
+    /// Takes the snapshot that was begun into account, or, when it was given up, removes what there is of
+    /// it: on a full disk the log needs the room. The newest whole one before it stays, to fall back to.
+    ///
+    /// # Errors
+    /// The host does not remove those before; the snapshot counts all the same.
+    pub fn end_snapshot(&mut self, written: Option<WrittenSnapshot>) -> Result<(), LedgerError> {
+        let Some(size) = self.writing.take() else {
+            return Ok(());
+        };
+        let Some(WrittenSnapshot { bytes, .. }) = written.filter(|written| written.size == size)
+        else {
+            return self.forget_snapshots(|at| at != size);
+        };
+        let (before, _) = core::mem::replace(&mut self.snapshot, (size, bytes));
+        self.since_bytes = self.bytes_since(size);
+        self.forget_snapshots(|at| at == before || at == size)
+    }
+
+    /// Begins a snapshot, writes it and ends it: where nothing else waits for the ledger.
+    ///
+    /// # Errors
+    /// As [`Ledger::begin_snapshot`].
+    pub fn snapshot(
+        &mut self,
+        state: impl Into<Blocks>,
+        entropy: &mut impl CryptoRng,
+    ) -> Result<(), LedgerError> {
+        let Some(mut job) = self.begin_snapshot(state, entropy)? else {
+            return Ok(());
+        };
+        let written = loop {
+            match job.step(&mut *self.files) {
+                Ok(None) => {}
+                Ok(Some(written)) => break Ok(written),
+                Err(error) => break Err(error),
+            }
+        };
+        match written {
+            Ok(written) => self.end_snapshot(Some(written)),
+            Err(error) => {
+                // Tried again before the next one.
+                drop(self.end_snapshot(None));
+                Err(error.into())
+            }
+        }
     }
 
     /// Writes the root secret under a recovery key into the file of its generation.
@@ -119,13 +177,12 @@ impl Ledger {
         self.chain.file_head(first, before).encode()
     }
 
-    fn forget_snapshots(&mut self) -> Result<(), LedgerError> {
-        self.snapshots.sort_unstable();
-        while self.snapshots.len() > SNAPSHOTS_KEPT {
-            let oldest = self.snapshots[0];
-            self.files
-                .remove(&snapshot_name(self.chain.epoch(), oldest))?;
-            self.snapshots.remove(0);
+    fn forget_snapshots(&mut self, stays: impl Fn(u64) -> bool) -> Result<(), LedgerError> {
+        let epoch = self.chain.epoch();
+        while let Some(at) = self.snapshots.iter().position(|size| !stays(*size)) {
+            let name = snapshot_name(epoch, self.snapshots[at]);
+            self.files.remove(&name)?;
+            self.snapshots.remove(at);
         }
         Ok(())
     }
@@ -135,5 +192,3 @@ impl Ledger {
 const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
 /// The same in records.
 const SNAPSHOT_RECORDS: u64 = 65_536;
-/// Whole snapshots that stay: the newest, and one to fall back to.
-const SNAPSHOTS_KEPT: usize = 2;

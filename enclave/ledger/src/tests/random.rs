@@ -9,6 +9,8 @@ use crate::Fault;
 enum Step {
     Put(u8),
     Snapshot,
+    /// Begins one apart, or goes on with it.
+    Apart,
     Restart,
     /// The next write breaks off, after so many bytes.
     Crash(u64, u64),
@@ -20,6 +22,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1_u8..4).prop_map(Step::Put),
         2 => Just(Step::Snapshot),
+        3 => Just(Step::Apart),
         1 => Just(Step::Restart),
         2 => (0_u64..4, 0_u64..1200).prop_map(|(after, bytes)| Step::Crash(after, bytes)),
         1 => (0_u64..3).prop_map(Step::Refuse),
@@ -35,9 +38,33 @@ struct Story {
     open: Option<(bield_capsule::Received, Vec<Vec<u8>>)>,
     heads: Vec<bield_tlog::TreeHead>,
     number: u8,
+    job: Option<crate::SnapshotJob>,
 }
 
 impl Story {
+    /// What a thread of its own does, step by step between the others.
+    fn apart(&mut self) {
+        let Service {
+            ledger,
+            entropy,
+            disk,
+            state,
+        } = &mut self.service;
+        let Some(job) = &mut self.job else {
+            if let Ok(begun) = ledger.begin_snapshot(&encode(state), entropy) {
+                self.job = begun;
+            }
+            return;
+        };
+        match job.step(disk) {
+            Ok(None) => return,
+            // What it cannot remove it removes later.
+            Ok(written) => drop(ledger.end_snapshot(written)),
+            Err(_) => drop(ledger.end_snapshot(None)),
+        }
+        self.job = None;
+    }
+
     fn put(&mut self, entries: u8) {
         if self.open.is_none() {
             self.number = self.number.wrapping_add(1);
@@ -66,6 +93,7 @@ impl Story {
     }
 
     fn restart(&mut self) {
+        self.job = None;
         self.service.disk.restart();
         self.service = load(&self.service.disk).unwrap_or_else(|error| panic!("{error}"));
         let with: Vec<Vec<u8>> = match self.open.take() {
@@ -92,6 +120,7 @@ proptest! {
             open: None,
             heads: Vec::new(),
             number: 0,
+            job: None,
         };
         for step in steps {
             let disk = story.service.disk.clone();
@@ -99,8 +128,10 @@ proptest! {
                 Step::Put(entries) => story.put(entries),
                 Step::Snapshot => {
                     let result = story.service.snapshot();
-                    prop_assert!(story.open.is_none() || result.is_err());
+                    let waits = story.open.is_some() || story.job.is_some();
+                    prop_assert!(!waits || result.is_err());
                 }
+                Step::Apart => story.apart(),
                 Step::Restart => story.restart(),
                 Step::Crash(after, bytes) => {
                     disk.fail(Fault::Crash { write: disk.writes() + after, bytes });
