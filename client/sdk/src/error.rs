@@ -377,8 +377,8 @@ fn passes(state: &str) -> bool {
 fn nameless(state: Option<&str>) -> String {
     match state {
         Some("forming") => {
-            "forming: it waits for its other members and does not serve yet; retry, and if \
-             it stays so its operator must start the others"
+            "forming: it waits for its other members or its witnesses and does not serve yet; retry, and \
+             if it stays so its operator must see that they are there"
                 .to_owned()
         }
         Some("recovering") => {

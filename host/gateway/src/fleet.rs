@@ -42,6 +42,9 @@ pub(crate) struct Keys {
     pub(crate) supervisor: Arc<Supervisor>,
     /// Sessions from elsewhere: none is begun once the gateway is told to stop.
     pub(crate) outside: Sessions,
+    /// Sessions of the other members, which never fall silent. They go on until the key service ends, because
+    /// what is in flight counts only with the others' word.
+    pub(crate) members: Sessions,
     /// Sessions of own runtimes, which may have something to give back at the end.
     pub(crate) own: Sessions,
 }
@@ -62,13 +65,14 @@ impl Fleet {
                 let supervisor = Arc::new(blocking(arguments, start_keys).await?);
                 let keys = Keys {
                     outside: Sessions::new(&supervisor),
+                    members: Sessions::new(&supervisor),
                     own: Sessions::new(&supervisor),
                     supervisor,
                 };
                 let limits = keys_port::Limits::of(arguments);
                 keys.outside.serve(ports.public, limits.public);
                 if let Some(members) = ports.members {
-                    keys.outside.serve(members, limits.members);
+                    keys.members.serve(members, limits.members);
                 }
                 keys.own.serve(private, limits.own);
                 Some(keys)
@@ -126,7 +130,7 @@ impl Fleet {
         self.workers.is_empty() || self.workers.iter().any(Worker::is_running)
     }
 
-    /// Closes the ports of the key service; sessions that are open go on.
+    /// Closes the public port of the key service; sessions that are open go on.
     pub(crate) fn take_no_more_sessions(&self) {
         if let Some(keys) = &self.keys {
             keys.outside.take_no_more();

@@ -98,7 +98,9 @@ pub(crate) async fn status(State(face): State<Face>) -> Response {
             .collect();
         let key_service = fleet.keys().map(|keys| {
             let mut shown = program(&keys.supervisor);
-            shown["sessions"] = (keys.outside.counts().open + keys.own.counts().open).into();
+            let ports = [&keys.outside, &keys.members, &keys.own];
+            let open = ports.map(|sessions| sessions.counts().open);
+            shown["sessions"] = open.iter().sum::<usize>().into();
             shown
         });
         json!({
@@ -125,6 +127,7 @@ pub(crate) async fn metrics(State(face): State<Face>) -> Response {
         if let Some(keys) = fleet.keys() {
             text.keys(&seen(&keys.supervisor));
             text.sessions("outside", &keys.outside.counts());
+            text.sessions("members", &keys.members.counts());
             text.sessions("own", &keys.own.counts());
         }
         for (number, worker) in fleet.workers().iter().enumerate() {

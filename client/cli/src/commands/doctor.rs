@@ -59,8 +59,8 @@ impl Doctor {
             }
             gateway(trust, &mut found);
             let spinner = progress::spinner("asking every member of the key service");
-            members(home, trust, &mut found);
-            me(home, trust, &mut found);
+            let served = members(home, trust, &mut found);
+            me(home, trust, served, &mut found);
             spinner.finish_and_clear();
         }
         found.conclude(output)
@@ -223,9 +223,10 @@ fn gateway(trust: &Trust, found: &mut Findings) {
     }
 }
 
-/// Each address of the key service. One that serves is enough; others may follow it.
-fn members(home: &Home, trust: &Trust, found: &mut Findings) {
+/// Each address of the key service. One that serves is enough; others may follow it. Comes out with whether one does.
+fn members(home: &Home, trust: &Trust, found: &mut Findings) -> bool {
     let mut served = false;
+    let mut recovering = false;
     let mut missing = Vec::new();
     for address in trust.key_services() {
         match verify_at(home, trust, address, now(), &mut Randomness) {
@@ -243,6 +244,7 @@ fn members(home: &Home, trust: &Trust, found: &mut Findings) {
         }
     }
     for (address, error) in missing {
+        recovering |= waits_for_shares(&error);
         // A sentence that names it already is enough.
         let have = error.to_string();
         let have = if have.contains(address.as_str()) {
@@ -253,11 +255,13 @@ fn members(home: &Home, trust: &Trust, found: &mut Findings) {
         if served {
             let need = "an answer; another member serves meanwhile";
             found.open("member", have, need, Mover::Operator);
+        } else if waits_for_shares(&error) {
+            found.failed("member", error.kind(), have, SHARES, Mover::Operator);
         } else {
             found.failed("member", error.kind(), have, "an answer", Mover::Operator);
         }
     }
-    if !served {
+    if !served && !recovering {
         let have = match trust.key_services().len() {
             1 => "it does not serve".to_owned(),
             number => format!("no member leads: none of {number} addresses serves"),
@@ -266,6 +270,12 @@ fn members(home: &Home, trust: &Trust, found: &mut Findings) {
                     operator must look";
         found.failed("serving", Kind::Unreachable, have, need, Mover::Operator);
     }
+    served
+}
+
+/// Whether it is an instance that people must recover: trying again is no help.
+fn waits_for_shares(error: &ServiceError) -> bool {
+    matches!(error, ServiceError::Nameless { state: Some(state), .. } if state == "recovering")
 }
 
 /// Whether that member passed and says that it serves.
@@ -310,13 +320,14 @@ fn member(address: &str, verification: Verification, found: &mut Findings) {
         ("serving", None) => found.passed("state", "serving"),
         (state, trouble) => found.failed(
             "state",
-            if state == "forming" || state == "following" {
+            // What troubles one that serves is tried again by itself: a disk, too few witnesses.
+            if matches!(state, "serving" | "forming" | "following") {
                 Kind::Unreachable
             } else {
                 Kind::Refused
             },
             format_args!("{}: {}", plain(state), trouble.unwrap_or_default()),
-            "serving",
+            "serving, and no trouble",
             Mover::Operator,
         ),
     }
@@ -359,7 +370,7 @@ fn member(address: &str, verification: Verification, found: &mut Findings) {
 }
 
 /// What this identity is at the service.
-fn me(home: &Home, trust: &Trust, found: &mut Findings) {
+fn me(home: &Home, trust: &Trust, served: bool, found: &mut Findings) {
     let Ok(identity) = home.identity() else {
         return;
     };
@@ -391,12 +402,35 @@ fn me(home: &Home, trust: &Trust, found: &mut Findings) {
             found.open("you", "not registered", need, Mover::User);
         }
         // The lines above say why.
+        Err(_) if !served => {
+            let have = "not known: no key service serves";
+            found.open("you", have, "one that serves", Mover::Operator);
+        }
         Err(error) => found.open("you", error, "a key service that serves", Mover::Operator),
     }
 }
+
+const SHARES: &str = "its holders' shares: each of them `bield recover give`";
 
 const EXAMPLES: &str = r#"Examples:
   bield doctor
   bield --json doctor
   bield doctor --accept-service ed25519:...     # after asking its operator on another way
   bield doctor --accept-recovery"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_for_shares_is_told_from_who_waits_for_others() {
+        let said = |state: Option<&str>| ServiceError::Nameless {
+            address: "a:1".to_owned(),
+            state: state.map(str::to_owned),
+        };
+        assert!(waits_for_shares(&said(Some("recovering"))));
+        for state in [Some("forming"), Some("serving"), None] {
+            assert!(!waits_for_shares(&said(state)), "{state:?}");
+        }
+    }
+}

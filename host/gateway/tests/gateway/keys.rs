@@ -109,6 +109,44 @@ fn a_stopping_gateway_takes_no_session_and_finishes_the_one_that_speaks() {
 }
 
 #[test]
+fn a_stopping_member_does_not_wait_for_the_others_who_never_fall_silent() {
+    let mut gateway = Gateway::start(
+        "",
+        &[
+            "--workers=0",
+            "--member=127.0.0.1:1",
+            "--member=127.0.0.1:2",
+            "--member=127.0.0.1:3",
+            "--member-slot=1",
+            "--members-listen=127.0.0.1:0",
+            "--drain-secs=3600",
+        ],
+    );
+    let mut caller = TcpStream::connect(&gateway.keys).unwrap();
+    let mut member = TcpStream::connect(gateway.members.as_ref().unwrap()).unwrap();
+    let say = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(WAIT))?;
+        stream.write_all(b"x")?;
+        stream.read_exact(&mut [0])
+    };
+    say(&mut caller).unwrap();
+    say(&mut member).unwrap();
+    gateway.signal(Signal::TERM);
+    // While a caller speaks, so may the other members.
+    until(|| {
+        say(&mut caller).unwrap();
+        say(&mut member).unwrap();
+        TcpStream::connect(&gateway.keys).is_err()
+    });
+    drop(caller);
+    until(|| {
+        let _ = say(&mut member);
+        gateway.process.try_wait().unwrap().is_some()
+    });
+    assert_eq!(gateway.process.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn two_gateways_on_one_storage_are_refused_with_a_sentence() {
     let gateway = Gateway::start("", &["--workers=0"]);
     let output = command(gateway.directory.path(), "", &["--workers=0"])

@@ -104,7 +104,7 @@ impl Dev {
         let Some(tee) = tee else { return Ok(()) };
         let gateway = self.start_gateway(&programs, &scratch, &deployment)?;
         let mut running = [gateway, tee];
-        let ready = self.wait_until_ready(&mut running, &events);
+        let ready = self.wait_until_ready(&mut running, &events, output);
         let ended = match ready {
             Ok(true) => {
                 self.announce(&deployment, output);
@@ -191,17 +191,45 @@ impl Dev {
     }
 
     /// `false` when told to stop meanwhile.
-    fn wait_until_ready(&self, running: &mut [Program], events: &Events) -> Result<bool, Failure> {
+    fn wait_until_ready(
+        &self,
+        running: &mut [Program],
+        events: &Events,
+        output: Output,
+    ) -> Result<bool, Failure> {
         let spinner = progress::spinner("starting the key service and the runtimes");
-        let ready = self.poll_until_ready(running, events);
+        let ready = self.poll_until_ready(running, events, || {
+            let dir = self.dir.display();
+            spinner.suspend(|| {
+                output.note(format_args!(
+                    "the key service waits for its holders' shares: bield --home {dir}/administrator recover give"
+                ));
+            });
+        });
         spinner.finish_and_clear();
         ready
     }
 
-    fn poll_until_ready(&self, running: &mut [Program], events: &Events) -> Result<bool, Failure> {
+    /// Calls `recovering` once, should the key service wait for people: they take as long as they take.
+    fn poll_until_ready(
+        &self,
+        running: &mut [Program],
+        events: &Events,
+        recovering: impl FnOnce(),
+    ) -> Result<bool, Failure> {
         let gateway = Gateway::new(&format!("http://{}", self.listen));
-        let until = Instant::now() + READY_WAIT;
+        let mut until = Instant::now() + READY_WAIT;
+        let mut recovering = Some(recovering);
         while !gateway.is_ready() {
+            if gateway
+                .status()
+                .is_ok_and(|status| waits_for_shares(&status))
+            {
+                until = Instant::now() + READY_WAIT;
+                if let Some(tell) = recovering.take() {
+                    tell();
+                }
+            }
             running.iter_mut().try_for_each(Program::check_alive)?;
             if Instant::now() > until {
                 let seconds = READY_WAIT.as_secs();
@@ -253,6 +281,11 @@ impl Dev {
     }
 }
 
+/// Whether a gateway's status says that its key service is to be recovered.
+fn waits_for_shares(status: &serde_json::Value) -> bool {
+    status["key_service"]["report"]["state"] == "recovering"
+}
+
 /// Waits until told to stop, or until a program dies.
 fn wait_for_the_end(running: &mut [Program], events: &Events) -> Result<(), Failure> {
     loop {
@@ -294,3 +327,21 @@ const BANNER: &str = "\
 const EXAMPLES: &str = r#"Examples:
   bield dev
   bield init --trust .bield-dev/trust.toml     # in another terminal"#;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_key_service_that_waits_for_shares_is_waited_for_without_end() {
+        let status = |state: &str| json!({ "key_service": { "report": { "state": state } } });
+        assert!(waits_for_shares(&status("recovering")));
+        for other in [
+            status("forming"),
+            status("serving"),
+            json!({ "key_service": null }),
+        ] {
+            assert!(!waits_for_shares(&other), "{other}");
+        }
+    }
+}
