@@ -10,7 +10,11 @@
 //! what may hold a key is only ever encoded into a buffer that is wiped.
 //!
 //! Not here: how messages travel (`bield-session`, `bield-envelope`, the door) and what is done with
-//! them. Layouts: the tables in `spec/`.
+//! them; but what every asker has to check in the same way is beside its message ([`service::Freshness`],
+//! [`service::chained`]). Layouts: the tables in `spec/`.
+//!
+//! # Features
+//! * `played`: adds `service::PlayedLog`, a key service's log that tests grow, fork and recover.
 
 mod audit;
 pub mod call;

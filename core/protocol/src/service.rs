@@ -24,7 +24,11 @@ use crate::refusal::Refusal;
 pub use crate::audit::{
     AUDIT_PAGE_MAX, AUDIT_START, AuditEntry, AuditEvent, AuditPage, RefusedLease, chained,
 };
-pub use crate::freshness::{Freshness, PROOF_HASHES_MAX, RECOVERIES_MAX, Recovered};
+#[cfg(feature = "played")]
+pub use crate::freshness::PlayedLog;
+pub use crate::freshness::{
+    Freshness, LogHead, NotContinued, PROOF_HASHES_MAX, RECOVERIES_MAX, Recovered,
+};
 pub use crate::listing::{
     GrantRow, GroupRow, Listing, ListingPage, PackageRow, PrincipalRow, ROWS_MAX,
 };

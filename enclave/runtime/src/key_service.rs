@@ -8,7 +8,7 @@
 //!
 //! Always true: the key service's evidence satisfies the measured configuration, with a quote made for this
 //! very session; before it is asked anything else, its log has been shown to continue the newest head that this
-//! process has seen (`known`); its certificate for our signing key is signed by the principal that its evidence
+//! process has seen (`not_fresh`); its certificate for our signing key is signed by the principal that its evidence
 //! names, for our key and our code. The signing key is drawn at start and never leaves; its certificate is fetched with
 //! the first lease and again whenever it would not outlive a lease. Our own identity is renewed before the key
 //! service may find it old. One question ends within [`FETCH_WAIT`], whatever the host does.
@@ -26,24 +26,23 @@ use bield_evidence::Measurement;
 use bield_grant::LEASE_TIME_MAX;
 use bield_platform::{Randomness, Tee};
 use bield_protocol::refusal::Refusal;
-use bield_protocol::service::{LeaseRequest, Reply, Request, Returned};
+use bield_protocol::service::{LeaseRequest, LogHead, Reply, Request, Returned};
 use bield_receipt::WorkerCertificate;
 use bield_session::{
     Expect, Identity, Local, Role, Session, SessionError, SessionKey, connect, provider,
 };
 
 mod failover;
-mod known;
+mod not_fresh;
 mod pipe;
 
-pub(crate) use known::NotFresh;
+pub(crate) use not_fresh::NotFresh;
 
 use crate::clock::Clock;
 use crate::flights::lock;
 use crate::keys::{Asked, Keys};
 use crate::leases::{KeySource, KeysError};
 use failover::Failover;
-use known::Known;
 use pipe::{Pipe, Until};
 
 /// How long one question may take, over all addresses.
@@ -68,7 +67,7 @@ pub(crate) struct KeyService {
     clock: Arc<dyn Clock>,
     identity: Mutex<(Instant, Arc<Identity>)>,
     certificate: Mutex<Option<Arc<Verified<WorkerCertificate>>>>,
-    known: Mutex<Option<Arc<Known>>>,
+    known: Mutex<Option<Arc<LogHead>>>,
     failover: Failover,
     not_fresh: Arc<AtomicU64>,
 }
@@ -141,17 +140,15 @@ impl KeyService {
     fn check_freshness(&self, session: &mut Session<Pipe>) -> Result<(), KeysError> {
         for _ in 0..FRESHNESS_MAX {
             let kept = lock(&self.known).clone();
-            let note = kept.as_ref().map(|known| known.note().to_owned());
+            let note = kept.as_ref().map(|known| known.checkpoint().to_string());
             let answer = match exchange(session, &Request::Freshness(note))? {
                 Reply::Freshness(answer) => answer,
                 Reply::Refused(refusal) => return Err(self.not_shown(&refusal)),
                 _ => return Err(KeysError::Contradiction("something else than its head")),
             };
-            let next = match &kept {
-                Some(known) => known.follow(&answer),
-                None => Known::first(&answer),
-            };
-            let next = next.map_err(|error| self.note_not_fresh(error))?;
+            let next = answer
+                .head_after(kept.as_deref())
+                .map_err(|why| self.note_not_fresh(why.into()))?;
             let mut known = lock(&self.known);
             if *known == kept || known.as_deref() == Some(&next) {
                 *known = Some(Arc::new(next));

@@ -1,9 +1,11 @@
 //! Why a key service's state is refused, and whose move it is.
 
 use bield_envelope::{Principal, Time};
-use bield_tlog::Origin;
+use bield_protocol::service::{NotContinued, Recovered};
+use bield_tlog::note::KeyError;
+use bield_tlog::{CheckpointError, Origin, QuorumError};
 
-use super::{CheckpointError, Head, KeyError, QuorumError};
+use super::Head;
 
 /// The service proved its code; its state is not one this home goes on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -144,10 +146,10 @@ pub enum NotFresh {
     },
     /// What it says its log's key is cannot be one.
     #[error("its log's key: {0}")]
-    Key(#[from] KeyError),
+    Key(#[source] KeyError),
     /// What it shows as a checkpoint is none, or not signed by the log.
     #[error("its checkpoint: {0}")]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(#[source] CheckpointError),
     /// Other programs of this user kept newer heads all the time.
     #[error(
         "other programs use this home at the same time and were faster {tries} times; try again"
@@ -159,11 +161,43 @@ pub enum NotFresh {
 }
 
 impl NotFresh {
-    /// What is said of a head under a log that the service has left.
-    pub(crate) fn left(head: &Head) -> Self {
-        Self::Left {
-            found: head.service,
-            origin: head.origin().clone(),
+    /// What is said to people of what `found` answered, compared with what was kept.
+    pub(super) fn of(refused: NotContinued, kept: Option<&Head>, found: Principal) -> Self {
+        match refused {
+            NotContinued::Key(error) => Self::Key(error),
+            NotContinued::Malformed(error) | NotContinued::Unsigned(error) => {
+                Self::Checkpoint(error)
+            }
+            NotContinued::OtherKey { origin } => Self::OtherKey { origin },
+            NotContinued::SetBack { seen, shown, by } => match by.map(|by| *by) {
+                None => Self::RolledBack { seen, shown },
+                Some(Recovered { at, holders, .. }) => Self::Recovered {
+                    seen,
+                    found: shown,
+                    at,
+                    holders,
+                },
+            },
+            NotContinued::Forked { seen, shown, by } => match by.map(|by| *by) {
+                None => Self::Forked { seen, shown },
+                Some(Recovered { at, holders, .. }) => Self::RecoveredElsewhere {
+                    seen,
+                    found: shown,
+                    at,
+                    holders,
+                },
+            },
+            // A service's identity derives from the root and the state, so the same name under another log is an
+            // instance from before a recovery, or from beside one.
+            NotContinued::OtherLog { origin } => match kept {
+                Some(kept) if kept.service != found => Self::OtherService {
+                    known: kept.service,
+                    found,
+                    seen: kept.size(),
+                },
+                _ => Self::Left { found, origin },
+            },
+            NotContinued::Recoveries => Self::Recoveries,
         }
     }
 

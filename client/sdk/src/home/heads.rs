@@ -16,7 +16,8 @@ use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use bield_envelope::Principal;
-use bield_tlog::{LogVerifier, Origin, SignedCheckpoint};
+use bield_protocol::service::LogHead;
+use bield_tlog::Origin;
 
 use super::{Home, HomeError};
 use crate::files::{self, FileError, Write};
@@ -154,7 +155,9 @@ impl Home {
         let path = self.head_path(&head.origin().path_segment());
         let text = format!(
             "{TITLE}\nservice {}\nlog {}\n\n{}",
-            head.service, head.log, head.checkpoint
+            head.service,
+            head.log(),
+            head.checkpoint()
         );
         Ok(files::write(&path, text.as_bytes(), Write::Secret)?)
     }
@@ -192,18 +195,12 @@ fn parse(bytes: &[u8]) -> Option<Head> {
     let mut lines = front.lines();
     (lines.next()? == TITLE).then_some(())?;
     let service: Principal = lines.next()?.strip_prefix("service ")?.parse().ok()?;
-    let log: LogVerifier = lines.next()?.strip_prefix("log ")?.parse().ok()?;
+    let log = lines.next()?.strip_prefix("log ")?;
     if lines.next().is_some() {
         return None;
     }
-    let signed = SignedCheckpoint::parse(note.as_bytes()).ok()?;
-    let origin = Origin::from(log.name());
-    let checkpoint = signed.verify(&origin, std::slice::from_ref(&log)).ok()?;
-    Some(Head {
-        service,
-        log,
-        checkpoint,
-    })
+    let log = LogHead::read(log, note).ok()?;
+    Some(Head { service, log })
 }
 
 fn damaged(path: &Path) -> HomeError {

@@ -14,12 +14,11 @@ use bield_evidence::{Measurement, TeeKind, canonical_dcap};
 use bield_grant::{CodeIdentity, CodeSelector, audience};
 use bield_protocol::inference::{Answer, Output, Reply, Request};
 use bield_protocol::refusal::{Refusal, Retry};
-use bield_protocol::service::{self, Inspection, KeyConfiguration, PackageReference};
+use bield_protocol::service::{self, Inspection, KeyConfiguration, PackageReference, PlayedLog};
 use bield_receipt::{Receipt, WorkerCertificate, output_commitment};
 use bield_sdk::{ElementType, Home, Randomness, Tensor, TensorSpec, Trust, now};
 use bield_session::{Expect, Identity, Role, SessionKey, accept, provider};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
-use bield_tlog::{Checkpoint, Hash, LogKey, Origin, SignedCheckpoint, Tree};
 
 pub(crate) const KEYS_CODE: [u8; 32] = [0x11; 32];
 pub(crate) const RUNTIME_CODE: [u8; 32] = [0x22; 32];
@@ -85,100 +84,10 @@ pub(crate) struct World {
     pub(crate) package: Digest,
     /// A home of its own: what it has seen of this service.
     pub(crate) home: Home,
-    log: Arc<Mutex<Log>>,
+    log: Arc<Mutex<PlayedLog>>,
     follower: u16,
     machine: Arc<Platform>,
     _directory: tempfile::TempDir,
-}
-
-/// The key service's log.
-struct Log {
-    key: LogKey,
-    tree: Tree,
-    /// The log that it was recovered from, as far as it was found.
-    before: Option<Box<Log>>,
-}
-
-impl Log {
-    fn of(name: &str, entries: u64) -> Self {
-        let mut log = Self {
-            key: LogKey::new(name.parse().unwrap(), &Secret::from_bytes([6; 32])),
-            tree: Tree::new(),
-            before: None,
-        };
-        (0..entries).for_each(|_| log.grow());
-        log
-    }
-
-    /// A log of this name, recovered from so many records of `before`, which are its own or another branch's.
-    fn recovered(name: &str, entries: u64, before: &str, found: u64, branch: bool) -> Self {
-        let mut past = Self::of(before, u64::from(!branch));
-        if branch {
-            past.tree.append(b"another branch");
-        }
-        (1..found).for_each(|_| past.grow());
-        Self {
-            before: Some(Box::new(past)),
-            ..Self::of(name, entries)
-        }
-    }
-
-    /// What leads from a kept checkpoint of the log before to this one.
-    fn recovery(&self, kept: &SignedCheckpoint) -> Option<(Vec<Hash>, service::Recovered)> {
-        let past = self.before.as_ref()?;
-        let origin = past.key.verifier().name().to_string();
-        if kept.claimed().origin().as_str() != origin {
-            return None;
-        }
-        let size = past.tree.size();
-        let proof = past.tree.consistency_proof(kept.claimed().size(), size);
-        let recovered = service::Recovered {
-            origin,
-            size,
-            root: *past.tree.root().as_bytes(),
-            holders: vec![SigningKey::from_seed(Secret::from_bytes([9; 32])).principal()],
-            at: now(),
-            next: self.key.verifier().name().to_string(),
-        };
-        Some((proof.unwrap_or_default(), recovered))
-    }
-
-    fn grow(&mut self) {
-        let entry = self.tree.size().to_be_bytes();
-        self.tree.append(&entry);
-    }
-
-    fn freshness(&self, kept: Option<&str>) -> service::Reply {
-        let origin = Origin::from(self.key.verifier().name());
-        let kept = kept.map(|kept| SignedCheckpoint::parse(kept.as_bytes()).unwrap());
-        let recovery = kept.as_ref().and_then(|kept| self.recovery(kept));
-        let foreign =
-            |kept: &SignedCheckpoint| recovery.is_none() && *kept.claimed().origin() != origin;
-        if kept.as_ref().is_some_and(foreign) {
-            let refusal = Refusal::new("foreign-checkpoint", "not mine", Retry::AfterChange);
-            return service::Reply::Refused(refusal);
-        }
-        let size = self.tree.size();
-        let proof = kept.and_then(|kept| {
-            self.tree
-                .consistency_proof(kept.claimed().size(), size)
-                .ok()
-        });
-        let (hashes, recovered) = match recovery {
-            Some((hashes, recovered)) => (hashes, vec![recovered]),
-            None => (proof.unwrap_or_default(), Vec::new()),
-        };
-        let checkpoint = Checkpoint::new(origin, size, self.tree.root()).sign(&self.key);
-        service::Reply::Freshness(service::Freshness {
-            checkpoint: checkpoint.to_string(),
-            consistency: hashes
-                .iter()
-                .map(|hash| (*hash.as_bytes()).into())
-                .collect(),
-            log: self.key.verifier().to_string(),
-            recovered,
-        })
-    }
 }
 
 impl World {
@@ -187,7 +96,7 @@ impl World {
             Arc::new(Platform::generate(Options::seeded([7; 32], now().minus(24 * HOUR))).unwrap());
         let seen = Arc::new(Mutex::new(Seen::default()));
         let package = Digest::of("test package", &[]);
-        let log = Arc::new(Mutex::new(Log::of("keys.example/log", 5)));
+        let log = Arc::new(Mutex::new(PlayedLog::new("keys.example/log", 5)));
         let directory = tempfile::tempdir().unwrap();
         let cast = Arc::new(Cast {
             lie,
@@ -229,13 +138,14 @@ impl World {
 
     /// Puts the service's log back to so many records, or on to them.
     pub(crate) fn set_log(&self, size: u64) {
-        *self.log.lock().unwrap() = Log::of("keys.example/log", size);
+        *self.log.lock().unwrap() = PlayedLog::new("keys.example/log", size);
     }
 
     /// Has holders of shares recover the service from so many records, of its own log or of another branch.
     pub(crate) fn recover_log(&self, found: u64, branch: bool) {
-        *self.log.lock().unwrap() =
-            Log::recovered("keys.example/next", 3, "keys.example/log", found, branch);
+        let common = if branch { 0 } else { found };
+        let before = PlayedLog::forked("keys.example/log", found, common);
+        *self.log.lock().unwrap() = PlayedLog::new("keys.example/next", 3).recovered_from(before);
     }
 
     /// Starts an instance with a log of its own beside the service; `same` says whether it bears its name.
@@ -254,7 +164,7 @@ impl World {
             audience: AudienceKey::generate(&mut Seeded::new(3)),
             owner: SigningKey::from_seed(Secret::from_bytes([4; 32])),
             seen: Arc::clone(&self.seen),
-            log: Arc::new(Mutex::new(Log::of(name, size))),
+            log: Arc::new(Mutex::new(PlayedLog::new(name, size))),
         };
         let port = key_service(Arc::new(cast), Arc::clone(&self.machine), true);
         format!("127.0.0.1:{port}")
@@ -301,7 +211,7 @@ struct Cast {
     audience: AudienceKey,
     owner: SigningKey,
     seen: Arc<Mutex<Seen>>,
-    log: Arc<Mutex<Log>>,
+    log: Arc<Mutex<PlayedLog>>,
 }
 
 /// Serves attested sessions, or refuses everything as a follower does; returns its port.
@@ -414,10 +324,10 @@ impl Cast {
                 self.seen.lock().unwrap().commands.push(seen);
                 let mut log = self.log.lock().unwrap();
                 if self.lie == Lie::Forgets {
-                    return service::Reply::Done(log.tree.size() + 1);
+                    return service::Reply::Done(log.size() + 1);
                 }
-                log.grow();
-                service::Reply::Done(log.tree.size())
+                log.grow(1);
+                service::Reply::Done(log.size())
             }
             service::Request::Freshness(Some(_)) if self.lie == Lie::SetBack => {
                 let refusal = Refusal::new("rolled-back", "it went on", Retry::AfterChange);
@@ -425,7 +335,15 @@ impl Cast {
             }
             service::Request::Freshness(kept) => {
                 let log = self.log.lock().unwrap();
-                log.freshness(kept.as_deref())
+                let answer = match kept {
+                    Some(kept) => log.answer_to(&kept),
+                    None => Some(log.answer()),
+                };
+                let foreign = || Refusal::new("foreign-checkpoint", "not mine", Retry::AfterChange);
+                answer.map_or_else(
+                    || service::Reply::Refused(foreign()),
+                    service::Reply::Freshness,
+                )
             }
             _ => service::Reply::Inspection(Inspection {
                 principals: 1,

@@ -10,13 +10,12 @@ use bield_envelope::{Secret, Seeded, SigningKey, Time};
 use bield_evidence::{Evidence, Policy, Reference, Roots, TeeKind, canonical_dcap};
 use bield_platform::TeeError;
 use bield_protocol::refusal::Retry;
-use bield_protocol::service::Freshness;
+use bield_protocol::service::{Freshness, PlayedLog};
 use bield_session::{Freshness as Evidenced, accept};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
 
 use super::*;
 use crate::testing::{Cast, PlayedClock, code, package};
-use known::tests::Log;
 
 mod failing;
 
@@ -73,7 +72,7 @@ struct Stage {
     client: KeyService,
     offers: Arc<Offers>,
     /// The played key service's log.
-    log: Mutex<Log>,
+    log: Mutex<PlayedLog>,
 }
 
 fn policy(code: Measurement) -> Policy {
@@ -99,7 +98,7 @@ impl Stage {
             cast,
             client,
             offers,
-            log: Mutex::new(Log::new("bield/keys/1", 5)),
+            log: Mutex::new(PlayedLog::new("bield/keys/1", 5)),
         }
     }
 
@@ -168,7 +167,7 @@ impl Stage {
     fn freshness(&self, kept: Option<&str>) -> Freshness {
         let mut log = lock(&self.log);
         log.grow(1);
-        log.answer(kept.map(Log::size_of))
+        kept.map_or_else(|| log.answer(), |kept| log.answer_to(kept).unwrap())
     }
 }
 

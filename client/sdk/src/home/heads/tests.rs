@@ -2,23 +2,15 @@
 
 use std::fs;
 
-use bield_envelope::Secret;
-use bield_tlog::{Checkpoint, LogKey, Tree};
+use bield_protocol::service::PlayedLog;
 
 use super::*;
 use crate::HomeError;
 
 fn head(name: &str, size: u64) -> Head {
-    let key = LogKey::new(name.parse().unwrap(), &Secret::from_bytes([1; 32]));
-    let mut tree = Tree::new();
-    for entry in 0..size {
-        tree.append(&entry.to_be_bytes());
-    }
-    let origin = Origin::from(key.verifier().name());
     Head {
         service: Principal::from_bytes([7; 32]),
-        log: key.verifier().clone(),
-        checkpoint: Checkpoint::new(origin, size, tree.root()).sign(&key),
+        log: PlayedLog::new(name, size).head(),
     }
 }
 

@@ -6,17 +6,17 @@ use super::*;
 fn a_state_that_was_set_back_or_forked_gets_no_question_and_is_counted() {
     let stage = Stage::expecting(code(2));
     stage.fetch(|request| stage.answer(&request)).unwrap();
-    let newest = lock(&stage.log).take();
-    let forked = Log::forked("bield/keys/1", 20);
+    let newest = lock(&stage.log).size();
+    let forked = PlayedLog::forked("bield/keys/1", 20, 2);
     for (log, why) in [
-        (Log::new("bield/keys/1", 3), NotFresh::SetBack(3)),
+        (PlayedLog::new("bield/keys/1", 3), NotFresh::SetBack(3)),
         (forked, NotFresh::Forked),
-        (Log::new("bield/keys/2", 50), NotFresh::OtherService),
+        (PlayedLog::new("bield/keys/2", 50), NotFresh::OtherService),
     ] {
         *lock(&stage.log) = log;
         let before = stage.client.not_fresh().load(Ordering::Relaxed);
         let refused = stage.fetch(|request| match &request {
-            Request::Freshness(_) => Reply::Freshness(lock(&stage.log).answer(None)),
+            Request::Freshness(_) => Reply::Freshness(lock(&stage.log).answer()),
             _ => panic!("asked"),
         });
         let refused = refused.err().unwrap();
@@ -29,7 +29,7 @@ fn a_state_that_was_set_back_or_forked_gets_no_question_and_is_counted() {
         assert_eq!(refused, KeysError::NotFresh(why));
         assert!(stage.client.not_fresh().load(Ordering::Relaxed) > before);
     }
-    *lock(&stage.log) = newest;
+    *lock(&stage.log) = PlayedLog::new("bield/keys/1", newest);
     stage.fetch(|request| stage.answer(&request)).unwrap();
 }
 
@@ -59,11 +59,12 @@ fn a_head_that_another_thread_learned_meanwhile_is_asked_for_again() {
     let keys = stage.fetch(|request| {
         if let Request::Freshness(kept) = &request {
             let answer = stage.freshness(kept.as_deref());
-            lock(&presented).push(kept.as_deref().map(Log::size_of));
+            let size = |note: &String| note.lines().nth(1).unwrap().to_owned();
+            lock(&presented).push(kept.as_ref().map(size));
             if kept.is_none() {
                 // Before this answer arrives, another session brings a newer one.
                 let newer = stage.freshness(None);
-                let newer = Arc::new(Known::first(&newer).unwrap());
+                let newer = Arc::new(newer.head_after(None).unwrap());
                 *lock(&stage.client.known) = Some(newer);
             }
             return Reply::Freshness(answer);
@@ -71,7 +72,7 @@ fn a_head_that_another_thread_learned_meanwhile_is_asked_for_again() {
         stage.answer(&request)
     });
     assert!(keys.is_ok());
-    assert_eq!(*lock(&presented), [None, Some(7)]);
+    assert_eq!(*lock(&presented), [None, Some("7".to_owned())]);
 }
 
 #[test]
