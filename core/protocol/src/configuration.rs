@@ -26,8 +26,10 @@ pub struct KeyServiceConfiguration {
     /// Instances that share one log: 1, 3 or 5. Which of them an instance is, its host says when it starts it.
     #[serde(default = "default_members")]
     pub members: u8,
-    /// What another instance's evidence must satisfy; required when there are several. Its measurement is
-    /// compared with the own one and with those that administrators admitted, so `measurements` must be empty.
+    /// What another instance's evidence must satisfy; required when there are several. Its measurement must be
+    /// the own one, be admitted by an administrator, or stand in `measurements`: at most 16 other codes of the
+    /// key service, beside which this one serves and from which it takes the state, so that a group can be
+    /// brought from one code to the next. Empty: none. Whoever trusts this configuration trusts that code as well.
     #[serde(default)]
     pub peers: Option<PolicyConfig>,
     /// The machines of the members, by slot: platform identities, hexadecimal, as evidence has them. Where

@@ -172,7 +172,7 @@ pub enum Operation {
     /// Administrators: let key-service code of another measurement join and receive the state.
     #[n(13)]
     AdmitCode(#[n(0)] Measurement),
-    /// Administrators: take that back.
+    /// Administrators: such code may not join, or not any more, even where a member's configuration names it.
     #[n(14)]
     WithdrawCode(#[n(0)] Measurement),
     /// Administrators: share a new recovery key among `holders`, any `threshold` of whom can recover.

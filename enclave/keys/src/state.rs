@@ -212,11 +212,13 @@ impl State {
             Entry::Returned { lease, unused, .. } => self.apply_returned(*lease, unused),
             Entry::IdentityRotated { succeeded, .. } => self.apply_identity_rotated(succeeded),
             Entry::CodeAdmitted { code, .. } => {
+                self.administration.withdrawn.remove(code);
                 self.administration.admitted.insert(code.clone());
                 Ok(())
             }
             Entry::CodeWithdrawn { code, .. } => {
                 self.administration.admitted.remove(code);
+                self.administration.withdrawn.insert(code.clone());
                 Ok(())
             }
             Entry::SharesMade {

@@ -69,6 +69,7 @@ pub struct Site {
     members: Vec<std::net::SocketAddr>,
     roots: Vec<String>,
     starts: AtomicUsize,
+    others: AtomicUsize,
     _machines: Vec<Process>,
     host: TempDir,
     people: TempDir,
@@ -184,6 +185,7 @@ impl Site {
             members,
             roots,
             starts: AtomicUsize::new(0),
+            others: AtomicUsize::new(0),
             _machines: machines,
             host,
             people,
@@ -239,8 +241,20 @@ impl Site {
     /// # Errors
     /// It does not start; quotes what it said.
     pub fn start_on(&self, machine: usize, storage: &str) -> anyhow::Result<Instance> {
-        let config = self.host().join("keys.toml");
-        let mut command = self.command(machine, storage, &config);
+        self.start_of(&self.host().join("keys.toml"), machine, storage)
+    }
+
+    /// As [`start_on`](Self::start_on), with another configuration, hence of another measurement.
+    ///
+    /// # Errors
+    /// It does not start; quotes what it said.
+    pub fn start_of(
+        &self,
+        config: &Path,
+        machine: usize,
+        storage: &str,
+    ) -> anyhow::Result<Instance> {
+        let mut command = self.command(machine, storage, config);
         command.args(["--listen", "127.0.0.1:0", "--keys-listen", "127.0.0.1:0"]);
         let log = self.log(storage);
         let gateway = Gateway::start(&mut command, &log)?;
@@ -303,7 +317,7 @@ impl Site {
         Ok(instance)
     }
 
-    /// Writes a configuration that differs from this site's. Returns its file.
+    /// Writes a configuration that differs from this site's. Returns its file, another one each time.
     ///
     /// # Errors
     /// It cannot be written.
@@ -314,9 +328,19 @@ impl Site {
         let own = fs::read_to_string(self.host().join("keys.toml"))?;
         let mut config = KeyServiceConfiguration::parse(&own)?;
         configure(&mut config);
-        let file = self.host().join("keys-other.toml");
+        let number = self.others.fetch_add(1, Ordering::SeqCst);
+        let file = self.host().join(format!("keys-other-{number}.toml"));
         fs::write(&file, toml::to_string(&config)?)?;
         Ok(file)
+    }
+
+    /// What runs as the key service with this configuration.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn code_of(&self, config: &Path) -> anyhow::Result<Measurement> {
+        let config = fs::read_to_string(config)?;
+        measure(&self.programs().join("bield-keys"), &config)
     }
 
     /// Cuts a member off from the others, or lets it reach them and be reached again. People reach it all the time.
@@ -351,6 +375,17 @@ impl Site {
             ..self.trust()
         };
         Person::settle(self.people.path().join(name), &toml::to_string(&trust)?)
+    }
+
+    /// Has a person trust these codes of the key service and no other.
+    ///
+    /// # Errors
+    /// The home cannot be written.
+    pub fn retrust(&self, person: &mut Person, codes: &[&Measurement]) -> anyhow::Result<()> {
+        let mut trust = self.trust();
+        trust.service.measurements = codes.iter().map(ToString::to_string).collect();
+        person.trust = person.home.replace_trust(&toml::to_string(&trust)?)?;
+        Ok(())
     }
 
     /// The trust file of people who use this key service.

@@ -34,7 +34,7 @@ pub(super) enum LinkError {
     Dial(#[from] std::io::Error),
     #[error(transparent)]
     Session(#[from] SessionError),
-    #[error("code {0} is neither this member's own nor admitted by an administrator")]
+    #[error("code {0} is neither this member's own, nor named by its configuration, nor admitted")]
     NotAdmitted(String),
     #[error("code {0} was withdrawn by an administrator")]
     Withdrawn(String),
@@ -212,7 +212,7 @@ fn answer<S: Read + Write>(
     Ok(())
 }
 
-/// Refuses every peer that is not of this member's own code or admitted.
+/// Refuses every peer of code that this member does not accept beside its own.
 fn check<S: Read + Write>(shared: &Shared, session: &Session<S>) -> Result<(), LinkError> {
     let peer = session.peer();
     let code = peer

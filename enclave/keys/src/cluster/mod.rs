@@ -76,6 +76,10 @@ pub trait Apply: Send {
     /// The disk cannot be read, or what it holds does not open.
     fn head(&mut self) -> Result<Option<Head>, ApplyError>;
 
+    /// Whether it holds a service that this instance cannot open, as one that was left by other code is: it
+    /// gives way to the state of a group, and never to a new service.
+    fn is_sealed(&mut self) -> bool;
+
     /// The time of the newest record that counts; `None` when it holds no service.
     fn clock(&mut self) -> Option<Time>;
 
@@ -165,10 +169,11 @@ pub trait Surroundings: Send + Sync {
     /// The configuration's policy does not hold.
     fn expect(&self) -> Result<Expect, SessionError>;
 
-    /// Whether code of this measurement is this instance's own or admitted by an administrator.
+    /// Whether code of this measurement may take part: this instance's own, what its measured configuration
+    /// names or an administrator admitted, unless one withdrew it.
     fn admitted(&self, code: &Measurement) -> bool;
 
-    /// Whether code of this measurement was admitted once and is known not to be any more.
+    /// Whether code of this measurement is known not to be [`admitted`](Self::admitted), by the state that is here.
     fn withdrawn(&self, code: &Measurement) -> bool;
 
     /// Whether the member in `slot` may run on the machine of this identity: always, where the
@@ -292,7 +297,7 @@ pub enum Stopped {
 /// this very session.
 ///
 /// # Errors
-/// The policy names measurements, or roots that cannot be read.
+/// Measurements are left in the policy, or roots cannot be read.
 pub fn expect_member(peers: &PolicyConfig) -> Result<Expect, SessionError> {
     let refuse = |error: &dyn core::fmt::Display| SessionError::Attest(error.to_string());
     let policy = peers.clone().into_deferred_policy();

@@ -175,6 +175,40 @@ fn a_disk_of_another_service_stops_the_group_and_is_left_as_it_is() {
 }
 
 #[test]
+fn a_log_of_other_code_gives_way_to_a_group_and_never_to_a_new_service() {
+    let cast = Cast::new();
+    cast.start_all();
+    cast.commit_one();
+    cast.node(2).kill();
+    cast.disks[2].seal();
+    cast.start(2);
+    cast.wait("the member over the old log", || cast.all_follow());
+    cast.all_have_everything();
+
+    // All were stopped and other code starts everywhere, on one new disk.
+    (0..3).for_each(|slot| cast.node(slot).kill());
+    cast.disks[0].wipe();
+    cast.disks[1].seal();
+    cast.disks[2].seal();
+    let old = [1, 2].map(|slot: usize| cast.disks[slot].snapshot());
+    (0..3).for_each(|slot| cast.start_unsupervised(slot));
+    cast.wait("the first to give up", || {
+        matches!(
+            cast.node(0).cluster().stopped(),
+            Some(Stopped::NotFormed(_))
+        )
+    });
+    // On three such disks it is said what is the matter.
+    (0..3).for_each(|slot| cast.node(slot).kill());
+    cast.disks[0].seal();
+    (0..3).for_each(|slot| cast.start_unsupervised(slot));
+    cast.wait("the first to say why", || {
+        matches!(cast.node(0).cluster().stopped(), Some(Stopped::Refused(why)) if why.contains("cannot open"))
+    });
+    assert!(old == [1, 2].map(|slot: usize| cast.disks[slot].snapshot()));
+}
+
+#[test]
 fn foreign_code_is_left_before_it_is_told_anything() {
     let cast = Cast::new();
     cast.start_all();

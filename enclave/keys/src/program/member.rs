@@ -99,6 +99,12 @@ impl Membership {
         expect_member(&self.peers.policy)
     }
 
+    fn accepts(&self, code: &Measurement, running: Option<&Running>) -> bool {
+        let own = self.attested.tee().measurement();
+        let state = running.map(Running::state);
+        accepts(own, &self.peers.codes, state.as_deref(), code)
+    }
+
     /// Serves as the leader.
     fn lead(self: &Arc<Self>) {
         let shared = Arc::clone(self);
@@ -159,15 +165,13 @@ impl Surroundings for Around {
 
     fn admitted(&self, code: &Measurement) -> bool {
         let running = self.0.service.running();
-        code == self.0.attested.tee().measurement()
-            || running.is_some_and(|running| running.state().is_admitted(code))
+        self.0.accepts(code, running.as_deref())
     }
 
     fn withdrawn(&self, code: &Measurement) -> bool {
         // While it is given a state it cannot tell.
         let running = self.0.service.running();
-        code != self.0.attested.tee().measurement()
-            && running.is_some_and(|running| !running.state().is_admitted(code))
+        running.is_some_and(|running| !self.0.accepts(code, Some(&running)))
     }
 
     fn fits(&self, slot: Slot, machine: &[u8]) -> bool {
@@ -217,6 +221,20 @@ impl Surroundings for Around {
         }
         self.0.service.start().over(&trouble);
     }
+}
+
+/// Whether code may be a member beside this one. New code has no state to look into before it is given one: it
+/// accepts what its own configuration names. Old code cannot know its successors: it accepts what administrators
+/// admitted. What they withdrew is out whoever names it, but for the own code.
+fn accepts(
+    own: &Measurement,
+    named: &[Measurement],
+    state: Option<&State>,
+    code: &Measurement,
+) -> bool {
+    let withdrawn = state.is_some_and(|state| state.is_withdrawn(code));
+    let admitted = state.is_some_and(|state| state.is_admitted(code));
+    code == own || (!withdrawn && (admitted || named.contains(code)))
 }
 
 /// Refuses to start on another machine than the one that the configuration has for this slot.
@@ -280,8 +298,10 @@ struct Disk {
 }
 
 enum Held {
-    /// No service, or one that this code on this machine cannot open.
+    /// No service.
     Nothing(Box<dyn Files>, Secret),
+    /// One that this code on this machine cannot open: a group's state may take its place, a new service may not.
+    Sealed(Box<dyn Files>, Secret),
     /// State and log, which all threads share.
     Up(Arc<Running>),
     /// Broken off in the middle; the instance ends.
@@ -295,7 +315,7 @@ impl Held {
             Loaded::Empty(files, seal) => (Self::Nothing(files, seal), None),
             Loaded::Sealed(sealed) => {
                 let (files, seal) = sealed.into_parts();
-                (Self::Nothing(files, seal), None)
+                (Self::Sealed(files, seal), None)
             }
             Loaded::Found(found) => {
                 let (state, opened) = start.replay(found)?;
@@ -345,6 +365,10 @@ impl Apply for Disk {
             size: head.size,
             root: *head.root.as_bytes(),
         }))
+    }
+
+    fn is_sealed(&mut self) -> bool {
+        matches!(self.held, Held::Sealed(..))
     }
 
     fn clock(&mut self) -> Option<Time> {
@@ -446,7 +470,9 @@ impl Apply for Disk {
         let service = Arc::clone(&self.service);
         let start = service.start();
         let (mut receiver, mut state) = match std::mem::replace(&mut self.held, Held::Broken) {
-            Held::Nothing(files, seal) => (Receiver::new(files, seal, promised), None),
+            Held::Nothing(files, seal) | Held::Sealed(files, seal) => {
+                (Receiver::new(files, seal, promised), None)
+            }
             Held::Up(running) => {
                 // Nobody else has it for long: a member that joins serves nobody.
                 self.service

@@ -5,7 +5,7 @@
 //! or the first election is refused here; unknown keys are refused by the parser.
 
 use bield_envelope::Principal;
-use bield_evidence::PolicyConfig;
+use bield_evidence::{Measurement, PolicyConfig};
 use bield_protocol::configuration::{KeyServiceConfiguration, RecoveryConfiguration};
 use bield_protocol::service::HOLDERS_MAX;
 use bield_tlog::{Quorum, WitnessVerifier};
@@ -15,8 +15,10 @@ use crate::state::{Limits, RecoveryLimits};
 /// Whom a member takes for another one.
 #[derive(Clone)]
 pub(crate) struct Peers {
-    /// What its evidence must satisfy.
+    /// What its evidence must satisfy; its code is compared apart, so no measurements are in it.
     pub(crate) policy: PolicyConfig,
+    /// Other code beside which this code serves, and from which it takes the state.
+    pub(crate) codes: Vec<Measurement>,
     /// Its machine, by slot; empty when any machine will do, since witnesses tell groups apart.
     pub(crate) platforms: Vec<Vec<u8>>,
 }
@@ -43,9 +45,7 @@ impl Settings {
             .map_err(|_| "the configuration is not UTF-8 text".to_owned())?;
         let parsed = KeyServiceConfiguration::parse(text).map_err(|error| error.to_string())?;
         holds("runtimes", &parsed.runtimes)?;
-        if let Some(peers) = &parsed.peers {
-            holds("peers", peers)?;
-        }
+        let peers = parsed.peers.map(peers).transpose()?;
         range("lease_secs", parsed.lease_secs.into(), 10, 600)?;
         range("sessions_max", parsed.sessions_max as u64, 1, SESSIONS_MAX)?;
         range(
@@ -60,11 +60,18 @@ impl Settings {
                 parsed.members
             ));
         }
-        if parsed.members > 1 && parsed.peers.is_none() {
+        if parsed.members > 1 && peers.is_none() {
             return Err(format!(
                 "members is {} and [peers] is missing; say what the evidence of the others must satisfy",
                 parsed.members
             ));
+        }
+        if parsed.members == 1 && peers.as_ref().is_some_and(|(_, codes)| !codes.is_empty()) {
+            return Err(
+                "members is 1 and [peers] lists measurements: nobody joins a single instance; other code takes its \
+                 place by recovery shares"
+                    .to_owned(),
+            );
         }
         let administrators =
             principals("administrator", &parsed.administrators, ADMINISTRATORS_MAX)?;
@@ -81,7 +88,11 @@ impl Settings {
         }
         Ok(Self {
             runtimes: parsed.runtimes,
-            peers: parsed.peers.map(|policy| Peers { policy, platforms }),
+            peers: peers.map(|(policy, codes)| Peers {
+                policy,
+                codes,
+                platforms,
+            }),
             sessions_max: parsed.sessions_max,
             orders_per_minute: parsed.orders_per_minute,
             limits: Limits {
@@ -104,6 +115,29 @@ fn holds(name: &str, policy: &PolicyConfig) -> Result<(), String> {
     deferred.map_err(|error| refuse(&error))?;
     policy.roots().map_err(|error| refuse(&error))?;
     Ok(())
+}
+
+/// Takes the measurements out of the policy for members: they are compared with more than that list.
+fn peers(mut policy: PolicyConfig) -> Result<(PolicyConfig, Vec<Measurement>), String> {
+    let texts = std::mem::take(&mut policy.measurements);
+    holds("peers", &policy)?;
+    if texts.len() > CODES_MAX {
+        return Err(format!(
+            "[peers] lists {} measurements; at most {CODES_MAX} are taken",
+            texts.len()
+        ));
+    }
+    let mut codes = Vec::with_capacity(texts.len());
+    for (number, text) in (1..).zip(&texts) {
+        let code = text.parse();
+        let code =
+            code.map_err(|error| format!("measurement {number} of [peers] is not one: {error}"))?;
+        if codes.contains(&code) {
+            return Err(format!("measurement {number} of [peers] is there twice"));
+        }
+        codes.push(code);
+    }
+    Ok((policy, codes))
 }
 
 fn range(name: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
@@ -213,6 +247,8 @@ fn witnesses(texts: &[String], needed: u8) -> Result<(Vec<WitnessVerifier>, usiz
 const SESSIONS_MAX: u64 = 16_384;
 /// The most administrators.
 const ADMINISTRATORS_MAX: usize = 64;
+/// The most other codes beside which one serves: an upgrade has one before it, now and then two.
+const CODES_MAX: usize = 16;
 /// The longest platform identity: an SNP chip's.
 const PLATFORM_BYTES_MAX: usize = 64;
 /// The most witnesses.
@@ -270,6 +306,40 @@ mod tests {
         let platforms = "member_platforms = [\"aa\", \"ab\", \"ac\"]";
         let both = format!("members = 3\n{platforms}\n{RUNTIMES}\n{peers}");
         assert_eq!(Settings::read(both.as_bytes()).unwrap().members, 3);
+    }
+
+    #[test]
+    fn code_beside_which_members_serve_is_listed_once_and_only_for_several() {
+        let code = |number: u8| format!("\"sgx:{}\"", hex::encode([number; 32]));
+        let head = "members = 3\nmember_platforms = [\"aa\", \"ab\", \"ac\"]";
+        let peers = |codes: &str| format!("[peers]\nprofile = \"cloud\"\nmeasurements = [{codes}]");
+        let read = |codes: &str| {
+            let text = format!("{head}\n{RUNTIMES}\n{}", peers(codes));
+            Settings::read(text.as_bytes()).unwrap().peers.unwrap()
+        };
+        let both = read(&format!("{}, {}", code(1), code(2)));
+        assert_eq!((both.codes.len(), both.policy.measurements.len()), (2, 0));
+        assert!(read("").codes.is_empty());
+
+        let many: Vec<_> = (0..17).map(code).collect();
+        for (codes, sentence) in [
+            (
+                format!("{}, {}", code(1), code(1)),
+                "measurement 2 of [peers]",
+            ),
+            ("\"sgx:00\"".to_owned(), "measurement 1 of [peers]"),
+            (many.join(","), "17 measurements"),
+        ] {
+            let refused = refusal(head, &peers(&codes));
+            assert!(refused.contains(sentence), "{refused}");
+        }
+        assert!(refusal("", &peers(&code(1))).contains("members is 1"));
+        // Runtimes' code is what owners grant to, and nothing else.
+        let runtimes = format!(
+            "[runtimes]\nprofile = \"cloud\"\nmeasurements = [{}]",
+            code(1)
+        );
+        assert!(Settings::read(runtimes.as_bytes()).is_err());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use bield_protocol::service::{HOLDERS_MAX, Recovered, Share};
 use super::State;
 use super::ask::{Checked, Inconsistent};
 use super::entry::{Entry, Started};
-use super::limits::{ADMITTED_MAX, IDENTITIES_MAX};
+use super::limits::{ADMITTED_MAX, IDENTITIES_MAX, KNOWN_CODES_MAX};
 use super::people::Person;
 use super::refuse::{self, Whose};
 
@@ -31,6 +31,8 @@ pub(super) struct Administration {
     /// How each identity key handed over to the next, the newest last; the oldest are dropped.
     pub(super) identities: Vec<Succeeded>,
     pub(super) admitted: BTreeSet<Measurement>,
+    /// Withdrawn and not admitted since, whoever had named it.
+    pub(super) withdrawn: BTreeSet<Measurement>,
     pub(super) shares: Option<Shares>,
     /// Recoveries, oldest first.
     pub(super) recovered: Vec<Recovered>,
@@ -80,6 +82,13 @@ impl State {
     #[must_use]
     pub fn is_admitted(&self, code: &Measurement) -> bool {
         self.administration.admitted.contains(code)
+    }
+
+    /// Whether an administrator withdrew this code and none has admitted it since: it may not join, even where a
+    /// member's own configuration names it.
+    #[must_use]
+    pub fn is_withdrawn(&self, code: &Measurement) -> bool {
+        self.administration.withdrawn.contains(code)
     }
 
     /// The other code that may join.
@@ -254,6 +263,7 @@ impl State {
             "admitted codes",
             Whose::Signer,
         )?;
+        self.room_for_code(code)?;
         let code = code.clone();
         Ok(Checked::done(Entry::CodeAdmitted { by, code }))
     }
@@ -264,11 +274,23 @@ impl State {
         code: &Measurement,
     ) -> Result<Checked, Refusal> {
         self.administering(by)?;
-        if !self.is_admitted(code) {
+        if self.is_withdrawn(code) {
             return Ok(Checked::already());
         }
+        // One that nobody admitted may be named by the configuration of members.
+        self.room_for_code(code)?;
         let code = code.clone();
         Ok(Checked::done(Entry::CodeWithdrawn { by, code }))
+    }
+
+    /// What was admitted or withdrawn once keeps its place, so that taking it back never lacks one.
+    fn room_for_code(&self, code: &Measurement) -> Result<(), Refusal> {
+        let all = &self.administration;
+        if all.admitted.contains(code) || all.withdrawn.contains(code) {
+            return Ok(());
+        }
+        let known = all.admitted.len() + all.withdrawn.len();
+        refuse::room(known, KNOWN_CODES_MAX, "known codes", Whose::Operator)
     }
 
     pub(super) fn check_make_shares(

@@ -161,7 +161,7 @@ pub enum Entry {
         #[n(1)]
         code: Measurement,
     },
-    /// It may join no more.
+    /// It may join no more, until it is admitted again, whoever else names it.
     #[n(14)]
     CodeWithdrawn {
         /// By the word of this administrator.

@@ -39,6 +39,8 @@ pub const ALLOTMENTS_EACH_MAX: usize = 200_000;
 pub const CODES_EACH_MAX: usize = 64;
 /// The most other codes of the key service that may join.
 pub const ADMITTED_MAX: usize = 64;
+/// The most codes of the key service that are remembered as admitted or withdrawn: one a month for a long time.
+pub const KNOWN_CODES_MAX: usize = 1024;
 /// The most replacements of the identity key that are told: one a year for a long time.
 pub const IDENTITIES_MAX: usize = 64;
 /// How long a published audience key may be sealed to before a client must ask again: one hour. A key

@@ -81,6 +81,7 @@ impl State {
             epoch: all.epoch,
             started: all.started,
             closed: all.closed,
+            withdrawn: all.withdrawn.iter().cloned().collect(),
         });
         if let Some(shares) = &all.shares {
             put(Item::Shares {
@@ -208,6 +209,7 @@ impl Builder {
                 epoch,
                 started,
                 closed,
+                withdrawn,
             } => {
                 let all = &mut state.administration;
                 all.identity = identity;
@@ -217,6 +219,7 @@ impl Builder {
                 all.epoch = epoch;
                 all.started = started;
                 all.closed = closed;
+                all.withdrawn = withdrawn.into_iter().collect();
             }
             Item::Shares {
                 generation,

@@ -35,7 +35,8 @@ impl Member {
         let goes_on = rank(head.as_ref()) <= rank(plan.head.as_ref())
             && head.is_none_or(|head| head.term < plan.term)
             && (plan.from != me.slot() || *head == plan.head);
-        let good = of_us && of_ours && goes_on;
+        let begins_over_another = plan.head.is_none() && self.apply.is_sealed();
+        let good = of_us && of_ours && goes_on && !begins_over_another;
         if good {
             let since = self.now;
             self.stage = Stage::Promised { plan, to, since };
@@ -172,6 +173,7 @@ impl Member {
                     }
                 }
                 Some(_) => self.start_proposing(plan),
+                None if self.apply.is_sealed() => return Err(Stopped::Refused(SEALED.into())),
                 None => self.start_first(plan)?,
             },
             Wish::ProposeConfirmed(plan) => {
@@ -225,6 +227,10 @@ impl Member {
         Ok(())
     }
 }
+
+/// Said by a member that would otherwise begin a new service beside its log.
+const SEALED: &str = "this member's disk holds a log that it cannot open, and no other member has a state: start the code \
+                      that wrote it, of which a group takes over one member at a time, or recover it by shares";
 
 fn foreign() -> Stopped {
     let sentence = "the disks of the members belong to different key services; \

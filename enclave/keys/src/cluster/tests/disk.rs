@@ -37,6 +37,8 @@ pub(super) struct Contents {
     term: u64,
     pub(super) committed: Vec<Digest>,
     prepared: Option<Digest>,
+    /// Other code wrote it: who starts on it now cannot tell what it holds.
+    sealed: bool,
 }
 
 #[derive(Clone, Default)]
@@ -53,6 +55,14 @@ impl Disk {
 
     pub(super) fn wipe(&self) {
         self.lock().0 = Contents::default();
+    }
+
+    pub(super) fn seal(&self) {
+        self.lock().0.sealed = true;
+    }
+
+    pub(super) fn is_sealed(&self) -> bool {
+        self.lock().0.sealed
     }
 
     pub(super) fn fail_next(&self, times: u32) {
@@ -98,13 +108,18 @@ impl Apply for Sink {
         let disk = &state.0;
         let newest = disk.prepared.or(disk.committed.last().copied());
         let undecided = u64::from(disk.prepared.is_some());
-        Ok(disk.service.map(|service| Head {
+        let service = disk.service.filter(|_| !disk.sealed);
+        Ok(service.map(|service| Head {
             service: Principal::from_bytes(service),
             epoch: 0,
             term: disk.term,
             size: disk.committed.len() as u64 + undecided,
             root: newest.map_or([0; 32], |digest| *digest.as_bytes()),
         }))
+    }
+
+    fn is_sealed(&mut self) -> bool {
+        self.disk.is_sealed()
     }
 
     fn clock(&mut self) -> Option<Time> {
@@ -171,6 +186,7 @@ impl Apply for Sink {
             term,
             committed: read[1..].iter().map(|b| Digest::from_bytes(*b)).collect(),
             prepared: None,
+            sealed: false,
         };
         Ok(())
     }

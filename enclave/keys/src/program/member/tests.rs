@@ -282,6 +282,37 @@ impl Tee for OnMachine {
 }
 
 #[test]
+fn members_accept_what_they_name_or_administrators_admitted_and_nothing_withdrawn() {
+    let code = |number: u8| Measurement::new(TeeKind::Sgx, &[number; 32]).unwrap();
+    let [own, named, admitted, other] = [1, 2, 3, 4].map(code);
+    let names = [named.clone()];
+    let accepts_in = |state: Option<&State>, code: &Measurement| accepts(&own, &names, state, code);
+    // Before it has a state: what the measured configuration says, and no more.
+    assert!(accepts_in(None, &own) && accepts_in(None, &named));
+    assert!(!accepts_in(None, &admitted) && !accepts_in(None, &other));
+
+    let mut world = World::new();
+    world.options.admits_code = true;
+    world.start().unwrap();
+    let order = |operation| world.order(&key(99), operation).unwrap();
+    let accepts_now = |code: &Measurement| {
+        let running = world.service().service().running().unwrap();
+        let state = running.state();
+        accepts_in(Some(&state), code)
+    };
+    order(Operation::Register);
+    order(Operation::AdmitCode(admitted.clone()));
+    assert!(accepts_now(&named) && accepts_now(&admitted) && !accepts_now(&other));
+    for code in [&own, &named, &admitted] {
+        order(Operation::WithdrawCode(code.clone()));
+    }
+    assert!(accepts_now(&own));
+    assert!(!accepts_now(&named) && !accepts_now(&admitted));
+    order(Operation::AdmitCode(named.clone()));
+    assert!(accepts_now(&named));
+}
+
+#[test]
 fn a_member_starts_on_its_own_machine_only() {
     let created = NOW.minus(Duration::from_secs(24 * 3600));
     let machine = SimulatedOptions::seeded([7; 32], created);
@@ -292,6 +323,7 @@ fn a_member_starts_on_its_own_machine_only() {
             simulated_roots: vec![hex::encode(machine.root_der())],
             ..PolicyConfig::new(Profile::Dev)
         },
+        codes: Vec::new(),
         platforms: vec![vec![1; 16], machine.id().to_vec(), vec![2; 16]],
     };
     let name = hex::encode(machine.id());

@@ -41,6 +41,10 @@ pub(super) enum Item {
         started: Option<Started>,
         #[n(6)]
         closed: bool,
+        /// Absent in snapshots from before codes were remembered as withdrawn.
+        #[n(7)]
+        #[cbor(default)]
+        withdrawn: Vec<Measurement>,
     },
     #[n(2)]
     Shares {

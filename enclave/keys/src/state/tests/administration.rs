@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use crate::service::Desk;
 use crate::service::cast::{NOON, Scene, code, grant, key, limits, principal, root, succession};
-use crate::state::{Ask, Limits, Order, RecoveryLimits, Started};
+use crate::state::{Ask, Limits, Order, RecoveryLimits, Started, State};
 
 fn with_administrator() -> (Scene, SigningKey) {
     let mut scene = Scene::new();
@@ -115,8 +115,23 @@ fn code_may_join_from_its_admission_to_its_withdrawal() {
     assert_eq!(admit(&mut scene), Ok(false));
     assert!(scene.desk.state().is_admitted(&code(7)));
     let withdraw = Operation::WithdrawCode(code(7));
-    assert_eq!(scene.changes(&administrator, withdraw), Ok(true));
+    assert_eq!(scene.changes(&administrator, withdraw.clone()), Ok(true));
+    assert_eq!(scene.changes(&administrator, withdraw), Ok(false));
     assert_eq!(scene.desk.state().admitted().count(), 0);
+    assert!(scene.desk.state().is_withdrawn(&code(7)));
+    assert_eq!(admit(&mut scene), Ok(true));
+    assert!(!scene.desk.state().is_withdrawn(&code(7)));
+}
+
+#[test]
+fn code_that_nobody_admitted_is_withdrawn_too_and_a_snapshot_remembers_it() {
+    let (mut scene, administrator) = with_administrator();
+    let withdraw = Operation::WithdrawCode(code(7));
+    assert_eq!(scene.changes(&administrator, withdraw), Ok(true));
+    let bytes = scene.desk.state().to_bytes();
+    let again = State::decode(&bytes, root(), limits()).unwrap();
+    assert!(again.is_withdrawn(&code(7)) && !again.is_withdrawn(&code(8)));
+    assert_eq!(again.to_bytes(), bytes);
 }
 
 #[test]
