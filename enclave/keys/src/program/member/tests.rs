@@ -201,6 +201,56 @@ fn a_record_that_was_prepared_when_all_died_counts_after_they_settle() {
     }
 }
 
+#[test]
+fn other_code_takes_the_state_over_a_log_that_it_cannot_open_and_has_the_same_from_then_on() {
+    let old = Options {
+        admits_code: true,
+        ..options()
+    };
+    let new = Options {
+        seal: [6; 32],
+        lease_secs: 60,
+        administrators: Vec::new(),
+        recovery: None,
+        ..options()
+    };
+    let (mut nodes, disks) = group(&old);
+    nodes[0].lead(&disks, 1);
+    register(&nodes[0], 99).unwrap();
+    let gone = nodes.remove(2);
+    gone.process.kill();
+    lock(&disks).remove(2);
+
+    let (node, mut disk) = Node::on(gone.files.clone(), &new);
+    assert!(disk.is_sealed() && disk.head().unwrap().is_none());
+    let before = gone.files.contents();
+    assert!(disk.begin().is_err(), "a new service over another's log");
+    assert!(gone.files.contents() == before);
+    let (node, mut disk) = {
+        node.process.kill();
+        Node::on(gone.files.clone(), &new)
+    };
+    let mut pieces = lock(&disks)[0].transfer(None).unwrap();
+    disk.install(1, &mut *pieces).unwrap();
+    assert!(!disk.is_sealed());
+    lock(&disks).push(disk);
+
+    // Configurations decide what may be ordered of whoever leads, and nothing about what is recorded.
+    let code = Measurement::new(TeeKind::Sgx, &[9; 32]).unwrap();
+    let shares = Operation::MakeShares {
+        holders: principals(&[21, 22]),
+        threshold: 2,
+    };
+    for number in [21, 22] {
+        register(&nodes[0], number).unwrap();
+    }
+    for operation in [Operation::AdmitCode(code), shares] {
+        order_of(&nodes[0].process, &key(99), operation).unwrap();
+    }
+    assert_eq!(node.state(), nodes[0].state());
+    assert_eq!(inspect(&node.process).lease_secs, 60);
+}
+
 /// A record is prepared on every disk and committed on the leader's.
 struct LeaderOnly {
     disks: Disks,
