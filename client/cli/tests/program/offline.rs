@@ -1,70 +1,13 @@
-//! The program as it is typed: results, sentences, exit codes. Nothing here needs a running system.
-
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed unwrap in a test is a failed test"
-)]
+//! What needs nobody: homes, trust files, packages, measurements; and nobody there.
 
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde_json::Value;
-
-/// What one run of the program gave.
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|_| panic!("no JSON: {}{}", self.out, self.err))
-    }
-}
-
-/// A home in a directory of its own.
-struct Stage(tempfile::TempDir);
+use crate::stage::{Run, Stage, closed_port, trust};
 
 impl Stage {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Run {
-        let output = Command::new(env!("CARGO_BIN_EXE_bield"))
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env("BIELD_HOME", self.path("home"))
-            .output()
-            .unwrap();
-        Run {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.path(name), bytes).unwrap();
-    }
-
-    /// An identity, and trust in a gateway and a key service at these ports.
-    fn with_trust(gateway: u16, keys: u16) -> Self {
-        let stage = Self::new();
-        stage.write("trust.toml", trust(gateway, keys));
-        assert_eq!(stage.run(&["init", "--trust", "trust.toml"]).code, 0);
-        stage
-    }
-
     fn pack(&self, more: &[&str]) -> Run {
         self.write("tiny.onnx", bield_fixtures::tiny_model());
         let mut arguments = vec![
@@ -81,23 +24,6 @@ impl Stage {
         arguments.extend(more);
         self.run(&arguments)
     }
-}
-
-fn trust(gateway: u16, keys: u16) -> String {
-    format!(
-        "gateway = \"http://127.0.0.1:{gateway}\"\nkey_service = \"127.0.0.1:{keys}\"\n\
-         code = [\"sgx:{code}\"]\n[service]\nprofile = \"cloud\"\nmeasurements = [\"sgx:{code}\"]\n",
-        code = "ab".repeat(32)
-    )
-}
-
-/// A port on which nobody listens.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 #[test]
@@ -134,8 +60,8 @@ fn a_trust_file_is_checked_before_anything_is_made_and_never_replaced_silently()
     let bad = stage.run(&["init", "--trust", "bad.toml"]);
     assert_eq!(bad.code, 2);
     assert!(!stage.path("home/identity.key").exists());
-    stage.write("one.toml", trust(1, 2));
-    stage.write("two.toml", trust(1, 3));
+    stage.write("one.toml", trust(1, &[2]));
+    stage.write("two.toml", trust(1, &[3]));
     assert_eq!(stage.run(&["init", "--trust", "one.toml"]).code, 0);
     let refused = stage.run(&["init", "--trust", "two.toml"]);
     assert_eq!(refused.code, 2);
@@ -148,7 +74,7 @@ fn a_trust_file_is_checked_before_anything_is_made_and_never_replaced_silently()
     );
     assert_eq!(
         fs::read_to_string(stage.path("home/trust.toml")).unwrap(),
-        trust(1, 3)
+        trust(1, &[3])
     );
 }
 
@@ -172,7 +98,7 @@ fn failures_are_sentences_or_json_with_the_documented_exit_code() {
 
 #[test]
 fn nobody_there_is_told_apart_from_a_refusal() {
-    let stage = Stage::with_trust(closed_port(), closed_port());
+    let stage = Stage::with_trust(&[closed_port()]);
     for arguments in [&["verify"][..], &["status"], &["--json", "verify"]] {
         let run = stage.run(arguments);
         assert_eq!(run.code, 3, "{arguments:?}: {}{}", run.out, run.err);
@@ -195,7 +121,7 @@ fn somebody_there_who_is_no_key_service_does_not_verify() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let stage = Stage::with_trust(closed_port(), port);
+    let stage = Stage::with_trust(&[port]);
     let run = stage.run(&["--json", "verify"]);
     assert_eq!(run.code, 1, "{}{}", run.out, run.err);
     let found = run.json();
@@ -228,11 +154,11 @@ fn measure_computes_the_published_digests() {
 
 #[test]
 fn a_model_is_packed_checked_offline_and_its_key_is_kept() {
-    let stage = Stage::with_trust(closed_port(), closed_port());
+    let stage = Stage::with_trust(&[closed_port()]);
     let packed = stage.pack(&[]);
     assert_eq!(packed.code, 0, "{}{}", packed.out, packed.err);
     let packed = packed.json();
-    let key = Path::new(packed["key"].as_str().unwrap()).to_owned();
+    let key = stage.path(packed["key"].as_str().unwrap());
     assert_eq!(key.metadata().unwrap().mode() & 0o777, 0o600);
     assert!(!packed["inputs"].as_array().unwrap().is_empty());
 
@@ -254,7 +180,7 @@ fn a_model_is_packed_checked_offline_and_its_key_is_kept() {
 
 #[test]
 fn a_tampered_package_is_refused_with_the_chunk_named() {
-    let stage = Stage::with_trust(closed_port(), closed_port());
+    let stage = Stage::with_trust(&[closed_port()]);
     assert_eq!(stage.pack(&[]).code, 0);
     let path = stage.path("tiny.bield");
     let mut bytes = fs::read(&path).unwrap();
@@ -270,7 +196,7 @@ fn a_tampered_package_is_refused_with_the_chunk_named() {
 
 #[test]
 fn packing_replaces_nothing_unless_told_and_leaves_nothing_unfinished() {
-    let stage = Stage::with_trust(closed_port(), closed_port());
+    let stage = Stage::with_trust(&[closed_port()]);
     assert_eq!(stage.pack(&[]).code, 0);
     let before = fs::read(stage.path("tiny.bield")).unwrap();
     let refused = stage.pack(&[]);
@@ -323,7 +249,7 @@ fn what_is_no_model_is_refused_with_its_name() {
 
 #[test]
 fn inputs_and_names_are_checked_before_anybody_is_asked() {
-    let stage = Stage::with_trust(closed_port(), closed_port());
+    let stage = Stage::with_trust(&[closed_port()]);
     stage.write(
         "inputs.json",
         r#"{"inputs": {"x": {"element": "u8", "shape": [1], "data": [999]}}}"#,

@@ -1,95 +1,27 @@
 //! Owners', users' and operators' commands around the key service, as far as nobody has to be there.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed unwrap in a test is a failed test"
-)]
-
 use std::fs;
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::Command;
 
 use bield_capsule::ledger_file::{FileHead, Previous, encode_frame, log_name};
 use bield_capsule::{Batch, Change, GenerationKey, Metadata, Received, Suite, Writer, WriterKey};
 use bield_envelope::{Secret, Seeded, Time};
+use bield_protocol::service::PlayedLog;
 use bield_tlog::{Checkpoint, LogKey, Origin, Tree};
 use serde_json::Value;
 
+use crate::stage::{Stage, closed_port, sgx};
+
 const NOON: Time = Time::from_secs(1_800_000_000);
 
-struct Run {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|_| panic!("no JSON: {}{}", self.out, self.err))
-    }
-}
-
 /// A home that trusts a gateway and a key service where nobody listens.
-struct Stage(tempfile::TempDir);
-
-impl Stage {
-    fn new() -> Self {
-        let stage = Self(tempfile::tempdir().unwrap());
-        let closed = || {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().port()
-        };
-        let trust = format!(
-            "gateway = \"http://127.0.0.1:{}\"\nkey_service = [\"127.0.0.1:{}\", \"127.0.0.1:{}\"]\n\
-             code = [\"{}\"]\n[service]\nprofile = \"cloud\"\nmeasurements = [\"{}\"]\n",
-            closed(),
-            closed(),
-            closed(),
-            code(),
-            code(),
-        );
-        fs::write(stage.path("trust.toml"), trust).unwrap();
-        assert_eq!(stage.run(&["init", "--trust", "trust.toml"]).code, 0);
-        stage
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Run {
-        let output = Command::new(env!("CARGO_BIN_EXE_bield"))
-            .args(arguments)
-            .current_dir(self.0.path())
-            .env("BIELD_HOME", self.path("home"))
-            .output()
-            .unwrap();
-        Run {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    fn secret(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, bytes).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    }
-}
-
-fn code() -> String {
-    format!("sgx:{}", "ab".repeat(32))
+fn stage() -> Stage {
+    Stage::with_trust(&[closed_port(), closed_port()])
 }
 
 #[test]
 fn nobody_there_is_said_of_every_member_and_is_worth_another_try() {
-    let stage = Stage::new();
-    let code = code();
+    let stage = stage();
+    let code = sgx("ab");
     for arguments in [
         &["grants"][..],
         &["list", "packages"],
@@ -132,9 +64,9 @@ fn nobody_there_is_said_of_every_member_and_is_worth_another_try() {
 
 #[test]
 fn what_cannot_be_meant_is_said_before_anybody_is_asked() {
-    let stage = Stage::new();
-    let code = code();
-    let signer = format!("sgx:{}", "ab".repeat(32));
+    let stage = stage();
+    let code = sgx("ab");
+    let signer = &code;
     let cases: [(&[&str], &str); 15] = [
         (&["grant", "--package", "magika", "--code", &code], "--user"),
         (&["grant", "--package", "magika", "--user", "me"], "--code"),
@@ -172,7 +104,7 @@ fn what_cannot_be_meant_is_said_before_anybody_is_asked() {
                 "--user",
                 "me",
                 "--signer",
-                &signer,
+                signer,
             ],
             "--min-svn",
         ),
@@ -240,7 +172,7 @@ fn what_cannot_be_meant_is_said_before_anybody_is_asked() {
 
 #[test]
 fn doctor_tells_what_is_wrong_here_from_who_is_not_there() {
-    let stage = Stage::new();
+    let stage = stage();
     let run = stage.run(&["--json", "doctor"]);
     assert_eq!(run.code, 3, "{}{}", run.out, run.err);
     let found = run.json();
@@ -363,7 +295,7 @@ fn outcome(found: &Value, name: &str) -> String {
 
 #[test]
 fn a_log_is_verified_without_a_key_and_against_what_was_seen() {
-    let stage = Stage::new();
+    let stage = stage();
     let log = Log::new(1, None, 6);
     fs::create_dir(stage.path("log")).unwrap();
     let write = |first: u64, bytes: &[u8]| {
@@ -371,7 +303,7 @@ fn a_log_is_verified_without_a_key_and_against_what_was_seen() {
     };
     write(0, &log.file(0, None, 0, 5));
     write(5, &log.file(0, None, 5, 8));
-    fs::write(stage.path("log/root"), b"not a log file").unwrap();
+    stage.write("log/root", b"not a log file");
     let verified = stage.run(&["--json", "audit", "--log", "log"]);
     assert_eq!(verified.code, 0, "{}{}", verified.out, verified.err);
     let found = verified.json();
@@ -424,11 +356,11 @@ fn a_log_is_verified_without_a_key_and_against_what_was_seen() {
 
 #[test]
 fn another_history_of_a_log_that_was_seen_is_a_fork() {
-    let stage = Stage::new();
+    let stage = stage();
     let log = Log::new(1, None, 6);
     log.seen(&stage, 8);
     let name = log_name(0, 0);
-    fs::write(stage.path(&name), log.file(0, None, 0, 8)).unwrap();
+    stage.write(&name, log.file(0, None, 0, 8));
     let same = stage.run(&["--json", "audit", "--log", &name]);
     assert_eq!(outcome(&same.json(), "seen"), "passed");
     // What was seen is of another tree.
@@ -445,7 +377,7 @@ fn another_history_of_a_log_that_was_seen_is_a_fork() {
 
 #[test]
 fn a_recovered_log_is_verified_across_its_epochs() {
-    let stage = Stage::new();
+    let stage = stage();
     let before = Log::new(1, None, 6);
     let previous = |size: u64| Previous {
         capsule: before.metadata.name(),
@@ -474,7 +406,7 @@ fn a_recovered_log_is_verified_across_its_epochs() {
 
 #[test]
 fn a_file_that_is_no_share_is_called_none() {
-    let stage = Stage::new();
+    let stage = stage();
     for bytes in [&b"nonsense"[..], &[b'x'; 4096]] {
         stage.secret("no.share", bytes);
         let run = stage.run(&["recover", "give", "--share", "no.share"]);
@@ -486,7 +418,7 @@ fn a_file_that_is_no_share_is_called_none() {
 
 #[test]
 fn who_is_not_there_is_named_once() {
-    let stage = Stage::new();
+    let stage = stage();
     let run = stage.run(&["status"]);
     assert_eq!(run.code, 3);
     for line in run.out.lines() {
@@ -496,7 +428,7 @@ fn who_is_not_there_is_named_once() {
 
 #[test]
 fn what_would_change_is_said_before_yes_is_asked_for() {
-    let stage = Stage::new();
+    let stage = stage();
     let run = stage.run(&["rotate", "identity"]);
     assert_eq!(run.code, 2);
     assert!(
@@ -508,34 +440,28 @@ fn what_would_change_is_said_before_yes_is_asked_for() {
 
 #[test]
 fn replaced_trust_says_which_log_is_forgotten_and_kept_trust_nothing() {
-    let stage = Stage::new();
-    let key = LogKey::new(
-        "a.example/log".parse().unwrap(),
-        &Secret::from_bytes([1; 32]),
-    );
-    let mut tree = Tree::new();
-    tree.append(b"entry");
-    let origin = Origin::from(key.verifier().name());
-    let segment = origin.path_segment();
-    let checkpoint = Checkpoint::new(origin, 1, tree.root()).sign(&key);
+    let stage = stage();
+    let log = PlayedLog::new("a.example/log", 1).head();
+    let segment = log.origin().path_segment();
     let service = stage.run(&["id"]).out;
     let head = format!(
-        "bield key service head v1\nservice {}\nlog {}\n\n{checkpoint}",
+        "bield key service head v1\nservice {}\nlog {}\n\n{}",
         service.trim(),
-        key.verifier()
+        log.log(),
+        log.checkpoint()
     );
     stage.secret(&format!("home/logs/{segment}.head"), head);
     stage.secret("home/logs/current", format!("{segment}\n"));
     let text = fs::read_to_string(stage.path("trust.toml")).unwrap();
     let replace = |text: String| {
-        fs::write(stage.path("other.toml"), text).unwrap();
+        stage.write("other.toml", text);
         let run = stage.run(&["init", "--trust", "other.toml", "--replace-trust"]);
         assert_eq!(run.code, 0, "{}", run.err);
         run.err
     };
     let moved = text.replacen("127.0.0.1", "127.0.0.2", 1);
     assert!(!replace(moved).contains("forgotten"));
-    let other = replace(text.replace(&code(), &format!("sgx:{}", "cd".repeat(32))));
+    let other = replace(text.replace(&sgx("ab"), &sgx("cd")));
     assert!(other.contains("forgotten: that ed25519:"), "{other}");
     assert!(other.contains("log of 1 record is kept"), "{other}");
 }
