@@ -18,6 +18,8 @@
 
 pub(crate) mod queue;
 mod running;
+#[cfg(test)]
+mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -105,8 +107,6 @@ pub(crate) struct Sequencer {
     witnesses: Witnesses,
     /// What did not fit the record before.
     carried: Option<Job>,
-    /// After one that failed.
-    next_snapshot: Instant,
 }
 
 /// Asks whose entries share a record.
@@ -138,7 +138,6 @@ impl Sequencer {
             commit,
             witnesses,
             carried: None,
-            next_snapshot: Instant::now(),
         }
     }
 
@@ -156,6 +155,7 @@ impl Sequencer {
         // Dropped jobs tell their callers that there is no answer.
         self.running.queue.close();
         while self.running.queue.pop().is_some() {}
+        self.running.finish_snapshot();
     }
 
     fn serve(&mut self) -> Result<(), Trouble> {
@@ -176,7 +176,7 @@ impl Sequencer {
                 return Ok(());
             }
             self.answer(batch);
-            self.snapshot_if_due();
+            self.running.snapshot_if_due();
             if self.running.trouble().is_some() {
                 return Ok(());
             }
@@ -344,18 +344,9 @@ impl Sequencer {
         }
     }
 
-    fn snapshot_if_due(&mut self) {
-        if !self.running.wants_snapshot() || Instant::now() < self.next_snapshot {
-            return;
-        }
-        if !self.running.snapshot() {
-            // The log is as good without; a host that cannot store it is not asked at every record.
-            self.next_snapshot = Instant::now() + SNAPSHOT_PAUSE;
-        }
-    }
-
     /// So that the next start has little to replay.
     fn last_snapshot(&self) {
+        self.running.finish_snapshot();
         if self.running.is_worth_a_snapshot() {
             self.running.snapshot();
         }
@@ -438,7 +429,6 @@ const REPLIES_BYTES: usize = 32 << 20;
 const RECORD_BYTES: usize = bield_capsule::PAYLOAD_BYTES_MAX - (64 << 10);
 /// What an entry takes beside its bytes, at most.
 const ENTRY_BYTES: usize = 16;
-const SNAPSHOT_PAUSE: Duration = Duration::from_secs(60);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Attempts to store the last record when the program ends.

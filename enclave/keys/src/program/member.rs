@@ -427,9 +427,7 @@ impl Apply for Disk {
             // Written again at the next start when it fails now.
             drop(recovery::mend_box(&running));
         }
-        if running.wants_snapshot() {
-            running.snapshot();
-        }
+        running.snapshot_if_due();
         Ok(())
     }
 

@@ -130,7 +130,7 @@ impl Start {
         };
         let origin = ledger.origin().to_string();
         let at = ledger.now((self.clock)());
-        let begun = ledger.begin_epoch(&state.to_bytes(), at, &mut Randomness);
+        let begun = ledger.begin_epoch(state.to_blocks(), at, &mut Randomness);
         let ledger = match begun {
             Ok(ledger) => ledger,
             Err(error) => {

@@ -2,21 +2,24 @@
 //!
 //! Always true: what readers are shown was applied; what must not be shown before it counts is shown after
 //! [`Running::wait_until_counted`]; the published checkpoint covers records that count, and only grows;
-//! once there is [`Trouble`], it stays, and nothing is served any more.
+//! once there is [`Trouble`], it stays, and nothing is served any more; one snapshot is written at a time, by a
+//! thread that holds no lock while it seals and writes.
 //!
 //! Lock order: state, then ledger, then the rest; nobody waits for the sequencer with a lock in hand.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard,
     RwLockWriteGuard,
 };
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bield_capsule::Received;
 use bield_envelope::{Digest, Principal, Time};
-use bield_ledger::Ledger;
+use bield_ledger::{Ledger, LedgerError, SnapshotJob};
 use bield_platform::Randomness;
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::Reply;
@@ -118,6 +121,10 @@ pub(crate) struct Running {
     applied: AtomicU64,
     /// Size of the log at the newest snapshot, or at the start.
     snapshot: AtomicU64,
+    /// Writes a snapshot, or has written one.
+    writer: Mutex<Option<JoinHandle<()>>>,
+    /// After a snapshot that failed.
+    next_snapshot: Mutex<Instant>,
     trouble: OnceLock<Trouble>,
     /// Other instances share this log: this one's slot, and how many there are.
     group: OnceLock<(u8, u8)>,
@@ -144,6 +151,8 @@ impl Running {
             grown: Condvar::new(),
             applied: AtomicU64::new(size),
             snapshot: AtomicU64::new(size),
+            writer: Mutex::default(),
+            next_snapshot: Mutex::new(Instant::now()),
             state: RwLock::new(state),
             ledger: Mutex::new(ledger),
             queue: Queue::new(),
@@ -335,28 +344,112 @@ impl Running {
             .unwrap_or_else(|| "the storage is slow".to_owned())
     }
 
-    /// Whether a snapshot is due, and other members of a group do not begin theirs now.
-    pub(crate) fn wants_snapshot(&self) -> bool {
-        let ledger = self.ledger();
-        let turn = |(slot, members): &(u8, u8)| has_turn(ledger.size(), *slot, *members);
-        ledger.wants_snapshot() && self.group.get().is_none_or(turn)
+    /// Has a thread write a snapshot of what counts, if one is due, none is being written, and other members of
+    /// a group do not begin theirs now. Only between records.
+    pub(crate) fn snapshot_if_due(self: &Arc<Self>) {
+        if self.wants_snapshot() {
+            self.snapshot_apart();
+        }
     }
 
-    /// Writes a snapshot of what counts. Only between records.
+    /// Has a thread write a snapshot of what counts.
+    pub(super) fn snapshot_apart(self: &Arc<Self>) {
+        let Ok(Some(job)) = self.begin_snapshot() else {
+            return self.put_snapshots_off();
+        };
+        let running = Arc::clone(self);
+        let writer = std::thread::Builder::new()
+            .name("snapshot".into())
+            .spawn(move || {
+                let written = catch_unwind(AssertUnwindSafe(|| running.write_snapshot(job)));
+                if written.is_err() {
+                    running.stop(Trouble::fault(&"it found a fault in itself"));
+                }
+            });
+        match writer {
+            Ok(writer) => *lock(&self.writer) = Some(writer),
+            Err(_) => self.give_snapshot_up(),
+        }
+    }
+
+    /// Writes a snapshot of what counts, after the one that is being written; tells whether there is one. Only
+    /// between records.
     pub(crate) fn snapshot(&self) -> bool {
+        self.finish_snapshot();
+        match self.begin_snapshot() {
+            Ok(Some(job)) => self.write_snapshot(job),
+            Ok(None) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Waits until no snapshot is being written. After [`Running::stop`] that is the end of one write.
+    pub(crate) fn finish_snapshot(&self) {
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer {
+            // Its panics were caught where they happened.
+            drop(writer.join());
+        }
+    }
+
+    fn wants_snapshot(&self) -> bool {
+        let ledger = self.ledger();
+        let turn = |(slot, members): &(u8, u8)| has_turn(ledger.size(), *slot, *members);
+        ledger.wants_snapshot()
+            && self.group.get().is_none_or(turn)
+            && Instant::now() >= *lock(&self.next_snapshot)
+    }
+
+    /// Encodes the state, which nobody changes meanwhile: this is all that orders wait for.
+    fn begin_snapshot(&self) -> Result<Option<SnapshotJob>, LedgerError> {
         let state = self.state();
-        let mut ledger = self.ledger();
-        if self.applied.load(Ordering::SeqCst) != ledger.size() {
+        let index = self.ledger().size();
+        if self.applied.load(Ordering::SeqCst) != index {
             // The state is ahead by a record that is on its way.
-            return false;
+            return Err(LedgerError::Uncommitted { index });
         }
-        let state = state.to_bytes();
-        let written = ledger.snapshot(&state, &mut Randomness);
-        if written.is_ok() {
-            self.snapshot.store(ledger.size(), Ordering::SeqCst);
-            self.metrics.snapshots.add(1);
+        let blocks = state.to_blocks();
+        let mut ledger = self.ledger();
+        if ledger.size() != index {
+            // A follower's log grows before its state does.
+            return Err(LedgerError::Uncommitted { index });
         }
-        written.is_ok()
+        ledger.begin_snapshot(blocks, &mut Randomness)
+    }
+
+    /// Seals and writes it, with no lock in hand; tells whether it counts.
+    fn write_snapshot(&self, mut job: SnapshotJob) -> bool {
+        let mut files = self.files.clone();
+        let written = loop {
+            if self.trouble().is_some() {
+                // As when the process ends: what there is of it counts for nothing.
+                return false;
+            }
+            match job.step(&mut files) {
+                Ok(None) => {}
+                Ok(Some(written)) => break written,
+                Err(_) => {
+                    self.give_snapshot_up();
+                    return false;
+                }
+            }
+        };
+        self.snapshot.store(written.size(), Ordering::SeqCst);
+        self.metrics.snapshots.add(1);
+        // Older ones that the host does not remove now are removed after the next one.
+        drop(self.ledger().end_snapshot(Some(written)));
+        true
+    }
+
+    fn give_snapshot_up(&self) {
+        self.put_snapshots_off();
+        // What the host does not remove now is removed before the next one.
+        drop(self.ledger().end_snapshot(None));
+    }
+
+    /// The log is as good without; a host that cannot store one is not asked at every record.
+    fn put_snapshots_off(&self) {
+        *lock(&self.next_snapshot) = Instant::now() + SNAPSHOT_PAUSE;
     }
 
     /// Whether the next start would have more to replay than is worth a snapshot at the end.
@@ -386,8 +479,9 @@ impl Proofs for Running {
     }
 }
 
-/// Whether this stretch of the log is the one in which the member in `slot` begins its snapshots: whoever takes
-/// one answers nobody meanwhile, and a majority must not do so at once.
+/// Whether this stretch of the log is the one in which the member in `slot` begins its snapshots: whoever begins
+/// one answers nobody while it encodes its state, and shares its disk while it writes; a majority must not do so
+/// at once.
 fn has_turn(size: u64, slot: u8, members: u8) -> bool {
     (size / SNAPSHOT_TURN_RECORDS) % u64::from(members.max(1)) == u64::from(slot)
 }
@@ -405,6 +499,7 @@ fn busy() -> Refusal {
 const ANSWER_WAIT: Duration = Duration::from_secs(60);
 /// The longest a reader waits for what it read to count.
 const COUNTED_WAIT: Duration = Duration::from_secs(5);
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(60);
 /// Records of a member's turn: seconds under load, and little more to replay than is due anyway.
 const SNAPSHOT_TURN_RECORDS: u64 = 256;
 /// Records whose replay takes about as long as a small snapshot.

@@ -170,6 +170,7 @@ impl State {
             signed: signed.as_bytes().into(),
             owner: person.number,
             stage: Stage::Live,
+            metered: says.requests.is_some(),
         };
         let handle = self.grants.insert(kept, &says, says.requests);
         person.grants.insert((GrantId(says.id), handle));

@@ -42,6 +42,8 @@ pub(super) struct Kept {
     /// The person whose grant it is.
     pub(super) owner: u32,
     pub(super) stage: Stage,
+    /// Whether it has a quota of requests.
+    pub(super) metered: bool,
 }
 
 impl Kept {
@@ -166,7 +168,7 @@ impl Grants {
             .remove(&(self.index.selected(kept.owner, &says.user), handle));
         let rank = self.index.rank(&kept.signed);
         self.ends.remove(&(turns(kept.stage, &says), rank, handle));
-        if says.requests.is_some() {
+        if kept.metered {
             self.meters.remove(&kept::digest(&kept.signed));
         }
         Some(kept)

@@ -12,10 +12,11 @@
 
 mod item;
 
-use bield_envelope::{Principal, Secret, Signed, wire};
+use bield_envelope::{Principal, Secret, Signed};
 use bield_grant::{Grant, Group};
+use bield_ledger::Blocks;
 use bield_protocol::service::GrantId;
-use minicbor::bytes::ByteVec;
+use minicbor::encode::Write;
 use zeroize::Zeroizing;
 
 use item::Item;
@@ -41,31 +42,35 @@ impl State {
     pub fn encode(&self, mut sink: impl FnMut(&[u8])) {
         sink(MAGIC);
         let mut count = 0u64;
-        let mut put = |item: Item| {
-            let bytes = wire::encode_secret(&item);
-            let length = u32::try_from(bytes.len()).expect("an item is far below 4 GiB");
-            sink(&length.to_be_bytes());
-            sink(&bytes);
+        let mut put = |item: Item<'_>| {
+            encode(&item, &mut sink);
             count += 1;
         };
         self.items(&mut put);
-        let end = wire::encode(&Item::End(count));
-        sink(&u32::try_from(end.len()).expect("ten bytes").to_be_bytes());
-        sink(&end);
+        encode(&Item::End(count), &mut sink);
+    }
+
+    /// The state in blocks that are wiped, for the ledger.
+    #[must_use]
+    pub fn to_blocks(&self) -> Blocks {
+        let mut blocks = Blocks::new();
+        self.encode(|piece| blocks.push(piece));
+        blocks
     }
 
     /// The state in one buffer that is wiped.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        let mut length = 0;
-        self.encode(|piece| length += piece.len());
+        let blocks = self.to_blocks();
         // Sized before it is filled: growing would leave copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(length));
-        self.encode(|piece| bytes.extend_from_slice(piece));
+        let mut bytes = Zeroizing::new(Vec::with_capacity(blocks.bytes() as usize));
+        blocks
+            .iter()
+            .for_each(|block| bytes.extend_from_slice(block));
         bytes
     }
 
-    fn items(&self, put: &mut impl FnMut(Item)) {
+    fn items(&self, put: &mut impl FnMut(Item<'_>)) {
         put(Item::Counters(
             self.people.next_number,
             self.leases.next,
@@ -126,7 +131,7 @@ impl State {
         }
     }
 
-    fn put_person(&self, key: &Principal, person: &Person, put: &mut impl FnMut(Item)) {
+    fn put_person(&self, key: &Principal, person: &Person, put: &mut impl FnMut(Item<'_>)) {
         put(Item::Person {
             key: *key,
             number: person.number,
@@ -143,10 +148,11 @@ impl State {
         }
         grants.sort_by(|a, b| (a.0, &a.1.signed).cmp(&(b.0, &b.1.signed)));
         for (_, kept) in grants {
-            let metered = kept.says().requests.is_some();
-            let left = metered.then(|| self.grants.left(&kept::digest(&kept.signed)));
+            let left = kept
+                .metered
+                .then(|| self.grants.left(&kept::digest(&kept.signed)));
             put(Item::Grant(
-                ByteVec::from(kept.signed.to_vec()),
+                &kept.signed,
                 kept.stage.number(),
                 left.flatten(),
             ));
@@ -170,7 +176,7 @@ impl State {
             let (length, after) = rest.split_first_chunk().ok_or(NotAState("its end"))?;
             let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
             let (item, after) = after.split_at_checked(length).ok_or(NotAState("its end"))?;
-            let item: Item = minicbor::decode(item).map_err(|_| NotAState("an item"))?;
+            let item: Item<'_> = minicbor::decode(item).map_err(|_| NotAState("an item"))?;
             rest = after;
             if let Item::End(count) = item {
                 if count != builder.count || !rest.is_empty() {
@@ -184,6 +190,27 @@ impl State {
     }
 }
 
+/// One item, straight to where it belongs: no buffer that held a key is left behind.
+fn encode(item: &Item<'_>, sink: &mut impl FnMut(&[u8])) {
+    let mut length = 0;
+    let count = Sink(|piece: &[u8]| length += piece.len());
+    minicbor::encode(item, count).expect("counting cannot fail");
+    let length = u32::try_from(length).expect("an item is far below 4 GiB");
+    sink(&length.to_be_bytes());
+    minicbor::encode(item, Sink(sink)).expect("a sink takes everything");
+}
+
+struct Sink<F>(F);
+
+impl<F: FnMut(&[u8])> Write for Sink<F> {
+    type Error = core::convert::Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        (self.0)(bytes);
+        Ok(())
+    }
+}
+
 struct Builder {
     state: State,
     /// Whose groups and grants come next.
@@ -192,7 +219,7 @@ struct Builder {
 }
 
 impl Builder {
-    fn add(&mut self, item: Item) -> Result<(), NotAState> {
+    fn add(&mut self, item: Item<'_>) -> Result<(), NotAState> {
         let state = &mut self.state;
         match item {
             Item::Counters(people, leases, serial, place) => {
@@ -255,7 +282,7 @@ impl Builder {
                 self.person = Some((key, person));
             }
             Item::Group(signed) => self.add_group(&signed)?,
-            Item::Grant(signed, stage, left) => self.add_grant(&signed, stage, left)?,
+            Item::Grant(signed, stage, left) => self.add_grant(signed, stage, left)?,
             Item::Package {
                 digest,
                 owner,
@@ -330,6 +357,7 @@ impl Builder {
             signed: signed.into(),
             owner: person.number,
             stage: Stage::numbered(stage).ok_or(NotAState("a grant's stage"))?,
+            metered: says.requests.is_some(),
         };
         let handle = self.state.grants.insert(kept, &says, left);
         person.grants.insert((GrantId(says.id), handle));

@@ -8,7 +8,6 @@ use bield_grant::{Allotment, CodeIdentity, Group, Succeeded};
 use bield_package::tensor::TensorSpec;
 use bield_package::{PackageName, PackageVersion};
 use bield_protocol::service::{Recovered, Share};
-use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use crate::state::audit::Audit;
@@ -16,7 +15,7 @@ use crate::state::entry::Started;
 
 /// One of them. Holds keys: encode into buffers that are wiped.
 #[derive(Encode, Decode)]
-pub(super) enum Item {
+pub(super) enum Item<'b> {
     /// Counters: next person, next lease, registrations, place in the log.
     #[n(0)]
     Counters(
@@ -74,7 +73,11 @@ pub(super) enum Item {
     #[n(5)]
     Group(#[n(0)] Signed<Group>),
     #[n(6)]
-    Grant(#[n(0)] ByteVec, #[n(1)] u8, #[n(2)] Option<u64>),
+    Grant(
+        #[cbor(b(0), with = "minicbor::bytes")] &'b [u8],
+        #[n(1)] u8,
+        #[n(2)] Option<u64>,
+    ),
     #[n(7)]
     Package {
         #[n(0)]
