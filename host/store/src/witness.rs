@@ -98,6 +98,17 @@ pub enum WitnessError {
     /// The name is no key name.
     #[error("--name {0} is no name of a key: no spaces and no +; choose another")]
     Name(String),
+    /// It signed under another name before: that was another verifier key.
+    #[error("this witness is {kept} to all who trust it, and --name says {name}: leave --name out, or remove {path} \
+             and tell everybody the new verifier key", path = .path.display())]
+    OtherName {
+        /// What it was called.
+        kept: String,
+        /// What it would be called.
+        name: String,
+        /// Where that is kept.
+        path: PathBuf,
+    },
     /// A log is named twice, or there are too many.
     #[error("{0}; correct --origin")]
     Follow(#[from] FollowError),
@@ -114,7 +125,7 @@ pub enum WitnessError {
 pub struct WitnessSettings {
     /// Directory of its key and its memory.
     pub data: PathBuf,
-    /// Name of its key, by custom its domain; `None`: `bield/witness/` and its public key.
+    /// Name of its key, by custom its domain; `None`: the one it had, at first `bield/witness/` and its public key.
     pub name: Option<String>,
     /// Logs it follows.
     pub logs: Vec<FollowedLog>,
@@ -271,10 +282,8 @@ impl WitnessServer {
         });
         made.map_err(|error| failed(&logs, error))?;
         let key = identity(&settings.data, &mut Randomness)?;
-        let name = settings.name.unwrap_or_else(|| {
-            format!("bield/witness/{}", hex::encode(key.principal().as_bytes()))
-        });
-        let name: KeyName = name.parse().map_err(|_| WitnessError::Name(name))?;
+        let first = || format!("bield/witness/{}", hex::encode(key.principal().as_bytes()));
+        let name = lasting_name(&settings.data, settings.name, first)?;
         let mut witness = Witness::new(WitnessKey::new(
             name,
             &Secret::from_bytes(*key.seed().expose()),
@@ -614,6 +623,35 @@ fn kept(
     let verified = SignedCheckpoint::parse(&bytes).and_then(|signed| signed.verify(origin, keys));
     let verified = verified.map_err(|_| WitnessError::Memory { path })?;
     Ok(Some(verified.checkpoint().head()))
+}
+
+/// The name under which this witness signs: part of the key that others trust, so it is kept.
+fn lasting_name(
+    data: &Path,
+    given: Option<String>,
+    first: impl FnOnce() -> String,
+) -> Result<KeyName, WitnessError> {
+    let path = data.join("name");
+    let kept = match fs::read_to_string(&path) {
+        Ok(kept) => Some(kept.trim_end().to_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed(&path, error)),
+    };
+    let name = match (kept.clone(), given) {
+        (Some(kept), Some(name)) if kept != name => {
+            return Err(WitnessError::OtherName { kept, name, path });
+        }
+        (Some(name), _) | (None, Some(name)) => name,
+        (None, None) => first(),
+    };
+    let parsed = name.parse().map_err(|_| WitnessError::Name(name.clone()))?;
+    if kept.is_none() {
+        let written = write_half(&path, format!("{name}\n").as_bytes())
+            .and_then(|half| fs::rename(half, &path))
+            .and_then(|()| sync_directory(data));
+        written.map_err(|error| failed(&path, error))?;
+    }
+    Ok(parsed)
 }
 
 /// Writes what is to be at `path` beside it, synced; it counts only once it is renamed.

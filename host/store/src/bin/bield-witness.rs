@@ -34,7 +34,7 @@ struct Arguments {
     /// Address of the HTTP endpoint
     #[arg(long, default_value = "127.0.0.1:8802")]
     listen: SocketAddr,
-    /// Name of the key, by custom a domain [default: bield/witness/ and the public key]
+    /// Name of the key, by custom a domain; kept [default: bield/witness/ and the public key]
     #[arg(long)]
     name: Option<String>,
     /// A log to follow, with its verifier key; repeatable. It always has its place, unlike one that just asks

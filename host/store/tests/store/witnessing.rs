@@ -487,6 +487,29 @@ fn a_witness_cosigns_one_history_even_across_a_restart() {
 }
 
 #[test]
+fn a_witness_keeps_its_name_since_it_is_part_of_its_verifier_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let named = |name: Option<&str>| WitnessSettings {
+        name: name.map(str::to_owned),
+        ..settings(directory.path())
+    };
+    let verifier = |name| WitnessServer::open(named(name)).map(|open| open.verifier().to_owned());
+    let first = verifier(Some("w1.example")).unwrap();
+    assert!(first.starts_with("w1.example+"), "{first}");
+    assert_eq!(verifier(None).unwrap(), first);
+    let Err(refused) = verifier(Some("w2.example")) else {
+        panic!("it took another name");
+    };
+    let said = refused.to_string();
+    assert!(matches!(refused, WitnessError::OtherName { .. }), "{said}");
+    assert!(
+        said.contains("w1.example") && said.contains("w2.example"),
+        "{said}"
+    );
+    assert_eq!(verifier(None).unwrap(), first);
+}
+
+#[test]
 fn one_process_owns_the_directory_of_a_witness() {
     let directory = tempfile::tempdir().unwrap();
     let first = WitnessServer::open(settings(directory.path())).unwrap();
