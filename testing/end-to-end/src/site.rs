@@ -377,12 +377,13 @@ impl Site {
         Person::settle(self.people.path().join(name), &toml::to_string(&trust)?)
     }
 
-    /// Has a person trust these codes of the key service and no other.
+    /// Has a person trust these codes of the key service and no other, at the same addresses.
     ///
     /// # Errors
     /// The home cannot be written.
-    pub fn retrust(&self, person: &mut Person, codes: &[&Measurement]) -> anyhow::Result<()> {
-        let mut trust = self.trust();
+    pub fn retrust(person: &mut Person, codes: &[&Measurement]) -> anyhow::Result<()> {
+        let text = fs::read_to_string(person.home.path().join("trust.toml"))?;
+        let mut trust: TrustConfig = toml::from_str(&text)?;
         trust.service.measurements = codes.iter().map(ToString::to_string).collect();
         person.trust = person.home.replace_trust(&toml::to_string(&trust)?)?;
         Ok(())

@@ -206,7 +206,7 @@ fn a_group_moves_to_new_code_member_by_member_and_the_old_code_is_withdrawn() {
     let mut loader = group.site.person("loader").unwrap();
     let retrust = |group: &mut Group, loader: &mut Person, codes: &[&Measurement]| {
         for person in [loader, &mut group.owner, &mut group.administrator] {
-            group.site.retrust(person, codes).unwrap();
+            Site::retrust(person, codes).unwrap();
         }
     };
     retrust(&mut group, &mut loader, &[&old_code, &new_code]);
@@ -283,6 +283,13 @@ fn new_code_gets_nothing_before_it_is_admitted_and_takes_nothing_from_code_that_
         // The gateway's own.
         let given = held.iter().filter(|file| !file.ends_with(".lock"));
         assert_eq!(given.count(), 0, "it was given something: {held:?}");
+        // Its operator is told which side has to do something.
+        let why = match storage {
+            "not-admitted" => "when an administrator has admitted it",
+            _ => "nor named by its configuration",
+        };
+        let said = group.members[2].as_ref().unwrap().process.said();
+        assert!(said.contains(why), "{said}");
         group.power_off(2);
     }
     // It was for nothing else: the first, once admitted, is let in.
@@ -330,14 +337,14 @@ fn a_single_instance_moves_to_new_code_by_shares_given_to_it() {
     let give = ["recover", "give"];
     assert_ne!(holders[0].bield(&give).unwrap().code, 0);
     for (number, holder) in holders.iter_mut().take(2).enumerate() {
-        site.retrust(holder, &[&old, &new]).unwrap();
+        Site::retrust(holder, &[&old, &new]).unwrap();
         let given = holder.does(&give).unwrap();
         assert_eq!(given["opened"], number == 1, "{given}");
     }
     instance.becomes("serving", SOON).unwrap();
 
     for codes in [vec![&old, &new], vec![&new]] {
-        site.retrust(&mut owner, &codes).unwrap();
+        Site::retrust(&mut owner, &codes).unwrap();
         assert_eq!(grants(&owner), noted);
         assert_eq!(owner.service().unwrap().principal(), service);
     }

@@ -42,15 +42,42 @@ pub(super) enum LinkError {
     OtherMember,
     #[error("the evidence of the member in slot {0} is of another machine than that slot's")]
     OtherMachine(Slot),
+    #[error(
+        "it left when it had seen which code this is, on which machine and in a group of how many; new code is let \
+         in when an administrator has admitted it"
+    )]
+    Left,
     #[error("the other end does not keep to the messages of members")]
     OutOfTurn,
 }
 
+impl LinkError {
+    /// Whether a person must change something: trying again does not help.
+    const fn lasts(&self) -> bool {
+        matches!(
+            self,
+            Self::NotAdmitted(_) | Self::Withdrawn(_) | Self::OtherMachine(_) | Self::Left
+        )
+    }
+}
+
 /// Keeps a session to the member in `slot` for as long as this instance takes part.
 pub(super) fn dial(shared: &Shared, slot: Slot) {
+    let mut told = None;
     loop {
-        if let Ok((session, member)) = open(shared, slot) {
-            drop(converse(shared, slot, session, member));
+        match open(shared, slot) {
+            Ok((session, member)) => {
+                told = None;
+                drop(converse(shared, slot, session, member));
+            }
+            Err(error) if error.lasts() => {
+                let why = Some(error.to_string());
+                if let Some(why) = why.as_ref().filter(|_| told != why) {
+                    shared.surroundings.apart(slot, why);
+                }
+                told = why;
+            }
+            Err(_) => {}
         }
         // Until the next attempt nothing is carried and every question fails.
         let until = Instant::now() + shared.settings.tick * RETRY_TICKS;
@@ -73,8 +100,9 @@ fn open(shared: &Shared, slot: Slot) -> Result<(Session<Box<dyn Pipe>>, MemberId
     let mut session = connect(pipe, local, &expect, around.now(), &mut Randomness)?;
     check(shared, &session)?;
     check_machine(shared, &session, slot)?;
-    session.send(&Message::Hello(shared.hello()).encode())?;
-    let answer = Answer::decode(&session.receive()?);
+    let hello = Message::Hello(shared.hello()).encode();
+    let answer = session.send(&hello).and_then(|()| session.receive());
+    let answer = Answer::decode(&answer.map_err(|_| LinkError::Left)?);
     let Ok(Answer::Hello(hello)) = answer else {
         return Err(LinkError::OutOfTurn);
     };

@@ -180,6 +180,10 @@ pub trait Surroundings: Send + Sync {
     /// configuration names no machines.
     fn fits(&self, slot: Slot, machine: &[u8]) -> bool;
 
+    /// This member and the one in `slot` do not take each other for members; `why` is for the operator. Said once,
+    /// until it changes.
+    fn apart(&self, slot: Slot, why: &str);
+
     /// The host's time, for certificates and evidence, and for the others to compare theirs with.
     fn now(&self) -> Time;
 

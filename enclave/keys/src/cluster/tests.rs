@@ -224,6 +224,12 @@ fn foreign_code_is_left_before_it_is_told_anything() {
     cast.node(2).kill();
     let heard = cast.impersonate(2, OTHER_CODE);
     assert_eq!(heard, None, "a member spoke to foreign code");
+    cast.wait("its operator to be told", || {
+        let apart = cast.world.apart.lock().unwrap();
+        apart
+            .iter()
+            .any(|((_, of), why)| *of == 2 && why.contains("nor admitted"))
+    });
     // The same code in the same place is spoken to: the test can tell.
     let heard = cast.impersonate(2, cast::CODE);
     assert!(heard.is_some(), "a member said nothing to one of its own");

@@ -178,6 +178,10 @@ impl Surroundings for Around {
         fits(&self.0.peers, slot, machine)
     }
 
+    fn apart(&self, slot: Slot, why: &str) {
+        eprintln!("bield-keys: member {slot}: {why}");
+    }
+
     fn now(&self) -> Time {
         now()
     }

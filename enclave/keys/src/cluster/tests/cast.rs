@@ -1,5 +1,6 @@
 //! Members, the wires between them, who kills and who restarts them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -40,6 +41,8 @@ pub(super) struct World {
     pub(super) named: Mutex<Option<[u8; 16]>>,
     /// What the witnesses say, if there are any.
     pub(super) witnesses: Mutex<Option<Result<(), Unconfirmed>>>,
+    /// What was said of members that did not take each other: who said it, and of whom.
+    pub(super) apart: Mutex<BTreeMap<(Slot, Slot), String>>,
     /// Whether the other code is admitted, as far as is known.
     pub(super) admits_other: AtomicBool,
 }
@@ -230,6 +233,11 @@ impl Surroundings for Around {
     fn fits(&self, _: Slot, machine: &[u8]) -> bool {
         let named = *self.world.named.lock().unwrap();
         named.is_none_or(|named| named == machine)
+    }
+
+    fn apart(&self, slot: Slot, why: &str) {
+        let mut apart = self.world.apart.lock().unwrap();
+        apart.insert((self.slot, slot), why.to_owned());
     }
 
     fn now(&self) -> Time {
