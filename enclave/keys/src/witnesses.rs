@@ -75,7 +75,9 @@ pub(crate) enum NotCosigned {
         witness: String,
     },
     /// Not enough answered.
-    #[error("{cosigned} of {needed} witnesses cosigned ({why}); the operator must look at them")]
+    #[error(
+        "{cosigned} of the {needed} needed witnesses cosigned ({why}); the operator must look at them"
+    )]
     TooFew {
         /// How many did.
         cosigned: usize,
