@@ -114,7 +114,7 @@ impl Writing {
     }
 
     /// After a restart everything is there.
-    fn is_whole(mut self, owners: &[u8]) {
+    fn has_all_when_it_starts_again(mut self, owners: &[u8]) {
         self.world.disk.restart();
         self.world.start().unwrap();
         assert_eq!(
@@ -144,7 +144,7 @@ fn orders_and_leases_are_answered_while_a_snapshot_is_written() {
         Some(6),
         "as it was when it began"
     );
-    writing.is_whole(&[7, 8, 9, 10]);
+    writing.has_all_when_it_starts_again(&[7, 8, 9, 10]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_full_disk_costs_the_snapshot_and_no_order() {
     writing.reached.recv().unwrap();
     assert!(writing.report().snapshot.is_some());
     writing.world.kill();
-    writing.is_whole(&[7, 8]);
+    writing.has_all_when_it_starts_again(&[7, 8]);
 }
 
 #[test]
@@ -177,5 +177,5 @@ fn a_service_that_ends_in_good_order_waits_for_its_snapshot() {
     ending.join().unwrap();
     let report = writing.report();
     assert_eq!((report.snapshot, report.passed_over.len()), (Some(6), 0));
-    writing.is_whole(&[7]);
+    writing.has_all_when_it_starts_again(&[7]);
 }
