@@ -126,3 +126,31 @@ pub(super) enum Item<'b> {
     #[n(9)]
     End(#[n(0)] u64),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_from_before_withdrawn_codes_were_remembered_opens() {
+        let item = Item::Administration {
+            identity: 3,
+            identities: Vec::new(),
+            admitted: Vec::new(),
+            recovered: Vec::new(),
+            epoch: 1,
+            started: None,
+            closed: false,
+            withdrawn: Vec::new(),
+        };
+        let mut bytes = minicbor::to_vec(&item).unwrap();
+        // [1, [eight fields, the last of them empty]]: the same with seven.
+        assert_eq!((bytes[2], bytes.pop()), (0x88, Some(0x80)));
+        bytes[2] = 0x87;
+        let read: Item<'_> = minicbor::decode(&bytes).unwrap();
+        assert!(matches!(
+            read,
+            Item::Administration { identity: 3, epoch: 1, withdrawn, .. } if withdrawn.is_empty()
+        ));
+    }
+}

@@ -1,12 +1,14 @@
 //! Orders about the service as a whole.
 
 use bield_envelope::{Signed, SigningKey};
+use bield_evidence::{Measurement, TeeKind};
 use bield_grant::Succession;
 use bield_protocol::service::{Operation, Recovered, Reply, Request, Share};
 use zeroize::Zeroizing;
 
 use crate::service::Desk;
 use crate::service::cast::{NOON, Scene, code, grant, key, limits, principal, root, succession};
+use crate::state::limits::KNOWN_CODES_MAX;
 use crate::state::{Ask, Limits, Order, RecoveryLimits, Started, State};
 
 fn with_administrator() -> (Scene, SigningKey) {
@@ -132,6 +134,31 @@ fn code_that_nobody_admitted_is_withdrawn_too_and_a_snapshot_remembers_it() {
     let again = State::decode(&bytes, root(), limits()).unwrap();
     assert!(again.is_withdrawn(&code(7)) && !again.is_withdrawn(&code(8)));
     assert_eq!(again.to_bytes(), bytes);
+}
+
+#[test]
+fn known_codes_are_bounded_and_what_was_admitted_can_always_be_withdrawn() {
+    let (mut scene, _) = with_administrator();
+    let mut order = |order| {
+        let by = principal(99);
+        let asked = scene.desk.ask(&Ask::Order { by, order }, NOON);
+        asked.map(drop).map_err(|refusal| refusal.code)
+    };
+    let numbered = |number: u16| {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        Measurement::new(TeeKind::Sgx, &bytes).unwrap()
+    };
+    let max = u16::try_from(KNOWN_CODES_MAX).unwrap();
+    assert_eq!(order(Order::AdmitCode(numbered(0))), Ok(()));
+    for number in 1..max {
+        assert_eq!(order(Order::WithdrawCode(numbered(number))), Ok(()));
+    }
+    for more in [Order::WithdrawCode, Order::AdmitCode] {
+        assert_eq!(order(more(numbered(max))), Err("full".into()));
+    }
+    assert_eq!(order(Order::WithdrawCode(numbered(0))), Ok(()));
+    assert_eq!(order(Order::AdmitCode(numbered(1))), Ok(()));
 }
 
 #[test]
