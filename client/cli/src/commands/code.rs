@@ -11,10 +11,10 @@ use crate::output::Output;
 
 /// Let another build of the key service join, for an upgrade (administrators)
 ///
-/// A member accepts another one when its evidence meets the measured policy and its code is its own, or
-/// was admitted so. What joins receives the whole state: recompute the measurement yourself (bield
-/// measure) from a build and a configuration that you trust. Users name the new measurement in their
-/// trust files beside the old one before the upgrade begins.
+/// A member accepts another one when its evidence meets the measured policy and its code is its own, is
+/// named by its measured configuration, or was admitted so. What joins receives the whole state: recompute
+/// the measurement yourself (bield measure) from a build and a configuration that you trust. Users name the
+/// new measurement in their trust files beside the old one before the upgrade begins.
 #[derive(Args)]
 #[command(after_long_help = "Examples:\n  bield admit-code sgx:...")]
 pub(crate) struct AdmitCode {
@@ -24,11 +24,12 @@ pub(crate) struct AdmitCode {
 
 /// Take back that another build of the key service may join (administrators)
 ///
-/// From then on no instance of that code is let in.
+/// From then on members of other code leave it, even where their configuration names it, until it is
+/// admitted again.
 #[derive(Args)]
 #[command(after_long_help = "Examples:\n  bield withdraw-code sgx:...")]
 pub(crate) struct WithdrawCode {
-    /// The measurement that was admitted
+    /// The measurement
     code: Measurement,
 }
 
