@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! process 1: grants ──apply──▶ state ──▶ snapshot on disk        memory, writing
-//! process 2: the same files ──▶ service that serves              start-up, its memory
+//! process 2: the same files ──▶ service that serves              start-up, its memory; orders beside a snapshot
 //! process 3: one grant a record ──▶ log without a snapshot
 //! process 4: the same files ──▶ service that serves              replay
 //! ```
@@ -14,6 +14,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -21,9 +22,10 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bield_envelope::{Principal, Secret, Signed, SigningKey};
 use bield_grant::Grant;
 use bield_keys::state::{Entry, Limits, State};
+use bield_keys::testing::InProcess;
 use bield_ledger::Ledger;
 use bield_package::PackageHeader;
-use bield_protocol::service::{Reply, Request};
+use bield_protocol::service::{Operation, Reply, Request};
 use bield_sdk::{Randomness, now};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -105,10 +107,24 @@ fn snapshot(folder: &Path, grants: u64, bars: &mut Vec<Bar>) -> Result<()> {
         number(&filled, "written") / number(&started, "opened"),
         "ratio",
         format!(
-            "{:.2} s in all: encoding {:.2} s, sealing and writing {:.2} s, not synced",
+            "{:.2} s in all: encoding {:.2} s, for which orders wait; sealing and writing {:.2} s, not synced",
             number(&filled, "encoded") + number(&filled, "written"),
             number(&filled, "encoded"),
             number(&filled, "written")
+        ),
+    ));
+    bars.push(Bar::told(
+        format!(
+            "snapshot of {} grants: longest wait for an order meanwhile",
+            millions(grants)
+        ),
+        number(&started, "longest") * 1e3,
+        "ms",
+        format!(
+            "{:.2} s until it is stored, synced; {} orders answered meanwhile, the median in {:.1} ms",
+            number(&started, "snapshot"),
+            number(&started, "orders"),
+            number(&started, "median") * 1e3
         ),
     ));
     start_rows(
@@ -259,11 +275,18 @@ fn fill(folder: &Path, grants: u64) -> Result<Value> {
     })?;
     let resident = status("VmRSS")?.saturating_sub(before);
     let begin = Instant::now();
-    let bytes = state.to_bytes();
+    let blocks = state.to_blocks();
+    let job = ledger.begin_snapshot(blocks, &mut Randomness)?;
     let encoded = begin.elapsed().as_secs_f64();
+    let (mut job, mut files) = (job.context("there is one")?, Disk::unsynced(folder));
     let begin = Instant::now();
-    ledger.snapshot(&bytes, &mut Randomness)?;
+    let whole = loop {
+        if let Some(whole) = job.step(&mut files)? {
+            break whole;
+        }
+    };
     let written = begin.elapsed().as_secs_f64();
+    ledger.end_snapshot(Some(whole))?;
     Ok(json!({
         "resident": resident, "statement": statement, "encoded": encoded, "written": written,
     }))
@@ -314,10 +337,45 @@ fn start(folder: &Path) -> Result<Value> {
         return Err(anyhow!("it does not tell how it is"));
     };
     let grants = found.grants;
+    let (snapshot, waits) = beside_a_snapshot(&service)?;
     service.kill();
     Ok(json!({
         "bytes": bytes, "opened": opened, "started": started, "resident": resident, "peak": peak, "grants": grants,
+        "snapshot": snapshot, "orders": waits.len(), "longest": waits.last(), "median": waits.get(waits.len() / 2),
     }))
+}
+
+/// Takes a snapshot while somebody orders, one order after the other: the seconds it took, and for each order that
+/// was asked meanwhile those until its answer, ascending.
+fn beside_a_snapshot(service: &InProcess) -> Result<(f64, Vec<f64>)> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let orders = scope.spawn(|| {
+            let mut waits = Vec::new();
+            while !over.load(Ordering::SeqCst) {
+                let number = 1_000_000 + waits.len() as u64;
+                let mut session = cast::session(number, None);
+                let register = Operation::Register;
+                let command = cast::command(&session, 0, &cast::key(number), register);
+                let begin = Instant::now();
+                let reply = service.answer(&mut session, Request::Command(command));
+                waits.push(begin.elapsed().as_secs_f64());
+                ensure!(matches!(reply, Reply::Done(_)), "an order is refused");
+            }
+            Ok(waits)
+        });
+        let begin = Instant::now();
+        // Not while a record is on its way; the service itself begins between two.
+        while !service.snapshot() && !orders.is_finished() {
+            std::thread::yield_now();
+        }
+        let seconds = begin.elapsed().as_secs_f64();
+        over.store(true, Ordering::SeqCst);
+        let waits = orders.join().map_err(|_| anyhow!("ordering panicked"))?;
+        let mut waits: Vec<f64> = waits?;
+        waits.sort_by(f64::total_cmp);
+        Ok((seconds, waits))
+    })
 }
 
 /// Reads all files and opens as many bytes: how many, and the seconds that took.
