@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use bield_envelope::{Digest, Principal, Signed, SigningKey};
 use bield_evidence::{Appraised, Measurement};
@@ -34,6 +34,8 @@ use crate::capsule::peers::etcd::{Etcd, agent};
 const CALLERS: [usize; 4] = [1, 16, 64, 256];
 /// Grants that a lease of the measured package carries.
 const GRANTS_EACH_LEASE: u64 = 10;
+/// Owners of packages that are leased.
+const OWNERS: u64 = 16;
 /// Users that grants are for.
 const USERS: usize = 100;
 /// A put of etcd has as many bytes as a signed grant.
@@ -245,9 +247,9 @@ struct Scene {
     service: InProcess,
     written: Arc<Written>,
     owner: SigningKey,
-    leased: Digest,
+    /// One of each owner, leased in turn: running leases are limited by owner.
+    leased: Vec<Digest>,
     granted: Digest,
-    code: Measurement,
     others: Vec<Measurement>,
     runtime: Arc<Appraised>,
     users: Vec<Principal>,
@@ -261,15 +263,18 @@ impl Scene {
         let (disk, written) = Disk::synced(folder.path());
         let service = cast::start(disk, &options)?;
         let owner = cast::key(1);
-        let leased = cast::settle(&service, &owner, "leased")?;
+        let leased = (0..OWNERS).map(|number| {
+            let owner = cast::key(500 + number);
+            Ok((cast::settle(&service, &owner, "leased")?, owner))
+        });
+        let leased: Vec<(Digest, SigningKey)> = leased.collect::<Result<_>>()?;
         let granted = cast::settle(&service, &owner, "granted-only")?;
         let scene = Self {
             service,
             written,
             owner,
-            leased,
+            leased: leased.iter().map(|(package, _)| *package).collect(),
             granted,
-            code: cast::code()?,
             others: cast::other_codes()?,
             runtime: cast::appraised()?,
             users: (0..USERS)
@@ -278,9 +283,12 @@ impl Scene {
             numbers: AtomicU64::new(0),
             _folder: folder,
         };
-        for _ in 0..GRANTS_EACH_LEASE {
-            let grant = Signed::sign(&scene.owner, scene.draft(leased, &scene.code)).into_signed();
-            cast::order(&scene.service, &scene.owner, Operation::Grant(grant))?;
+        let code = cast::code()?;
+        for (package, owner) in &leased {
+            for _ in 0..GRANTS_EACH_LEASE {
+                let grant = Signed::sign(owner, scene.draft(*package, &code)).into_signed();
+                cast::order(&scene.service, owner, Operation::Grant(grant))?;
+            }
         }
         Ok(scene)
     }
@@ -348,11 +356,13 @@ impl Scene {
     }
 
     fn leases(&self, callers: usize, span: Duration) -> Result<Counted> {
-        let callers = (0..callers).map(|_| {
+        let callers = (0..callers).map(|caller| {
             let number = self.numbers.fetch_add(1, Relaxed);
             let mut session = cast::session(number, Some(Arc::clone(&self.runtime)));
+            let mut packages = self.leased.iter().cycle().skip(caller).copied();
             move || {
-                let leased = cast::lease(&self.service, &mut session, self.leased)?;
+                let package = packages.next().context("no package")?;
+                let leased = cast::lease(&self.service, &mut session, package)?;
                 let leased = leased.map_err(|code| anyhow!("refused: {code}"))?;
                 anyhow::ensure!(leased.grants.len() as u64 == GRANTS_EACH_LEASE);
                 Ok(true)

@@ -38,6 +38,8 @@ const OPEN: usize = 16;
 const OPENING: usize = 4;
 /// Of the key service's ration of fresh quotes: 200 at once, then 50 a second. Fewer are asked for.
 const FRESH_MAX: u64 = 150;
+/// Of the 20 000 leases that may run of one owner's packages.
+const LEASES_MAX: u64 = 18_000;
 /// As a client of the SDK takes evidence.
 const EVIDENCE_AGE_MAX: Duration = Duration::from_secs(600);
 
@@ -47,18 +49,18 @@ pub(super) fn measured(folder: &Path, effort: &Effort, bars: &mut Vec<Bar>) -> R
         config.orders_per_minute = 10_000_000;
     })?;
     let instance = site.start("keys")?;
-    let owner = site.person("owner")?;
-    let model = tiny_model("sessions");
-    let package = owner.pack("sessions", &model)?;
-    owner.offer(&package, &model)?;
-    let bench = Bench::new(&site, &instance, &owner.key, package.digest)?;
-    bench.admit_this_program()?;
-
     let span = effort.span();
     let etcd = Etcd::start(folder)?;
     let mut rows: [Vec<Done>; 6] = Default::default();
-    for _ in 0..effort.rounds() {
+    for round in 0..effort.rounds() {
         eprintln!("  sessions");
+        // Another owner each time: the leases of one are limited.
+        let owner = site.person(&format!("owner-{round}"))?;
+        let model = tiny_model("sessions");
+        let package = owner.pack("sessions", &model)?;
+        owner.offer(&package, &model)?;
+        let bench = Bench::new(&site, &instance, &owner.key, package.digest)?;
+        bench.admit_this_program()?;
         rows[0].push(bench.handshakes(span)?);
         rows[1].push(bench.fresh_leases(span, FRESH_MAX / effort.rounds() as u64)?);
         rows[2].push(bench.grants(span)?);
@@ -304,7 +306,17 @@ impl<'a> Bench<'a> {
         let identity = self.identity()?;
         let sessions = (0..OPEN).map(|_| self.as_runtime(&identity));
         let callers = sessions.collect::<Result<Vec<_>>>()?.into_iter();
-        let callers = callers.map(|mut session| move || self.lease(&mut session).map(|()| true));
+        let left = AtomicU64::new(LEASES_MAX);
+        let callers = callers.map(|mut session| {
+            let left = &left;
+            move || {
+                let taken = left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+                if taken.is_err() {
+                    return Ok(false);
+                }
+                self.lease(&mut session).map(|()| true)
+            }
+        });
         closed(callers.collect(), span)
     }
 }
