@@ -278,7 +278,7 @@ fn too_few_witnesses_are_named_and_waited_for() {
     let refused = scene.owner.allow(grant).map(drop).unwrap_err();
     assert_eq!(code(&refused), "not-durable", "{refused}");
     assert!(
-        refused.to_string().contains("1 of 2 witnesses"),
+        refused.to_string().contains("1 of the 2 needed witnesses"),
         "{refused}"
     );
     assert_eq!(scene.seen(), seen);
