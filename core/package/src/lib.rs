@@ -20,6 +20,7 @@
 //!
 //! * [`tensor`]: named arrays and their specs, shared by all zones.
 //! * [`onnx`]: what an ONNX file takes and gives, read without an engine.
+//! * [`prepared`]: the same of `.rten` and `.ort` files.
 
 mod error;
 mod header;
@@ -29,6 +30,7 @@ mod name;
 pub mod onnx;
 mod open;
 mod pack;
+pub mod prepared;
 pub mod tensor;
 
 pub use error::{PackError, PackageError};

@@ -6,6 +6,8 @@
 //!
 //! Not here: whether the model agrees with its manifest; the engine compares when it loads it.
 
+use std::fmt;
+
 use bield_envelope::Digest;
 use minicbor::{Decode, Encode};
 
@@ -31,6 +33,22 @@ pub enum ModelFormat {
     /// One ONNX file with its weights inside.
     #[n(0)]
     Onnx,
+    /// A `.rten` file of version 2: what rten runs without copying its weights.
+    #[n(1)]
+    Rten,
+    /// An `.ort` file: what onnxruntime runs without copying its weights.
+    #[n(2)]
+    Ort,
+}
+
+impl fmt::Display for ModelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Onnx => "ONNX",
+            Self::Rten => ".rten",
+            Self::Ort => ".ort",
+        })
+    }
 }
 
 /// Inputs with the outputs that a correct engine computes from them.
@@ -71,10 +89,20 @@ pub struct ManifestDraft {
 impl ManifestDraft {
     /// A draft for an ONNX model whose signature was read, without golden pairs.
     pub fn onnx(name: PackageName, version: PackageVersion, signature: Signature) -> Self {
+        Self::new(name, version, ModelFormat::Onnx, signature)
+    }
+
+    /// A draft for a model whose signature was read, without golden pairs.
+    pub fn new(
+        name: PackageName,
+        version: PackageVersion,
+        format: ModelFormat,
+        signature: Signature,
+    ) -> Self {
         Self {
             name,
             version,
-            format: ModelFormat::Onnx,
+            format,
             inputs: signature.inputs,
             outputs: signature.outputs,
             golden: Vec::new(),

@@ -221,7 +221,8 @@ impl<'a> ValueInfo<'a> {
                 _ => {}
             }
         }
-        let element = element(code).ok_or_else(|| OnnxError::Element { name: name(), code })?;
+        let element = ElementType::from_onnx(code)
+            .ok_or_else(|| OnnxError::Element { name: name(), code })?;
         let shape = shape.ok_or_else(|| OnnxError::NoShape { name: name() })?;
         Ok(TensorSpec::new(self.name, element, shape)?)
     }
@@ -247,19 +248,6 @@ fn dimensions(shape: &[u8]) -> Result<Vec<Option<u64>>, OnnxError> {
         }
     }
     Ok(dimensions)
-}
-
-/// `TensorProto.DataType`.
-fn element(code: u64) -> Option<ElementType> {
-    Some(match code {
-        1 => ElementType::F32,
-        2 => ElementType::U8,
-        3 => ElementType::I8,
-        6 => ElementType::I32,
-        7 => ElementType::I64,
-        9 => ElementType::Bool,
-        _ => return None,
-    })
 }
 
 /// Walks nodes of a model and of the graphs inside its nodes.

@@ -20,7 +20,9 @@ mod error;
 mod spec;
 
 use std::fmt;
+use std::str::FromStr;
 
+use half::f16;
 use minicbor::decode::{self, Decoder};
 use minicbor::{Decode, Encode};
 
@@ -60,29 +62,110 @@ pub enum ElementType {
     /// One byte, 0 or 1.
     #[n(5)]
     Bool,
+    /// IEEE 754 half precision.
+    #[n(6)]
+    F16,
+    /// IEEE 754 double precision.
+    #[n(7)]
+    F64,
+    /// Signed, 16 bits.
+    #[n(8)]
+    I16,
+    /// Unsigned, 16 bits.
+    #[n(9)]
+    U16,
+    /// Unsigned, 32 bits.
+    #[n(10)]
+    U32,
+    /// Unsigned, 64 bits.
+    #[n(11)]
+    U64,
 }
 
 impl ElementType {
+    /// Every type, in the order of their numbers (spec/05 §3).
+    pub const ALL: [Self; 12] = [
+        Self::F32,
+        Self::I32,
+        Self::I64,
+        Self::I8,
+        Self::U8,
+        Self::Bool,
+        Self::F16,
+        Self::F64,
+        Self::I16,
+        Self::U16,
+        Self::U32,
+        Self::U64,
+    ];
+
     /// Bytes that one element takes.
     pub const fn size_bytes(self) -> usize {
         match self {
-            Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
+            Self::I64 | Self::U64 | Self::F64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::I16 | Self::U16 => 2,
             Self::I8 | Self::U8 | Self::Bool => 1,
         }
     }
+
+    /// The type that ONNX gives this number (`TensorProto.DataType`); `None` for one that bield does not carry,
+    /// such as strings and complex numbers.
+    pub const fn from_onnx(code: u64) -> Option<Self> {
+        Some(match code {
+            1 => Self::F32,
+            2 => Self::U8,
+            3 => Self::I8,
+            4 => Self::U16,
+            5 => Self::I16,
+            6 => Self::I32,
+            7 => Self::I64,
+            9 => Self::Bool,
+            10 => Self::F16,
+            11 => Self::F64,
+            12 => Self::U32,
+            13 => Self::U64,
+            _ => return None,
+        })
+    }
 }
 
-impl fmt::Display for ElementType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl FromStr for ElementType {
+    type Err = UnknownElement;
+
+    fn from_str(text: &str) -> Result<Self, UnknownElement> {
+        let named = |element: &Self| element.name() == text;
+        Self::ALL.into_iter().find(named).ok_or(UnknownElement)
+    }
+}
+
+/// The text names no element type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("an element type is one of f32, f16, f64, i8, i16, i32, i64, u8, u16, u32, u64, bool")]
+pub struct UnknownElement;
+
+impl ElementType {
+    const fn name(self) -> &'static str {
+        match self {
             Self::F32 => "f32",
             Self::I32 => "i32",
             Self::I64 => "i64",
             Self::I8 => "i8",
             Self::U8 => "u8",
             Self::Bool => "bool",
-        })
+            Self::F16 => "f16",
+            Self::F64 => "f64",
+            Self::I16 => "i16",
+            Self::U16 => "u16",
+            Self::U32 => "u32",
+            Self::U64 => "u64",
+        }
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -247,6 +330,17 @@ impl Tensor {
         (self.element == ElementType::I64).then(|| words(&self.data, i64::from_le_bytes))
     }
 
+    /// The elements as double-precision numbers, which hold each exactly; `None` when they are no floating-point
+    /// numbers.
+    pub fn to_f64(&self) -> Option<Vec<f64>> {
+        Some(match self.element {
+            ElementType::F16 => words(&self.data, |word| f16::from_le_bytes(word).to_f64()),
+            ElementType::F32 => words(&self.data, |word| f32::from_le_bytes(word).into()),
+            ElementType::F64 => words(&self.data, f64::from_le_bytes),
+            _ => return None,
+        })
+    }
+
     /// What this tensor is, without what it holds.
     pub fn spec(&self) -> TensorSpec {
         TensorSpec {
@@ -362,6 +456,30 @@ mod tests {
             Tensor::new("b", ElementType::Bool, vec![2], vec![0, 2]),
             Err(TensorError::NotBoolean { .. })
         ));
+    }
+
+    #[test]
+    fn every_type_has_a_name_and_keeps_its_number() {
+        for (number, element) in ElementType::ALL.into_iter().enumerate() {
+            assert_eq!(element.to_string().parse(), Ok(element));
+            assert_eq!(minicbor::to_vec(element).unwrap(), [number as u8]);
+            assert!(UnknownElement.to_string().contains(&element.to_string()));
+        }
+        assert_eq!("string".parse::<ElementType>(), Err(UnknownElement));
+        assert_eq!(ElementType::from_onnx(8), None, "strings are not carried");
+    }
+
+    #[test]
+    fn floating_point_numbers_of_every_width_are_read_exactly() {
+        let halves = [0x3c00_u16, 0xc100, 0x0001].map(u16::to_le_bytes).concat();
+        let half = Tensor::new("h", ElementType::F16, vec![3], halves).unwrap();
+        assert_eq!(half.to_f64(), Some(vec![1.0, -2.5, 2.0_f64.powi(-24)]));
+        let single = Tensor::from_f32("s", &[1], &[0.1]).unwrap();
+        assert_eq!(single.to_f64(), Some(vec![f64::from(0.1_f32)]));
+        let data = 0.1_f64.to_le_bytes().to_vec();
+        let double = Tensor::new("d", ElementType::F64, vec![1], data).unwrap();
+        assert_eq!(double.to_f64(), Some(vec![0.1]));
+        assert_eq!(Tensor::from_i64("i", &[1], &[1]).unwrap().to_f64(), None);
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! Between our tensors and those of rten, which knows f32, i32, i8 and u8 only.
 //!
-//! Always true: i64 and boolean go in as i32 and come out as what the model's file says; a number
-//! that does not fit is refused, never wrapped. One copy each way.
+//! Always true: one copy each way. What is i64 or boolean for the caller is i32 when it comes here (`narrow`).
 
 use bield_package::tensor::{ElementType, Tensor, TensorSpec};
 use rten::Value;
 use rten_tensor::prelude::*;
 
-use crate::EngineError;
+use crate::{EngineError, bytes, words};
 
 /// Copies `tensor` into a value of rten.
 pub(crate) fn to_value(tensor: &Tensor, engine: &'static str) -> Result<Value, EngineError> {
@@ -18,18 +17,11 @@ pub(crate) fn to_value(tensor: &Tensor, engine: &'static str) -> Result<Value, E
         ElementType::I32 => value(shape, words(data, i32::from_le_bytes), engine),
         ElementType::I8 => value(shape, words(data, i8::from_le_bytes), engine),
         ElementType::U8 => value(shape, data.to_vec(), engine),
-        ElementType::Bool => value(shape, words(data, |[bit]: [u8; 1]| i32::from(bit)), engine),
-        ElementType::I64 => {
-            let narrowed: Result<Vec<i32>, _> =
-                words(data, |word| i32::try_from(i64::from_le_bytes(word)))
-                    .into_iter()
-                    .collect();
-            let narrowed = narrowed.map_err(|_| EngineError::Range {
-                name: tensor.name().to_owned(),
-                engine,
-            })?;
-            value(shape, narrowed, engine)
-        }
+        element => Err(EngineError::Element {
+            name: tensor.name().to_owned(),
+            element,
+            engine,
+        }),
     }
 }
 
@@ -41,12 +33,6 @@ pub(crate) fn from_value(value: Value, spec: &TensorSpec) -> Result<Tensor, Engi
         (ElementType::I32, Value::Int32Tensor(t)) => bytes(t.into_data(), i32::to_le_bytes),
         (ElementType::I8, Value::Int8Tensor(t)) => bytes(t.into_data(), i8::to_le_bytes),
         (ElementType::U8, Value::UInt8Tensor(t)) => t.into_data(),
-        (ElementType::Bool, Value::Int32Tensor(t)) => {
-            bytes(t.into_data(), |flag| [u8::from(flag != 0)])
-        }
-        (ElementType::I64, Value::Int32Tensor(t)) => {
-            bytes(t.into_data(), |number| i64::from(number).to_le_bytes())
-        }
         (need, _) => {
             return Err(EngineError::OutputType {
                 name: spec.name().to_owned(),
@@ -66,16 +52,4 @@ where
         engine,
         reason: "an input's shape".to_owned(),
     })
-}
-
-fn words<const N: usize, T>(data: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
-    data.as_chunks::<N>()
-        .0
-        .iter()
-        .map(|word| read(*word))
-        .collect()
-}
-
-fn bytes<const N: usize, T>(data: Vec<T>, write: impl Fn(T) -> [u8; N]) -> Vec<u8> {
-    data.into_iter().flat_map(write).collect()
 }

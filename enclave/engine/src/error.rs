@@ -1,6 +1,8 @@
 //! Why a model does not load or run. Names appear; numbers from tensors never.
 
+use bield_package::ModelFormat;
 use bield_package::onnx::OnnxError;
+use bield_package::prepared::PreparedError;
 use bield_package::tensor::{ElementType, TensorError, TensorMismatch};
 
 /// An engine refused or failed. Trying the same again gives the same result.
@@ -10,6 +12,32 @@ pub enum EngineError {
     /// The bytes are no usable ONNX model. The model owner's move.
     #[error("the model cannot be read: {0}")]
     Onnx(#[from] OnnxError),
+    /// The bytes are no usable `.rten` or `.ort` file. The model owner's move.
+    #[error("the model cannot be read: {0}")]
+    Prepared(#[from] PreparedError),
+    /// No engine of this program runs such files. The model owner packs the ONNX, or the operator chooses code
+    /// and a configuration with an engine that does.
+    #[error(
+        "{format} files do not run on {engines}; pack the ONNX, or choose a runtime with the engine for them"
+    )]
+    Format {
+        /// What the model's bytes are.
+        format: ModelFormat,
+        /// The engines that there are.
+        engines: &'static str,
+    },
+    /// The engine has no such type. The model owner exports the model with other types.
+    #[error(
+        "{name} is {element}, which {engine} does not compute with; it takes f32, i32, i64, i8, u8 and bool"
+    )]
+    Element {
+        /// The input or output.
+        name: String,
+        /// Its type.
+        element: ElementType,
+        /// The engine.
+        engine: &'static str,
+    },
     /// The engine computes the borders of such convolutions wrongly. The model owner exports the
     /// model without quantised padded convolutions.
     #[error(

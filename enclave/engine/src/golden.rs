@@ -1,7 +1,7 @@
 //! Golden pairs: the proof that this engine on this processor computes what the owner measured.
 //!
 //! Always true: a number that is not finite never agrees; integers and booleans agree only when
-//! equal; a single-precision output agrees when no element differs by more than the tolerance
+//! equal; a floating-point output agrees when no element differs by more than the tolerance
 //! times the largest expected magnitude of that output. Relative to the largest rather than to
 //! each element, because rounding errors of a sum do not shrink with its result.
 
@@ -54,14 +54,12 @@ fn agree(expected: &Tensor, computed: &Tensor, tolerance_ppm: u32) -> bool {
     if expected.shape() != computed.shape() || expected.element() != computed.element() {
         return false;
     }
-    let (Some(expected), Some(computed)) = (expected.to_f32(), computed.to_f32()) else {
+    let (Some(expected), Some(computed)) = (expected.to_f64(), computed.to_f64()) else {
         return expected.data() == computed.data();
     };
-    let largest = expected
-        .iter()
-        .fold(0.0_f64, |max, x| max.max(f64::from(x.abs())));
+    let largest = expected.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
     let allowed = largest * f64::from(tolerance_ppm) / 1e6;
-    let near = |e: f32, c: f32| (f64::from(e) - f64::from(c)).abs() <= allowed;
+    let near = |e: f64, c: f64| (e - c).abs() <= allowed;
     expected
         .iter()
         .zip(&computed)

@@ -13,20 +13,32 @@
 //! Not here: opening packages, caching and evicting models, deadlines (`enclave/runtime`). An
 //! engine does not bound the time a model takes.
 //!
-//! On paper, engine rten, per run: each input is copied once into the engine's own aligned vector
-//! (600 KB image: 0.1 ms) and each output once out of it; weights are not touched by us. While
-//! loading ONNX the engine copies every weight once out of the file, and the file's bytes are
-//! freed when it is done: peak 2.0 × model, afterwards 1.0 ×.
+//! On paper, per run: each input is copied once into the engine's own aligned vector (600 KB image: 0.1 ms) and
+//! each output once out of it; weights are not touched by us. What loading takes says [`Engine::footprint`].
+//!
+//! Features: `engine-ort` adds [`OnnxRuntime`], whose library is C++ and given at run time.
 
+mod apart;
 mod convert;
+mod ends;
+mod engines;
 mod error;
 mod golden;
+mod narrow;
+#[cfg(feature = "engine-ort")]
+mod onnxruntime;
 mod rten;
 
+use std::time::Duration;
+
+use bield_package::prepared::in_rten;
 use bield_package::tensor::{Tensor, TensorSpec};
 use bield_package::{Manifest, ModelFormat};
 
+#[cfg(feature = "engine-ort")]
+pub use crate::onnxruntime::{OnnxRuntime, OpenError};
 pub use crate::rten::Rten;
+pub use engines::Engines;
 pub use error::EngineError;
 pub use golden::{check_golden, record_golden};
 
@@ -35,12 +47,46 @@ pub trait Engine: Send + Sync {
     /// Its name and version, for receipts, metrics and errors.
     fn name(&self) -> &'static str;
 
+    /// Whether it runs such files at all.
+    fn takes(&self, format: ModelFormat) -> bool {
+        format == ModelFormat::Onnx
+    }
+
+    /// Says, without loading, why it would not run a model, as far as that can be told: so that another engine
+    /// may.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::load`].
+    fn examine(&self, bytes: &[u8], format: ModelFormat) -> Result<(), EngineError> {
+        let _ = (bytes, format);
+        Ok(())
+    }
+
     /// Loads a model.
     ///
     /// # Errors
     ///
     /// The bytes are no such model, or this engine cannot run it or would run it wrongly.
     fn load(&self, bytes: Vec<u8>, format: ModelFormat) -> Result<Box<dyn Model>, EngineError>;
+
+    /// What a model of `bytes` takes, those bytes included.
+    fn footprint(&self, format: ModelFormat, bytes: u64) -> Footprint {
+        let _ = format;
+        Footprint {
+            loading: bytes.saturating_mul(2),
+            resident: bytes,
+        }
+    }
+}
+
+/// Memory of a model, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Footprint {
+    /// While it is being loaded.
+    pub loading: u64,
+    /// Afterwards, as long as it is loaded.
+    pub resident: u64,
 }
 
 /// A loaded model, ready to run.
@@ -58,6 +104,39 @@ pub trait Model: Send + Sync {
     /// An input is missing, unknown or does not fit, an output is unknown, a number is outside
     /// what the engine computes with, or the engine fails.
     fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError>;
+
+    /// Like [`Model::run`]; also says how long opening one more session of the engine took, when none was free.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::run`].
+    fn run_timed(
+        &self,
+        inputs: &[Tensor],
+        outputs: &[&str],
+    ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
+        Ok((self.run(inputs, outputs)?, None))
+    }
+
+    /// Like [`Model::run_timed`], on threads that end with it, so that none of the engine's keeps anything of it. The
+    /// time is what those threads took to start. Where it [`wipes`](Self::wipes), nothing of the run is left then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::run`].
+    fn run_apart(
+        &self,
+        inputs: &[Tensor],
+        outputs: &[&str],
+    ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
+        self.run_timed(inputs, outputs)
+    }
+
+    /// Whether all memory in which it computes comes from this program's allocator, so that what a run leaves
+    /// behind can be wiped.
+    fn wipes(&self) -> bool {
+        false
+    }
 }
 
 /// Loads a model and proves on it what its manifest says: specs, then golden pairs.
@@ -82,15 +161,33 @@ pub fn load_checked(
     manifest: &Manifest,
 ) -> Result<Box<dyn Model>, EngineError> {
     let model = engine.load(bytes, manifest.format)?;
-    check_specs(&manifest.inputs, model.inputs())?;
-    check_specs(&manifest.outputs, model.outputs())?;
+    check_specs(&manifest.inputs, model.inputs(), manifest.format)?;
+    check_specs(&manifest.outputs, model.outputs(), manifest.format)?;
+    let model = match manifest.format {
+        // Such a file has one integer type of 32 bits; the manifest knows what the owner's ONNX had.
+        ModelFormat::Rten => narrow::narrowed(
+            model,
+            manifest.inputs.clone(),
+            manifest.outputs.clone(),
+            engine.name(),
+        ),
+        _ => model,
+    };
     check_golden(&*model, &manifest.golden)?;
     Ok(model)
 }
 
 /// Checks that the owner promised nothing that the model does not take or give. A manifest may fix
 /// a dimension that the model leaves free.
-fn check_specs(promised: &[TensorSpec], actual: &[TensorSpec]) -> Result<(), EngineError> {
+fn check_specs(
+    promised: &[TensorSpec],
+    actual: &[TensorSpec],
+    format: ModelFormat,
+) -> Result<(), EngineError> {
+    let element = |promised: &TensorSpec| match format {
+        ModelFormat::Rten => in_rten(promised.element()),
+        _ => Some(promised.element()),
+    };
     let agrees = |promised: &TensorSpec| {
         actual.iter().any(|actual| {
             let same_shape = promised.shape().len() == actual.shape().len()
@@ -99,7 +196,9 @@ fn check_specs(promised: &[TensorSpec], actual: &[TensorSpec]) -> Result<(), Eng
                     .iter()
                     .zip(actual.shape())
                     .all(|(promised, actual)| actual.is_none() || promised == actual);
-            promised.name() == actual.name() && promised.element() == actual.element() && same_shape
+            promised.name() == actual.name()
+                && element(promised) == Some(actual.element())
+                && same_shape
         })
     };
     match promised.iter().find(|promised| !agrees(promised)) {
@@ -111,4 +210,19 @@ fn check_specs(promised: &[TensorSpec], actual: &[TensorSpec]) -> Result<(), Eng
         }),
         None => Ok(()),
     }
+}
+
+fn words<const N: usize, T>(data: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    data.as_chunks::<N>()
+        .0
+        .iter()
+        .map(|word| read(*word))
+        .collect()
+}
+
+fn bytes<const N: usize, T>(
+    data: impl IntoIterator<Item = T>,
+    write: impl Fn(T) -> [u8; N],
+) -> Vec<u8> {
+    data.into_iter().flat_map(write).collect()
 }

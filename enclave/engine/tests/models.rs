@@ -2,12 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may stop where they stand")]
 
+mod support;
+
 use std::thread;
 
-use bield_engine::{Engine, EngineError, Model, Rten, check_golden, record_golden};
-use bield_fixtures::{IMAGE_SHAPE, input_image};
-use bield_package::tensor::{ElementType, Tensor};
+use bield_engine::{
+    Engine, EngineError, Engines, Model, Rten, check_golden, load_checked, record_golden,
+};
+use bield_fixtures::{IMAGE_SHAPE, Network, converted, input_image};
+use bield_package::onnx::Signature;
+use bield_package::tensor::{ElementType, Tensor, TensorSpec};
 use bield_package::{ModelFormat, TOLERANCE_PPM};
+use support::{mixed_inputs, mixed_of, promised};
 
 #[test]
 fn a_tiny_model_gives_probabilities() {
@@ -75,6 +81,137 @@ fn wide_integers_and_booleans_pass_and_numbers_outside_are_refused() {
 }
 
 #[test]
+fn a_converted_file_computes_what_its_onnx_does() {
+    let onnx = load(converted::MIXED_ONNX.to_vec());
+    let golden = record_golden(&*onnx, mixed_inputs(), TOLERANCE_PPM).unwrap();
+    assert_eq!(golden.outputs[1].to_i64(), Some(vec![-6, 1 << 21, 0]));
+    assert_eq!(golden.outputs[2].data(), [1, 0, 1]);
+
+    let manifest = promised(
+        ModelFormat::Rten,
+        Signature::read(converted::MIXED_ONNX).unwrap(),
+        vec![golden],
+    );
+    let rten = load_checked(&Rten::new(1), converted::MIXED_RTEN.to_vec(), &manifest).unwrap();
+    assert_eq!(rten.inputs(), onnx.inputs());
+    assert_eq!(rten.outputs(), onnx.outputs());
+    let only = rten.run(&mixed_inputs(), &["inverse"]).unwrap();
+    assert_eq!((only.len(), only[0].data()), (1, &[1, 0, 1][..]));
+    let whole = Tensor::from_i32("numbers", &[3], &[0; 3]).unwrap();
+    let mut inputs = mixed_inputs();
+    inputs[1] = whole;
+    assert!(matches!(rten.run(&inputs, &[]), Err(EngineError::Input(_))));
+}
+
+#[test]
+fn free_dimensions_take_any_length_on_every_run() {
+    let model = load(converted::MIXED_ONNX.to_vec());
+    for (batch, length) in [(1, 1), (3, 5), (2, 0)] {
+        let outputs = model.run(&mixed_of(batch, &vec![7; length]), &["y", "doubled"]);
+        let outputs = outputs.unwrap();
+        assert_eq!(outputs[0].shape(), [batch as u64, 3]);
+        assert_eq!(outputs[1].to_i64(), Some(vec![14; length]));
+    }
+}
+
+#[test]
+fn a_manifest_that_promises_what_a_rten_file_cannot_hold_is_refused() {
+    let mut signature = Signature::read(converted::MIXED_ONNX).unwrap();
+    let load = |signature: &Signature| {
+        let manifest = promised(ModelFormat::Rten, signature.clone(), vec![]);
+        load_checked(&Rten::new(1), converted::MIXED_RTEN.to_vec(), &manifest)
+    };
+    assert!(load(&signature).is_ok());
+    for element in [ElementType::F32, ElementType::F16, ElementType::I16] {
+        signature.inputs[1] = TensorSpec::new("numbers", element, vec![None]).unwrap();
+        assert!(matches!(
+            load(&signature).err(),
+            Some(EngineError::Specs { .. })
+        ));
+    }
+}
+
+#[test]
+fn types_that_rten_does_not_compute_with_are_refused_at_load() {
+    let refused = Rten::new(1).load(converted::TYPES_ONNX.to_vec(), ModelFormat::Onnx);
+    let refused = refused.err().unwrap();
+    assert!(matches!(
+        &refused,
+        EngineError::Element {
+            element: ElementType::F16,
+            ..
+        }
+    ));
+    assert_eq!(
+        refused.to_string(),
+        "f16 is f16, which rten 0.27 does not compute with; it takes f32, i32, i64, i8, u8 and bool"
+    );
+}
+
+#[test]
+fn what_rten_would_take_for_another_format_does_not_reach_it() {
+    let engine = Rten::new(1);
+    for (bytes, format) in [
+        (bield_fixtures::tiny_rten(), ModelFormat::Onnx),
+        (bield_fixtures::tiny_model(), ModelFormat::Rten),
+        (converted::MIXED_ORT.to_vec(), ModelFormat::Ort),
+        (converted::MIXED_ORT.to_vec(), ModelFormat::Rten),
+    ] {
+        assert!(engine.examine(&bytes, format).is_err());
+        assert!(engine.load(bytes, format).is_err(), "{format}");
+    }
+}
+
+#[test]
+fn the_first_engine_that_has_nothing_against_a_model_runs_it() {
+    let engines = Engines::new(vec![Box::new(Rten::new(1)), Box::new(Anything)]);
+    assert_eq!(engines.name(), "rten 0.27, anything");
+    let tiny = engines.load(bield_fixtures::tiny_model(), ModelFormat::Onnx);
+    assert!(tiny.is_ok());
+    // Not rten, which would compute its borders wrongly.
+    let padded = engines.load(bield_fixtures::integer_convolution(1), ModelFormat::Onnx);
+    assert_eq!(padded.err(), Some(anything()));
+    let ort = engines.load(converted::MIXED_ORT.to_vec(), ModelFormat::Ort);
+    assert_eq!(ort.err(), Some(anything()));
+    // A .rten file runs on rten only.
+    let padded = engines.load(converted::PADDED_RTEN.to_vec(), ModelFormat::Rten);
+    assert!(matches!(
+        padded.err(),
+        Some(EngineError::PaddedIntegerConvolution { .. })
+    ));
+    let alone = Engines::new(vec![Box::new(Rten::new(1))]);
+    let refused = alone.load(converted::MIXED_ORT.to_vec(), ModelFormat::Ort);
+    assert_eq!(
+        refused.err().unwrap().to_string(),
+        ".ort files do not run on rten 0.27; pack the ONNX, or choose a runtime with the engine for them"
+    );
+}
+
+/// Takes all but `.rten` files, and says so.
+struct Anything;
+
+fn anything() -> EngineError {
+    EngineError::Load {
+        engine: "anything",
+        reason: "it came here".into(),
+    }
+}
+
+impl Engine for Anything {
+    fn name(&self) -> &'static str {
+        "anything"
+    }
+
+    fn takes(&self, format: ModelFormat) -> bool {
+        format != ModelFormat::Rten
+    }
+
+    fn load(&self, _: Vec<u8>, _: ModelFormat) -> Result<Box<dyn Model>, EngineError> {
+        Err(anything())
+    }
+}
+
+#[test]
 fn a_padded_integer_convolution_does_not_load() {
     let engine = Rten::new(1);
     let padded = engine.load(bield_fixtures::integer_convolution(1), ModelFormat::Onnx);
@@ -82,6 +219,18 @@ fn a_padded_integer_convolution_does_not_load() {
         padded.err(),
         Some(EngineError::PaddedIntegerConvolution { .. })
     ));
+
+    for bytes in [
+        bield_fixtures::integer_convolution_rten(1),
+        converted::PADDED_RTEN.to_vec(),
+        converted::BRANCHES_RTEN.to_vec(),
+    ] {
+        let padded = engine.load(bytes, ModelFormat::Rten);
+        assert!(matches!(
+            padded.err(),
+            Some(EngineError::PaddedIntegerConvolution { .. })
+        ));
+    }
 
     // Without padding it is right: sum of weight × (pixel − 7), both in reach of a hand count.
     let model = load(bield_fixtures::integer_convolution(0));
@@ -94,6 +243,10 @@ fn a_padded_integer_convolution_does_not_load() {
 fn bytes_that_are_no_model_are_refused() {
     let engine = Rten::new(1);
     let tiny = bield_fixtures::tiny_model();
+    let rten = bield_fixtures::tiny_rten();
+    for n in (0..rten.len() - 1).step_by(17) {
+        assert!(engine.load(rten[..n].to_vec(), ModelFormat::Rten).is_err());
+    }
     let mut attempts = vec![vec![], vec![0; 64], b"not a model at all".to_vec()];
     attempts.extend((1..tiny.len()).step_by(17).map(|n| tiny[..n].to_vec()));
     for bytes in attempts {
@@ -104,13 +257,17 @@ fn bytes_that_are_no_model_are_refused() {
 #[test]
 fn an_altered_model_never_brings_the_engine_down() {
     let engine = Rten::new(1);
-    let tiny = bield_fixtures::tiny_model();
     let input = [Tensor::from_f32("input", &[1, 4], &[0.5; 4]).unwrap()];
-    for at in 0..tiny.len() {
-        let mut bytes = tiny.clone();
-        bytes[at] ^= 0x11;
-        if let Ok(model) = engine.load(bytes, ModelFormat::Onnx) {
-            let _ = model.run(&input, &[]);
+    for (model, format) in [
+        (bield_fixtures::tiny_model(), ModelFormat::Onnx),
+        (bield_fixtures::tiny_rten(), ModelFormat::Rten),
+    ] {
+        for at in 0..model.len() {
+            let mut bytes = model.clone();
+            bytes[at] ^= 0x11;
+            if let Ok(model) = engine.load(bytes, format) {
+                let _ = model.run(&input, &[]);
+            }
         }
     }
 }
@@ -125,6 +282,10 @@ fn mobilenet_agrees_with_itself_on_any_number_of_threads() {
 
     let two = Rten::new(2).load(bytes, ModelFormat::Onnx).unwrap();
     check_golden(&*two, std::slice::from_ref(&golden)).unwrap();
+
+    let rten = bield_fixtures::rten(Network::MobilenetV1);
+    let rten = Rten::new(2).load(rten, ModelFormat::Rten).unwrap();
+    check_golden(&*rten, std::slice::from_ref(&golden)).unwrap();
 
     let mut other = golden.clone();
     other.inputs = vec![image(2)];

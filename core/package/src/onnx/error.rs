@@ -26,9 +26,9 @@ pub enum OnnxError {
         /// First initializer found without its data.
         initializer: String,
     },
-    /// An input or output of a type that bield does not carry, such as f16 or strings.
+    /// An input or output of a type that bield does not carry, such as strings.
     #[error(
-        "{name} has ONNX element type {code}, which is not supported; export it as f32, i32, i64, i8, u8 or bool"
+        "{name} has ONNX element type {code}, which is not supported; export it as a number of 8 to 64 bits or bool"
     )]
     Element {
         /// The input or output.

@@ -1,0 +1,148 @@
+//! What an `.ort` file says of itself. Field numbers are those of onnxruntime's `ort.fbs`.
+
+use std::collections::{HashMap, HashSet};
+
+use super::flatbuffer::{Table, Vector};
+use super::{PreparedError, below};
+use crate::onnx::{GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature};
+use crate::tensor::{ElementType, TENSOR_RANK_MAX, TensorSpec};
+
+/// Reads what an `.ort` file takes and gives. Integer convolutions are not looked for: only onnxruntime runs
+/// such files, and it computes them rightly.
+///
+/// # Errors
+///
+/// Bytes that are no `.ort` file, inputs or outputs that are no tensors of a supported type, numbers above the
+/// limits.
+pub fn ort_signature(bytes: &[u8]) -> Result<Signature, PreparedError> {
+    if bytes.get(4..8) != Some(b"ORTM") {
+        return Err(PreparedError::Not {
+            a: "an .ort",
+            how: "onnxruntime's convert_onnx_models_to_ort makes one from ONNX",
+        });
+    }
+    // InferenceSession: 1 model; Model: 7 graph; Graph: 0 initializers, 1 node_args, 2 nodes, 5 inputs, 6 outputs
+    let model = Table::root(bytes)?.table(1, GRAPH)?;
+    let graph = match model {
+        Some(model) => model.table(7, GRAPH)?,
+        None => None,
+    };
+    let graph = graph.ok_or(PreparedError::Malformed { what: GRAPH })?;
+    let list = |field| graph.vector(field, 4, GRAPH);
+    let nodes = list(2)?.map_or(0, Vector::length);
+    let weights = match list(0)? {
+        Some(weights) => names(weights)?,
+        None => HashSet::new(),
+    };
+    let infos = list(1)?.ok_or(PreparedError::Malformed { what: GRAPH })?;
+    let wanted = |field| match list(field)? {
+        Some(names) => Ok::<_, PreparedError>(names.texts(END).collect::<Result<Vec<_>, _>>()?),
+        None => Ok(Vec::new()),
+    };
+    let (mut inputs, outputs) = (wanted(5)?, wanted(6)?);
+    // Old files list every initializer among the inputs.
+    inputs.retain(|name| !weights.contains(name));
+    if outputs.is_empty() {
+        return Err(PreparedError::Malformed {
+            what: "its outputs",
+        });
+    }
+    Ok(Signature {
+        inputs: specs(infos, &inputs)?,
+        outputs: specs(infos, &outputs)?,
+        opset: 0,
+        nodes,
+        padded_integer_convolutions: Vec::new(),
+    })
+}
+
+/// Field 0 of each: `Tensor { 0 name }`.
+fn names<'a>(tables: Vector<'a>) -> Result<HashSet<&'a str>, PreparedError> {
+    below(tables.length(), "initializers", GRAPH_ENTRIES_MAX)?;
+    let name = |table: Result<Table<'a>, _>| Ok(table?.text(0, GRAPH)?.unwrap_or_default());
+    tables.tables(GRAPH).map(name).collect()
+}
+
+fn specs(infos: Vector<'_>, names: &[&str]) -> Result<Vec<TensorSpec>, PreparedError> {
+    if names.len() > SIGNATURE_TENSORS_MAX {
+        return Err(PreparedError::TooMany {
+            what: "inputs or outputs",
+            limit: SIGNATURE_TENSORS_MAX,
+        });
+    }
+    below(infos.length(), "values", GRAPH_ENTRIES_MAX)?;
+    let wanted: HashSet<&str> = names.iter().copied().collect();
+    let mut found = HashMap::new();
+    for info in infos.tables(END) {
+        let info = info?;
+        let name = info.text(0, END)?.unwrap_or_default();
+        if wanted.contains(name) {
+            found.insert(name, info);
+        }
+    }
+    names
+        .iter()
+        .map(|name| match found.get(name) {
+            Some(info) => spec(name, *info),
+            None => Err(PreparedError::Malformed { what: END }),
+        })
+        .collect()
+}
+
+/// `ValueInfo { 2 type }`, `TypeInfo { 1 kind, 2 value }`, `TensorTypeAndShape { 0 elem_type, 1 shape }`,
+/// `Shape { 0 dim }`, `Dimension { 0 value }`, `DimensionValue { 0 kind, 1 length }`.
+fn spec(name: &str, info: Table<'_>) -> Result<TensorSpec, PreparedError> {
+    let shown = || name.chars().take(64).collect::<String>();
+    let unsaid = |what| PreparedError::Unsaid {
+        name: shown(),
+        what,
+    };
+    let kind = info.table(2, END)?.ok_or_else(|| unsaid("type"))?;
+    if kind.number::<1>(1, END)? != Some([TENSOR_TYPE]) {
+        return Err(PreparedError::Element {
+            name: shown(),
+            code: 0,
+        });
+    }
+    let tensor = kind.table(2, END)?.ok_or_else(|| unsaid("type"))?;
+    let code = i32::from_le_bytes(tensor.number(0, END)?.unwrap_or_default());
+    let element = u64::try_from(code).ok().and_then(ElementType::from_onnx);
+    let element = element.ok_or_else(|| PreparedError::Element {
+        name: shown(),
+        code,
+    })?;
+    let shape = tensor.table(1, END)?.ok_or_else(|| unsaid("shape"))?;
+    let dimensions = shape.vector(0, 4, END)?;
+    if dimensions.is_some_and(|dimensions| dimensions.length() > TENSOR_RANK_MAX) {
+        return Err(PreparedError::TooMany {
+            what: "dimensions",
+            limit: TENSOR_RANK_MAX,
+        });
+    }
+    let shape = dimensions
+        .into_iter()
+        .flat_map(|dimensions| dimensions.tables(END))
+        .map(|dimension| length(dimension?))
+        .collect::<Result<_, PreparedError>>()?;
+    Ok(TensorSpec::new(name, element, shape)?)
+}
+
+fn length(dimension: Table<'_>) -> Result<Option<u64>, PreparedError> {
+    let Some(value) = dimension.table(0, END)? else {
+        return Ok(None);
+    };
+    if value.number::<1>(0, END)? != Some([KNOWN_LENGTH]) {
+        return Ok(None);
+    }
+    let length = i64::from_le_bytes(value.number(1, END)?.unwrap_or_default());
+    // Some exporters write -1 for a free dimension.
+    Ok(u64::try_from(length).ok())
+}
+
+const GRAPH: &str = "its graph";
+const END: &str = "an input or output";
+
+/// `TypeInfoValue`.
+const TENSOR_TYPE: u8 = 1;
+/// `DimensionValueType`.
+const KNOWN_LENGTH: u8 = 1;

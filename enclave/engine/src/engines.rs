@@ -1,0 +1,82 @@
+//! Several engines in order of preference.
+//!
+//! ```text
+//! bytes, format ──▶ first engine that takes the format and finds nothing against the model ──▶ load
+//! ```
+//!
+//! Always true: which engine runs a model follows from its bytes and the order alone; when that engine fails to
+//! load it after all, or its golden pairs differ, the model is refused, not tried elsewhere.
+
+use bield_package::ModelFormat;
+
+use crate::{Engine, EngineError, Footprint, Model};
+
+/// Engines, the preferred one first.
+pub struct Engines {
+    engines: Vec<Box<dyn Engine>>,
+    names: &'static str,
+}
+
+impl Engines {
+    /// Puts engines in order. Their names together stay in memory until the program ends.
+    pub fn new(engines: Vec<Box<dyn Engine>>) -> Self {
+        let names: Vec<&str> = engines.iter().map(|engine| engine.name()).collect();
+        Self {
+            names: names.join(", ").leak(),
+            engines,
+        }
+    }
+
+    fn taking(&self, format: ModelFormat) -> impl Iterator<Item = &dyn Engine> {
+        let engines = self.engines.iter().map(|engine| &**engine);
+        engines.filter(move |engine| engine.takes(format))
+    }
+}
+
+impl Engine for Engines {
+    fn name(&self) -> &'static str {
+        self.names
+    }
+
+    fn takes(&self, format: ModelFormat) -> bool {
+        self.taking(format).next().is_some()
+    }
+
+    fn examine(&self, bytes: &[u8], format: ModelFormat) -> Result<(), EngineError> {
+        self.choose(bytes, format).map(drop)
+    }
+
+    fn load(&self, bytes: Vec<u8>, format: ModelFormat) -> Result<Box<dyn Model>, EngineError> {
+        self.choose(&bytes, format)?.load(bytes, format)
+    }
+
+    /// The most that any engine takes which may be chosen.
+    fn footprint(&self, format: ModelFormat, bytes: u64) -> Footprint {
+        let footprints = self.taking(format).map(|e| e.footprint(format, bytes));
+        let nothing = Footprint {
+            loading: bytes,
+            resident: bytes,
+        };
+        footprints.fold(nothing, |most, one| Footprint {
+            loading: most.loading.max(one.loading),
+            resident: most.resident.max(one.resident),
+        })
+    }
+}
+
+impl Engines {
+    /// The engine that runs the model, or what the most preferred one has against it.
+    fn choose(&self, bytes: &[u8], format: ModelFormat) -> Result<&dyn Engine, EngineError> {
+        let mut refused = None;
+        for engine in self.taking(format) {
+            match engine.examine(bytes, format) {
+                Ok(()) => return Ok(engine),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or(EngineError::Format {
+            format,
+            engines: self.names,
+        }))
+    }
+}

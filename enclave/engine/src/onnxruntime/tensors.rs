@@ -1,0 +1,91 @@
+//! Between our tensors and values of onnxruntime. One copy each way.
+
+use bield_package::tensor::{ElementType, Tensor, TensorSpec};
+use half::f16;
+use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType};
+
+use crate::{EngineError, bytes, words};
+
+/// Our name of a type; `None` for one that bield does not carry.
+pub(super) fn element(element: TensorElementType) -> Option<ElementType> {
+    Some(match element {
+        TensorElementType::Float32 => ElementType::F32,
+        TensorElementType::Float16 => ElementType::F16,
+        TensorElementType::Float64 => ElementType::F64,
+        TensorElementType::Int8 => ElementType::I8,
+        TensorElementType::Int16 => ElementType::I16,
+        TensorElementType::Int32 => ElementType::I32,
+        TensorElementType::Int64 => ElementType::I64,
+        TensorElementType::Uint8 => ElementType::U8,
+        TensorElementType::Uint16 => ElementType::U16,
+        TensorElementType::Uint32 => ElementType::U32,
+        TensorElementType::Uint64 => ElementType::U64,
+        TensorElementType::Bool => ElementType::Bool,
+        _ => return None,
+    })
+}
+
+/// Copies `tensor` into a value.
+pub(super) fn to_value(tensor: &Tensor) -> ort::Result<DynValue> {
+    match tensor.element() {
+        ElementType::F32 => value(tensor, f32::from_le_bytes),
+        ElementType::F16 => value(tensor, f16::from_le_bytes),
+        ElementType::F64 => value(tensor, f64::from_le_bytes),
+        ElementType::I8 => value(tensor, i8::from_le_bytes),
+        ElementType::I16 => value(tensor, i16::from_le_bytes),
+        ElementType::I32 => value(tensor, i32::from_le_bytes),
+        ElementType::I64 => value(tensor, i64::from_le_bytes),
+        ElementType::U8 => value(tensor, u8::from_le_bytes),
+        ElementType::U16 => value(tensor, u16::from_le_bytes),
+        ElementType::U32 => value(tensor, u32::from_le_bytes),
+        ElementType::U64 => value(tensor, u64::from_le_bytes),
+        ElementType::Bool => value(tensor, |[bit]: [u8; 1]| bit != 0),
+    }
+}
+
+/// Copies an output into the tensor that `spec` names.
+pub(super) fn from_value(value: &DynValue, spec: &TensorSpec) -> Result<Tensor, EngineError> {
+    match spec.element() {
+        ElementType::F32 => tensor(value, spec, f32::to_le_bytes),
+        ElementType::F16 => tensor(value, spec, f16::to_le_bytes),
+        ElementType::F64 => tensor(value, spec, f64::to_le_bytes),
+        ElementType::I8 => tensor(value, spec, i8::to_le_bytes),
+        ElementType::I16 => tensor(value, spec, i16::to_le_bytes),
+        ElementType::I32 => tensor(value, spec, i32::to_le_bytes),
+        ElementType::I64 => tensor(value, spec, i64::to_le_bytes),
+        ElementType::U8 => tensor(value, spec, u8::to_le_bytes),
+        ElementType::U16 => tensor(value, spec, u16::to_le_bytes),
+        ElementType::U32 => tensor(value, spec, u32::to_le_bytes),
+        ElementType::U64 => tensor(value, spec, u64::to_le_bytes),
+        ElementType::Bool => tensor(value, spec, |bit: bool| [u8::from(bit)]),
+    }
+}
+
+fn value<const N: usize, T>(tensor: &Tensor, read: impl Fn([u8; N]) -> T) -> ort::Result<DynValue>
+where
+    T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
+{
+    // Below the 256 MiB of a tensor, so that every length fits.
+    let shape: Vec<i64> = tensor.shape().iter().map(|n| n.cast_signed()).collect();
+    let data = words(tensor.data(), read);
+    Ok(OrtTensor::from_array((shape, data))?.into_dyn())
+}
+
+fn tensor<const N: usize, T>(
+    value: &DynValue,
+    spec: &TensorSpec,
+    write: impl Fn(T) -> [u8; N],
+) -> Result<Tensor, EngineError>
+where
+    T: PrimitiveTensorElementType + Copy,
+{
+    let (shape, data) = value
+        .try_extract_tensor::<T>()
+        .map_err(|_| EngineError::OutputType {
+            name: spec.name().to_owned(),
+            need: spec.element(),
+        })?;
+    let shape = shape.iter().map(|length| length.cast_unsigned()).collect();
+    let data = bytes(data.iter().copied(), write);
+    Ok(Tensor::new(spec.name(), spec.element(), shape, data)?)
+}
