@@ -4,7 +4,8 @@
 //! keys, runtime ──▶ dyn Tee ──▶ software: Unix socket to bield-software-tee (development only)
 //!       │                  └──▶ one module per further TEE
 //!       ├──▶ Randomness, now()     the only sources of entropy and time in the enclave zone
-//!       └──▶ harden()              no core file, not dumpable, no new privileges
+//!       ├──▶ harden(), confine()   what the process gives up before secrets, and before it serves
+//!       └──▶ memory                regions for models, freed memory that keeps nothing
 //! ```
 //!
 //! Always true: a program reaches its hardware only through [`Tee`]; nothing here decides whether
@@ -15,8 +16,10 @@
 //! bound what a wrong clock can do.
 
 mod clock;
+mod confine;
 mod error;
 mod hardening;
+pub mod memory;
 mod randomness;
 pub mod software;
 
@@ -24,8 +27,9 @@ use bield_envelope::Secret;
 use bield_evidence::{Evidence, Measurement, TeeKind};
 
 pub use clock::now;
+pub use confine::confine;
 pub use error::TeeError;
-pub use hardening::{Failure, Hardening, Protection, harden};
+pub use hardening::{Failure, Hardening, Protection, harden, lock_memory, lock_regions};
 pub use randomness::Randomness;
 
 /// The trusted hardware, or its stand-in, under the running program.
@@ -51,4 +55,9 @@ pub trait Tee: Send + Sync {
     /// # Errors
     /// When the hardware has no sealing key or cannot answer.
     fn seal_key(&self, context: &str) -> Result<Secret, TeeError>;
+
+    /// Whether it is reached through a socket that may have to be opened again; [`confine`] leaves room for that.
+    fn reconnects(&self) -> bool {
+        false
+    }
 }

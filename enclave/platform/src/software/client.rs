@@ -68,6 +68,10 @@ impl Tee for SoftwareTee {
             _ => Err(TeeError::Unexpected),
         }
     }
+
+    fn reconnects(&self) -> bool {
+        true
+    }
 }
 
 impl SoftwareTee {
