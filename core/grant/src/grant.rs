@@ -57,13 +57,14 @@ impl Statement for Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Isolation {
-    /// Engine sessions and buffers are shared between users, one request at a time.
+    /// Engine sessions and buffers serve all users; what one leaves in them lies there until it is overwritten.
     #[n(0)]
     Shared,
-    /// Engine state and buffers are cleared between requests of different users.
+    /// When the answer is out, nothing of the request is left: not in the engine, not in freed memory.
     #[n(1)]
     Wiped,
-    /// One user per instance; keys are fetched for every request.
+    /// One user per instance, which ends afterwards; keys are fetched and the model is opened for every request, and
+    /// answers are padded.
     #[n(2)]
     Dedicated,
 }

@@ -18,8 +18,8 @@ use crate::feedback::Feedback;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Reply {
-    /// Sealed for the sender of the request, an answer or a refusal. Neither is marked, and nothing is padded: the
-    /// size and the feedback's phase times can tell the host which it is.
+    /// Sealed for the sender of the request, an answer or a refusal. Neither is marked, and only what `dedicated` users
+    /// get is padded: otherwise the size, and always the feedback's phase times, can tell the host which it is.
     Sealed(Feedback, Vec<u8>),
     /// No sealed answer is possible.
     Unsealed(Feedback, Unsealed),

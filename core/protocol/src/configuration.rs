@@ -91,6 +91,9 @@ pub struct RuntimeConfiguration {
     /// Requests that may wait for a turn; more are told to come back.
     #[serde(default = "default_queue_max")]
     pub queue_max: usize,
+    /// Milliseconds that a request may wait for others: for its turn, and for memory. Then it is refused.
+    #[serde(default = "default_queue_ms_max")]
+    pub queue_ms_max: u32,
     /// Memory for opened models, MiB.
     #[serde(default = "default_models_mib_max")]
     pub models_mib_max: u64,
@@ -151,6 +154,11 @@ const fn default_concurrency() -> usize {
 
 const fn default_queue_max() -> usize {
     64
+}
+
+/// Half of what callers usually wait.
+const fn default_queue_ms_max() -> u32 {
+    30_000
 }
 
 const fn default_models_mib_max() -> u64 {

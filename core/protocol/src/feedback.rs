@@ -1,4 +1,12 @@
 //! What a runtime tells the untrusted packer beside every sealed answer: no contents, no principals.
+//!
+//! | start | keys | model | engine's state | what it waited for |
+//! |---|---|---|---|---|
+//! | hot | here | here | here | nothing |
+//! | warm-runtime | here | here | made | threads of its own, since the engine's would keep something of the run |
+//! | warm-model | fetched | here | here or made | a lease |
+//! | warm-key | here | opened | made | the package, from the host and through the engine |
+//! | cold | fetched | opened | made | both |
 
 use bield_envelope::Digest;
 use minicbor::{Decode, Encode};
@@ -43,7 +51,7 @@ pub struct Feedback {
     /// Loading the model into the engine and checking its golden pairs.
     #[n(3)]
     pub load_us: u64,
-    /// Running the model.
+    /// Running the model, making the engine's state included.
     #[n(4)]
     pub run_us: u64,
     /// From the request's last byte to the answer's first.
@@ -56,6 +64,12 @@ pub struct Feedback {
     /// Requests in this runtime now.
     #[n(7)]
     pub in_flight: u32,
+    /// Waiting for other requests: for a turn to run, and for memory that their models took.
+    #[n(8)]
+    pub queue_us: u64,
+    /// Bytes for models that nothing takes.
+    #[n(9)]
+    pub free_bytes: u64,
 }
 
 fn digests<S: serde::Serializer>(digests: &[Digest], s: S) -> Result<S::Ok, S::Error> {

@@ -5,19 +5,31 @@
 //!    └────────── Unsealed ◀────────┴──────────────┴─────┘        └─▶ Reply::Refused ─────────── seal ◀─────┘
 //! ```
 //!
+//! What the grant's isolation changes on the way:
+//!
+//! | | keys | model | run | what is freed | answers |
+//! |---|---|---|---|---|---|
+//! | shared | cached | cached | the engine's threads | is free | as long as they are |
+//! | wiped | cached | cached | threads that end with it | is zeroed | as long as they are |
+//! | dedicated | fetched | opened | threads that end with it | is zeroed | padded |
+//!
 //! Always true: before a request is open, refusals are public and short; afterwards everything is sealed for
-//! its sender, answer and refusal alike. Only an `Admitted` request reaches a model. A panic is a refusal of
-//! this one request. Not here: reading and writing bytes, and the bound on calls (`program`).
+//! its sender, answer and refusal alike. Only an `Admitted` request reaches a model. Memory is wiped from before a request
+//! is opened until its answer is sealed, if any grant of its package asks for that. A panic is a refusal of
+//! this one request. Not here: reading and writing bytes, and the bound on calls (`program`); who may be inside beside
+//! whom (`tenancy`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bield_engine::Model;
-use bield_envelope::{Digest, EnvelopeError, ResponseSealer, SealedRequest, Signed, SigningKey};
+use bield_envelope::{
+    Digest, EnvelopeError, Principal, ResponseSealer, SealedRequest, Signed, SigningKey,
+};
 use bield_evidence::Measurement;
 use bield_grant::{Admitted, GrantedRequest, Isolation, Refused, ReplayGuard, admit, audience};
 use bield_platform::Randomness;
+use bield_platform::memory::Wiping;
 use bield_protocol::call::{Reply, Unsealed};
 use bield_protocol::feedback::{Feedback, StartKind};
 use bield_protocol::inference::{self, Answer, Output};
@@ -29,10 +41,11 @@ use zeroize::Zeroizing;
 use crate::flights::lock;
 use crate::keys::Keys;
 use crate::leases::{KeysError, Leases};
-use crate::loading::{LoadTimes, Loader};
+use crate::loading::{LoadFor, LoadTimes, Loader};
 use crate::metrics::Metrics;
-use crate::models::Models;
+use crate::models::{Lent, Models};
 use crate::refusals;
+use crate::tenancy::{self, Tenancy};
 use crate::turns::{Gate, Turns};
 
 /// Longest encoded output in bytes; the host carries answers of up to 80 MiB.
@@ -49,6 +62,9 @@ pub(crate) struct Runtime {
     pub(crate) loader: Loader,
     pub(crate) guard: Mutex<ReplayGuard>,
     pub(crate) turns: Turns,
+    pub(crate) tenancy: Tenancy,
+    /// How long a request may wait for others.
+    pub(crate) queue_wait: Duration,
     /// Signs receipts; the key service certified it.
     pub(crate) signer: SigningKey,
     pub(crate) gate: Arc<Gate>,
@@ -56,11 +72,15 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// Answers the bytes of one call. Never panics.
-    pub(crate) fn answer(&self, sealed: &[u8]) -> Reply {
+    /// Answers the bytes of one call. What `is_gone` by the time that it could begin is not begun. Never panics.
+    pub(crate) fn answer(&self, sealed: &[u8], is_gone: &dyn Fn() -> bool) -> Reply {
         let started = Instant::now();
         let mut phases = Phases::default();
-        let answered = quietly(|| self.try_answer(sealed, &mut phases)).unwrap_or_else(|| {
+        let mut call = Call {
+            is_gone,
+            phases: &mut phases,
+        };
+        let answered = quietly(|| self.try_answer(sealed, &mut call)).unwrap_or_else(|| {
             Err(refusals::unsealed(
                 "internal",
                 refusals::internal().message,
@@ -69,7 +89,7 @@ impl Runtime {
         });
         let feedback = self.feedback(&phases, started);
         if answered.is_ok() {
-            self.metrics.note_start(feedback.start);
+            self.metrics.note_answer(&feedback);
         }
         match answered {
             Ok(answer) => Reply::Sealed(feedback, answer),
@@ -82,25 +102,31 @@ impl Runtime {
         Reply::Unsealed(self.feedback(&Phases::default(), Instant::now()), unsealed)
     }
 
-    fn try_answer(&self, sealed: &[u8], phases: &mut Phases) -> Result<Vec<u8>, Unsealed> {
+    fn try_answer(&self, sealed: &[u8], call: &mut Call<'_>) -> Result<Vec<u8>, Unsealed> {
         let request = SealedRequest::parse(sealed)
             .map_err(|error| refusals::unsealed("malformed", error, None))?;
         let package = request.header().package;
+        // Bound first and hence dropped last: all that follows is freed while it lives.
         let Decided {
+            wiping: _wiping,
             keys,
             sealer,
             verdict,
-        } = self.decide(&request, package, phases)?;
+        } = self.decide(&request, package, call.phases)?;
         let reply = match verdict {
-            Ok(admitted) => quietly(|| self.serve(&admitted, &keys, phases))
+            Ok(admitted) => quietly(|| self.serve(&admitted, &keys, call))
                 .unwrap_or_else(|| Err(refusals::internal())),
-            Err(refused) => Err(Refusal::from(&refused)),
+            Err(No::Taken) => Err(tenancy::taken()),
+            Err(No::Refused(refused)) => Err(Refusal::from(&refused)),
         };
         let reply = match reply {
             Ok(answer) => inference::Reply::Answered(answer),
             Err(refusal) => inference::Reply::Refused(refusal),
         };
-        let body = Zeroizing::new(reply.encode());
+        let body = Zeroizing::new(match self.tenancy.is_claimed() {
+            true => reply.encode_padded(),
+            false => reply.encode(),
+        });
         Ok(sealer.seal(&body, &mut Randomness))
     }
 
@@ -155,15 +181,21 @@ impl Runtime {
         request: &SealedRequest<'_>,
         keys: Arc<Keys>,
     ) -> Result<Decided, EnvelopeError> {
+        let wiping = keys.asks_for_wiping().then(Wiping::begin);
         let (opened, sealer) = keys.open(request)?;
         let now = keys.now();
         let audience = keys.audience_ids(now);
         let leased = keys.leased(&audience);
-        let verdict = admit(opened, leased, &mut lock(&self.guard), now);
+        // Before admission, so that another runtime, or this one started anew, takes the same bytes.
+        let verdict = match self.tenancy.serves(opened.sender()) {
+            true => admit(opened, leased, &mut lock(&self.guard), now).map_err(No::Refused),
+            false => Err(No::Taken),
+        };
         if verdict.is_ok() {
             keys.note_use();
         }
         Ok(Decided {
+            wiping,
             keys,
             sealer,
             verdict,
@@ -173,21 +205,57 @@ impl Runtime {
     fn serve(
         &self,
         admitted: &Admitted<GrantedRequest>,
-        keys: &Keys,
-        phases: &mut Phases,
+        keys: &Arc<Keys>,
+        call: &mut Call<'_>,
     ) -> Result<Answer, Refusal> {
-        match admitted.isolation {
-            Isolation::Shared => {}
-            wanted => return Err(refusals::isolation_unsupported(wanted)),
-        }
-        let request = inference::Request::decode(admitted.request.body())
-            .map_err(|error| Refusal::new("malformed-body", error, Retry::Never))?;
-        let model = self.model(keys, phases)?;
-        let output = self.run(&*model, &request, phases)?;
-        Ok(self.receipted(admitted, keys, output))
+        let (user, isolation) = (admitted.request.sender(), admitted.isolation);
+        let waiting = Instant::now();
+        let dedicated = isolation == Isolation::Dedicated;
+        let tenant = self.tenancy.enter(user, dedicated, self.queue_wait)?;
+        call.phases.queue += waiting.elapsed();
+        let served = match tenant.is_alone() {
+            true => self.serve_alone(admitted, keys, call),
+            false => {
+                let model = |call: &mut Call<'_>| self.model(user, keys, call);
+                let apart = isolation != Isolation::Shared;
+                self.run(admitted, keys, call, apart, model)
+            }
+        };
+        drop(tenant);
+        served
     }
 
-    fn model(&self, keys: &Keys, phases: &mut Phases) -> Result<Arc<dyn Model>, Refusal> {
+    /// Serves a request with nothing that was here before, and keeps nothing of it.
+    fn serve_alone(
+        &self,
+        admitted: &Admitted<GrantedRequest>,
+        keys: &Arc<Keys>,
+        call: &mut Call<'_>,
+    ) -> Result<Answer, Refusal> {
+        let package = keys.lease.package;
+        self.models.forget_all();
+        let fetched = match call.phases.lease {
+            Some(_) => Arc::clone(keys),
+            None => call
+                .phases
+                .lease(|| self.leases.fetch_anew(package))
+                .map_err(|error| refusals::no_keys(&error))?,
+        };
+        let served = match fetched.has_grant(admitted.grant) {
+            true => self.run(admitted, &fetched, call, true, |call| {
+                let user = admitted.request.sender();
+                let mut times = LoadTimes::default();
+                let loaded = self.load(user, &fetched, &mut times);
+                call.phases.load = Some(times);
+                Ok(self.models.lend_apart(loaded?))
+            }),
+            false => Err(refusals::withdrawn()),
+        };
+        self.leases.let_go(package);
+        served
+    }
+
+    fn model(&self, user: Principal, keys: &Keys, call: &mut Call<'_>) -> Result<Lent, Refusal> {
         let package = keys.lease.package;
         if let Some(model) = self.models.resident(package) {
             return Ok(model);
@@ -195,35 +263,64 @@ impl Runtime {
         let started = Instant::now();
         let mut times = None;
         let model = self.models.get(package, || {
-            let times = times.insert(LoadTimes::default());
-            self.loader.load(keys, &self.models, &self.turns, times)
+            self.load(user, keys, times.insert(LoadTimes::default()))
         });
         // Whoever waited for another thread's load waited that long for the opening and more.
-        phases.load = Some(times.unwrap_or(LoadTimes {
+        call.phases.load = Some(times.unwrap_or(LoadTimes {
             open: started.elapsed(),
-            load: Duration::ZERO,
+            ..LoadTimes::default()
         }));
         model
     }
 
+    fn load(
+        &self,
+        user: Principal,
+        keys: &Keys,
+        times: &mut LoadTimes,
+    ) -> Result<crate::models::Loaded, Refusal> {
+        let wait = self.queue_wait;
+        let load = LoadFor { user, keys, wait };
+        self.loader.load(&load, &self.models, &self.turns, times)
+    }
+
+    /// Runs the request on the model that `model` gives; `apart` leaves nothing of the run in the engine.
     fn run(
         &self,
-        model: &dyn Model,
-        request: &inference::Request,
-        phases: &mut Phases,
-    ) -> Result<Vec<u8>, Refusal> {
+        admitted: &Admitted<GrantedRequest>,
+        keys: &Keys,
+        call: &mut Call<'_>,
+        apart: bool,
+        model: impl FnOnce(&mut Call<'_>) -> Result<Lent, Refusal>,
+    ) -> Result<Answer, Refusal> {
+        let request = inference::Request::decode(admitted.request.body())
+            .map_err(|error| Refusal::new("malformed-body", error, Retry::Never))?;
         let names: Vec<&str> = request.outputs.iter().map(String::as_str).collect();
-        let turn = self.turns.take();
+        call.must_be_there()?;
+        let model = model(call)?;
+        if apart && !model.wipes() {
+            return Err(refusals::isolation_unsupported(admitted.isolation));
+        }
+        let waiting = Instant::now();
+        let turn = self.turns.take(admitted.request.sender(), self.queue_wait);
+        call.phases.queue += waiting.elapsed();
+        let turn = turn.map_err(|_| refusals::late(self.queue_wait))?;
+        call.must_be_there()?;
         let started = Instant::now();
-        let ran = model.run(&request.inputs, &names);
-        phases.run = started.elapsed();
-        drop(turn);
-        let tensors = ran.map_err(|error| refusals::run(&error))?;
+        let ran = match apart {
+            true => model.run_apart(&request.inputs, &names),
+            false => model.run_timed(&request.inputs, &names),
+        };
+        call.phases.run = started.elapsed();
+        drop((turn, model));
+        let (tensors, session) = ran.map_err(|error| refusals::run(&error))?;
+        call.phases.session = session;
         let bytes: usize = tensors.iter().map(|tensor| tensor.data().len()).sum();
         if bytes > OUTPUT_BYTES_MAX {
             return Err(too_long(bytes));
         }
-        Ok(Output { tensors }.encode())
+        let output = Output { tensors }.encode();
+        Ok(self.receipted(admitted, keys, output))
     }
 
     fn receipted(
@@ -246,6 +343,7 @@ impl Runtime {
 
     fn feedback(&self, phases: &Phases, started: Instant) -> Feedback {
         let load = phases.load.unwrap_or_default();
+        let models = self.models.counts();
         Feedback {
             start: phases.start(),
             lease_us: micros(phases.lease.unwrap_or_default()),
@@ -255,15 +353,41 @@ impl Runtime {
             total_us: micros(started.elapsed()),
             resident: self.models.names(RESIDENT_NAMED_MAX),
             in_flight: u32::try_from(self.gate.inside()).unwrap_or(u32::MAX),
+            queue_us: micros(phases.queue + load.queue),
+            free_bytes: models.free_bytes,
         }
     }
 }
 
 /// An opened request and the verdict on it.
 struct Decided {
+    /// What is freed while it lives is zeroed.
+    wiping: Option<Wiping>,
     keys: Arc<Keys>,
     sealer: ResponseSealer,
-    verdict: Result<Admitted<GrantedRequest>, Refused>,
+    verdict: Result<Admitted<GrantedRequest>, No>,
+}
+
+/// Why an opened request is not served.
+enum No {
+    Refused(Refused),
+    /// This process serves another user alone.
+    Taken,
+}
+
+/// One call under way.
+struct Call<'a> {
+    is_gone: &'a dyn Fn() -> bool,
+    phases: &'a mut Phases,
+}
+
+impl Call<'_> {
+    fn must_be_there(&self) -> Result<(), Refusal> {
+        match (self.is_gone)() {
+            true => Err(refusals::gone()),
+            false => Ok(()),
+        }
+    }
 }
 
 /// What a call had to wait for; what is absent was there already.
@@ -271,7 +395,10 @@ struct Decided {
 struct Phases {
     lease: Option<Duration>,
     load: Option<LoadTimes>,
+    queue: Duration,
     run: Duration,
+    /// Making the engine's state for the run.
+    session: Option<Duration>,
 }
 
 impl Phases {
@@ -282,9 +409,9 @@ impl Phases {
         done
     }
 
-    /// rten keeps no session beside the model, so a model that is there is ready: never `WarmRuntime`.
     const fn start(&self) -> StartKind {
         match (&self.lease, &self.load) {
+            (None, None) if self.session.is_some() => StartKind::WarmRuntime,
             (None, None) => StartKind::Hot,
             (Some(_), None) => StartKind::WarmModel,
             (None, Some(_)) => StartKind::WarmKey,
@@ -295,9 +422,10 @@ impl Phases {
 
 fn may_change_with_the_lease(decided: &Result<Decided, EnvelopeError>) -> bool {
     match decided {
-        Ok(Decided { verdict, .. }) => verdict
-            .as_ref()
-            .is_err_and(refusals::may_change_with_the_lease),
+        Ok(Decided { verdict, .. }) => match verdict {
+            Err(No::Refused(refused)) => refusals::may_change_with_the_lease(refused),
+            _ => false,
+        },
         Err(error) => matches!(error, EnvelopeError::OtherKey { .. }),
     }
 }

@@ -19,7 +19,9 @@ use bield_envelope::{
     Statement, Time, Verified,
 };
 use bield_evidence::Measurement;
-use bield_grant::{Grant, Groups, Lease, Leased, Meter, Successions, VerifiedSuccession};
+use bield_grant::{
+    Grant, Groups, Isolation, Lease, Leased, Meter, Successions, VerifiedSuccession,
+};
 use bield_package::PackageKey;
 use bield_protocol::service::{LeasedAudienceKey, LeasedKeys, Returned};
 use bield_receipt::WorkerCertificate;
@@ -149,6 +151,17 @@ impl Keys {
             successions: &self.successions,
             meter: &self.meter,
         }
+    }
+
+    /// Whether any grant asks for more than `shared`: then memory is wiped before it is known whose request it is.
+    pub(crate) fn asks_for_wiping(&self) -> bool {
+        let mut grants = self.grants.iter();
+        grants.any(|grant| grant.isolation != Isolation::Shared)
+    }
+
+    /// Whether the grant of this digest came with the lease: one that was revoked does not.
+    pub(crate) fn has_grant(&self, grant: Digest) -> bool {
+        self.grants.iter().any(|held| held.digest() == grant)
     }
 
     /// Notes that a request was admitted under this lease: it is worth renewing.

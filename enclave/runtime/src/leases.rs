@@ -184,6 +184,26 @@ impl Leases {
         })
     }
 
+    /// Returns keys that were fetched after this was called, or by a fetch that was under way.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) fn fetch_anew(&self, package: Digest) -> Result<Arc<Keys>, KeysError> {
+        let _place = self.cold.enter(true)?;
+        self.flights.join(package, || self.fetch(package))
+    }
+
+    /// Forgets the keys of a package. Whoever serves with them goes on; what they were allotted is returned.
+    pub(crate) fn let_go(&self, package: Digest) {
+        let mut cached = lock(&self.cached);
+        let keys = cached.get_mut(&package).and_then(|entry| {
+            entry.returning();
+            entry.keys.take()
+        });
+        drop(cached);
+        drop(keys);
+    }
+
     /// Counts what happened.
     pub(crate) fn counts(&self) -> LeaseCounts {
         let entries = lock(&self.cached);

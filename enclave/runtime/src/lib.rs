@@ -18,8 +18,8 @@
 //! and stops.
 //!
 //! Left to others: HTTP and routing (`host/gateway`), who may use what (the key service, `bield-grant`),
-//! engines (`enclave/engine`). Isolation is `shared`; a grant that asks for more is refused, never served as
-//! less. Evicted models are given back to the allocator, not wiped: the engine owns their memory.
+//! engines (`enclave/engine`), memory (`enclave/platform`). A grant that asks for more isolation than the engine of its
+//! model gives is refused, never served as less.
 //!
 //! On paper, a hot call: one copy of the request through the door, one X-Wing decapsulation (0.4 ms), two
 //! Ed25519 operations, one copy of inputs and of outputs, no round trip. A lease: one attested session, four
@@ -40,6 +40,7 @@ mod program;
 mod refusals;
 mod renewer;
 mod start;
+mod tenancy;
 #[cfg(test)]
 mod testing;
 mod tokens;
@@ -47,3 +48,9 @@ mod turns;
 
 pub use program::run;
 pub use start::{TeeAddress, TeeAddressError};
+
+/// As in the program, so that what these tests find in memory is what is there.
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: bield_platform::memory::EnclaveAllocator =
+    bield_platform::memory::EnclaveAllocator;

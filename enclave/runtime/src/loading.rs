@@ -1,14 +1,16 @@
 //! From a package that the host offers to a model that may serve.
 //!
 //! ```text
-//! PackageSource ──▶ head: owner's signature ─▶ the package asked for? its owner's? ─▶ memory reserved
-//!               ──▶ manifest: key ─▶ region: chunk by chunk on all threads ─▶ engine ─▶ golden pairs ─▶ Loaded
+//! PackageSource ──▶ head: owner's signature ─▶ the package asked for? its owner's? ─▶ manifest: key
+//!               ──▶ memory reserved ─▶ region: chunk by chunk on all threads ─▶ engine ─▶ golden pairs ─▶ Loaded
 //! ```
 //!
-//! Always true: no memory for the model is taken before its head was verified and the budget agreed; a region
-//! with a bad chunk is zeroed and the refusal names the chunk; a model whose golden pairs differ never serves.
+//! Always true: no memory for the model is taken before its manifest was verified and the budget agreed; a region
+//! with a bad chunk is zeroed and the refusal names the chunk; a model whose golden pairs differ never serves; a
+//! sealed chunk is opened from private memory that no host can change meanwhile.
 //! Not here: the cache (`models`). On paper: bytes leave the source one thread at a time and are decrypted
-//! while the next are read; memory is the model, 1 MiB per thread, and then the engine's copy.
+//! while the next are read; memory is the model, 1 MiB per thread, and then the engine's copy. The model's region is a
+//! mapping of its own, in huge pages where there are any, wiped and given back with the last use of it.
 
 use std::io::{self, Read, Write as _};
 use std::sync::{Arc, Mutex};
@@ -17,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use bield_door::{Offers, Visit};
 use bield_engine::{Engine, load_checked};
-use bield_envelope::Digest;
+use bield_envelope::{Digest, Principal};
 use bield_package::{OpenPackage, PackageError, PackageHead};
+use bield_platform::memory;
 use bield_protocol::refusal::{Refusal, Retry};
 use zeroize::Zeroize as _;
 
@@ -64,11 +67,20 @@ pub(crate) struct Loader {
     pub(crate) threads: usize,
 }
 
-/// How long the two halves of a load took.
+/// How long the two halves of a load took, and the wait for others before and between them.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct LoadTimes {
     pub(crate) open: Duration,
     pub(crate) load: Duration,
+    pub(crate) queue: Duration,
+}
+
+/// What is loaded, and for whom.
+pub(crate) struct LoadFor<'a> {
+    pub(crate) user: Principal,
+    pub(crate) keys: &'a Keys,
+    /// How long to wait for memory.
+    pub(crate) wait: Duration,
 }
 
 impl Loader {
@@ -78,7 +90,7 @@ impl Loader {
     /// The codes of `refusals` for packages, memory and engines.
     pub(crate) fn load(
         &self,
-        keys: &Keys,
+        &LoadFor { user, keys, wait }: &LoadFor<'_>,
         models: &Arc<Models>,
         turns: &Turns,
         times: &mut LoadTimes,
@@ -89,25 +101,33 @@ impl Loader {
         if head.digest() != keys.lease.package || head.header().owner != keys.lease.owner {
             return Err(foreign());
         }
-        let bytes = head.header().model_bytes;
-        let space = models.reserve(bytes)?;
         let opened = head.open_manifest(&keys.package);
         let package = opened.map_err(|error| refusals::package(&error))?;
-        let region = self
-            .open(&package, source)
-            .map_err(|error| refusals::package(&error))?;
-        times.open = started.elapsed();
+        let bytes = package.model_bytes();
+        let footprint = self.engine.footprint(package.manifest().format, bytes);
+        let waiting = Instant::now();
+        let space = models.reserve(bytes, footprint.loading, wait);
+        times.queue = waiting.elapsed();
+        let space = space?;
+        let region = self.open(&package, source)?;
+        times.open = started.elapsed().saturating_sub(times.queue);
 
+        let waiting = Instant::now();
+        // Not bounded: those who wait for the same model must not be refused for one user's wait.
+        let turn = turns
+            .take(user, Duration::MAX)
+            .map_err(|_| refusals::late(wait))?;
+        times.queue += waiting.elapsed();
         let started = Instant::now();
-        let turn = turns.take();
         let model = load_checked(&*self.engine, region, package.manifest())
             .map_err(|error| refusals::load(&error))?;
         drop(turn);
         times.load = started.elapsed();
         Ok(Loaded {
             model: Arc::from(model),
-            bytes,
+            bytes: footprint.resident,
             space,
+            took: times.open + times.load,
         })
     }
 
@@ -123,15 +143,14 @@ impl Loader {
         &self,
         package: &OpenPackage,
         source: Box<dyn Read + Send>,
-    ) -> Result<Vec<u8>, PackageError> {
-        let need = package.model_bytes();
-        let bytes = usize::try_from(need).map_err(|_| PackageError::Region { have: 0, need })?;
-        let mut region = vec![0; bytes];
+    ) -> Result<Vec<u8>, Refusal> {
+        let bytes = usize::try_from(package.model_bytes()).unwrap_or(usize::MAX);
+        let mut region = memory::region(bytes).map_err(|error| refusals::no_memory(&error))?;
         match open_model(package, source, &mut region, self.threads) {
             Ok(()) => Ok(region),
             Err(error) => {
                 wipe(&mut region);
-                Err(error)
+                Err(refusals::package(&error))
             }
         }
     }

@@ -6,7 +6,11 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use bield_platform::memory::EnclaveAllocator;
 use bield_runtime::TeeAddress;
+
+#[global_allocator]
+static ALLOCATOR: EnclaveAllocator = EnclaveAllocator;
 
 fn main() -> ExitCode {
     // A panic's message may quote contents; its place in the source may not.

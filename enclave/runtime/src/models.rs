@@ -1,17 +1,27 @@
-//! Loaded models under one memory budget, the least recently used evicted first.
+//! Loaded models under one memory budget; what is cheapest to do without makes room.
 //!
 //! ```text
-//! get ──▶ resident? ──▶ Arc<dyn Model>
+//! get ──▶ resident? ──▶ Lent
 //!            └ no ──▶ single flight: reserve ──▶ load ──▶ Space shrinks to what stays ──▶ resident
+//!                                      └ no room: evict idle ones ─▶ wait for running ones ─▶ refuse
 //! ```
+//!
+//! Which one goes is decided by GreedyDual-Size-Frequency (Cherkasova, HP Labs 98-69, 1998): a model is worth
+//! `age at its last use + uses × time to open it ÷ bytes`, the least worth goes, and the age rises to what it was worth.
+//! So a model that took long to open, is asked for often or is small stays longer, and none stays for ever.
 //!
 //! Always true: memory is reserved before it is spent; residents and reservations together never exceed the
 //! budget; a model that is running is never evicted, since that would free nothing; what a failed load had
-//! reserved is free again. While loading, model and engine's copy exist beside each other, so a load reserves
-//! [`LOADING_FACTOR`] times the model. Not here: how a model is loaded (`loading`).
+//! reserved is free again; nobody evicts for a model that does not fit all the same. While it loads, a model may take
+//! more than afterwards, when the engine copies it: its engine says how much. What a run needs beyond its
+//! model is not counted; at most `concurrency` runs exist. Not here: how a model is loaded (`loading`), clocks.
+//!
+//! On paper: a look-up is one hash; an eviction looks at each resident once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::ops::Deref;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bield_engine::Model;
 use bield_envelope::Digest;
@@ -19,13 +29,12 @@ use bield_protocol::refusal::{Refusal, Retry};
 
 use crate::flights::{Flights, lock};
 
-/// A model's bytes during loading, in multiples of its file: the opened file and the engine's copy of its weights.
-pub(crate) const LOADING_FACTOR: u64 = 2;
-
 /// The models that are loaded.
 pub(crate) struct Models {
     budget: u64,
     table: Mutex<Table>,
+    /// A run ended or memory was given back.
+    eased: Condvar,
     flights: Flights<Result<Arc<dyn Model>, Refusal>>,
 }
 
@@ -35,13 +44,21 @@ struct Table {
     used: u64,
     /// Counts uses, to order them.
     uses: u64,
+    /// What the last evicted model was worth.
+    age: u64,
+    evicted: u64,
     residents: HashMap<Digest, Resident>,
 }
 
 struct Resident {
     model: Arc<dyn Model>,
     bytes: u64,
+    /// What opening it again would take.
+    took: Duration,
+    /// Uses since it is resident.
+    uses: u64,
     last_used: u64,
+    worth: u64,
 }
 
 impl Models {
@@ -50,46 +67,72 @@ impl Models {
         Self {
             budget,
             table: Mutex::default(),
+            eased: Condvar::new(),
             flights: Flights::new(),
         }
     }
 
-    /// Returns a model that is loaded.
-    pub(crate) fn resident(&self, package: Digest) -> Option<Arc<dyn Model>> {
-        let mut table = lock(&self.table);
-        table.uses += 1;
-        let uses = table.uses;
-        let resident = table.residents.get_mut(&package)?;
-        resident.last_used = uses;
-        Some(Arc::clone(&resident.model))
+    /// Lends a model that is loaded.
+    pub(crate) fn resident(self: &Arc<Self>, package: Digest) -> Option<Lent> {
+        let model = lock(&self.table).take(package)?;
+        Some(self.lend(model))
     }
 
-    /// Returns a model, loaded by `load` if need be.
+    /// Lends a model, loaded by `load` if need be.
     ///
     /// # Errors
     /// What `load` refuses; shared by all who waited for the same load.
     pub(crate) fn get(
-        &self,
+        self: &Arc<Self>,
         package: Digest,
         load: impl FnOnce() -> Result<Loaded, Refusal>,
-    ) -> Result<Arc<dyn Model>, Refusal> {
-        self.flights.join(package, || match self.resident(package) {
-            Some(model) => Ok(model),
-            None => Ok(self.keep(package, load()?)),
-        })
+    ) -> Result<Lent, Refusal> {
+        let model = self.flights.join(package, || {
+            let resident = lock(&self.table).take(package);
+            match resident {
+                Some(model) => Ok(model),
+                None => Ok(self.keep(package, load()?)),
+            }
+        })?;
+        Ok(self.lend(model))
     }
 
-    /// Sets memory for loading a model of `model_bytes` aside, and evicts idle models if that takes it.
+    /// Lends a model that is kept from everybody else and goes with its last run.
+    pub(crate) fn lend_apart(self: &Arc<Self>, loaded: Loaded) -> Lent {
+        let Loaded {
+            model,
+            bytes,
+            mut space,
+            ..
+        } = loaded;
+        space.shrink(bytes);
+        Lent {
+            model: Some(model),
+            space: Some(space),
+            models: Arc::clone(self),
+        }
+    }
+
+    /// Sets `bytes` aside for loading a model of `model_bytes`. Evicts idle models if that takes it, and waits at most
+    /// `wait` for running ones if that does not do.
     ///
     /// # Errors
     /// `model-too-large` when it never fits, `models-full` when running models are in the way.
-    pub(crate) fn reserve(self: &Arc<Self>, model_bytes: u64) -> Result<Space, Refusal> {
-        let bytes = model_bytes.saturating_mul(LOADING_FACTOR);
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        model_bytes: u64,
+        bytes: u64,
+        wait: Duration,
+    ) -> Result<Space, Refusal> {
         if bytes > self.budget {
             return Err(too_large(model_bytes, bytes, self.budget));
         }
-        let mut table = lock(&self.table);
-        if table.used - table.idle_bytes() + bytes > self.budget {
+        let fits = |table: &mut Table| table.used - table.idle_bytes() + bytes <= self.budget;
+        let waited = self
+            .eased
+            .wait_timeout_while(lock(&self.table), wait, |table| !fits(table));
+        let (mut table, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !fits(&mut table) {
             let busy = table.used - table.idle_bytes();
             return Err(full(model_bytes, bytes, busy, self.budget));
         }
@@ -117,6 +160,14 @@ impl Models {
         drop(forgotten);
     }
 
+    /// Lets all models go that nobody runs.
+    pub(crate) fn forget_all(&self) {
+        let packages: Vec<_> = lock(&self.table).residents.keys().copied().collect();
+        for package in packages {
+            self.forget(package);
+        }
+    }
+
     /// Names the resident packages, most recently used first, at most `max`.
     pub(crate) fn names(&self, max: usize) -> Vec<Digest> {
         let table = lock(&self.table);
@@ -130,28 +181,72 @@ impl Models {
         names.into_iter().map(|(_, package)| package).collect()
     }
 
-    /// Counts the resident packages.
-    pub(crate) fn count(&self) -> usize {
-        lock(&self.table).residents.len()
+    /// Counts what is here.
+    pub(crate) fn counts(&self) -> ModelCounts {
+        let table = lock(&self.table);
+        ModelCounts {
+            resident: table.residents.len() as u64,
+            used_bytes: table.used,
+            free_bytes: self.budget - table.used,
+            evicted: table.evicted,
+        }
+    }
+
+    fn lend(self: &Arc<Self>, model: Arc<dyn Model>) -> Lent {
+        Lent {
+            model: Some(model),
+            space: None,
+            models: Arc::clone(self),
+        }
     }
 
     fn keep(&self, package: Digest, mut loaded: Loaded) -> Arc<dyn Model> {
         loaded.space.shrink(loaded.bytes);
         let mut table = lock(&self.table);
-        table.uses += 1;
         let resident = Resident {
             model: Arc::clone(&loaded.model),
             bytes: std::mem::take(&mut loaded.space.bytes),
-            last_used: table.uses,
+            took: loaded.took,
+            uses: 0,
+            last_used: 0,
+            worth: 0,
         };
         let replaced = table.residents.insert(package, resident);
         debug_assert!(replaced.is_none(), "one flight per package");
+        table.take(package);
         drop(table);
         Arc::clone(&loaded.model)
     }
+
+    /// Tells those who wait for room; under the lock, so that none of them looks away just then.
+    fn ease(&self, table: MutexGuard<'_, Table>) {
+        drop(table);
+        self.eased.notify_all();
+    }
+}
+
+/// What the models take.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ModelCounts {
+    pub(crate) resident: u64,
+    /// Of residents and of loads under way.
+    pub(crate) used_bytes: u64,
+    pub(crate) free_bytes: u64,
+    /// Models that made room since start.
+    pub(crate) evicted: u64,
 }
 
 impl Table {
+    /// Uses a resident model.
+    fn take(&mut self, package: Digest) -> Option<Arc<dyn Model>> {
+        let resident = self.residents.get_mut(&package)?;
+        self.uses += 1;
+        resident.last_used = self.uses;
+        resident.uses += 1;
+        resident.worth = self.age.saturating_add(resident.gain());
+        Some(Arc::clone(&resident.model))
+    }
+
     /// Bytes of models that nobody runs. New runs begin under the table's lock, so idle stays idle while it is held.
     fn idle_bytes(&self) -> u64 {
         let idle = self.residents.values().filter(|r| r.is_idle());
@@ -160,8 +255,10 @@ impl Table {
 
     fn evict(&mut self) -> Option<Arc<dyn Model>> {
         let idle = self.residents.iter().filter(|(_, r)| r.is_idle());
-        let oldest = idle.min_by_key(|(_, resident)| resident.last_used);
-        let package = *oldest?.0;
+        let (package, least) = idle.min_by_key(|(_, r)| (r.worth, r.last_used))?;
+        let (package, worth) = (*package, least.worth);
+        self.age = self.age.max(worth);
+        self.evicted += 1;
         self.remove(package)
     }
 
@@ -176,6 +273,12 @@ impl Resident {
     fn is_idle(&self) -> bool {
         Arc::strong_count(&self.model) == 1
     }
+
+    /// What keeping it saves: microseconds of opening per GiB, for each use.
+    fn gain(&self) -> u64 {
+        let saved = self.took.as_micros() * u128::from(self.uses);
+        u64::try_from((saved << 30) / u128::from(self.bytes.max(1))).unwrap_or(u64::MAX)
+    }
 }
 
 /// A model that was just loaded.
@@ -185,6 +288,41 @@ pub(crate) struct Loaded {
     pub(crate) bytes: u64,
     /// What was set aside for loading it.
     pub(crate) space: Space,
+    /// How long it took.
+    pub(crate) took: Duration,
+}
+
+/// A model for a run. It is not evicted meanwhile; who waits for room is told when it comes back.
+pub(crate) struct Lent {
+    /// `None` only while being dropped.
+    model: Option<Arc<dyn Model>>,
+    /// Of a model that is not in the cache.
+    space: Option<Space>,
+    models: Arc<Models>,
+}
+
+impl Deref for Lent {
+    type Target = dyn Model;
+
+    fn deref(&self) -> &Self::Target {
+        self.model.as_deref().expect("lent until dropped")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.space.is_some() {
+            // Its memory first, then the leave to use it again.
+            self.model = None;
+            self.space = None;
+            return;
+        }
+        let table = lock(&self.models.table);
+        let model = self.model.take();
+        // Never the last one of a model that was evicted: only idle ones are.
+        drop(model);
+        self.models.ease(table);
+    }
 }
 
 /// Memory set aside; free again on drop.
@@ -196,8 +334,13 @@ pub(crate) struct Space {
 impl Space {
     fn shrink(&mut self, to: u64) {
         let surplus = self.bytes.saturating_sub(to);
-        lock(&self.models.table).used -= surplus;
+        if surplus == 0 {
+            return;
+        }
         self.bytes -= surplus;
+        let mut table = lock(&self.models.table);
+        table.used -= surplus;
+        self.models.ease(table);
     }
 }
 
@@ -232,7 +375,7 @@ fn full(model: u64, need: u64, busy: u64, budget: u64) -> Refusal {
             mib(busy),
             mib(budget),
         ),
-        Retry::AfterChange,
+        Retry::Anew,
     )
 }
 
@@ -241,114 +384,4 @@ const fn mib(bytes: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    use std::time::Duration;
-
-    use bield_engine::EngineError;
-    use bield_package::tensor::{Tensor, TensorSpec};
-
-    use super::*;
-    use crate::testing::package;
-
-    struct Nothing;
-
-    impl Model for Nothing {
-        fn inputs(&self) -> &[TensorSpec] {
-            &[]
-        }
-        fn outputs(&self) -> &[TensorSpec] {
-            &[]
-        }
-        fn run(&self, _: &[Tensor], _: &[&str]) -> Result<Vec<Tensor>, EngineError> {
-            Ok(Vec::new())
-        }
-    }
-
-    const MIB: u64 = 1 << 20;
-
-    fn load(models: &Arc<Models>, name: u8, mib: u64) -> Result<Arc<dyn Model>, Refusal> {
-        models.get(package(name), || {
-            Ok(Loaded {
-                space: models.reserve(mib * MIB)?,
-                model: Arc::new(Nothing),
-                bytes: mib * MIB,
-            })
-        })
-    }
-
-    #[test]
-    fn the_least_recently_used_makes_room() {
-        let models = Arc::new(Models::new(4 * MIB));
-        load(&models, 1, 1).unwrap();
-        load(&models, 2, 1).unwrap();
-        models.resident(package(1)).unwrap();
-        // Two at rest and two for loading fill the budget; a third needs one gone.
-        load(&models, 3, 1).unwrap();
-        assert_eq!(models.names(9), [package(3), package(1), package(2)]);
-        load(&models, 4, 1).unwrap();
-        assert_eq!(models.names(9), [package(4), package(3), package(1)]);
-        assert_eq!(lock(&models.table).used, 3 * MIB);
-    }
-
-    #[test]
-    fn a_model_at_work_stays_and_the_refusal_has_the_numbers() {
-        let models = Arc::new(Models::new(4 * MIB));
-        let at_work = load(&models, 1, 2).unwrap();
-        let refused = load(&models, 2, 2).err().unwrap();
-        assert_eq!(refused.code, "models-full");
-        for number in ["2 MiB", "4 MiB", "2 of the 4 MiB"] {
-            assert!(refused.message.contains(number), "{refused}");
-        }
-        assert!(models.resident(package(1)).is_some());
-        drop(at_work);
-        assert!(load(&models, 2, 2).is_ok());
-        assert!(models.resident(package(1)).is_none());
-    }
-
-    #[test]
-    fn a_model_that_never_fits_evicts_nobody() {
-        let models = Arc::new(Models::new(4 * MIB));
-        load(&models, 1, 1).unwrap();
-        let refused = load(&models, 2, 3).err().unwrap();
-        assert_eq!(refused.code, "model-too-large");
-        assert!(models.resident(package(1)).is_some());
-    }
-
-    #[test]
-    fn a_failed_load_gives_its_memory_back() {
-        let models = Arc::new(Models::new(4 * MIB));
-        for _ in 0..3 {
-            let refused = models.get(package(1), || {
-                let _space = models.reserve(2 * MIB)?;
-                Err(Refusal::new("test", "no", Retry::Never))
-            });
-            assert_eq!(refused.err().unwrap().code, "test");
-        }
-        assert_eq!(lock(&models.table).used, 0);
-        assert!(load(&models, 1, 2).is_ok());
-    }
-
-    #[test]
-    fn a_model_asked_for_by_many_is_loaded_once() {
-        let models = Arc::new(Models::new(4 * MIB));
-        let loads = AtomicU32::new(0);
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    let model = models.get(package(1), || {
-                        loads.fetch_add(1, Ordering::SeqCst);
-                        std::thread::sleep(Duration::from_millis(50));
-                        Ok(Loaded {
-                            space: models.reserve(MIB)?,
-                            model: Arc::new(Nothing),
-                            bytes: MIB,
-                        })
-                    });
-                    assert!(model.is_ok());
-                });
-            }
-        });
-        assert_eq!(loads.load(Ordering::SeqCst), 1);
-    }
-}
+mod tests;

@@ -35,15 +35,21 @@ use crate::turns::{Entry, Gate};
 const CALL_WAIT: Duration = Duration::from_secs(10);
 /// How long a host may take to stop sending what nobody wants.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
-/// Threads beyond those that compute: calls that wait for keys or a package, or are being read, while others run.
-/// Each may hold one request of up to 256 MiB.
+/// Threads beyond those that compute, at least: calls that wait for keys or a package, or are being read, while others
+/// run. Each may hold one request of up to 256 MiB.
 const THREADS_AHEAD: usize = 5;
+/// Most threads that serve calls, besides those that compute. What waits beyond them is not open yet, so that its user
+/// is not known and it is served in the order in which it came.
+const THREADS_WAITING_MAX: usize = 256;
 /// Calls that wait to be told `busy`; more are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
 /// How long calls may go on after the launcher is gone.
 const STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long returning allotments may take then.
 const RETURN_WAIT: Duration = Duration::from_secs(2);
+/// How long a user that is served alone may pause before the process ends for the next one. Each of its requests opens
+/// its model anew, so that a pause beyond this costs it a start of the process and no more.
+const CLAIM_IDLE: Duration = Duration::from_secs(5);
 /// When to come back to a full runtime.
 const BUSY_RETRY_MS: u64 = 250;
 
@@ -77,9 +83,10 @@ pub fn run(tee: &TeeAddress) -> anyhow::Result<()> {
     }
 }
 
-/// Threads that serve calls: more than [`THREADS_AHEAD`].
-pub(crate) const fn call_threads(concurrency: usize) -> usize {
-    concurrency + THREADS_AHEAD
+/// Threads that serve calls, one for each that may be inside: a call that waits takes no more than its thread, and
+/// its user's turn comes however many another user has waiting.
+pub(crate) fn call_threads(concurrency: usize, queue_max: usize) -> usize {
+    concurrency + queue_max.clamp(THREADS_AHEAD, THREADS_WAITING_MAX)
 }
 
 /// A program whose threads wait for calls.
@@ -119,14 +126,15 @@ impl Program {
     pub(crate) fn new(
         runtime: Runtime,
         offers: Arc<Offers>,
-        concurrency: usize,
+        (concurrency, queue_max): (usize, usize),
         facts: Facts,
     ) -> io::Result<Self> {
+        let threads = call_threads(concurrency, queue_max);
         let (runtime, counts) = (Arc::new(runtime), Arc::<Counts>::default());
         let (calls, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
-        let leaving = Gate::new(call_threads(concurrency));
-        for _ in 0..call_threads(concurrency) {
+        let leaving = Gate::new(threads);
+        for _ in 0..threads {
             let (runtime, counts, queue) = (runtime.clone(), counts.clone(), queue.clone());
             let leaving = leaving.clone();
             spawn("call", move || {
@@ -136,6 +144,8 @@ impl Program {
         let (turned_away, full) = sync_channel(TURNED_AWAY_MAX);
         let (turner, count) = (runtime.clone(), counts.clone());
         spawn("busy", move || turn_away(&turner, &count, &full))?;
+        let (served, gone) = (Arc::clone(&runtime), Arc::clone(&leaving));
+        spawn("tenancy", move || end_after_claim(&served, &gone))?;
         Ok(Self {
             renewer: Renewer::start(Arc::clone(&runtime))?,
             runtime,
@@ -184,6 +194,7 @@ impl Program {
 
     /// Small enough for the socket's buffer, so that a host that does not read delays nobody.
     fn tell_status(&self, mut stream: Stream) {
+        let models = self.runtime.models.counts();
         let status = Status {
             program: "bield-runtime".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -194,9 +205,13 @@ impl Program {
             in_flight: self.runtime.gate.inside() as u64,
             served: self.counts.served.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
-            resident: self.runtime.models.count() as u64,
+            resident: models.resident,
             state: "serving".to_owned(),
-            metrics: self.runtime.metrics.tell(&self.runtime.leases.counts()),
+            metrics: self.runtime.metrics.tell(
+                &self.runtime.leases.counts(),
+                &models,
+                self.runtime.turns.waiting(),
+            ),
         };
         let _ = stream.write_all(&status.encode());
     }
@@ -213,7 +228,7 @@ fn serve_calls(
             return;
         };
         let reply = match read(&mut stream) {
-            Ok(sealed) => runtime.answer(&sealed),
+            Ok(sealed) => runtime.answer(&sealed, &|| false),
             Err(refusal) => runtime.turn_away(refusal),
         };
         // Before the host can know, so that it never finds a full gate after the last answer.
@@ -223,6 +238,15 @@ fn serve_calls(
         send(stream, &reply);
         drop(leaves);
     }
+}
+
+/// Ends the process when it served one user alone and that user is done: its launcher starts a clean one.
+fn end_after_claim(runtime: &Runtime, leaving: &Gate) {
+    runtime.tenancy.wait_over(CLAIM_IDLE);
+    leaving.wait_empty(DRAIN_WAIT);
+    runtime.leases.give_back(RETURN_WAIT);
+    eprintln!("bield-runtime: it served one user alone and ends for the next");
+    std::process::exit(0);
 }
 
 fn turn_away(runtime: &Runtime, counts: &Counts, full: &Receiver<Stream>) {

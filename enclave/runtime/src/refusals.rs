@@ -3,7 +3,9 @@
 //! | code | whose move |
 //! |---|---|
 //! | those of `bield_grant::Refused` | as it says |
-//! | `isolation-unsupported` | owner: grant `shared`, or the operator runs a version that can more |
+//! | `isolation-unsupported` | owner: grant `shared`, or choose an engine that forgets |
+//! | `instance-taken`, `instance-in-use`, `queue-full` | nobody: another moment, or another instance |
+//! | `no-lease`, `key-service-unreachable` | operator, as the sentence says |
 //! | `malformed-body`, `input-mismatch`, `run-failed`, `answer-too-long` | user |
 //! | `package-missing`, `package-unreadable`, `package-foreign`, `package-damaged` | operator |
 //! | `models-full`, `model-too-large` | operator |
@@ -13,12 +15,16 @@
 //! A request admitted once is used up, so nothing refused after admission says "send it again as it is".
 
 use core::fmt;
+use std::time::Duration;
 
 use bield_engine::EngineError;
 use bield_grant::{Isolation, Refused};
 use bield_package::PackageError;
+use bield_platform::memory::NoMemory;
 use bield_protocol::call::Unsealed;
 use bield_protocol::refusal::{Refusal, Retry};
+
+use crate::leases::KeysError;
 
 /// A public refusal; long sentences are cut.
 pub(crate) fn unsealed(
@@ -48,14 +54,59 @@ pub(crate) const fn may_change_with_the_lease(refused: &Refused) -> bool {
     )
 }
 
-/// Isolation that this version cannot give.
+/// Isolation that the engine of this model cannot give.
 pub(crate) fn isolation_unsupported(wanted: Isolation) -> Refusal {
     Refusal::new(
         "isolation-unsupported",
         format_args!(
-            "the grant asks for isolation `{wanted}`, and this runtime gives `shared` only; \
-             the package's owner can grant `shared`"
+            "the grant asks for isolation `{wanted}`, and the engine that runs this model keeps memory that cannot be \
+             wiped; the package's owner can pack the model for another engine or grant `shared`"
         ),
+        Retry::AfterChange,
+    )
+}
+
+/// Others were served for all the time that this request may wait.
+pub(crate) fn late(waited: Duration) -> Refusal {
+    Refusal::new(
+        "queue-full",
+        format_args!(
+            "the request waited {} ms for others and was not begun; seal it anew, or its operator gives this \
+             runtime more to compute with (concurrency) or more time (queue_ms_max)",
+            waited.as_millis(),
+        ),
+        Retry::Anew,
+    )
+}
+
+/// Who asked went away.
+pub(crate) fn gone() -> Refusal {
+    Refusal::new(
+        "cancelled",
+        "whoever asked did not wait; the request was not begun",
+        Retry::Anew,
+    )
+}
+
+/// No lease for this one request.
+pub(crate) fn no_keys(error: &KeysError) -> Refusal {
+    let Unsealed {
+        code,
+        message,
+        retry_after_ms,
+    } = error.unsealed();
+    let retry = match retry_after_ms {
+        Some(_) => Retry::Anew,
+        None => Retry::AfterChange,
+    };
+    Refusal::new(&code, message, retry)
+}
+
+/// The grant that allowed the request is not in a lease that was fetched for it.
+pub(crate) fn withdrawn() -> Refusal {
+    Refusal::new(
+        "grant-revoked",
+        "the grant for this request was withdrawn a moment ago; the package's owner can grant anew",
         Retry::AfterChange,
     )
 }
@@ -74,6 +125,15 @@ pub(crate) fn package(error: &PackageError) -> Refusal {
         ),
     };
     Refusal::new(code, format_args!("{error}; {whose}"), Retry::AfterChange)
+}
+
+/// The system does not give the memory that the budget allows.
+pub(crate) fn no_memory(error: &NoMemory) -> Refusal {
+    Refusal::new(
+        "models-full",
+        format_args!("{error}; the operator gives models more than there is (models_mib_max)"),
+        Retry::AfterChange,
+    )
 }
 
 /// A model that an engine does not take, or computes wrongly.

@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bield_door::Offers;
@@ -29,6 +30,7 @@ use crate::loading::{HostPackages, Loader};
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::program::{Facts, Program, call_threads};
+use crate::tenancy::Tenancy;
 use crate::turns::{Gate, Turns};
 
 /// Most threads of one run or one opening: the cores of a large machine.
@@ -95,7 +97,8 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
         leases: Leases::new(
             Box::new(key_service),
             clock,
-            call_threads(configuration.concurrency) - 1,
+            call_threads(configuration.concurrency, configuration.queue_max)
+                - configuration.concurrency,
         ),
         models: Arc::new(Models::new(configuration.models_mib_max << 20)),
         loader: Loader {
@@ -105,6 +108,8 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
         },
         guard: Mutex::new(ReplayGuard::new(REPLAY_ENTRIES_MAX)),
         turns: Turns::new(configuration.concurrency),
+        tenancy: Tenancy::default(),
+        queue_wait: Duration::from_millis(configuration.queue_ms_max.into()),
         gate: Gate::new(configuration.concurrency + configuration.queue_max),
         signer,
         code,
@@ -114,7 +119,7 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
     Ok(Program::new(
         runtime,
         offers,
-        configuration.concurrency,
+        (configuration.concurrency, configuration.queue_max),
         facts,
     )?)
 }

@@ -16,7 +16,9 @@ use bield_grant::{
 };
 use bield_package::onnx::Signature;
 use bield_package::tensor::Tensor;
-use bield_package::{ManifestDraft, ModelFormat, PackageHead, PackageKey, TOLERANCE_PPM, pack};
+use bield_package::{
+    GoldenPair, ManifestDraft, ModelFormat, PackageHead, PackageKey, TOLERANCE_PPM, pack,
+};
 use bield_protocol::inference::Request;
 use bield_protocol::service::{LeasedAudienceKey, LeasedKeys};
 use bield_receipt::WorkerCertificate;
@@ -28,6 +30,7 @@ use crate::keys::{Asked, Keys};
 use crate::loading::{Loader, PackageSource};
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::tenancy::Tenancy;
 use crate::turns::{Gate, Turns};
 
 mod service;
@@ -267,10 +270,15 @@ impl Shelf {
         let model = engine.load(bytes.clone(), ModelFormat::Onnx).unwrap();
         let mut golden = record_golden(&*model, inputs(), TOLERANCE_PPM).unwrap();
         golden.outputs = record(golden.outputs);
+        Self::packed(bytes, vec![golden])
+    }
+
+    /// Any ONNX model, called `tiny` as well.
+    pub(crate) fn packed(bytes: Vec<u8>, golden: Vec<GoldenPair>) -> Self {
         let signature = Signature::read(&bytes).unwrap();
         let mut draft =
             ManifestDraft::onnx("tiny".parse().unwrap(), "1".parse().unwrap(), signature);
-        draft.golden = vec![golden];
+        draft.golden = golden;
         draft.chunk_bytes = 256;
         let cast = Cast::new();
         let mut sealed = Vec::new();
@@ -359,6 +367,8 @@ impl Stage {
             },
             guard: Mutex::new(ReplayGuard::new(1000)),
             turns: Turns::new(1),
+            tenancy: Tenancy::default(),
+            queue_wait: Duration::from_secs(60),
             signer: Cast::new().worker,
             gate: Gate::new(2),
             metrics: Metrics::default(),

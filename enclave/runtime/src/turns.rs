@@ -1,10 +1,18 @@
 //! Two bounds on concurrency: how many calls are inside, and how many of them compute.
 //!
 //! A call that finds the [`Gate`] full is told to come back; one that is inside waits for its [`Turns`] with
-//! its request read and its keys at hand, so that waiting for the host or the key service takes no turn.
+//! its request open and its keys and model at hand, so that waiting for the host or the key service takes no turn.
+//!
+//! Always true: of several users who wait each gets one turn before any gets a second, and one user's calls go in
+//! the order in which they came to wait; nobody waits longer than it said; a turn is never lost, and waiting takes no
+//! processor time. On paper: a hash look-up in, one out, one wake-up.
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use bield_envelope::Principal;
 
 use crate::flights::lock;
 
@@ -61,47 +69,154 @@ impl Drop for Entry {
     }
 }
 
-/// The right to compute, held by so many threads at once.
+/// The right to compute, held by so many at once; who waits is served in turn, user by user.
+///
+/// ```text
+/// a: ■ ■ ■ ■ ■ ┐
+/// b: ■         ├──▶ a b c a c a a a …
+/// c: ■ ■       ┘
+/// ```
 pub(crate) struct Turns {
-    free: Mutex<usize>,
-    freed: Condvar,
+    line: Mutex<Line>,
 }
+
+/// Who waits. Everyone in it waits on a condition of its own, so that nobody is woken in vain.
+struct Line {
+    free: usize,
+    by: HashMap<Principal, VecDeque<Arc<Waiter>>>,
+    users: VecDeque<Principal>,
+}
+
+struct Waiter {
+    called: Condvar,
+    /// Changed and read under the line's lock only; atomic for sharing.
+    has_turn: AtomicBool,
+}
+
+/// A turn that did not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Late;
 
 impl Turns {
     pub(crate) fn new(count: usize) -> Self {
         Self {
-            free: Mutex::new(count),
-            freed: Condvar::new(),
+            line: Mutex::new(Line {
+                free: count,
+                by: HashMap::new(),
+                users: VecDeque::new(),
+            }),
         }
     }
 
-    /// Waits for a turn. Whoever holds one waits for nothing else, so that turns always come.
-    pub(crate) fn take(&self) -> Turn<'_> {
-        let mut free = self
-            .freed
-            .wait_while(lock(&self.free), |free| *free == 0)
+    /// Waits for a turn of `user`, at most `wait`. Whoever holds one waits for nothing else, so that turns come.
+    ///
+    /// # Errors
+    /// [`Late`].
+    pub(crate) fn take(&self, user: Principal, wait: Duration) -> Result<Turn<'_>, Late> {
+        let mut line = lock(&self.line);
+        if line.free > 0 {
+            // Nobody waits then.
+            line.free -= 1;
+            return Ok(Turn(self));
+        }
+        let waiter = line.join(user);
+        let (mut line, _) = waiter
+            .called
+            .wait_timeout_while(line, wait, |_| !waiter.has_turn())
             .unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Turn(self)
+        if waiter.has_turn() {
+            return Ok(Turn(self));
+        }
+        line.leave(user, &waiter);
+        Err(Late)
+    }
+
+    /// Counts those who wait.
+    pub(crate) fn waiting(&self) -> usize {
+        lock(&self.line).by.values().map(VecDeque::len).sum()
     }
 }
 
-/// A turn, given back on drop.
+impl Line {
+    fn join(&mut self, user: Principal) -> Arc<Waiter> {
+        let waiter = Arc::new(Waiter {
+            called: Condvar::new(),
+            has_turn: AtomicBool::new(false),
+        });
+        let of_user = self.by.entry(user).or_default();
+        if of_user.is_empty() {
+            self.users.push_back(user);
+        }
+        of_user.push_back(Arc::clone(&waiter));
+        waiter
+    }
+
+    fn leave(&mut self, user: Principal, waiter: &Arc<Waiter>) {
+        let Some(of_user) = self.by.get_mut(&user) else {
+            return;
+        };
+        of_user.retain(|other| !Arc::ptr_eq(other, waiter));
+        if of_user.is_empty() {
+            self.by.remove(&user);
+            self.users.retain(|other| *other != user);
+        }
+    }
+
+    /// Takes who is next out of the line.
+    fn next(&mut self) -> Option<Arc<Waiter>> {
+        let user = self.users.pop_front()?;
+        let of_user = self.by.get_mut(&user)?;
+        let next = of_user.pop_front();
+        if of_user.is_empty() {
+            self.by.remove(&user);
+        } else {
+            self.users.push_back(user);
+        }
+        next
+    }
+}
+
+impl Waiter {
+    fn has_turn(&self) -> bool {
+        self.has_turn.load(Ordering::Relaxed)
+    }
+}
+
+/// A turn; on drop it passes to who is next.
 pub(crate) struct Turn<'a>(&'a Turns);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.free) += 1;
-        self.0.freed.notify_one();
+        let mut line = lock(&self.0.line);
+        match line.next() {
+            Some(waiter) => {
+                waiter.has_turn.store(true, Ordering::Relaxed);
+                waiter.called.notify_one();
+            }
+            None => line.free += 1,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc::channel;
     use std::thread;
 
     use super::*;
+
+    const LONG: Duration = Duration::MAX;
+
+    fn user(number: u8) -> Principal {
+        Principal::from_bytes([number; 32])
+    }
+
+    fn until_waiting(turns: &Turns, count: usize) {
+        while turns.waiting() < count {
+            thread::yield_now();
+        }
+    }
 
     #[test]
     fn a_full_gate_refuses_until_somebody_leaves() {
@@ -119,18 +234,56 @@ mod tests {
         let turns = Turns::new(2);
         let (computing, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         thread::scope(|scope| {
-            for _ in 0..16 {
-                scope.spawn(|| {
-                    let _turn = turns.take();
-                    most.fetch_max(
-                        computing.fetch_add(1, Ordering::SeqCst) + 1,
-                        Ordering::SeqCst,
-                    );
+            for number in 0..16 {
+                let (turns, computing, most) = (&turns, &computing, &most);
+                scope.spawn(move || {
+                    let _turn = turns.take(user(number % 3), LONG).unwrap();
+                    let inside = computing.fetch_add(1, Ordering::SeqCst) + 1;
+                    most.fetch_max(inside, Ordering::SeqCst);
                     thread::yield_now();
                     computing.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
         assert!(most.load(Ordering::SeqCst) <= 2);
+        assert_eq!(lock(&turns.line).free, 2, "every turn came back");
+        assert!(lock(&turns.line).by.is_empty());
+    }
+
+    #[test]
+    fn one_who_floods_waits_for_the_others_turns() {
+        let turns = Turns::new(1);
+        let (tell, told) = channel();
+        thread::scope(|scope| {
+            let held = turns.take(user(9), LONG).unwrap();
+            for (at, name) in [1, 1, 1, 1, 2, 3, 3].into_iter().enumerate() {
+                let (turns, tell) = (&turns, tell.clone());
+                scope.spawn(move || {
+                    let _turn = turns.take(user(name), LONG).unwrap();
+                    tell.send(name).unwrap();
+                });
+                until_waiting(turns, at + 1);
+            }
+            drop(held);
+        });
+        let order: Vec<u8> = told.try_iter().collect();
+        assert_eq!(order, [1, 2, 3, 1, 3, 1, 1]);
+    }
+
+    #[test]
+    fn who_waited_too_long_leaves_and_its_turn_goes_to_the_next() {
+        let turns = Turns::new(1);
+        let held = turns.take(user(1), LONG).unwrap();
+        let soon = Duration::from_millis(1);
+        assert_eq!(turns.take(user(2), soon).err(), Some(Late));
+        assert_eq!(turns.take(user(1), Duration::ZERO).err(), Some(Late));
+        assert_eq!(turns.waiting(), 0);
+        thread::scope(|scope| {
+            let waits = scope.spawn(|| turns.take(user(2), LONG).is_ok());
+            until_waiting(&turns, 1);
+            drop(held);
+            assert!(waits.join().unwrap());
+        });
+        assert!(turns.take(user(3), Duration::ZERO).is_ok());
     }
 }

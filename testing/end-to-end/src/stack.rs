@@ -346,6 +346,7 @@ fn runtime_configuration(
         threads,
         concurrency: 1,
         queue_max: 64,
+        queue_ms_max: 30_000,
         models_mib_max: 256,
     })?)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bield_engine::{Engine, EngineError, Rten};
+use bield_engine::{Engine, EngineError, Model, Rten};
 use bield_envelope::{ResponseOpener, Seeded};
 use bield_grant::Isolation;
 use bield_package::ModelFormat;
@@ -13,7 +13,11 @@ use super::*;
 use crate::leases::KeysError;
 use crate::testing::{Shelf, Stage, package, unreachable};
 
+mod findings;
+mod isolation;
 mod leases;
+mod traces;
+mod waiting;
 
 const MIB: u64 = 1 << 20;
 
@@ -26,7 +30,7 @@ fn stage() -> (Stage, Runtime) {
 /// The opened answer, and how warm the start was.
 fn answered(runtime: &Runtime, call: (Vec<u8>, ResponseOpener)) -> (inference::Reply, StartKind) {
     let (sealed, opener) = call;
-    match runtime.answer(&sealed) {
+    match runtime.answer(&sealed, &|| false) {
         Reply::Sealed(feedback, answer) => {
             let plain = opener.open(&answer).unwrap();
             (inference::Reply::decode(&plain).unwrap(), feedback.start)
@@ -50,7 +54,7 @@ fn start_of(runtime: &Runtime, call: (Vec<u8>, ResponseOpener)) -> StartKind {
 }
 
 fn turned_down(runtime: &Runtime, sealed: &[u8]) -> Unsealed {
-    match runtime.answer(sealed) {
+    match runtime.answer(sealed, &|| false) {
         Reply::Unsealed(_, unsealed) => unsealed,
         other => panic!("not unsealed: {other:?}"),
     }
@@ -96,7 +100,12 @@ fn the_feedback_says_what_was_there_already() {
     assert_eq!(start_of(&runtime, call(&stage, 2)), StartKind::WarmModel);
     assert_eq!(start_of(&runtime, call(&stage, 3)), StartKind::Hot);
     // Everything that is idle makes room for the largest model that fits.
-    drop(runtime.models.reserve(32 * MIB).unwrap());
+    drop(
+        runtime
+            .models
+            .reserve(32 * MIB, 64 * MIB, Duration::ZERO)
+            .unwrap(),
+    );
     assert_eq!(start_of(&runtime, call(&stage, 4)), StartKind::WarmKey);
     assert_eq!(stage.service.mind().fetches, 2);
 }
@@ -137,7 +146,11 @@ fn a_user_without_a_grant_is_refused_under_seal_and_a_new_grant_works_at_once() 
     stage.service.mind().grants = Some(Vec::new());
     let refusal = refused(&runtime, stage.cast.request(stage.package, 1));
     assert_eq!(refusal.code, "code-not-granted");
-    assert_eq!(runtime.models.count(), 0, "nothing was loaded for it");
+    assert_eq!(
+        runtime.models.counts().resident,
+        0,
+        "nothing was loaded for it"
+    );
 
     stage.service.mind().grants = None;
     let start = start_of(&runtime, stage.cast.request(stage.package, 2));
@@ -149,19 +162,6 @@ fn a_user_without_a_grant_is_refused_under_seal_and_a_new_grant_works_at_once() 
         start_of(&runtime, stage.cast.request(stage.package, 4)),
         StartKind::Hot
     );
-}
-
-#[test]
-fn isolation_that_is_not_there_is_refused_and_never_served_as_less() {
-    for isolation in [Isolation::Wiped, Isolation::Dedicated] {
-        let (stage, runtime) = stage();
-        let grants = [isolation, Isolation::Shared]
-            .map(|isolation| stage.cast.grant(stage.package, isolation));
-        stage.service.mind().grants = Some(grants.to_vec());
-        let refusal = refused(&runtime, stage.cast.request(stage.package, 1));
-        assert_eq!(refusal.code, "isolation-unsupported");
-        assert!(refusal.message.contains(&isolation.to_string()));
-    }
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_model_whose_golden_pairs_differ_never_serves() {
         let refusal = refused(&runtime, stage.cast.request(stage.package, id));
         assert_eq!(refusal.code, "golden-mismatch");
     }
-    assert_eq!(runtime.models.count(), 0);
+    assert_eq!(runtime.models.counts().resident, 0);
 }
 
 #[test]

@@ -32,7 +32,7 @@ impl Host {
             hardening: Vec::new(),
             missing: Vec::new(),
         };
-        let program = Program::new(runtime, Arc::new(Offers::new()), 1, facts).unwrap();
+        let program = Program::new(runtime, Arc::new(Offers::new()), (1, 1), facts).unwrap();
         let ended = thread::spawn(move || {
             let Err(error) = program.serve(&door);
             program.stop();

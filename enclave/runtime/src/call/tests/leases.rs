@@ -132,10 +132,10 @@ fn a_revocation_that_the_host_holds_up_counts_when_the_lease_ends() {
 fn a_refused_renewal_ends_keys_and_model_at_once() {
     let mut play = Play::new();
     assert_eq!(play.user(), "served");
-    assert_eq!(play.runtime.models.count(), 1);
+    assert_eq!(play.runtime.models.counts().resident, 1);
     play.stage.service.mind().fails = Some(KeysError::NotGranted);
     play.renew();
-    assert_eq!(play.runtime.models.count(), 0);
+    assert_eq!(play.runtime.models.counts().resident, 0);
     let (sealed, _) = play.stage.cast.request(play.stage.package, 200);
     assert_eq!(turned_down(&play.runtime, &sealed).code, "no-lease");
 }
