@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! host ──connect, visit byte──▶ program
-//!        Configure, Call, Session, Status, Watch: served at once
+//!        Configure, Calls, Session, Status, Watch: served at once
 //!        KeyService, Package, Storage, Member, Witness: kept until the program needs one
 //! ```
 //!
@@ -23,8 +23,10 @@ pub enum Visit {
     /// Host sends the measured configuration and half-closes; program answers one status line of
     /// UTF-8, `ok` or a sentence. The first visit after start, once.
     Configure,
-    /// Host sends a sealed request and half-closes; program answers [`call::Reply`](crate::call).
-    Call,
+    /// Host passes the memory of two rings as a file with this byte, once, and keeps the visit open for as long as
+    /// there are calls: sealed requests go through one ring, [`call::Reply`](crate::call)s come through the other
+    /// (`enclave/door/ring`).
+    Calls,
     /// Bytes of an attested session that someone opened to this program.
     Session,
     /// Offer: a pipe to a key service. The program's first byte is the *number* of the address to dial
@@ -58,7 +60,7 @@ impl Visit {
     pub const fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             0 => Self::Configure,
-            1 => Self::Call,
+            1 => Self::Calls,
             2 => Self::Session,
             3 => Self::KeyService,
             4 => Self::Package,
@@ -76,7 +78,7 @@ impl Visit {
     pub const fn byte(self) -> u8 {
         match self {
             Self::Configure => 0,
-            Self::Call => 1,
+            Self::Calls => 1,
             Self::Session => 2,
             Self::KeyService => 3,
             Self::Package => 4,
@@ -89,6 +91,9 @@ impl Visit {
     }
 }
 
+/// Most calls between a host and a program that are not answered yet; the host starts no more. A program lets in
+/// far fewer and answers the others `busy` at once.
+pub const CALLS_IN_FLIGHT_MAX: usize = 4096;
 /// The most bytes of a measured configuration.
 pub const CONFIGURATION_BYTES_MAX: usize = 1 << 20;
 

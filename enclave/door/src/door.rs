@@ -6,7 +6,7 @@
 //! The launcher keeps one watch visit open for as long as it lives. When that closes, [`Door::accept`]
 //! ends with [`DoorError::HostGone`] and so does the program: no orphan keeps keys in memory.
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -142,14 +142,14 @@ impl Door {
         let Ok(mut stream) = Stream::new(socket) else {
             return Ok(None);
         };
-        let mut kind = [0];
         let named = stream
             .limit_waits(KIND_WAIT)
-            .and_then(|()| stream.read_exact(&mut kind));
-        if named.is_err() || stream.limit_waits(crate::STREAM_WAIT).is_err() {
+            .and_then(|()| stream.read_kind());
+        let Ok(kind) = named else { return Ok(None) };
+        if stream.limit_waits(crate::STREAM_WAIT).is_err() {
             return Ok(None);
         }
-        match Visit::from_byte(kind[0]) {
+        match Visit::from_byte(kind) {
             Some(Visit::Watch) => {
                 self.lock_watch().get_or_insert(stream);
                 Ok(None)

@@ -5,13 +5,15 @@
 //!   bind ──▶ listener passed as fd 0 ─┼─▶ Door::from_stdin()
 //!   connect, kind byte ───────────────┼─▶ Door::configuration()   once, first
 //!   connect, kind byte ───────────────┼─▶ Door::accept() ─▶ (Visit, Stream)
-//!                                     │      ├─ Call, Session, Status: served at once
+//!                                     │      ├─ Session, Status: served at once
+//!   two rings in shared memory ═══════╪══════├─ Calls: Calls::open ─▶ Call, Call, … each replied to
 //!                                     │      └─ KeyService, Package, Storage, Member, Witness: Offers::keep
 //!   serves what is asked ◀────────────┼── Offers::take ◀─ the program needs something
 //! ```
 //!
 //! Goes in: a listening Unix socket that the host bound before the program started. Comes out: typed
-//! visits, each a byte stream. The host always connects; the program opens no socket of its own.
+//! visits, each a byte stream, and calls, which have no stream of their own: they travel through two rings in
+//! shared memory (`bield-ring`). The host always connects; the program opens no socket of its own.
 //!
 //! Always true: nothing is served before the configuration was read; a visit of an unknown kind, of no
 //! kind within [`KIND_WAIT`], or beyond a full pool is closed; every read and write has a time limit;
@@ -20,13 +22,16 @@
 //! most a closed visit for it. What flows through a visit is sealed or attested by other crates.
 //!
 //! On paper: one visit costs the program an accept, four socket calls and a one-byte read (about
-//! 20 µs with the host's connect). Shared-memory rings replace the socket behind the same types.
+//! 20 µs with the host's connect). A call costs a copy in and a copy out, no system call while the reader is
+//! awake, and one wake-up when it sleeps (`cargo xtask bench door`).
 
+mod calls;
 mod door;
 mod offers;
 mod stream;
 
 pub use bield_protocol::visit::Visit;
+pub use calls::{Call, Caller, Calls, Limits, REQUEST_PAUSE_MAX, Unread};
 pub use door::{CONFIGURATION_WAIT, Configuring, Door, KIND_WAIT};
 pub use offers::{OFFERS_MAX, Offers};
 pub use stream::{STREAM_WAIT, Stream};
@@ -58,6 +63,15 @@ pub enum DoorError {
         /// What was wanted.
         visit: Visit,
     },
+    /// The visit that should bring the memory of the rings brought none, or other memory.
+    #[error("the host passed no memory for calls: {0}")]
+    NoRings(String),
+    /// The host broke the rules of the rings.
+    #[error(transparent)]
+    Poisoned(#[from] bield_ring::Poisoned),
+    /// An answer was not sent, or not all of it.
+    #[error("the answer did not go out: {0}")]
+    NotSent(#[from] bield_ring::SendError),
     /// The socket failed.
     #[error("the door failed: {0}; the host closed it or is out of resources")]
     Socket(#[from] std::io::Error),

@@ -1,11 +1,15 @@
 //! One visit's bytes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags};
 
 use crate::DoorError;
 
@@ -16,12 +20,15 @@ pub const STREAM_WAIT: Duration = Duration::from_secs(30);
 /// A two-way byte stream to the host.
 pub struct Stream {
     socket: UnixStream,
+    /// What was passed with the first byte.
+    file: Option<OwnedFd>,
 }
 
 impl Stream {
     /// Wraps an accepted connection and limits its waits to [`STREAM_WAIT`].
     pub(crate) fn new(socket: UnixStream) -> io::Result<Stream> {
-        let stream = Stream { socket };
+        let file = None;
+        let stream = Stream { socket, file };
         stream.limit_waits(STREAM_WAIT)?;
         Ok(stream)
     }
@@ -72,7 +79,45 @@ impl Stream {
     pub fn second(&self) -> io::Result<Stream> {
         Ok(Stream {
             socket: self.socket.try_clone()?,
+            file: None,
         })
+    }
+
+    /// Reads the first byte, and the one file that may come with it.
+    pub(crate) fn read_kind(&mut self) -> io::Result<u8> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let received = loop {
+            let into = &mut [IoSliceMut::new(&mut byte)];
+            let flags = RecvFlags::CMSG_CLOEXEC;
+            match rustix::net::recvmsg(&self.socket, into, &mut control, flags) {
+                Err(Errno::INTR) => {}
+                received => break received?,
+            }
+        };
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(files) = message {
+                self.file = files.last();
+            }
+        }
+        // More files than one: the kernel closed the rest, and nobody honest sends them.
+        if received.bytes == 0 || received.flags.contains(ReturnFlags::CTRUNC) {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        Ok(byte[0])
+    }
+
+    /// The file that was passed with the first byte.
+    pub(crate) fn take_file(&mut self) -> Option<OwnedFd> {
+        self.file.take()
+    }
+
+    /// Whether the host has closed the visit.
+    pub(crate) fn is_gone(&self) -> bool {
+        let mut sockets = [PollFd::new(&self.socket, PollFlags::RDHUP)];
+        let polled = rustix::event::poll(&mut sockets, Some(&Timespec::default()));
+        !matches!(polled, Ok(0) | Err(Errno::INTR))
     }
 
     pub(crate) fn socket(&self) -> &UnixStream {
@@ -87,7 +132,7 @@ impl Stream {
             &mut byte,
             RecvFlags::PEEK | RecvFlags::DONTWAIT,
         );
-        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+        matches!(peeked, Err(Errno::AGAIN))
     }
 }
 

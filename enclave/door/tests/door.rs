@@ -43,27 +43,27 @@ fn offered(host: &Host, door: &Door, visit: Visit) -> (UnixStream, Stream) {
 }
 
 #[test]
-fn a_call_goes_in_and_its_answer_comes_out() {
+fn a_session_goes_in_and_out() {
     let (host, door) = Host::with_door();
-    let mut socket = host.visit(&[Visit::Call.byte()]);
-    socket.write_all(b"sealed request").unwrap();
+    let mut socket = host.visit(&[Visit::Session.byte()]);
+    socket.write_all(b"hello").unwrap();
     socket.shutdown(std::net::Shutdown::Write).unwrap();
 
     let (visit, mut stream) = door.accept().unwrap();
-    assert!(visit == Visit::Call);
-    assert_eq!(stream.read_all(1024).unwrap(), b"sealed request");
-    stream.write_all(b"sealed answer").unwrap();
+    assert!(visit == Visit::Session);
+    assert_eq!(stream.read_all(1024).unwrap(), b"hello");
+    stream.write_all(b"and back").unwrap();
     stream.finish().unwrap();
 
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer).unwrap();
-    assert_eq!(answer, b"sealed answer");
+    assert_eq!(answer, b"and back");
 }
 
 #[test]
 fn the_configuration_comes_first_and_only_once() {
     let (host, door) = Host::with_door();
-    let early_call = host.visit(&[Visit::Call.byte()]);
+    let early = host.visit(&[Visit::Session.byte()]);
     let mut configure = host.visit(&[Visit::Configure.byte()]);
     configure.write_all(b"owner = 'x'").unwrap();
     configure.shutdown(std::net::Shutdown::Write).unwrap();
@@ -71,9 +71,9 @@ fn the_configuration_comes_first_and_only_once() {
     let (configuration, configuring) = door.configuration().unwrap();
     assert_eq!(configuration, b"owner = 'x'");
     assert_eq!(
-        (&early_call).read(&mut [0]).unwrap(),
+        (&early).read(&mut [0]).unwrap(),
         0,
-        "a call before the configuration is closed"
+        "a session before the configuration is closed"
     );
     configuring.ready().unwrap();
     let mut answer = String::new();
@@ -150,7 +150,7 @@ fn a_silent_visit_delays_the_next_one_by_a_second_at_most() {
 #[test]
 fn more_bytes_than_allowed_are_refused() {
     let (host, door) = Host::with_door();
-    let mut socket = host.visit(&[Visit::Call.byte()]);
+    let mut socket = host.visit(&[Visit::Session.byte()]);
     socket.write_all(&[7; 100]).unwrap();
     socket.shutdown(std::net::Shutdown::Write).unwrap();
     let (_, mut stream) = door.accept().unwrap();
@@ -231,11 +231,11 @@ fn a_flood_of_offers_is_bounded() {
 }
 
 #[test]
-fn a_call_is_never_kept_as_an_offer() {
+fn a_session_is_never_kept_as_an_offer() {
     let (host, door) = Host::with_door();
     let offers = Offers::new();
-    let (socket, stream) = offered(&host, &door, Visit::Call);
-    offers.keep(Visit::Call, stream);
+    let (socket, stream) = offered(&host, &door, Visit::Session);
+    offers.keep(Visit::Session, stream);
     assert_eq!((&socket).read(&mut [0]).unwrap(), 0);
 }
 

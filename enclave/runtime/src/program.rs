@@ -1,25 +1,25 @@
 //! The accept loop and the threads behind it.
 //!
 //! ```text
-//! accept ─▶ Call ───▶ gate ─▶ queue of unread visits ─▶ threads: read, answer, write, drain
-//!        │              └ full ─▶ one thread says `busy`
+//! accept ─▶ Calls ──▶ one thread reads: call ─▶ gate ─▶ queue ─▶ threads: answer, write
+//!        │                                      └ full ─▶ one thread says `busy`
 //!        ├▶ Status ──▶ answered at once
 //!        └▶ KeyService, Package ─▶ Offers::keep
 //! ```
 //!
-//! Always true: at most `concurrency + queue_max` calls are inside, and only those that a thread has taken
-//! hold memory for a request; a visit that sends too much, too slowly or nonsense costs its own answer and no
-//! more; when the launcher is gone the loop ends, then what was begun, and with it the process. Not here: what a call means (`call`).
+//! Always true: at most `concurrency + queue_max` calls are inside, and all requests inside together take no more
+//! memory than one of full length for each thread; a call that is too long, too slow or nonsense costs its own answer
+//! and no more; one that nobody waits for any more does not begin; when the launcher is gone the loop ends, then what was begun, and with it the process. Not here: what a call means (`call`).
 
 use std::convert::Infallible;
-use std::io::{self, Read, Write as _};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, Write as _};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use bield_door::{Door, DoorError, Offers, Stream, Visit};
+use bield_door::{Call, Calls, Door, DoorError, Limits, Offers, Stream, Unread, Visit};
 use bield_envelope::SEALED_REQUEST_BYTES_MAX;
 use bield_protocol::call::{Reply, Unsealed};
 use bield_protocol::status::Status;
@@ -31,12 +31,9 @@ use crate::renewer::Renewer;
 use crate::start::{self, TeeAddress};
 use crate::turns::{Entry, Gate};
 
-/// How long a call may pause while it sends its request.
-const CALL_WAIT: Duration = Duration::from_secs(10);
-/// How long a host may take to stop sending what nobody wants.
-const DRAIN_WAIT: Duration = Duration::from_secs(2);
-/// Threads beyond those that compute, at least: calls that wait for keys or a package, or are being read, while others
-/// run. Each may hold one request of up to 256 MiB.
+/// How long answers may take to leave once the launcher is gone.
+const LEAVE_WAIT: Duration = Duration::from_secs(2);
+/// Threads beyond those that compute, at least: calls that wait for keys or a package while others run.
 const THREADS_AHEAD: usize = 5;
 /// Most threads that serve calls, besides those that compute. What waits beyond them is not open yet, so that its user
 /// is not known and it is served in the order in which it came.
@@ -89,14 +86,18 @@ pub(crate) fn call_threads(concurrency: usize, queue_max: usize) -> usize {
     concurrency + queue_max.clamp(THREADS_AHEAD, THREADS_WAITING_MAX)
 }
 
+/// Bytes of all requests inside.
+const fn request_bytes(concurrency: usize) -> usize {
+    (concurrency + THREADS_AHEAD) * SEALED_REQUEST_BYTES_MAX
+}
+
 /// A program whose threads wait for calls.
 pub(crate) struct Program {
     runtime: Arc<Runtime>,
     offers: Arc<Offers>,
     facts: Facts,
     counts: Arc<Counts>,
-    calls: Sender<(Stream, Entry)>,
-    turned_away: SyncSender<Stream>,
+    intake: Arc<Intake>,
     /// Answers on their way to the host.
     leaving: Arc<Gate>,
     renewer: Renewer,
@@ -144,6 +145,17 @@ impl Program {
         let (turned_away, full) = sync_channel(TURNED_AWAY_MAX);
         let (turner, count) = (runtime.clone(), counts.clone());
         spawn("busy", move || turn_away(&turner, &count, &full))?;
+        let intake = Arc::new(Intake {
+            runtime: Arc::clone(&runtime),
+            calls,
+            turned_away,
+            limits: Limits {
+                request_bytes_max: SEALED_REQUEST_BYTES_MAX,
+                bytes_max: request_bytes(concurrency),
+            },
+            is_read: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
+        });
         let (served, gone) = (Arc::clone(&runtime), Arc::clone(&leaving));
         spawn("tenancy", move || end_after_claim(&served, &gone))?;
         Ok(Self {
@@ -152,8 +164,7 @@ impl Program {
             offers,
             facts,
             counts,
-            calls,
-            turned_away,
+            intake,
             leaving,
         })
     }
@@ -163,7 +174,7 @@ impl Program {
         loop {
             let (visit, stream) = door.accept()?;
             match visit {
-                Visit::Call => self.take_call(stream),
+                Visit::Calls => Intake::open(&self.intake, stream),
                 Visit::Status => self.tell_status(stream),
                 Visit::KeyService | Visit::Package => self.offers.keep(visit, stream),
                 // Not served here: closed.
@@ -174,22 +185,11 @@ impl Program {
 
     /// Finishes what was begun, as far as the host still carries it, and returns what leases allotted.
     fn stop(self) {
+        self.intake.is_closed.store(true, Ordering::Relaxed);
         drop(self.renewer);
         self.runtime.gate.wait_empty(STOP_WAIT);
-        self.leaving.wait_empty(DRAIN_WAIT);
+        self.leaving.wait_empty(LEAVE_WAIT);
         self.runtime.leases.give_back(RETURN_WAIT);
-    }
-
-    fn take_call(&self, stream: Stream) {
-        match self.runtime.gate.enter() {
-            Some(entry) => {
-                // Fails only when every thread is gone; then the visit closes, and the host starts anew.
-                let _ = self.calls.send((stream, entry));
-            }
-            None => {
-                let _ = self.turned_away.try_send(stream);
-            }
-        }
     }
 
     /// Small enough for the socket's buffer, so that a host that does not read delays nobody.
@@ -217,25 +217,88 @@ impl Program {
     }
 }
 
+/// Lets calls in, on a thread of its own.
+struct Intake {
+    runtime: Arc<Runtime>,
+    calls: Sender<(Call, Entry)>,
+    turned_away: SyncSender<Call>,
+    limits: Limits,
+    /// There is one reader at a time: further visits of the kind are closed.
+    is_read: AtomicBool,
+    /// The program ends: what comes now is not begun.
+    is_closed: AtomicBool,
+}
+
+impl Intake {
+    fn open(intake: &Arc<Intake>, stream: Stream) {
+        if intake.is_read.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let reader = Arc::clone(intake);
+        let read = move || {
+            match Calls::open(stream, reader.limits) {
+                Ok(calls) => reader.read(calls),
+                Err(error) => eprintln!("bield-runtime: {error}"),
+            }
+            reader.is_read.store(false, Ordering::Relaxed);
+        };
+        if let Err(error) = spawn("calls", read) {
+            intake.is_read.store(false, Ordering::Relaxed);
+            eprintln!("bield-runtime: no thread for calls: {error}");
+        }
+    }
+
+    fn read(&self, mut calls: Calls) {
+        loop {
+            match calls.next_call() {
+                Ok(call) if self.is_closed.load(Ordering::Relaxed) => drop(call),
+                Ok(call) => self.take(call),
+                Err(DoorError::Poisoned(error)) => {
+                    // What was let in cannot be answered any more. A program that starts anew has a new door.
+                    eprintln!("bield-runtime: {error}");
+                    std::process::exit(1);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(&self, call: Call) {
+        match self.runtime.gate.enter() {
+            Some(entry) => {
+                // Fails only when every thread is gone; then the caller hears that there is no answer.
+                let _ = self.calls.send((call, entry));
+            }
+            None => {
+                let _ = self.turned_away.try_send(call);
+            }
+        }
+    }
+}
+
 fn serve_calls(
     runtime: &Runtime,
     counts: &Counts,
-    queue: &Mutex<Receiver<(Stream, Entry)>>,
+    queue: &Mutex<Receiver<(Call, Entry)>>,
     leaving: &Arc<Gate>,
 ) {
     loop {
-        let Ok((mut stream, entry)) = lock(queue).recv() else {
+        let Ok((Call { bytes, caller }, entry)) = lock(queue).recv() else {
             return;
         };
-        let reply = match read(&mut stream) {
-            Ok(sealed) => runtime.answer(&sealed, &|| false),
-            Err(refusal) => runtime.turn_away(refusal),
+        if caller.is_cancelled() {
+            continue;
+        }
+        let reply = match bytes {
+            Ok(sealed) => runtime.answer(&sealed, &|| caller.is_cancelled()),
+            Err(unread) => runtime.turn_away(not_read(unread)),
         };
         // Before the host can know, so that it never finds a full gate after the last answer.
         let leaves = leaving.enter();
         drop(entry);
         counts.note(&reply);
-        send(stream, &reply);
+        // Who went away meanwhile wants no answer.
+        let _ = caller.reply(&reply.encode());
         drop(leaves);
     }
 }
@@ -243,18 +306,26 @@ fn serve_calls(
 /// Ends the process when it served one user alone and that user is done: its launcher starts a clean one.
 fn end_after_claim(runtime: &Runtime, leaving: &Gate) {
     runtime.tenancy.wait_over(CLAIM_IDLE);
-    leaving.wait_empty(DRAIN_WAIT);
+    leaving.wait_empty(LEAVE_WAIT);
     runtime.leases.give_back(RETURN_WAIT);
     eprintln!("bield-runtime: it served one user alone and ends for the next");
     std::process::exit(0);
 }
 
-fn turn_away(runtime: &Runtime, counts: &Counts, full: &Receiver<Stream>) {
-    while let Ok(stream) = full.recv() {
+fn turn_away(runtime: &Runtime, counts: &Counts, full: &Receiver<Call>) {
+    while let Ok(Call { caller, .. }) = full.recv() {
         let message = "this runtime has as many requests as it takes; come back shortly";
         let reply = runtime.turn_away(unsealed("busy", message, Some(BUSY_RETRY_MS)));
         counts.note(&reply);
-        send(stream, &reply);
+        let _ = caller.reply(&reply.encode());
+    }
+}
+
+fn not_read(unread: Unread) -> Unsealed {
+    match unread {
+        Unread::NoRoom => unsealed("busy", unread, Some(BUSY_RETRY_MS)),
+        Unread::BrokeOff => unsealed("malformed", unread, Some(BUSY_RETRY_MS)),
+        _ => unsealed("malformed", unread, None),
     }
 }
 
@@ -265,33 +336,6 @@ impl Counts {
             _ => &self.refused,
         };
         count.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn read(stream: &mut Stream) -> Result<Vec<u8>, Unsealed> {
-    let read = stream
-        .limit_waits(CALL_WAIT)
-        .map_err(DoorError::from)
-        .and_then(|()| stream.read_all(SEALED_REQUEST_BYTES_MAX));
-    read.map_err(|error| match error {
-        DoorError::TooLong { .. } => unsealed("malformed", error, None),
-        _ => unsealed(
-            "malformed",
-            "the request broke off on its way; send it again",
-            Some(BUSY_RETRY_MS),
-        ),
-    })
-}
-
-/// Writes the answer, then reads what is still coming: a socket closed on unread bytes loses what it sent.
-fn send(mut stream: Stream, reply: &Reply) {
-    let sent = stream
-        .write_all(&reply.encode())
-        .and_then(|()| stream.finish())
-        .and_then(|()| stream.limit_waits(DRAIN_WAIT));
-    if sent.is_ok() {
-        let rest = &mut stream.take(SEALED_REQUEST_BYTES_MAX as u64);
-        let _ = io::copy(rest, &mut io::sink());
     }
 }
 

@@ -1,24 +1,29 @@
 //! A stand-in for an enclave program, for tests of the host side: it speaks the door's protocol by hand
 //! and answers each call with the call's own bytes. Words at the start of a call make it do other things:
 //! `key:`, `member:` and `witness:` send the rest (its first byte is a digit, the number) to a peer;
-//! `die:` ends it, with the rest as its last words on standard error;
+//! `die:` ends it, with the rest as its last words on standard error; `nothing:` says that there is no answer;
+//! `lie:` breaks the rules of the ring;
 //! `storage:` asks for the operations that follow, in the storage visit's own bytes, through one visit.
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bield_protocol::call::Reply;
 use bield_protocol::feedback::{Feedback, StartKind};
 use bield_protocol::status::{Metric, Status};
 use bield_protocol::visit::Visit;
 use bield_protocol::visit::storage::{Answer, Operation};
+use bield_ring::{Consumer, Kind, Producer, Sender as Answers, Shared, Spin};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
+type Takers = HashMap<u8, Arc<Mutex<Receiver<UnixStream>>>>;
 type Offers = HashMap<u8, (Sender<UnixStream>, Arc<Mutex<Receiver<UnixStream>>>)>;
 
 fn main() -> io::Result<()> {
@@ -38,30 +43,44 @@ fn main() -> io::Result<()> {
         .into();
     for visit in listener.incoming() {
         let mut visit = visit?;
-        let mut kind = [0];
-        visit.read_exact(&mut kind)?;
-        match Visit::from_byte(kind[0]) {
+        let (kind, file) = announced(&visit)?;
+        match Visit::from_byte(kind) {
             Some(Visit::Configure) => (delay, last_words) = configure(visit, &offers)?,
             Some(Visit::Watch) => {
                 let storage = Arc::clone(&offers[&Visit::Storage.byte()].1);
                 std::thread::spawn(move || end(visit, last_words, &storage));
             }
-            Some(Visit::Call) => {
-                let offers = offers
+            Some(Visit::Calls) => {
+                let takers: Takers = offers
                     .iter()
                     .map(|(k, (_, r))| (*k, Arc::clone(r)))
                     .collect();
-                std::thread::spawn(move || call(visit, delay, &offers));
+                let file = file.ok_or(io::ErrorKind::InvalidData)?;
+                std::thread::spawn(move || serve_calls(visit, file, delay, &Arc::new(takers)));
             }
             Some(Visit::Session) => drop(std::thread::spawn(move || echo(visit))),
             Some(Visit::Status) => {
                 let _ = visit.write_all(&status());
             }
-            Some(_) => offers[&kind[0]].0.send(visit).map_err(io::Error::other)?,
+            Some(_) => offers[&kind].0.send(visit).map_err(io::Error::other)?,
             None => {}
         }
     }
     Ok(())
+}
+
+/// The first byte of a visit, and the file that came with it.
+fn announced(visit: &UnixStream) -> io::Result<(u8, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    let into = &mut [IoSliceMut::new(&mut byte)];
+    rustix::net::recvmsg(visit, into, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let file = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+        _ => None,
+    });
+    Ok((byte[0], file))
 }
 
 /// Waits for the launcher to let go, then stores last words if it was configured to, and ends.
@@ -108,15 +127,49 @@ fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bo
     Ok((Duration::from_millis(delay.unwrap_or(0)), last_words))
 }
 
-fn call(
-    mut visit: UnixStream,
+/// Reads calls out of one ring and answers each on a thread of its own into the other.
+fn serve_calls(
+    _open: UnixStream,
+    file: OwnedFd,
     delay: Duration,
-    offers: &HashMap<u8, Arc<Mutex<Receiver<UnixStream>>>>,
-) {
-    let mut request = Vec::new();
-    if visit.read_to_end(&mut request).is_err() {
-        return;
+    takers: &Arc<Takers>,
+) -> io::Result<()> {
+    let [requests, answers] = bield_ring::open(file).map_err(io::Error::other)?;
+    let mut requests = Consumer::new(requests, Spin::measured());
+    let second = answers.clone();
+    let answers = Arc::new(Answers::new(Producer::new(answers, Spin::measured())));
+    let mut unfinished: HashMap<u64, Vec<u8>> = HashMap::new();
+    loop {
+        while !requests
+            .wait(bield_ring::PARK_MAX)
+            .map_err(io::Error::other)?
+        {}
+        let Some(frame) = requests.peek().map_err(io::Error::other)? else {
+            continue;
+        };
+        let head = frame.head();
+        match Kind::from_number(head.kind) {
+            Some(Kind::Whole | Kind::Part | Kind::Last) => {
+                frame.take(unfinished.entry(head.id).or_default());
+            }
+            _ => frame.skip(),
+        }
+        if matches!(Kind::from_number(head.kind), Some(Kind::Whole | Kind::Last)) {
+            let request = unfinished.remove(&head.id).unwrap_or_default();
+            if request == b"lie:" {
+                // A second producer on the same ring, which begins where the first one began: with a kind that is none.
+                let mut liar = Producer::new(second.clone(), Spin::measured());
+                let _ = liar.try_push(77, 0, &[0; 4096]);
+                let _ = liar.try_push(77, 0, &[0; 4096]);
+                liar.publish();
+            }
+            let (answers, takers) = (Arc::clone(&answers), Arc::clone(takers));
+            std::thread::spawn(move || call(request, head.id, delay, &answers, &takers));
+        }
     }
+}
+
+fn call(request: Vec<u8>, id: u64, delay: Duration, answers: &Answers<Shared>, offers: &Takers) {
     std::thread::sleep(delay);
     let split = request
         .iter()
@@ -138,6 +191,7 @@ fn call(
         b"hang:" => loop {
             std::thread::park();
         },
+        b"nothing:" => return answers.cancel(id),
         b"key:" => to_peer(Visit::KeyService),
         b"member:" => to_peer(Visit::Member),
         b"witness:" => to_peer(Visit::Witness),
@@ -146,7 +200,9 @@ fn call(
         _ => Ok(request),
     };
     let answer = answer.unwrap_or_else(|error| format!("failed: {error}").into_bytes());
-    let _ = visit.write_all(&Reply::Sealed(feedback(), answer).encode());
+    let reply = Reply::Sealed(feedback(), answer).encode();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let _ = answers.send(id, &reply, deadline, || false);
 }
 
 /// Takes an offered visit.
@@ -236,7 +292,5 @@ fn feedback() -> Feedback {
         total_us: 2,
         resident: vec![],
         in_flight: 1,
-        queue_us: 0,
-        free_bytes: 0,
     }
 }

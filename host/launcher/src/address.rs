@@ -1,7 +1,9 @@
 //! Where the door of a started program is: a socket in a directory of its own.
 
 use std::fs::DirBuilder;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -10,10 +12,13 @@ use std::time::Duration;
 
 use bield_protocol::visit::Visit;
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
 
 use crate::LaunchError;
-use crate::record::{Pipe, Recorder, Session};
+use crate::record::{Pipe, Recorder, Session, Tape};
 
 /// The door's address. The directory goes away with this value.
 pub(crate) struct DoorAddress {
@@ -68,6 +73,28 @@ impl DoorAddress {
 
     /// Opens a visit, waiting at most `wait` for room in the program's accept queue.
     pub(crate) fn visit(&self, visit: Visit, wait: Duration) -> io::Result<Pipe> {
+        self.recorder.pipe(self.connect(wait)?, visit)
+    }
+
+    /// Opens the visit for calls, and passes the memory of their rings with its first byte.
+    pub(crate) fn calls(&self, memory: &OwnedFd, wait: Duration) -> io::Result<Pipe> {
+        let socket = self.connect(wait)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let files = [memory.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        let byte = [Visit::Calls.byte()];
+        let bytes = [IoSlice::new(&byte)];
+        rustix::net::sendmsg(&socket, &bytes, &mut control, SendFlags::NOSIGNAL)?;
+        Ok(Pipe::silent(socket))
+    }
+
+    /// Where one call's bytes are written down.
+    pub(crate) fn call_tape(&self) -> io::Result<Tape> {
+        self.recorder.tape(Visit::Calls)
+    }
+
+    fn connect(&self, wait: Duration) -> io::Result<UnixStream> {
         let socket = rustix::net::socket_with(
             AddressFamily::UNIX,
             SocketType::STREAM,
@@ -77,7 +104,7 @@ impl DoorAddress {
         // Bounds connect(2) too: a program that stopped accepting must not hold us.
         sockopt::set_socket_timeout(&socket, Timeout::Send, Some(wait))?;
         rustix::net::connect(&socket, &self.socket)?;
-        self.recorder.pipe(UnixStream::from(socket), visit)
+        Ok(UnixStream::from(socket))
     }
 
     /// Opens a session visit without ever blocking; `WouldBlock` when the accept queue is full.

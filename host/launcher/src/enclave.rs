@@ -5,13 +5,14 @@ use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bield_protocol::status::STATUS_BYTES_MAX;
 use bield_protocol::visit::Visit;
 
 use crate::address::DoorAddress;
+use crate::calls::Calls;
 use crate::output::LastWords;
 use crate::process::Process;
 use crate::record::{Pipe, Recorder, Session};
@@ -36,6 +37,8 @@ pub struct Enclave {
     started: Started,
     watch: Pipe,
     words: Arc<LastWords>,
+    /// Made by the first call: not every program is called.
+    calls: Mutex<Option<Arc<Calls>>>,
 }
 
 impl Enclave {
@@ -115,6 +118,7 @@ impl Enclave {
             name,
             started,
             watch,
+            calls: Mutex::default(),
         })
     }
 
@@ -123,13 +127,25 @@ impl Enclave {
     /// # Errors
     /// See [`VisitError`].
     pub fn call(&self, sealed: &[u8], wait: Duration) -> Result<Vec<u8>, VisitError> {
-        ask(
-            &self.started.door,
-            Visit::Call,
-            sealed,
-            ANSWER_BYTES_MAX,
-            wait,
-        )
+        let door = &self.started.door;
+        let calls = self.calls(wait).map_err(|error| failed(error, wait))?;
+        let tape = door.call_tape().map_err(VisitError::Lost)?;
+        tape.to_program(sealed).map_err(VisitError::Lost)?;
+        let answer = calls.call(sealed, wait)?;
+        tape.from_program(&answer).map_err(VisitError::Lost)?;
+        Ok(answer)
+    }
+
+    /// The rings of a program that still serves them.
+    fn calls(&self, wait: Duration) -> io::Result<Arc<Calls>> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*calls {
+            Some(calls) if !calls.is_lost() || !self.is_running() => Ok(Arc::clone(calls)),
+            _ => {
+                let fresh = Calls::open(&self.started.door, &self.started.process, wait)?;
+                Ok(Arc::clone(calls.insert(fresh)))
+            }
+        }
     }
 
     /// Asks for the program's status: strict CBOR of `bield_protocol::status::Status`. Blocks at most `wait`.
@@ -137,13 +153,7 @@ impl Enclave {
     /// # Errors
     /// See [`VisitError`].
     pub fn status(&self, wait: Duration) -> Result<Vec<u8>, VisitError> {
-        ask(
-            &self.started.door,
-            Visit::Status,
-            &[],
-            STATUS_BYTES_MAX,
-            wait,
-        )
+        ask(&self.started.door, Visit::Status, STATUS_BYTES_MAX, wait)
     }
 
     /// Opens an attested session with the program, without blocking: the caller carries its bytes.
@@ -264,11 +274,10 @@ impl NotConfigured {
     }
 }
 
-/// One visit that sends, half-closes and reads the whole answer.
+/// One visit that half-closes and reads the whole answer.
 fn ask(
     door: &DoorAddress,
     visit: Visit,
-    bytes: &[u8],
     answer_max: usize,
     wait: Duration,
 ) -> Result<Vec<u8>, VisitError> {
@@ -276,7 +285,7 @@ fn ask(
     let mut pipe = door
         .visit(visit, wait)
         .map_err(|error| failed(error, wait))?;
-    exchange(&mut pipe, bytes, answer_max, deadline, wait)
+    exchange(&mut pipe, &[], answer_max, deadline, wait)
 }
 
 fn exchange(

@@ -1,8 +1,8 @@
 //! Starts enclave programs and carries their bytes.
 //!
 //! ```text
-//!  gateway ── call, session, status ──▶ Enclave ──connect──▶ listener = program's standard input
-//!                                          │
+//!  gateway ── call ───────────────────▶ Enclave ══ two rings in shared memory ══ program
+//!          ── session, status ─────────▶    │ ──connect──▶ listener = program's standard input
 //!        Supervisor restarts it ◀── exit ──┤   kept open, used when the program wants:
 //!                                          ├── KeyService, Member, Witness ─dial─▶ TCP
 //!                                          ├── Package ────read──▶ DIR/<digest>.bield
@@ -22,11 +22,12 @@
 //! lies can only delay or refuse. With a recording directory it writes down all it carries, which is what
 //! an attacker in its place would see.
 //!
-//! On paper: one call costs a connect, the request and the answer copied once each through the kernel
-//! (a 64 MiB request: about 30 ms), and two to four wake-ups; packages go from the page cache to the socket
-//! by `sendfile`, without a copy in this process.
+//! On paper: one call costs one copy of the request into shared memory and one of the answer out of it, and two to
+//! four wake-ups, none of them a connect; packages go from the page cache to the socket by `sendfile`, without a
+//! copy in this process.
 
 mod address;
+mod calls;
 mod enclave;
 mod offers;
 mod output;

@@ -12,7 +12,11 @@ pub(crate) struct Process {
     pid: u32,
     child: Mutex<Lifetime>,
     ended: Condvar,
+    /// Done once it has ended.
+    at_end: Mutex<Option<AtEnd>>,
 }
+
+type AtEnd = Box<dyn FnOnce() + Send>;
 
 struct Lifetime {
     child: Child,
@@ -28,6 +32,7 @@ impl Process {
             pid,
             child: lifetime,
             ended: Condvar::new(),
+            at_end: Mutex::default(),
         });
         let reaper = Arc::clone(&process);
         std::thread::Builder::new()
@@ -42,6 +47,25 @@ impl Process {
 
     pub(crate) fn is_running(&self) -> bool {
         self.lock().exit.is_none()
+    }
+
+    /// Has something done once it has ended, at once if it has; replaces what was to be done before.
+    pub(crate) fn at_end(&self, act: impl FnOnce() + Send + 'static) {
+        *self.lock_at_end() = Some(Box::new(act));
+        if !self.is_running() {
+            self.act_at_end();
+        }
+    }
+
+    fn act_at_end(&self) {
+        let act = self.lock_at_end().take();
+        if let Some(act) = act {
+            act();
+        }
+    }
+
+    fn lock_at_end(&self) -> MutexGuard<'_, Option<AtEnd>> {
+        self.at_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Kills it. Ended processes are left alone, so a reused process id is never hit.
@@ -89,6 +113,8 @@ impl Process {
         let mut lifetime = self.lock();
         lifetime.exit = Some(lifetime.child.wait().unwrap_or_default());
         self.ended.notify_all();
+        drop(lifetime);
+        self.act_at_end();
     }
 
     fn lock(&self) -> MutexGuard<'_, Lifetime> {

@@ -1,6 +1,6 @@
 //! The host's end of a visit, written down byte for byte when asked.
 //!
-//! Recording shows what the host sees: a test searches the files for planted plaintext. Two files a visit,
+//! A call goes through shared memory and is written down like a visit of its own. Recording shows what the host sees: a test searches the files for planted plaintext. Two files a visit,
 //! so that no two visits mix: `<program>-<pid>-<number>-<visit>.in` (towards the program) and `.out`.
 
 use std::fs::File;
@@ -36,6 +36,14 @@ impl Recorder {
 
     /// Announces the visit on a fresh connection and makes a pipe of it.
     pub(crate) fn pipe(&self, socket: UnixStream, visit: Visit) -> io::Result<Pipe> {
+        let tape = self.tape(visit)?;
+        let mut pipe = Pipe { socket, tape };
+        pipe.write_all(&[visit.byte()])?;
+        Ok(pipe)
+    }
+
+    /// Where the bytes of one visit, or of one call, are written down.
+    pub(crate) fn tape(&self, visit: Visit) -> io::Result<Tape> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let tape = match &self.prefix {
             None => None,
@@ -51,10 +59,7 @@ impl Recorder {
                 }))
             }
         };
-        let tape = Tape { files: tape };
-        let mut pipe = Pipe { socket, tape };
-        pipe.write_all(&[visit.byte()])?;
-        Ok(pipe)
+        Ok(Tape { files: tape })
     }
 }
 
@@ -113,6 +118,12 @@ pub(crate) struct Pipe {
 }
 
 impl Pipe {
+    /// A visit through which no bytes go but those that were sent already.
+    pub(crate) fn silent(socket: UnixStream) -> Pipe {
+        let tape = Tape { files: None };
+        Pipe { socket, tape }
+    }
+
     /// A second handle of the same visit.
     pub(crate) fn second(&self) -> io::Result<Pipe> {
         Ok(Pipe {

@@ -1,11 +1,18 @@
-//! The program behind its door, with a played host on Unix sockets.
+//! The program behind its door, with a played host: Unix sockets, and the other end of the rings.
 
+use std::collections::HashMap;
+use std::io::{IoSlice, Read as _};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use bield_engine::Rten;
 use bield_protocol::inference;
+use bield_ring::{Consumer, Kind, Producer, Sender as Requests, Shared, Spin};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::*;
 use crate::testing::{Shelf, Stage};
@@ -15,6 +22,10 @@ struct Host {
     path: PathBuf,
     stage: Stage,
     watch: UnixStream,
+    requests: Requests<Shared>,
+    next: AtomicU64,
+    answers: Mutex<Answers>,
+    _calls: UnixStream,
     ended: thread::JoinHandle<DoorError>,
 }
 
@@ -39,7 +50,29 @@ impl Host {
             error
         });
         let watch = visit(&path, Visit::Watch);
+        let (file, [to_program, from_program]) = bield_ring::create().unwrap();
+        let calls = UnixStream::connect(&path).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let files = [file.as_fd()];
+        control.push(SendAncillaryMessage::ScmRights(&files));
+        let byte = [Visit::Calls.byte()];
+        rustix::net::sendmsg(
+            &calls,
+            &[IoSlice::new(&byte)],
+            &mut control,
+            SendFlags::empty(),
+        )
+        .unwrap();
         Self {
+            requests: Requests::new(Producer::new(to_program, Spin::measured())),
+            next: AtomicU64::new(0),
+            answers: Mutex::new(Answers {
+                ring: Consumer::new(from_program, Spin::measured()),
+                parts: HashMap::new(),
+                whole: HashMap::new(),
+            }),
+            _calls: calls,
             _directory: directory,
             path,
             stage,
@@ -48,16 +81,29 @@ impl Host {
         }
     }
 
-    fn start_call(&self, bytes: &[u8]) -> UnixStream {
-        let mut socket = visit(&self.path, Visit::Call);
-        // A program that turns a call away may stop reading.
-        let _ = socket.write_all(bytes);
-        let _ = socket.shutdown(Shutdown::Write);
-        socket
+    /// Sends a request; its number.
+    fn start_call(&self, bytes: &[u8]) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let deadline = Instant::now() + WAIT;
+        self.requests.send(id, bytes, deadline, || false).unwrap();
+        id
     }
 
     fn call(&self, bytes: &[u8]) -> Reply {
-        finish(self.start_call(bytes))
+        self.finish(self.start_call(bytes))
+    }
+
+    /// Waits for the answer to the call of this number.
+    fn finish(&self, id: u64) -> Reply {
+        let deadline = Instant::now() + WAIT;
+        let mut answers = lock(&self.answers);
+        loop {
+            if let Some(bytes) = answers.whole.remove(&id) {
+                return Reply::decode(&bytes).unwrap();
+            }
+            answers.hear();
+            assert!(Instant::now() < deadline, "no answer to call {id}");
+        }
     }
 
     fn status(&self) -> Status {
@@ -78,16 +124,41 @@ impl Host {
     }
 }
 
+/// How long a call may take before a test fails.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// The host's end of the ring that answers come through.
+struct Answers {
+    ring: Consumer<Shared>,
+    parts: HashMap<u64, Vec<u8>>,
+    whole: HashMap<u64, Vec<u8>>,
+}
+
+impl Answers {
+    fn hear(&mut self) {
+        if !self.ring.wait(Duration::from_millis(100)).unwrap() {
+            return;
+        }
+        let frame = self.ring.peek().unwrap().unwrap();
+        let id = frame.head().id;
+        let kind = Kind::from_number(frame.head().kind);
+        match kind {
+            Some(Kind::Whole | Kind::Part | Kind::Last) => {
+                frame.take(self.parts.entry(id).or_default());
+            }
+            _ => frame.skip(),
+        }
+        if matches!(kind, Some(Kind::Whole | Kind::Last)) {
+            let answer = self.parts.remove(&id).unwrap_or_default();
+            self.whole.insert(id, answer);
+        }
+    }
+}
+
 fn visit(path: &PathBuf, kind: Visit) -> UnixStream {
     let mut socket = UnixStream::connect(path).unwrap();
     socket.write_all(&[kind.byte()]).unwrap();
     socket
-}
-
-fn finish(mut socket: UnixStream) -> Reply {
-    let mut bytes = Vec::new();
-    socket.read_to_end(&mut bytes).unwrap();
-    Reply::decode(&bytes).unwrap()
 }
 
 #[test]
@@ -114,7 +185,14 @@ fn nonsense_costs_its_own_answer_only() {
         };
         assert_eq!(refusal.code, "malformed");
     }
-    drop(visit(&host.path, Visit::Call));
+    let begun = host.next.fetch_add(1, Ordering::Relaxed);
+    // A part of nothing, and the end of what never began.
+    let deadline = Instant::now() + WAIT;
+    let part = host
+        .requests
+        .send_part(begun, b"part", false, deadline, || false);
+    part.unwrap();
+    host.requests.cancel(begun);
     host.good_call_works(1);
     assert!(host.status().refused >= 3);
 }
@@ -122,15 +200,7 @@ fn nonsense_costs_its_own_answer_only() {
 #[test]
 fn an_oversized_request_is_told_so() {
     let host = Host::new();
-    let mut socket = visit(&host.path, Visit::Call);
-    let block = vec![0; 1 << 20];
-    for _ in 0..=(SEALED_REQUEST_BYTES_MAX >> 20) + 1 {
-        if socket.write_all(&block).is_err() {
-            break;
-        }
-    }
-    let _ = socket.shutdown(Shutdown::Write);
-    let Reply::Unsealed(_, refusal) = finish(socket) else {
+    let Reply::Unsealed(_, refusal) = host.call(&vec![0; SEALED_REQUEST_BYTES_MAX + 1]) else {
         panic!("sealed")
     };
     assert_eq!(refusal.code, "malformed");
@@ -150,7 +220,7 @@ fn a_full_runtime_says_busy_and_serves_those_inside() {
         thread::yield_now();
     }
     let (third, _) = host.stage.cast.request(host.stage.package, 3);
-    // Long enough that it does not fit into the socket, so that somebody must read it.
+    // Longer than the ring, so that somebody must read it.
     let third = [third, vec![0; 4 << 20]].concat();
     let Reply::Unsealed(_, refusal) = host.call(&third) else {
         panic!("sealed")
@@ -158,8 +228,8 @@ fn a_full_runtime_says_busy_and_serves_those_inside() {
     assert_eq!(refusal.code, "busy");
     assert!(refusal.retry_after_ms.is_some());
     drop(held);
-    for (socket, opener) in [(first, opens_first), (second, opens_second)] {
-        let Reply::Sealed(_, answer) = finish(socket) else {
+    for (call, opener) in [(first, opens_first), (second, opens_second)] {
+        let Reply::Sealed(_, answer) = host.finish(call) else {
             panic!("unsealed")
         };
         assert!(opener.open(&answer).is_ok());
@@ -207,9 +277,9 @@ fn a_program_that_stops_finishes_its_calls_and_returns_what_is_left_of_quotas() 
     while host.status().in_flight < 1 {
         thread::yield_now();
     }
-    drop(host.watch);
+    host.watch.shutdown(Shutdown::Both).unwrap();
     drop(held);
-    let Reply::Sealed(_, answer) = finish(call) else {
+    let Reply::Sealed(_, answer) = host.finish(call) else {
         panic!("unsealed")
     };
     assert!(opener.open(&answer).is_ok());

@@ -296,3 +296,60 @@ fn each_peer_is_dialled_by_its_number_and_no_other_address_is() {
         }
     });
 }
+
+#[test]
+fn many_calls_are_on_their_way_at_once() {
+    let enclave = Enclave::start(&Launch {
+        configuration: b"delay=100".to_vec(),
+        ..launch()
+    })
+    .unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..32u32 {
+            let enclave = &enclave;
+            scope.spawn(move || {
+                // Some longer than the ring.
+                let request = number.to_be_bytes().repeat(1 + 10_000 * number as usize);
+                assert!(answer(enclave, &request) == request, "call {number}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_program_that_is_killed_loses_its_calls_at_once() {
+    let enclave = Enclave::start(&launch()).unwrap();
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| enclave.call(b"hang:", WAIT)))
+            .collect();
+        // One answered call after them: they are inside.
+        answer(&enclave, b"next");
+        enclave.kill();
+        for call in calls {
+            assert!(matches!(call.join().unwrap(), Err(VisitError::Lost(_))));
+        }
+    });
+    assert!(began.elapsed() < WAIT, "they waited for their deadline");
+}
+
+#[test]
+fn a_program_that_says_there_is_no_answer_costs_no_deadline() {
+    let enclave = Enclave::start(&launch()).unwrap();
+    assert!(matches!(
+        enclave.call(b"nothing:", WAIT),
+        Err(VisitError::Lost(_))
+    ));
+    assert_eq!(answer(&enclave, b"next"), b"next");
+}
+
+#[test]
+fn a_program_that_breaks_the_rules_of_the_ring_is_killed_and_started_again() {
+    let supervisor = Supervisor::start(launch()).unwrap();
+    let enclave = supervisor.enclave().unwrap();
+    assert_eq!(answer(&enclave, b"honest"), b"honest");
+    let _ = enclave.call(b"lie:", WAIT);
+    until(|| supervisor.starts() == 2);
+    assert_eq!(answer(&supervisor.enclave().unwrap(), b"again"), b"again");
+}
