@@ -292,5 +292,7 @@ fn feedback() -> Feedback {
         total_us: 2,
         resident: vec![],
         in_flight: 1,
+        queue_us: 0,
+        free_bytes: 0,
     }
 }
