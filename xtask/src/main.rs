@@ -4,6 +4,7 @@
 //! measures promises. Nothing here is part of the product.
 
 mod layers;
+mod onnxruntime;
 mod programs;
 mod quickstart;
 mod tests;
@@ -35,11 +36,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// Fetch the shared library of onnxruntime into the cache; prints its path and digest.
+    FetchOnnxruntime,
     /// Check that dependencies between trust zones go one way.
     Layers,
     /// Run a benchmark; prints a table and writes target/bench/NAME.json.
     Bench {
-        /// Its name: `inference`, `capsule` or `keys`.
+        /// Its name: `inference`, `door`, `capsule` or `keys`.
         name: String,
         /// Arguments for the benchmark.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Quickstart { file } => quickstart::run(&file),
         Chore::Test { rest } => tests::run(&rest),
+        Chore::FetchOnnxruntime => onnxruntime::run(),
         Chore::Layers => layers::run(),
         Chore::Bench { name, rest } => programs::bench(&name, &rest),
     };

@@ -17,14 +17,26 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("file-type", "file-type"),
 ];
 
+/// Which engines the runtime has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engines {
+    /// Those that it has when nothing is said.
+    Usual,
+    /// onnxruntime as well.
+    All,
+}
+
 /// Builds all programs and returns the folder they are in.
-pub(crate) fn build(release: bool) -> Result<PathBuf> {
+pub(crate) fn build(release: bool, engines: Engines) -> Result<PathBuf> {
     let mut build = cargo();
     build.arg("build");
     for (package, _) in PROGRAMS {
         build.args(["--package", package]);
     }
     build.arg("--bins");
+    if engines == Engines::All {
+        build.args(["--features", "bield-runtime/engine-ort"]);
+    }
     if release {
         build.arg("--release");
     }
@@ -34,7 +46,7 @@ pub(crate) fn build(release: bool) -> Result<PathBuf> {
 
 /// Runs `bench NAME` in an optimised build.
 pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
-    let programs = build(true)?;
+    let programs = build(true, Engines::All)?;
     let mut run = cargo();
     run.args([
         "run",

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use cargo_metadata::MetadataCommand;
 
-use crate::programs::{build, root, target_directory};
+use crate::programs::{Engines, build, root, target_directory};
 
 /// Tells the story, asking about `file`.
 pub(crate) fn run(file: &Path) -> Result<()> {
@@ -23,7 +23,7 @@ pub(crate) fn run(file: &Path) -> Result<()> {
     println!("bield quickstart: a sealed model on a machine nobody has to trust.");
     println!("It uses the software TEE: everything is real but the hardware protection.\n");
     println!("Building the programs (a few minutes the first time) …");
-    let programs = build(true)?;
+    let programs = build(true, Engines::Usual)?;
     let model = Model::find()?;
 
     let place = target_directory()?.join("quickstart");

@@ -1,15 +1,16 @@
 //! Every test: programs first, because the end-to-end tests start them; then all tests; then examples
-//! in the documentation.
+//! in the documentation. onnxruntime's tests run when its library was fetched.
 
 use std::process::Stdio;
 
 use anyhow::Result;
 
-use crate::programs::{build, cargo, succeed};
+use crate::onnxruntime;
+use crate::programs::{Engines, build, cargo, succeed};
 
 /// Runs all tests, with nextest where it is installed.
 pub(crate) fn run(rest: &[String]) -> Result<()> {
-    let programs = build(false)?;
+    let programs = build(false, Engines::All)?;
     let mut tests = cargo();
     if has_nextest() {
         tests.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
@@ -24,11 +25,33 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
         ]);
     }
     tests.args(rest).env("BIELD_PROGRAMS", &programs);
+    if let Some(library) = onnxruntime::library() {
+        tests.env("BIELD_ONNXRUNTIME", library);
+    }
     succeed(&mut tests)?;
+    test_onnxruntime(rest)?;
     if rest.is_empty() {
         succeed(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
     }
     Ok(())
+}
+
+/// Tests of the crate that the workspace's tests build without the feature.
+fn test_onnxruntime(rest: &[String]) -> Result<()> {
+    let Some(library) = onnxruntime::library() else {
+        eprintln!("\nNOT RUN: tests of onnxruntime; cargo xtask fetch-onnxruntime fetches it\n");
+        return Ok(());
+    };
+    let mut tests = cargo();
+    tests.args([
+        "test",
+        "--package",
+        "bield-engine",
+        "--features",
+        "engine-ort",
+    ]);
+    tests.args(["--test", "onnxruntime", "--test", "onnxruntime_memory"]);
+    succeed(tests.args(rest).env("BIELD_ONNXRUNTIME", library))
 }
 
 fn has_nextest() -> bool {

@@ -6,6 +6,8 @@ use bield_evidence::{Check, Outcome};
 use bield_sdk::{ElementType, Tensor};
 use serde_json::{Value, json};
 
+use crate::tensors;
+
 /// Every check on two lines: its outcome, then what was found and what was wanted.
 pub(crate) struct Checks<'a>(pub(crate) &'a [Check]);
 
@@ -95,17 +97,10 @@ fn first_values(tensor: &Tensor) -> Vec<String> {
 }
 
 fn value(element: ElementType, bytes: &[u8]) -> String {
-    match (element, bytes) {
-        (ElementType::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).to_string(),
-        (ElementType::I32, &[a, b, c, d]) => i32::from_le_bytes([a, b, c, d]).to_string(),
-        (ElementType::I64, bytes) => bytes
-            .try_into()
-            .map(i64::from_le_bytes)
-            .unwrap_or_default()
-            .to_string(),
-        (ElementType::I8, &[byte]) => byte.cast_signed().to_string(),
-        (ElementType::Bool, &[byte]) => (byte == 1).to_string(),
-        (_, bytes) => bytes.iter().map(u8::to_string).collect(),
+    match tensors::number(element, bytes) {
+        // Numbers that JSON cannot write.
+        Value::String(text) => text,
+        number => number.to_string(),
     }
 }
 

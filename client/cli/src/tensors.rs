@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Always true: a number that its element type cannot hold exactly (300 as u8, 1.5 as i64) is an error,
-//! never rounded; only f32 rounds, to the nearest. Not-a-number and infinities, which JSON cannot write,
+//! never rounded; only f16 and f32 round, to the nearest. Not-a-number and infinities, which JSON cannot write,
 //! are the strings "NaN", "Infinity" and "-Infinity".
 
 use std::collections::BTreeMap;
@@ -14,6 +14,7 @@ use std::path::Path;
 
 use bield_package::{GoldenPair, TOLERANCE_PPM};
 use bield_sdk::{ElementType, Tensor};
+use half::f16;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -115,8 +116,10 @@ fn tensors(named: BTreeMap<String, TensorText>) -> Result<Vec<Tensor>, String> {
 }
 
 fn tensor(name: String, text: TensorText) -> Result<Tensor, String> {
-    let element = element(&text.element)
-        .ok_or_else(|| format!("{name}: element {:?} is none of {ELEMENTS}", text.element))?;
+    let element: ElementType = text
+        .element
+        .parse()
+        .map_err(|error| format!("{name}: {error}, not {:?}", text.element))?;
     let mut data = Vec::with_capacity(text.data.len() * element.size_bytes());
     for (at, value) in text.data.iter().enumerate() {
         push(element, value, &mut data)
@@ -125,26 +128,22 @@ fn tensor(name: String, text: TensorText) -> Result<Tensor, String> {
     Tensor::new(name, element, text.shape, data).map_err(|error| error.to_string())
 }
 
-fn element(text: &str) -> Option<ElementType> {
-    Some(match text {
-        "f32" => ElementType::F32,
-        "i32" => ElementType::I32,
-        "i64" => ElementType::I64,
-        "i8" => ElementType::I8,
-        "u8" => ElementType::U8,
-        "bool" => ElementType::Bool,
-        _ => return None,
-    })
-}
-
 /// Appends one value's little-endian bytes; `None` when the type cannot hold it.
 fn push(element: ElementType, value: &Value, data: &mut Vec<u8>) -> Option<()> {
+    let whole = || value.as_i64();
+    let natural = || value.as_u64();
     match element {
         ElementType::F32 => data.extend(single(value)?.to_le_bytes()),
-        ElementType::I64 => data.extend(value.as_i64()?.to_le_bytes()),
-        ElementType::I32 => data.extend(i32::try_from(value.as_i64()?).ok()?.to_le_bytes()),
-        ElementType::I8 => data.extend(i8::try_from(value.as_i64()?).ok()?.to_le_bytes()),
-        ElementType::U8 => data.push(u8::try_from(value.as_u64()?).ok()?),
+        ElementType::F16 => data.extend(half(value)?.to_le_bytes()),
+        ElementType::F64 => data.extend(double(value)?.to_le_bytes()),
+        ElementType::I8 => data.extend(i8::try_from(whole()?).ok()?.to_le_bytes()),
+        ElementType::I16 => data.extend(i16::try_from(whole()?).ok()?.to_le_bytes()),
+        ElementType::I32 => data.extend(i32::try_from(whole()?).ok()?.to_le_bytes()),
+        ElementType::I64 => data.extend(whole()?.to_le_bytes()),
+        ElementType::U8 => data.push(u8::try_from(natural()?).ok()?),
+        ElementType::U16 => data.extend(u16::try_from(natural()?).ok()?.to_le_bytes()),
+        ElementType::U32 => data.extend(u32::try_from(natural()?).ok()?.to_le_bytes()),
+        ElementType::U64 => data.extend(natural()?.to_le_bytes()),
         ElementType::Bool => {
             let one = value.as_bool().or_else(|| match value.as_u64()? {
                 0 => Some(false),
@@ -162,11 +161,21 @@ fn push(element: ElementType, value: &Value, data: &mut Vec<u8>) -> Option<()> {
     reason = "rounding to the nearest f32 is the promise"
 )]
 fn single(value: &Value) -> Option<f32> {
+    let single = double(value)? as f32;
+    (single.is_finite() || value.is_string()).then_some(single)
+}
+
+fn half(value: &Value) -> Option<f16> {
+    let half = f16::from_f64(double(value)?);
+    (half.is_finite() || value.is_string()).then_some(half)
+}
+
+fn double(value: &Value) -> Option<f64> {
     match value {
-        Value::String(text) if text == "NaN" => Some(f32::NAN),
-        Value::String(text) if text == "Infinity" => Some(f32::INFINITY),
-        Value::String(text) if text == "-Infinity" => Some(f32::NEG_INFINITY),
-        value => Some(value.as_f64()? as f32).filter(|single| single.is_finite()),
+        Value::String(text) if text == "NaN" => Some(f64::NAN),
+        Value::String(text) if text == "Infinity" => Some(f64::INFINITY),
+        Value::String(text) if text == "-Infinity" => Some(f64::NEG_INFINITY),
+        value => value.as_f64(),
     }
 }
 
@@ -180,29 +189,50 @@ fn tensor_to_json(tensor: &Tensor) -> Value {
     json!({ "element": tensor.element().to_string(), "shape": tensor.shape(), "data": data })
 }
 
-fn number(element: ElementType, bytes: &[u8]) -> Value {
-    match (element, bytes) {
-        (ElementType::F32, &[a, b, c, d]) => match f32::from_le_bytes([a, b, c, d]) {
-            single if single.is_nan() => json!("NaN"),
-            f32::INFINITY => json!("Infinity"),
-            f32::NEG_INFINITY => json!("-Infinity"),
-            single => json!(single),
-        },
-        (ElementType::I32, &[a, b, c, d]) => json!(i32::from_le_bytes([a, b, c, d])),
-        (ElementType::I64, bytes) => {
-            json!(bytes.try_into().map(i64::from_le_bytes).unwrap_or_default())
-        }
-        (ElementType::I8, &[byte]) => json!(byte.cast_signed()),
-        (ElementType::Bool, &[byte]) => json!(byte == 1),
-        (_, bytes) => json!(bytes.first()),
+/// One element, little-endian, as JSON.
+pub(crate) fn number(element: ElementType, bytes: &[u8]) -> Value {
+    match element {
+        ElementType::F32 => real(f32::from_le_bytes(word(bytes)).into(), single_json),
+        ElementType::F16 => real(f16::from_le_bytes(word(bytes)).into(), |half| json!(half)),
+        ElementType::F64 => real(f64::from_le_bytes(word(bytes)), |double| json!(double)),
+        ElementType::I8 => json!(i8::from_le_bytes(word(bytes))),
+        ElementType::I16 => json!(i16::from_le_bytes(word(bytes))),
+        ElementType::I32 => json!(i32::from_le_bytes(word(bytes))),
+        ElementType::I64 => json!(i64::from_le_bytes(word(bytes))),
+        ElementType::U8 => json!(u8::from_le_bytes(word(bytes))),
+        ElementType::U16 => json!(u16::from_le_bytes(word(bytes))),
+        ElementType::U32 => json!(u32::from_le_bytes(word(bytes))),
+        ElementType::U64 => json!(u64::from_le_bytes(word(bytes))),
+        ElementType::Bool => json!(word(bytes) == [1]),
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "it was an f32, whose shortest digits are wanted"
+)]
+fn single_json(number: f64) -> Value {
+    json!(number as f32)
+}
+
+fn real(number: f64, finite: impl Fn(f64) -> Value) -> Value {
+    match number {
+        number if number.is_nan() => json!("NaN"),
+        f64::INFINITY => json!("Infinity"),
+        f64::NEG_INFINITY => json!("-Infinity"),
+        number => finite(number),
+    }
+}
+
+/// The bytes of one element, whose number the caller took from its type.
+fn word<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().unwrap_or([0; N])
 }
 
 const fn usual_tolerance() -> u32 {
     TOLERANCE_PPM
 }
 
-const ELEMENTS: &str = "f32, i32, i64, i8, u8, bool";
 /// JSON takes up to ten times the bytes of the largest tensor one would write by hand or script.
 const FILE_BYTES_MAX: u64 = 2 << 30;
 
@@ -226,6 +256,12 @@ mod tests {
             ("i8", "[-128, 127]"),
             ("u8", "[0, 255]"),
             ("bool", "[true, false]"),
+            ("f16", r#"[0.5, -65504.0, "NaN", "Infinity", "-Infinity"]"#),
+            ("f64", r#"[0.1, 1e300, "NaN", "Infinity", "-Infinity"]"#),
+            ("i16", "[-32768, 32767]"),
+            ("u16", "[0, 65535]"),
+            ("u32", "[0, 4294967295]"),
+            ("u64", "[0, 18446744073709551615]"),
         ] {
             let tensors = one(element, data).unwrap();
             let written = to_json(&tensors);
@@ -246,6 +282,11 @@ mod tests {
             ("bool", "[true, 2]"),
             ("f32", "[0, 1e300]"),
             ("f32", "[0, \"1\"]"),
+            ("f16", "[0, 65520]"),
+            ("i16", "[0, 32768]"),
+            ("u16", "[0, -1]"),
+            ("u32", "[0, 4294967296]"),
+            ("u64", "[0, 0.5]"),
         ] {
             let refused = one(element, data).unwrap_err();
             assert!(refused.starts_with("x: value 1 "), "{refused}");
@@ -268,7 +309,7 @@ mod tests {
         assert!(inputs(key).unwrap_err().contains("shapes"));
         let count = r#"{"inputs": {"x": {"element": "u8", "shape": [3], "data": [1, 2]}}}"#;
         assert!(inputs(count).unwrap_err().contains("2 bytes"));
-        assert!(one("f16", "[1]").unwrap_err().contains(ELEMENTS));
+        assert!(one("str", "[1]").unwrap_err().contains("u64, bool"));
         assert!(
             golden(r#"{"inputs": {}}"#)
                 .unwrap_err()

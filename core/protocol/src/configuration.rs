@@ -2,6 +2,8 @@
 //!
 //! Whatever changes trust is here and hence in the measurement. A program reads nothing else.
 
+use std::fmt;
+
 use bield_evidence::PolicyConfig;
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +99,40 @@ pub struct RuntimeConfiguration {
     /// Memory for opened models, MiB.
     #[serde(default = "default_models_mib_max")]
     pub models_mib_max: u64,
+    /// Engines that models run on, the preferred one first: `rten`, `onnxruntime`. A model runs on the first that
+    /// takes its format and has nothing against it.
+    #[serde(default = "default_engines")]
+    pub engines: Vec<EngineName>,
+    /// Required where `engines` names it: its library is code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onnxruntime: Option<OnnxruntimeConfiguration>,
+}
+
+/// An inference engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineName {
+    /// Pure Rust, memory-safe against hostile models: ONNX and `.rten` files.
+    Rten,
+    /// C++, faster on convolutional networks: ONNX and `.ort` files.
+    Onnxruntime,
+}
+
+impl fmt::Display for EngineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rten => "rten",
+            Self::Onnxruntime => "onnxruntime",
+        })
+    }
+}
+
+/// Which onnxruntime.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OnnxruntimeConfiguration {
+    /// SHA-256 of `libonnxruntime.so`: `sha256:` and 64 hexadecimal digits. Where the file lies is the host's.
+    pub library: String,
 }
 
 /// The text is not this configuration.
@@ -159,6 +195,10 @@ const fn default_queue_max() -> usize {
 /// Half of what callers usually wait.
 const fn default_queue_ms_max() -> u32 {
     30_000
+}
+
+fn default_engines() -> Vec<EngineName> {
+    vec![EngineName::Rten]
 }
 
 const fn default_models_mib_max() -> u64 {

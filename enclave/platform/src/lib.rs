@@ -19,6 +19,7 @@ mod clock;
 mod confine;
 mod error;
 mod hardening;
+mod library;
 pub mod memory;
 mod randomness;
 pub mod software;
@@ -30,6 +31,7 @@ pub use clock::now;
 pub use confine::confine;
 pub use error::TeeError;
 pub use hardening::{Failure, Hardening, Protection, harden, lock_memory, lock_regions};
+pub use library::{LIBRARY_BYTES_MAX, Library, LibraryError};
 pub use randomness::Randomness;
 
 /// The trusted hardware, or its stand-in, under the running program.

@@ -29,6 +29,7 @@
 mod call;
 mod clock;
 mod cold;
+mod engines;
 mod flights;
 mod key_service;
 mod keys;

@@ -1,13 +1,14 @@
-//! `bield-runtime --tee software:/path.sock`: started by a launcher, never by hand.
+//! `bield-runtime --tee software:/path.sock [--onnxruntime LIBRARY]`: started by a launcher, never by hand.
 //!
 //! Exit codes: 0 when the launcher is gone, 1 when the program cannot start or go on (the sentence is on
 //! standard error and, before it serves, in the answer to the configuration), 2 for wrong arguments.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bield_platform::memory::EnclaveAllocator;
-use bield_runtime::TeeAddress;
+use bield_runtime::{TeeAddress, TeeAddressError};
 
 #[global_allocator]
 static ALLOCATOR: EnclaveAllocator = EnclaveAllocator;
@@ -19,14 +20,16 @@ fn main() -> ExitCode {
             eprintln!("bield-runtime: fault at {}:{}", place.file(), place.line());
         }
     }));
-    let tee = match tee_of(std::env::args_os().skip(1)) {
-        Ok(tee) => tee,
+    let (tee, onnxruntime) = match arguments_of(std::env::args_os().skip(1)) {
+        Ok(arguments) => arguments,
         Err(why) => {
-            eprintln!("bield-runtime: {why}\nusage: bield-runtime --tee software:/path/of/socket");
+            eprintln!(
+                "bield-runtime: {why}\nusage: bield-runtime --tee software:/path/of/socket [--onnxruntime /path/of/libonnxruntime.so]"
+            );
             return ExitCode::from(2);
         }
     };
-    match bield_runtime::run(&tee) {
+    match bield_runtime::run(&tee, onnxruntime.as_deref()) {
         Ok(()) => {
             eprintln!("bield-runtime: the launcher is gone; stopped");
             ExitCode::SUCCESS
@@ -38,14 +41,56 @@ fn main() -> ExitCode {
     }
 }
 
-fn tee_of(arguments: impl Iterator<Item = OsString>) -> Result<TeeAddress, String> {
-    let arguments: Vec<OsString> = arguments.collect();
-    match &arguments[..] {
-        [flag, address] if flag == "--tee" => address
-            .to_str()
-            .ok_or_else(|| "the address of the TEE is not UTF-8".to_owned())?
-            .parse()
-            .map_err(|error: bield_runtime::TeeAddressError| error.to_string()),
-        _ => Err("expected exactly one option, --tee".to_owned()),
+fn arguments_of(
+    mut arguments: impl Iterator<Item = OsString>,
+) -> Result<(TeeAddress, Option<PathBuf>), String> {
+    let (mut tee, mut onnxruntime) = (None, None);
+    while let Some(flag) = arguments.next() {
+        let value = arguments.next();
+        match (flag.to_str(), value) {
+            (Some("--tee"), Some(value)) if tee.is_none() => {
+                let text = value
+                    .to_str()
+                    .ok_or("the address of the TEE is not UTF-8")?;
+                let address: Result<TeeAddress, TeeAddressError> = text.parse();
+                tee = Some(address.map_err(|error| error.to_string())?);
+            }
+            (Some("--onnxruntime"), Some(value)) if onnxruntime.is_none() => {
+                onnxruntime = Some(value.into());
+            }
+            _ => {
+                return Err(
+                    "expected --tee and, if need be, --onnxruntime, each with a value".to_owned(),
+                );
+            }
+        }
+    }
+    Ok((tee.ok_or("--tee is missing")?, onnxruntime))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<(TeeAddress, Option<PathBuf>), String> {
+        arguments_of(text.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn each_argument_comes_once_and_the_tee_must() {
+        let tee: TeeAddress = "software:/t".parse().unwrap();
+        assert_eq!(of("--tee software:/t"), Ok((tee.clone(), None)));
+        let both = of("--onnxruntime /l.so --tee software:/t");
+        assert_eq!(both, Ok((tee, Some("/l.so".into()))));
+        for wrong in [
+            "",
+            "--onnxruntime /l.so",
+            "--tee",
+            "--tee software:/t --tee software:/t",
+            "--tee software:/t --onnxruntime",
+            "--tee software:/t --verbose",
+        ] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
     }
 }

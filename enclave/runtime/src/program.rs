@@ -13,6 +13,7 @@
 
 use std::convert::Infallible;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -50,15 +51,16 @@ const CLAIM_IDLE: Duration = Duration::from_secs(5);
 /// When to come back to a full runtime.
 const BUSY_RETRY_MS: u64 = 250;
 
-/// Runs the program until its launcher is gone. Standard input is the door.
+/// Runs the program until its launcher is gone. Standard input is the door; `onnxruntime` is where the host keeps that
+/// library.
 ///
 /// # Errors
 /// What kept it from starting, or the door failed.
-pub fn run(tee: &TeeAddress) -> anyhow::Result<()> {
+pub fn run(tee: &TeeAddress, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
     start::refuse_engine_variables()?;
     let door = Door::from_stdin()?;
     let (configuration, configuring) = door.configuration()?;
-    let program = match start::start(tee, &configuration) {
+    let program = match start::start(tee, onnxruntime, &configuration) {
         Ok(program) => program,
         Err(error) => {
             let _ = configuring.refuse(&format!("{error:#}"));

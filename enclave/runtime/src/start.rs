@@ -1,7 +1,7 @@
 //! From configuration bytes to a program that may serve.
 //!
 //! ```text
-//! bytes ─digest─▶ TEE: own measurement ─▶ harden ─▶ parse ─▶ own evidence ─▶ Program
+//! bytes ─digest─▶ TEE: own measurement ─▶ harden ─▶ parse ─▶ own evidence ─▶ engine ─▶ confine ─▶ Program
 //! ```
 //!
 //! Always true: the configuration is measured as it came, before it is read; the process is hardened before
@@ -14,16 +14,18 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bield_door::Offers;
-use bield_engine::Rten;
 use bield_envelope::{Digest, SigningKey};
 use bield_evidence::{Roots, claims_report_data, configuration_digest, verify};
 use bield_grant::{REPLAY_ENTRIES_MAX, ReplayGuard};
-use bield_platform::{Hardening, Randomness, Tee, TeeError, harden, software};
+use bield_platform::{
+    Hardening, Randomness, Tee, TeeError, confine, harden, lock_regions, software,
+};
 use bield_protocol::configuration::RuntimeConfiguration;
 use bield_session::{Expect, Freshness, Role};
 
 use crate::call::Runtime;
 use crate::clock::{Clock, MachineClock};
+use crate::engines;
 use crate::key_service::KeyService;
 use crate::leases::Leases;
 use crate::loading::{HostPackages, Loader};
@@ -72,10 +74,14 @@ impl TeeAddress {
 ///
 /// # Errors
 /// One sentence for the launcher's operator.
-pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Result<Program> {
+pub(crate) fn start(
+    address: &TeeAddress,
+    onnxruntime: Option<&Path>,
+    configuration: &[u8],
+) -> anyhow::Result<Program> {
     let tee = address.connect(configuration_digest(configuration))?;
     // Before any thread starts: one of the protections is inherited by threads, not shared with them.
-    let hardening = harden();
+    let hardening = harden().and(lock_regions());
     let configuration = parse(configuration)?;
     let roots = configuration.key_service.roots()?;
     let policy = configuration.key_service.clone().into_policy()?;
@@ -88,10 +94,15 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
     let code = tee.measurement().clone();
     let worker = signer.principal();
     let clock: Arc<dyn Clock> = Arc::new(MachineClock::new());
-    let key_service =
-        KeyService::new(Arc::clone(&offers), tee, expect, worker, Arc::clone(&clock))?;
+    let key_service = KeyService::new(
+        Arc::clone(&offers),
+        Arc::clone(&tee),
+        expect,
+        worker,
+        Arc::clone(&clock),
+    )?;
     let metrics = Metrics::new(key_service.not_fresh());
-    let engine = Rten::new(configuration.threads);
+    let engine = engines::open(&configuration, onnxruntime)?;
 
     let runtime = Runtime {
         leases: Leases::new(
@@ -103,7 +114,7 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
         models: Arc::new(Models::new(configuration.models_mib_max << 20)),
         loader: Loader {
             packages: Box::new(HostPackages(Arc::clone(&offers))),
-            engine: Box::new(engine),
+            engine,
             threads: configuration.threads,
         },
         guard: Mutex::new(ReplayGuard::new(REPLAY_ENTRIES_MAX)),
@@ -115,6 +126,8 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
         code,
         metrics,
     };
+    // The engine is made, and with it whatever it reads or loads; threads that start later are confined, too.
+    let hardening = hardening.and(confine(&*tee));
     let facts = facts(&runtime, simulated, &hardening);
     Ok(Program::new(
         runtime,
@@ -129,7 +142,12 @@ pub(crate) fn start(address: &TeeAddress, configuration: &[u8]) -> anyhow::Resul
 /// # Errors
 /// Names the variable.
 pub(crate) fn refuse_engine_variables() -> anyhow::Result<()> {
-    let engines = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("RTEN_");
+    let engines = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        ["RTEN_", "ORT_"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
     match std::env::vars_os().map(|(name, _)| name).find(engines) {
         Some(name) => bail!(
             "the environment sets {}; the launcher must not pass it",
@@ -185,14 +203,11 @@ fn is_simulated(tee: &dyn Tee, roots: &Roots) -> anyhow::Result<bool> {
 }
 
 fn facts(runtime: &Runtime, simulated: bool, hardening: &Hardening) -> Facts {
-    let failed = |failure: &bield_platform::Failure| {
-        format!("{} (error {})", failure.protection, failure.os_error)
-    };
     Facts {
         measurement: runtime.code.to_string(),
         simulated,
         hardening: hardening.applied.iter().map(ToString::to_string).collect(),
-        missing: hardening.failed.iter().map(failed).collect(),
+        missing: hardening.failed.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -58,6 +58,9 @@ pub struct Arguments {
     /// Runtime program [default: bield-runtime beside this program]
     #[arg(long, value_name = "FILE")]
     pub runtime_program: Option<PathBuf>,
+    /// libonnxruntime.so, for runtimes whose configuration names it by its digest
+    #[arg(long, value_name = "FILE")]
+    pub onnxruntime: Option<PathBuf>,
     /// Measured configuration of the key service (TOML)
     #[arg(
         long,

@@ -193,12 +193,24 @@ fn start_workers(
 ) -> Result<Vec<Worker>, GatewayError> {
     // Required on the command line when there are runtimes to start.
     let configuration = arguments.runtime_config.as_deref().map(read).transpose()?;
+    let mut common = common(arguments);
+    if let Some(library) = &arguments.onnxruntime {
+        let library = absolute(library)?;
+        // The launcher's arguments are text.
+        let text = library.to_str().ok_or_else(|| GatewayError::File {
+            path: library.clone(),
+            error: std::io::ErrorKind::InvalidFilename.into(),
+        })?;
+        common
+            .arguments
+            .extend(["--onnxruntime".to_owned(), text.to_owned()]);
+    }
     let launch = Launch {
         program: program(arguments.runtime_program.as_deref(), "bield-runtime")?,
         configuration: configuration.unwrap_or_default(),
         key_services,
         packages: arguments.packages.clone(),
-        ..common(arguments)
+        ..common
     };
     (0..arguments.workers)
         .map(|_| Ok(Worker::new(Supervisor::start(launch.clone())?, arguments)))
@@ -217,12 +229,16 @@ fn common(arguments: &Arguments) -> Launch {
 /// The named program, or the one beside this program.
 fn program(named: Option<&Path>, usual: &str) -> Result<PathBuf, GatewayError> {
     match named {
-        Some(path) => std::path::absolute(path).map_err(|error| GatewayError::File {
-            path: path.into(),
-            error,
-        }),
+        Some(path) => absolute(path),
         None => Ok(std::env::current_exe()?.with_file_name(usual)),
     }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, GatewayError> {
+    std::path::absolute(path).map_err(|error| GatewayError::File {
+        path: path.into(),
+        error,
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, GatewayError> {

@@ -1,6 +1,7 @@
 //! A whole deployment on the loopback.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,13 +15,17 @@ use bield_evidence::{
     Measurement, PolicyConfig, Profile, configuration_digest, program_digest, software_measurement,
 };
 use bield_protocol::configuration::{
-    KeyServiceConfiguration, RuntimeConfiguration, WitnessesConfiguration,
+    EngineName, KeyServiceConfiguration, OnnxruntimeConfiguration, RuntimeConfiguration,
+    WitnessesConfiguration,
 };
 use bield_sdk::{Home, Randomness, TrustConfig};
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use crate::{Answer, Package, Person, Process, SERVERS, Tap, gather, post, tiny_model};
 
+/// The host's onnxruntime, where there is one.
+const ONNXRUNTIME: &str = "libonnxruntime.so";
 /// How long a program may take to start on a machine that also compiles.
 pub(crate) const START_WAIT: Duration = Duration::from_secs(30);
 
@@ -68,6 +73,21 @@ impl Stack {
     pub fn start_with(
         configure: impl FnOnce(&mut KeyServiceConfiguration),
     ) -> anyhow::Result<Self> {
+        Self::begin(configure, None)
+    }
+
+    /// As [`start`](Self::start), with a runtime that runs models on the onnxruntime at `library`.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_onnxruntime(library: &Path) -> anyhow::Result<Self> {
+        Self::begin(|_| (), Some(library))
+    }
+
+    fn begin(
+        configure: impl FnOnce(&mut KeyServiceConfiguration),
+        onnxruntime: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let (host, people, programs) = (TempDir::new()?, TempDir::new()?, TempDir::new()?);
         gather(&SERVERS, programs.path())?;
         for directory in ["logs", "packages", "storage", "record", "taps", "run"] {
@@ -81,7 +101,20 @@ impl Stack {
         configure(&mut keys_config);
         let keys_config = toml::to_string(&keys_config)?;
         let keys_code = measure(&programs.path().join("bield-keys"), &keys_config)?;
-        let runtime_config = runtime_configuration(&root, &keys_code, 1)?;
+        let runtime_config = match onnxruntime {
+            None => runtime_configuration(&root, &keys_code, 1)?,
+            Some(library) => {
+                symlink(library, host.path().join(ONNXRUNTIME))?;
+                let library = Sha256::digest(fs::read(library)?);
+                let mut config: RuntimeConfiguration =
+                    toml::from_str(&runtime_configuration(&root, &keys_code, 2)?)?;
+                config.engines = vec![EngineName::Onnxruntime, EngineName::Rten];
+                config.onnxruntime = Some(OnnxruntimeConfiguration {
+                    library: format!("sha256:{}", hex::encode(library)),
+                });
+                toml::to_string(&config)?
+            }
+        };
         let runtime_code = measure(&programs.path().join("bield-runtime"), &runtime_config)?;
         fs::write(host.path().join("keys.toml"), keys_config)?;
         fs::write(host.path().join("runtime.toml"), runtime_config)?;
@@ -309,6 +342,10 @@ fn gateway_command(host: &Path, programs: &Path, runtime_config: &Path) -> Comma
             .arg(format!("--{directory}"))
             .arg(host.join(directory));
     }
+    let library = host.join(ONNXRUNTIME);
+    if library.exists() {
+        command.arg("--onnxruntime").arg(library);
+    }
     command.arg("--run-directory").arg(host.join("run"));
     command
 }
@@ -348,6 +385,8 @@ fn runtime_configuration(
         queue_max: 64,
         queue_ms_max: 30_000,
         models_mib_max: 256,
+        engines: vec![EngineName::Rten],
+        onnxruntime: None,
     })?)
 }
 

@@ -4,7 +4,9 @@ use std::io::Cursor;
 use std::sync::LazyLock;
 
 use bield_envelope::{Digest, Seeded, Signed, wire};
+use bield_fixtures::converted;
 use bield_package::onnx::{GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature};
+use bield_package::prepared::{RtenFile, ort_signature};
 use bield_package::tensor::{ElementType, Tensor, TensorSpec};
 use bield_package::{
     CHUNK_BYTES, CHUNK_BYTES_MIN, GoldenPair, MANIFEST_BYTES_MAX, MODEL_BYTES_MAX, Manifest,
@@ -127,6 +129,32 @@ pub fn onnx_signature(data: &[u8]) -> bool {
     true
 }
 
+/// The reader of `.rten` files.
+pub fn rten_file(data: &[u8]) -> bool {
+    let read = RtenFile::read(data);
+    assert_eq!(read, RtenFile::read(data));
+    let Ok(file) = read else {
+        return false;
+    };
+    assert!(file.inputs.len() <= SIGNATURE_TENSORS_MAX);
+    assert!((1..=SIGNATURE_TENSORS_MAX).contains(&file.outputs.len()));
+    assert!(file.nodes <= data.len() / 4);
+    assert!(file.padded_integer_convolutions.len() <= file.nodes);
+    true
+}
+
+/// The reader of `.ort` files.
+pub fn ort_file(data: &[u8]) -> bool {
+    let read = ort_signature(data);
+    assert_eq!(read, ort_signature(data));
+    let Ok(signature) = read else {
+        return false;
+    };
+    assert!(signature.inputs.len() <= SIGNATURE_TENSORS_MAX);
+    assert!((1..=SIGNATURE_TENSORS_MAX).contains(&signature.outputs.len()));
+    true
+}
+
 /// The head of the first seed.
 pub(crate) fn head() -> PackageHead {
     PackageHead::read(&mut &seeds::package_file()[0][..]).expect("just packed")
@@ -209,6 +237,18 @@ pub(crate) mod seeds {
         let own = wire::encode(opened.expect("just packed").manifest());
         let frozen = vectors::bytes("05-package", "/manifest");
         [own].into_iter().chain(frozen).collect()
+    }
+
+    pub(crate) fn rten_file() -> Vec<Vec<u8>> {
+        vec![
+            converted::MIXED_RTEN.to_vec(),
+            converted::BRANCHES_RTEN.to_vec(),
+            bield_fixtures::tiny_rten(),
+        ]
+    }
+
+    pub(crate) fn ort_file() -> Vec<Vec<u8>> {
+        vec![converted::MIXED_ORT.to_vec(), converted::TYPES_ORT.to_vec()]
     }
 
     pub(crate) fn onnx_signature() -> Vec<Vec<u8>> {

@@ -189,8 +189,8 @@ fn target<'c>(
 /// Times a request is sent at most: a restarted runtime is back within the first two pauses.
 const ATTEMPTS_MAX: u32 = 5;
 
-const EXAMPLES: &str = r#"Tensors are JSON: name, element type (f32, i32, i64, i8, u8, bool), shape, and
-all values in one flat list, last dimension fastest:
+const EXAMPLES: &str = r#"Tensors are JSON: name, element type (f16, f32, f64, i8 to i64, u8 to u64,
+bool), shape, and all values in one flat list, last dimension fastest:
 
   {"inputs": {"bytes": {"element": "i32", "shape": [1, 4], "data": [35, 33, 47, 98]}}}
 

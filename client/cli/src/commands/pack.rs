@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use bield_envelope::SigningKey;
 use bield_package::onnx::Signature;
+use bield_package::prepared::{PreparedError, RtenFile, ort_signature};
 use bield_package::{
-    ManifestDraft, PackageHead, PackageKey, PackageName, PackageSummary, PackageVersion, pack,
+    ManifestDraft, ModelFormat, PackageHead, PackageKey, PackageName, PackageSummary,
+    PackageVersion, pack,
 };
 use bield_sdk::{Home, Randomness};
 use clap::Args;
@@ -17,19 +19,26 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::{progress, tensors};
 
-/// Seal an ONNX model into a package
+/// Seal a model into a package
 ///
 /// The package holds the model in 1 MiB sealed chunks, and a sealed description: inputs and outputs read
 /// from the model, golden pairs. Anyone may store it; only code you grant it to can open it. You sign it,
 /// so you need an identity (bield init).
+///
+/// ONNX runs on every engine. A .rten file (from rten-convert) or an .ort file (from onnxruntime) runs on that
+/// engine only, and is not parsed and copied first: it is ready sooner, in half the memory and less.
 ///
 /// The package's key stays in the home directory (packages/DIGEST.key), written before the package
 /// appears. Without it nobody can grant or open the package: back it up.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Pack {
-    /// The model: one ONNX file with its weights inside
+    /// The model: one file with its weights inside, ONNX, .rten or .ort; told by its content
     model: PathBuf,
+
+    /// The ONNX that a .rten file was made from: it knows which integers are i64 and which are bool
+    #[arg(long, value_name = "MODEL.onnx")]
+    onnx: Option<PathBuf>,
 
     /// What to call it: a-z 0-9 . _ - (public)
     #[arg(long)]
@@ -62,14 +71,15 @@ impl Pack {
             )));
         }
         let model = fs::read(&self.model).map_err(|error| at(&self.model, error))?;
-        let signature = Signature::read(&model).map_err(|error| at(&self.model, error))?;
+        let (format, signature) = self.describe(&model)?;
         let risky = signature.padded_integer_convolutions.len();
         if risky > 0 {
             output.note(format_args!(
                 "warning: {risky} padded integer convolutions; the default engine refuses such models"
             ));
         }
-        let mut draft = ManifestDraft::onnx(self.name.clone(), self.version.clone(), signature);
+        let (name, version) = (self.name.clone(), self.version.clone());
+        let mut draft = ManifestDraft::new(name, version, format, signature);
         let golden = self.golden.iter().map(|path| tensors::read_golden(path));
         draft.golden = golden.collect::<Result<_, _>>()?;
         let (inputs, outputs) = (draft.inputs.clone(), draft.outputs.clone());
@@ -88,6 +98,7 @@ impl Pack {
                 "owner": identity.principal().to_string(),
                 "file": self.output.display().to_string(),
                 "key": key_path,
+                "format": format.to_string(),
                 "model_bytes": summary.model_bytes,
                 "package_bytes": summary.package_bytes,
                 "chunks": summary.chunk_count,
@@ -96,7 +107,7 @@ impl Pack {
                 "golden_pairs": self.golden.len(),
             }),
             format_args!(
-                "{}\n  sealed   {} ({} bytes, {} chunks)\n  takes    {}\n  gives    {}\n  golden   {} \
+                "{}\n  sealed   {} ({format}, {} bytes, {} chunks)\n  takes    {}\n  gives    {}\n  golden   {} \
                  pairs\n  key      {key_path} (back it up: without it the package is lost)",
                 summary.digest,
                 self.output.display(),
@@ -109,6 +120,59 @@ impl Pack {
         );
         Ok(())
     }
+}
+
+impl Pack {
+    /// What the model's bytes are, and what it takes and gives.
+    fn describe(&self, model: &[u8]) -> Result<(ModelFormat, Signature), Failure> {
+        let refuse = |error: PreparedError| at(&self.model, error);
+        let format = format_of(model);
+        let signature = match (format, &self.onnx) {
+            (ModelFormat::Rten, None) => RtenFile::read(model).and_then(RtenFile::signature),
+            (ModelFormat::Rten, Some(path)) => {
+                let file = RtenFile::read(model).map_err(refuse)?;
+                let onnx = fs::read(path).map_err(|error| at(path, error))?;
+                if file
+                    .onnx_sha256
+                    .as_ref()
+                    .is_some_and(|noted| *noted != sha256(&onnx))
+                {
+                    let what =
+                        "another model than the .rten file was made from: its SHA-256 differs";
+                    return Err(at(path, what));
+                }
+                let onnx = Signature::read(&onnx).map_err(|error| at(path, error))?;
+                file.signature_from(onnx)
+            }
+            (_, Some(_)) => {
+                return Err(Failure::local(format_args!(
+                    "--onnx is for .rten files only; {} is {format} and says everything itself",
+                    self.model.display()
+                )));
+            }
+            (ModelFormat::Ort, None) => ort_signature(model),
+            (ModelFormat::Onnx, None) => {
+                let read = Signature::read(model);
+                return Ok((format, read.map_err(|error| at(&self.model, error))?));
+            }
+        };
+        Ok((format, signature.map_err(refuse)?))
+    }
+}
+
+/// By the marks that `.rten` and `.ort` files start with; ONNX has none.
+fn format_of(model: &[u8]) -> ModelFormat {
+    match model {
+        [b'R', b'T', b'E', b'N', ..] => ModelFormat::Rten,
+        [_, _, _, _, b'O', b'R', b'T', b'M', ..] => ModelFormat::Ort,
+        _ => ModelFormat::Onnx,
+    }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    let digits = digest.as_ref().iter().map(|byte| format!("{byte:02x}"));
+    digits.collect()
 }
 
 /// Seals `model` under a fresh key into a file that appears whole, after its key is kept.
@@ -208,4 +272,5 @@ differs by more than tolerance_ppm (parts per million of the largest value;
 
 Examples:
   bield pack model.onnx --name magika --version 3.3 -o magika.bield
-  bield pack model.onnx --name magika --version 3.4 --golden pair.json -o magika.bield --force"#;
+  bield pack model.onnx --name magika --version 3.4 --golden pair.json -o magika.bield --force
+  bield pack model.rten --onnx model.onnx --name magika --version 3.5 -o magika.bield"#;
