@@ -6,7 +6,7 @@
 //! | F3 a lost channel to the key service is never opened again | `key_service::tests::failing::f3_…` |
 //! | F5 unparsable bytes stop the server | [`f5_unparsable_bytes_stop_nothing`], `program::tests::nonsense_costs_its_own_answer_only` |
 //! | R1 one pair of keys is cached: alternating users refetch | [`r1_alternating_users_do_not_refetch`] |
-//! | R2 waiting burns a core | [`r2_waiting_takes_no_processor_time`] |
+//! | R2 waiting burns a core | [`r2_waiting_takes_no_processor_time`]; idle: `testing/end-to-end/tests/findings_runtime.rs` |
 //! | R3, R4 copies of the model on load, and one for each thread | [`r3_r4_there_is_one_copy_of_a_model`] |
 //! | R5 the previous user's tensors stay | `traces`: as the grant asks |
 
