@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bield_envelope::SigningKey;
 use bield_package::onnx::Signature;
-use bield_package::prepared::{PreparedError, RtenFile, ort_signature};
+use bield_package::prepared::{PreparedError, RtenFile, in_rten, ort_signature};
 use bield_package::{
     ManifestDraft, ModelFormat, PackageHead, PackageKey, PackageName, PackageSummary,
     PackageVersion, pack,
@@ -73,9 +73,21 @@ impl Pack {
         let model = fs::read(&self.model).map_err(|error| at(&self.model, error))?;
         let (format, signature) = self.describe(&model)?;
         let risky = signature.padded_integer_convolutions.len();
+        if risky > 0 && format == ModelFormat::Rten {
+            let what = "it has padded integer convolutions, which rten computes wrongly; export the model in f32";
+            return Err(at(&self.model, what));
+        }
         if risky > 0 {
             output.note(format_args!(
                 "warning: {risky} padded integer convolutions; the default engine refuses such models"
+            ));
+        }
+        let mut ends = signature.inputs.iter().chain(&signature.outputs);
+        if let Some(end) = ends.find(|end| in_rten(end.element()).is_none())
+            && format == ModelFormat::Onnx
+        {
+            output.note(format_args!(
+                "warning: {end} is of a type that the default engine refuses; onnxruntime runs such models"
             ));
         }
         let (name, version) = (self.name.clone(), self.version.clone());

@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
+use bield_fixtures::converted;
+
 use crate::stage::{Run, Stage, closed_port, trust};
 
 impl Stage {
@@ -192,6 +194,85 @@ fn a_tampered_package_is_refused_with_the_chunk_named() {
     fs::write(&path, b"bieldpkg").unwrap();
     assert_eq!(stage.run(&["verify", "--package", "tiny.bield"]).code, 1);
     assert_eq!(stage.run(&["push", "tiny.bield"]).code, 1);
+}
+
+#[test]
+fn a_rten_file_is_packed_with_the_types_of_the_very_onnx_it_was_made_from() {
+    let stage = Stage::new();
+    stage.run(&["init"]);
+    stage.write("mixed.rten", converted::MIXED_RTEN);
+    stage.write("mixed.onnx", converted::MIXED_ONNX);
+    stage.write("tiny.onnx", bield_fixtures::tiny_model());
+    let pack = |model: &str, more: &[&str]| {
+        let usual = [
+            "--name",
+            "mixed",
+            "--version",
+            "1",
+            "--force",
+            "-o",
+            "m.bield",
+        ];
+        stage.run(&[&["--json", "pack", model][..], &usual, more].concat())
+    };
+    let alone = pack("mixed.rten", &[]);
+    assert_eq!(alone.code, 2);
+    assert!(
+        alone.out.contains("i32, i64 or bool") && alone.out.contains("--onnx"),
+        "{}",
+        alone.out
+    );
+    let other = pack("mixed.rten", &["--onnx", "tiny.onnx"]);
+    assert_eq!(other.code, 2);
+    assert!(other.out.contains("its SHA-256 differs"), "{}", other.out);
+    let needless = pack("tiny.onnx", &["--onnx", "tiny.onnx"]);
+    assert!(
+        needless.out.contains("for .rten files only"),
+        "{}",
+        needless.out
+    );
+    stage.write("padded.rten", converted::PADDED_RTEN);
+    stage.write("padded.onnx", converted::PADDED_ONNX);
+    let wrong = pack("padded.rten", &["--onnx", "padded.onnx"]);
+    assert!(
+        wrong.out.contains("which rten computes wrongly"),
+        "{}",
+        wrong.out
+    );
+    assert!(!stage.path("m.bield").exists());
+
+    let packed = pack("mixed.rten", &["--onnx", "mixed.onnx"]).json();
+    assert_eq!(packed["format"], ".rten");
+    assert_eq!(packed["inputs"][1], "numbers: i64[?]");
+    assert_eq!(packed["outputs"][2], "inverse: bool[?]");
+}
+
+#[test]
+fn an_ort_file_and_a_rten_file_without_integers_say_everything_themselves() {
+    let stage = Stage::new();
+    stage.run(&["init"]);
+    stage.write("types.ort", converted::TYPES_ORT);
+    stage.write("tiny.rten", bield_fixtures::tiny_rten());
+    for (model, format, input) in [
+        ("types.ort", ".ort", "f16: f16[?]"),
+        ("tiny.rten", ".rten", "input: f32[?, 4]"),
+    ] {
+        let usual = [
+            "--name",
+            "whole",
+            "--version",
+            "1",
+            "--force",
+            "-o",
+            "w.bield",
+        ];
+        let packed = stage
+            .run(&[&["--json", "pack", model][..], &usual].concat())
+            .json();
+        assert_eq!(packed["format"], format);
+        let inputs = packed["inputs"].as_array().unwrap();
+        assert!(inputs.iter().any(|spec| spec == input), "{packed}");
+    }
 }
 
 #[test]
