@@ -4,6 +4,11 @@
 
 use std::process::ExitCode;
 
+use bield_platform::memory::EnclaveAllocator;
+
+#[global_allocator]
+static ALLOCATOR: EnclaveAllocator = EnclaveAllocator;
+
 fn main() -> ExitCode {
     // A panic's message may quote contents; its place in the source may not.
     std::panic::set_hook(Box::new(|panic| {

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use bield_door::{Configuring, Door, DoorError, Offers, Stream};
 use bield_evidence::configuration_digest;
-use bield_platform::{Hardening, now, software};
+use bield_platform::{Hardening, confine, harden, lock_memory, now, software};
 use bield_protocol::status::Status;
 use bield_protocol::visit::Visit;
 use bield_session::{Expect, Identity, Session, SessionError};
@@ -163,6 +163,8 @@ impl Environment {
             .ok_or_else(|| format!("TEE `{tee}` is not supported; use software:SOCKET"))?;
         let tee = software::connect(Path::new(socket), configuration_digest(configuration))
             .map_err(|error| error.to_string())?;
+        // Connected, so measured; and not a secret here yet.
+        let hardening = harden().and(lock_memory());
         let tee: Arc<dyn bield_platform::Tee> = Arc::new(tee);
         let seal = tee
             .seal_key(SEAL_CONTEXT)
@@ -183,13 +185,15 @@ impl Environment {
             fate: Arc::new(last_word),
             thread: Mutex::default(),
         };
+        // Nothing is opened from here on; the files are the host's, through the door.
+        let hardening = hardening.and(confine(&*tee));
         Ok(Arc::new(Self {
             attested: Arc::new(Attested::new(tee, settings.runtimes, Arc::clone(&metrics))),
             offers: Arc::clone(offers),
             peers: settings.peers.filter(|_| settings.members > 1),
             membership: OnceLock::new(),
             simulated: true, // `software:` is the only kind this version takes
-            hardening: bield_platform::harden(),
+            hardening,
             sessions_max: settings.sessions_max,
             service: KeyService::new(start, settings.orders_per_minute, Arc::clone(&metrics)),
             metrics,
@@ -240,7 +244,7 @@ impl Environment {
                 .hardening
                 .failed
                 .iter()
-                .map(|failed| failed.protection.to_string())
+                .map(ToString::to_string)
                 .collect(),
             in_flight: sessions.len() as u64,
             served: metrics.orders.get() + metrics.leases.get(),

@@ -17,8 +17,8 @@ use crate::show::Checks;
 
 /// Find out what is wrong, line by line, and whose move it is
 ///
-/// This home, the gateway, each address of the key service: whether it can be reached, its evidence, its
-/// log against what this home has seen, witnesses, members, recovery shares, how long leases last, and
+/// This home, the gateway and what its programs gave up, each address of the key service: whether it can be
+/// reached, its evidence, its log against what this home has seen, witnesses, members, recovery shares, how long leases last, and
 /// what you are there. Exit code 1 when a line failed that trying again does not help, 3 when somebody
 /// was not there.
 ///
@@ -212,7 +212,10 @@ fn here(home: &Home, found: &mut Findings) -> Option<Trust> {
 
 fn gateway(trust: &Trust, found: &mut Findings) {
     match Gateway::new(trust.gateway()).status() {
-        Ok(_) => found.passed("gateway", format_args!("{} answers", trust.gateway())),
+        Ok(status) => {
+            found.passed("gateway", format_args!("{} answers", trust.gateway()));
+            hardening(&status, found);
+        }
         Err(error) => found.failed(
             "gateway",
             error.kind(),
@@ -220,6 +223,33 @@ fn gateway(trust: &Trust, found: &mut Findings) {
             "an answer",
             Mover::Operator,
         ),
+    }
+}
+
+/// What the gateway's programs say they gave up, and what their kernel refused; told on, not proven.
+fn hardening(status: &serde_json::Value, found: &mut Findings) {
+    let workers = status["workers"].as_array().into_iter().flatten();
+    for program in std::iter::once(&status["key_service"]).chain(workers) {
+        let report = &program["report"];
+        let (Some(applied), Some(missing)) =
+            (report["hardening"].as_array(), report["missing"].as_array())
+        else {
+            continue;
+        };
+        let words = |list: &[serde_json::Value]| {
+            let words: Vec<String> = list
+                .iter()
+                .filter_map(|word| word.as_str().map(plain))
+                .collect();
+            words.join(", ")
+        };
+        let name = plain(report["program"].as_str().unwrap_or_default());
+        if missing.is_empty() {
+            found.passed("hardening", format_args!("{name}: {}", words(applied)));
+        } else {
+            let have = format!("{name} runs without: {}", words(missing));
+            found.open("hardening", have, HARDENING, Mover::Operator);
+        }
     }
 }
 
@@ -410,6 +440,7 @@ fn me(home: &Home, trust: &Trust, served: bool, found: &mut Findings) {
     }
 }
 
+const HARDENING: &str = "a kernel with seccomp, and `ulimit -l unlimited` for locked memory";
 const SHARES: &str = "its holders' shares: each of them `bield recover give`";
 
 const EXAMPLES: &str = r#"Examples:

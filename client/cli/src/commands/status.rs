@@ -118,6 +118,15 @@ fn gateway_text(gateway: &Value) -> String {
             report["resident"],
             word(&report["measurement"]),
         );
+        let missing: Vec<String> = report["missing"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(word)
+            .collect();
+        if !missing.is_empty() {
+            text += &format!("\n    not in force: {}", missing.join(", "));
+        }
     }
     text
 }
