@@ -72,6 +72,8 @@ pub struct Calls<M: Memory = Shared> {
     limits: Limits,
     /// Requests of which parts are still to come.
     unfinished: HashMap<u64, Unfinished<M>>,
+    /// The host lied: nothing it wrote after is believed.
+    poisoned: bool,
     /// Closed when the host is gone.
     stream: Option<Stream>,
 }
@@ -152,6 +154,7 @@ impl<M: Memory + Clone> Calls<M> {
             }),
             limits,
             unfinished: HashMap::new(),
+            poisoned: false,
             stream: None,
         }
     }
@@ -159,8 +162,15 @@ impl<M: Memory + Clone> Calls<M> {
     /// The next call that is whole already, if there is one.
     ///
     /// # Errors
-    /// [`DoorError::Poisoned`] when the host broke the rules.
+    /// [`DoorError::Poisoned`] when the host broke the rules, and from then on.
     pub fn try_next(&mut self) -> Result<Option<Call<M>>, DoorError> {
+        if self.poisoned {
+            return Err(Poisoned.into());
+        }
+        self.read_frames().inspect_err(|_| self.poisoned = true)
+    }
+
+    fn read_frames(&mut self) -> Result<Option<Call<M>>, DoorError> {
         while let Some(frame) = self.requests.peek()? {
             let head = frame.head();
             let call = match Kind::from_number(head.kind) {

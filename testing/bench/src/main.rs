@@ -5,6 +5,7 @@
 
 mod bars;
 mod capsule;
+mod door;
 mod inference;
 mod keys;
 mod memory;
@@ -39,6 +40,22 @@ enum Bench {
         /// Threads of each engine.
         #[arg(long, default_value_t = 2)]
         threads: usize,
+    },
+    /// The door's rings against socket, pipe and TCP, on two cores (half a minute).
+    Door {
+        /// Folder of the built programs.
+        #[arg(long)]
+        programs: PathBuf,
+        /// Short measurements: shows that it works, not what it does.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The other process of `door`; started by it.
+    #[command(hide = true)]
+    DoorPeer {
+        way: door::Way,
+        task: door::Task,
+        bytes: usize,
     },
     /// The log: rates, latencies, proofs and recovery against bounds and peers (up to 10 minutes).
     Capsule {
@@ -83,6 +100,8 @@ fn main() -> Result<()> {
             rounds,
             threads,
         } => inference::run(&programs, calls, rounds, threads),
+        Bench::Door { programs, quick } => door::run(&programs, quick),
+        Bench::DoorPeer { way, task, bytes } => door::serve(way, task, bytes),
         Bench::Capsule {
             programs,
             quick,

@@ -12,7 +12,7 @@
 //! the cryptography); what fails leaves nothing behind.
 //!
 //! Not here: decoders of the software TEE's socket and of the launcher's files, which only their own
-//! side writes; the door's state machine (`enclave/door/tests`).
+//! side writes; the door's state machine (`enclave/door/tests`). What a host can do to the rings' memory is here.
 //!
 //! Replay: a failing test prints the command that runs exactly that input again, and its bytes.
 
@@ -24,6 +24,7 @@ mod ledger;
 pub mod mutate;
 mod package;
 mod protocol;
+mod ring;
 mod session;
 mod statements;
 mod storage;
@@ -39,11 +40,14 @@ pub use capsule::{
 pub use envelope::{sealed_request, sealed_response, stream_chunk};
 pub use evidence::{evidence, evidence_vendor_roots};
 pub use ledger::{ledger_files, ledger_log_file};
-pub use package::{onnx_signature, package_file, package_header_fields, package_manifest};
+pub use package::{
+    onnx_signature, ort_file, package_file, package_header_fields, package_manifest, rten_file,
+};
 pub use protocol::{
     call_reply, inference_output, inference_reply, inference_request, service_reply,
     service_request, status,
 };
+pub use ring::{door_calls, door_ring};
 pub use session::{session_accept, session_certificate, session_claims, session_gate};
 pub use statements::{
     certificate_statement, command_statement, grant_statement, group_statement, header_statement,
@@ -103,6 +107,8 @@ targets! {
     package_header_fields from package, SOME;
     package_manifest from package, SOME;
     onnx_signature from package, MANY;
+    rten_file from package, MANY;
+    ort_file from package, MANY;
     session_certificate from session, SOME;
     session_claims from session, MANY;
     session_gate from session, FEW;
@@ -143,6 +149,8 @@ targets! {
     tlog_tile_path from tlog, MANY;
     ledger_files from ledger, FEW;
     ledger_log_file from ledger, SOME;
+    door_ring from ring, MANY;
+    door_calls from ring, MANY;
 }
 
 /// Finds a target by name.

@@ -222,7 +222,6 @@ impl Memory for Shared {
     }
 }
 
-#[cfg(not(miri))]
 fn sleep_on(mark: &AtomicU32, limit: Duration) {
     use rustix::thread::futex::{Flags, Timespec, wait};
     let limit = Timespec::try_from(limit).ok();
@@ -230,7 +229,6 @@ fn sleep_on(mark: &AtomicU32, limit: Duration) {
     let _ = wait(mark, Flags::empty(), 1, limit.as_ref());
 }
 
-#[cfg(not(miri))]
 fn wake_all(mark: &AtomicU32) {
     use rustix::thread::futex::{Flags, wake};
     let _ = wake(mark, Flags::empty(), i32::MAX.cast_unsigned());
@@ -272,7 +270,6 @@ fn views(mapping: Mapping) -> [Shared; 2] {
     })
 }
 
-#[cfg(not(miri))]
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by `map` with this size; no view is left that could reach it.
@@ -280,44 +277,6 @@ impl Drop for Mapping {
         debug_assert!(unmapped.is_ok(), "a mapping that is not one");
     }
 }
-
-/// Under Miri, which knows neither `memfd` nor shared `futex`: the same layout on the heap, and sleeping is yielding.
-#[cfg(miri)]
-mod heap {
-    use super::*;
-    use std::alloc::Layout;
-
-    const LAYOUT: Layout = match Layout::from_size_align(MAPPING_BYTES, 4096) {
-        Ok(layout) => layout,
-        Err(_) => panic!("a layout that is none"),
-    };
-
-    pub(crate) fn private() -> [Shared; 2] {
-        // SAFETY: the layout has a size.
-        let base = unsafe { std::alloc::alloc_zeroed(LAYOUT) };
-        views(Mapping {
-            base: NonNull::new(base).expect("no memory"),
-        })
-    }
-
-    impl Drop for Mapping {
-        fn drop(&mut self) {
-            // SAFETY: allocated above with this layout.
-            unsafe { std::alloc::dealloc(self.base.as_ptr(), LAYOUT) }
-        }
-    }
-
-    pub(super) fn sleep_on(_: &AtomicU32, _: Duration) {
-        std::thread::yield_now();
-    }
-
-    pub(super) fn wake_all(_: &AtomicU32) {}
-}
-
-#[cfg(miri)]
-pub(crate) use heap::private;
-#[cfg(miri)]
-use heap::{sleep_on, wake_all};
 
 #[cfg(test)]
 mod tests;

@@ -7,14 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Consumer, Producer, PushError, Spin, payload_max};
 
-#[cfg(not(miri))]
 fn views() -> [Shared; 2] {
     create().unwrap().1
-}
-
-#[cfg(miri)]
-fn views() -> [Shared; 2] {
-    private()
 }
 
 fn ends(memory: &Shared) -> (Producer<Shared>, Consumer<Shared>) {
@@ -50,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { 256 },
+        cases: 256,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -110,7 +104,7 @@ proptest! {
 fn two_threads_pass_everything_through_a_ring_that_is_often_full() {
     let [memory, _other] = views();
     let (mut producer, mut consumer) = ends(&memory);
-    let rounds = if cfg!(miri) { 30 } else { 20_000u64 };
+    let rounds = 20_000u64;
     let size = |id: u64| (id * 7919 % 50_000) as usize;
     let deadline = Instant::now() + Duration::from_secs(60);
     thread::scope(|scope| {
@@ -164,7 +158,6 @@ fn bytes_behind_the_ring_are_not_reached() {
     memory.read(RING_BYTES - 8, 9, &mut Vec::new());
 }
 
-#[cfg(not(miri))]
 #[test]
 fn the_other_side_maps_the_same_bytes_and_refuses_other_memory() {
     let (file, [there, _]) = create().unwrap();
@@ -189,7 +182,6 @@ fn the_other_side_maps_the_same_bytes_and_refuses_other_memory() {
     assert!(open(io::stdin()).is_err());
 }
 
-#[cfg(not(miri))]
 #[test]
 fn a_sleeping_consumer_is_woken_by_a_frame_and_by_a_hang_up() {
     let [memory, _other] = views();
