@@ -29,15 +29,15 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
         tests.env("BIELD_ONNXRUNTIME", library);
     }
     succeed(&mut tests)?;
-    test_onnxruntime(rest)?;
     if rest.is_empty() {
+        test_onnxruntime()?;
         succeed(cargo().args(["test", "--workspace", "--doc", "--quiet"]))?;
     }
     Ok(())
 }
 
 /// Tests of the crate that the workspace's tests build without the feature.
-fn test_onnxruntime(rest: &[String]) -> Result<()> {
+fn test_onnxruntime() -> Result<()> {
     let Some(library) = onnxruntime::library() else {
         eprintln!("\nNOT RUN: tests of onnxruntime; cargo xtask fetch-onnxruntime fetches it\n");
         return Ok(());
@@ -51,7 +51,7 @@ fn test_onnxruntime(rest: &[String]) -> Result<()> {
         "engine-ort",
     ]);
     tests.args(["--test", "onnxruntime", "--test", "onnxruntime_memory"]);
-    succeed(tests.args(rest).env("BIELD_ONNXRUNTIME", library))
+    succeed(tests.env("BIELD_ONNXRUNTIME", library))
 }
 
 fn has_nextest() -> bool {

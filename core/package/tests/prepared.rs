@@ -1,7 +1,5 @@
 //! The readers of `.rten` and `.ort` files on those of real converters, on our own, and on rubbish.
 
-#![expect(clippy::unwrap_used, reason = "tests may stop where they stand")]
-
 use bield_fixtures::converted;
 use bield_package::onnx::Signature;
 use bield_package::prepared::{PreparedError, RtenFile, ort_signature};
@@ -118,9 +116,9 @@ fn every_truncation_and_flip_ends_in_an_answer() {
             let _ = ort_signature(&bytes[..length]);
         }
         for at in 0..bytes.len() {
-            for flip in 1..=255 {
+            for bit in 0..8 {
                 let mut bad = bytes.to_vec();
-                bad[at] ^= flip;
+                bad[at] ^= 1 << bit;
                 let _ = RtenFile::read(&bad);
                 let _ = ort_signature(&bad);
             }

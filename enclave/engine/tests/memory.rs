@@ -1,7 +1,5 @@
 //! What loading a model takes, counted by the allocator of this process.
 
-#![expect(clippy::unwrap_used, reason = "tests may stop where they stand")]
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
