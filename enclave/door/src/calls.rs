@@ -87,6 +87,9 @@ struct Line<M> {
     gone: AtomicBool,
 }
 
+/// The buffer for a request, or why there is none; and who waits.
+type Admitted<M> = (Result<Vec<u8>, Unread>, Caller<M>);
+
 struct Unfinished<M: Memory> {
     length: usize,
     /// `None` when the call was handed out unread: what still comes is skipped.
@@ -269,11 +272,7 @@ impl<M: Memory + Clone> Calls<M> {
     }
 
     /// Reserves room for a request, and makes its caller.
-    fn admit(
-        &mut self,
-        id: u64,
-        length: usize,
-    ) -> Result<(Result<Vec<u8>, Unread>, Caller<M>), DoorError> {
+    fn admit(&mut self, id: u64, length: usize) -> Result<Admitted<M>, DoorError> {
         let cancelled = Arc::<AtomicBool>::default();
         let line = Arc::clone(&self.line);
         {
@@ -402,10 +401,11 @@ impl<M: Memory> Caller<M> {
         let (answers, id) = (&self.line.answers, self.id);
         let deadline = Instant::now() + STREAM_WAIT;
         let given_up = || self.is_cancelled();
-        Ok(match self.begun {
+        match self.begun {
             true => answers.send_part(id, bytes, last, deadline, given_up)?,
             false => answers.send(id, bytes, deadline, given_up)?,
-        })
+        }
+        Ok(())
     }
 }
 
