@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Always true: when [`Apart::end`] returns, everything that belonged to these threads was freed, which zeroes it where
-//! memory is wiped; their stacks are overwritten or the kernel's. On paper: 60 µs for each thread, and buffers of up to 1 MiB to
-//! fill for the first time. Not here: what the run frees itself.
+//! memory is wiped; their stacks are overwritten or the kernel's. On paper: a start and an end of each
+//! thread, and buffers of up to 1 MiB to fill for the first time. Not here: what the run frees itself.
 
 use std::cell::RefCell;
 use std::hint::black_box;
