@@ -16,7 +16,7 @@
 //! On paper, per run: each input is copied once into the engine's own aligned vector (600 KB image: 0.1 ms) and
 //! each output once out of it; weights are not touched by us. What loading takes says [`Engine::footprint`].
 //!
-//! Features: `engine-ort` adds [`OnnxRuntime`], whose library is C++ and given at run time.
+//! Features: `engine-ort` adds `OnnxRuntime`, whose library is C++ and given at run time.
 
 mod apart;
 mod convert;
