@@ -162,6 +162,8 @@ fn serve_calls(
                 let _ = liar.try_push(77, 0, &[0; 4096]);
                 let _ = liar.try_push(77, 0, &[0; 4096]);
                 liar.publish();
+                // An honest answer after it would publish an honest end of the ring over the lie.
+                continue;
             }
             let (answers, takers) = (Arc::clone(&answers), Arc::clone(takers));
             std::thread::spawn(move || call(request, head.id, delay, &answers, &takers));
