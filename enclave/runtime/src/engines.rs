@@ -10,7 +10,9 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, bail, ensure};
+#[cfg(feature = "engine-ort")]
+use anyhow::Context as _;
+use anyhow::{bail, ensure};
 use bield_engine::{Engine, Engines, Rten};
 use bield_protocol::configuration::{EngineName, RuntimeConfiguration};
 
