@@ -1,3 +1,5 @@
+//! Regions and wiping with the allocator installed: what is freed is zero before it goes.
+
 use std::cell::Cell;
 
 use super::{EnclaveAllocator, Wiping, region, regions};

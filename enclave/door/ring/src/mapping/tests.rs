@@ -1,3 +1,5 @@
+//! Rings in real shared memory: against a queue as the model, between two threads, and with a peer that lies.
+
 use std::collections::VecDeque;
 use std::thread;
 use std::time::Instant;
