@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use bield_door::{Door, Visit};
@@ -36,11 +36,14 @@ struct Front {
     service: InProcess,
     /// Makes the next session panic.
     fault: AtomicBool,
+    /// Sessions that began.
+    begun: AtomicUsize,
 }
 
 impl House for Front {
     fn identity(&self) -> Result<Arc<Identity>, SessionError> {
         assert!(!self.fault.swap(false, Ordering::SeqCst), "on purpose");
+        self.begun.fetch_add(1, Ordering::SeqCst);
         Ok(Arc::clone(&self.identity))
     }
 
@@ -104,6 +107,7 @@ impl Scene {
             identity: identity(),
             service: InProcess::start(MemoryFiles::new(), &Options::new(now)).unwrap(),
             fault: AtomicBool::new(false),
+            begun: AtomicUsize::new(0),
         });
         let metrics = Arc::new(Metrics::default());
         let house: Arc<dyn House> = Arc::clone(&front) as _;
@@ -150,15 +154,17 @@ impl Scene {
 
     /// Waits until as many sessions are open.
     fn until_open(&self, count: usize) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while self.sessions.len() != count {
-            assert!(
-                Instant::now() < deadline,
-                "{} are open",
-                self.sessions.len()
-            );
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        until(|| self.sessions.len() == count);
+    }
+}
+
+/// Waits until it holds.
+#[track_caller]
+fn until(holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it never held");
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -202,6 +208,9 @@ fn hostile_connections_end_alone() {
     let mut answer = Vec::new();
     drop(rubbish.read_to_end(&mut answer));
     drop(giant.read_to_end(&mut answer));
+    // The fault is for the session opened next, not for one of these that is late.
+    let dialled = 6;
+    until(|| front.begun.load(Ordering::SeqCst) == dialled);
     front.fault.store(true, Ordering::SeqCst);
     assert!(scene.open().is_err(), "that session's thread panicked");
     for _ in 0..5 {
