@@ -15,7 +15,6 @@ use bield_protocol::inference::{Answer, BODY_BYTES_MAX, Reply, Request};
 use bield_protocol::tensor::Tensor;
 use bield_receipt::{Expected, ExpectedOutput, ReceiptBundle, VerifiedReceipt};
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
 
 use crate::gateway::Sealed;
 use crate::{CallError, GatewayError, Target, now};
@@ -94,7 +93,7 @@ impl Target {
         entropy: &mut impl CryptoRng,
     ) -> Result<Answered, CallError> {
         self.check(&inputs, &outputs)?;
-        let body = Zeroizing::new(Request { inputs, outputs }.encode());
+        let body = Request { inputs, outputs }.encode();
         let mut attempts = 1;
         loop {
             let error = match self.attempt(user, &body, options.clock, entropy) {

@@ -5,17 +5,17 @@
 //! lives in the key service and in runtimes that hold a lease. One encapsulation: 0.25 ms to seal,
 //! 0.4 ms to open.
 
-use hpke::aead::AesGcm256;
 use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
 use hpke::{Deserializable, Kem, Serializable};
 use minicbor::{Decode, Encode, decode, encode};
 use rand_core::CryptoRng;
 
+use crate::gcm::Aes256Gcm;
 use crate::{Digest, Secret};
 
-pub(crate) type Sender = hpke::aead::AeadCtxS<AesGcm256, HkdfSha256, XWing>;
-pub(crate) type Receiver = hpke::aead::AeadCtxR<AesGcm256, HkdfSha256, XWing>;
+pub(crate) type Sender = hpke::aead::AeadCtxS<Aes256Gcm, HkdfSha256, XWing>;
+pub(crate) type Receiver = hpke::aead::AeadCtxR<Aes256Gcm, HkdfSha256, XWing>;
 
 /// Bytes of an X-Wing public key.
 pub(crate) const PUBLIC_BYTES: usize = 1216;
@@ -104,7 +104,7 @@ impl AudiencePublicKey {
         entropy: &mut impl CryptoRng,
     ) -> Option<(Vec<u8>, Sender)> {
         let mode = hpke::OpModeS::Base;
-        let (encapsulation, sender) = hpke::setup_sender_with_rng::<AesGcm256, HkdfSha256, XWing>(
+        let (encapsulation, sender) = hpke::setup_sender_with_rng::<Aes256Gcm, HkdfSha256, XWing>(
             &mode, &self.key, info, entropy,
         )
         .ok()?;

@@ -19,6 +19,7 @@
 
 mod audience;
 mod digest;
+mod gcm;
 mod request;
 mod response;
 mod secret;
@@ -40,7 +41,7 @@ pub use request::{
 pub use response::{
     RESPONSE_CHUNK_BYTES_MAX, ResponseOpener, ResponseReader, ResponseSealer, ResponseWriter,
 };
-pub use secret::Secret;
+pub use secret::{Secret, Wiped};
 #[cfg(feature = "seeded")]
 pub use seeded::Seeded;
 pub use sign::{ParsePrincipalError, Principal, SignatureInvalid, SigningKey};

@@ -21,7 +21,9 @@ use crate::audience::{ENCAPSULATION_BYTES, Receiver};
 use crate::response::{ResponseOpener, ResponseSealer};
 use crate::stream::TAG_BYTES;
 use crate::wire::{self, WireError};
-use crate::{AudienceKey, AudiencePublicKey, Digest, Hasher, Principal, Secret, SigningKey, Time};
+use crate::{
+    AudienceKey, AudiencePublicKey, Digest, Hasher, Principal, Secret, SigningKey, Time, Wiped,
+};
 
 /// The part of a request that the host sees and cannot change.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -94,7 +96,7 @@ pub struct Opened<T> {
     header: RequestHeader,
     sender: Principal,
     digest: Digest,
-    plain: Zeroizing<Vec<u8>>,
+    plain: Wiped,
     kind: core::marker::PhantomData<fn() -> T>,
 }
 
@@ -268,14 +270,14 @@ fn open_body(
     receiver: &mut Receiver,
     aad: &[u8],
     ciphertext: &[u8],
-) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
+) -> Result<Wiped, EnvelopeError> {
     let (body, tag) = ciphertext.split_at(ciphertext.len() - TAG_BYTES);
     let tag = hpke::Deserializable::from_bytes(tag).map_err(|_| EnvelopeError::Altered)?;
-    let mut plain = Zeroizing::new(body.to_vec());
-    receiver
-        .open_inout_detached(InOutBuf::from(&mut plain[..]), aad, &tag)
-        .map_err(|_| EnvelopeError::Altered)?;
-    Ok(plain)
+    let mut plain = body.to_vec();
+    let opened = receiver.open_inout_detached(InOutBuf::from(&mut plain[..]), aad, &tag);
+    // Whatever became of it, it is wiped.
+    let plain = Wiped::from(plain);
+    opened.map_err(|_| EnvelopeError::Altered).map(|()| plain)
 }
 
 /// Reads the sender from the plaintext's head and checks that it signed this encapsulation.

@@ -9,11 +9,10 @@
 //! even when one request is answered twice; a chunk opens only in its place; the end is authenticated.
 
 use rand_core::CryptoRng;
-use zeroize::Zeroizing;
 
 use crate::request::EnvelopeError;
 use crate::stream::{StreamKey, TAG_BYTES};
-use crate::{Digest, Secret};
+use crate::{Digest, Secret, Wiped};
 
 /// Seals the answer to one opened request.
 pub struct ResponseSealer {
@@ -113,12 +112,15 @@ impl ResponseOpener {
     ///
     /// # Errors
     /// Malformed, truncated, altered, or the answer to another request.
-    pub fn open(self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, EnvelopeError> {
-        let mut plain = Zeroizing::new(Vec::with_capacity(sealed.len()));
+    pub fn open(self, sealed: &[u8]) -> Result<Wiped, EnvelopeError> {
+        let mut plain = Vec::with_capacity(sealed.len());
         let mut reader = self.begin();
-        reader.push(sealed, &mut plain)?;
-        reader.finish()?;
-        Ok(plain)
+        let opened = reader
+            .push(sealed, &mut plain)
+            .and_then(|()| reader.finish());
+        // Whatever became of it, it is wiped.
+        let plain = Wiped::from(plain);
+        opened.map(|()| plain)
     }
 
     /// Starts opening an answer that arrives in pieces.

@@ -8,6 +8,8 @@
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
+use crate::Wiped;
+
 /// Why bytes were not accepted as a message; contents are never quoted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -45,10 +47,20 @@ pub fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {
 /// The buffer is sized before it is filled: growing would leave unwiped copies behind.
 #[must_use]
 pub fn encode_secret<T: Encode<()>>(value: &T) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(encode_sized(value))
+}
+
+/// As [`encode_secret`], for values of many bytes.
+#[must_use]
+pub fn encode_wiped<T: Encode<()>>(value: &T) -> Wiped {
+    Wiped::from(encode_sized(value))
+}
+
+fn encode_sized<T: Encode<()>>(value: &T) -> Vec<u8> {
     let mut count = Count(0);
     minicbor::encode(value, &mut count).expect("counting cannot fail");
-    let mut bytes = Zeroizing::new(Vec::with_capacity(count.0));
-    minicbor::encode(value, &mut *bytes).expect("encoding to memory cannot fail");
+    let mut bytes = Vec::with_capacity(count.0);
+    minicbor::encode(value, &mut bytes).expect("encoding to memory cannot fail");
     bytes
 }
 

@@ -5,7 +5,7 @@
 //! padded reply   0 ‖ u32 length ‖ CBOR ‖ zeros, up to one of a few sizes (spec/04 §8)
 //! ```
 
-use bield_envelope::{Signed, wire};
+use bield_envelope::{Signed, Wiped, wire};
 use bield_package::tensor::Tensor;
 use bield_receipt::{Receipt, WorkerCertificate};
 use minicbor::{Decode, Encode};
@@ -27,8 +27,8 @@ pub struct Request {
 impl Request {
     /// Encodes the request's body.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        wire::encode(self)
+    pub fn encode(&self) -> Wiped {
+        wire::encode_wiped(self)
     }
 
     /// Decodes a request's body.
