@@ -5,7 +5,9 @@
 //! ```
 //!
 //! Kind 0: the body is a sealed response. Kind 1: the request could not be opened, so nobody can be
-//! answered under seal; the body is a short public [`Unsealed`] refusal that says nothing of contents.
+//! answered under seal; the body is a short public [`Unsealed`] refusal that says nothing of contents. Kind 2: the body is
+//! the first of a sealed response that comes while it is made; what comes after is the rest of it, bytes for bytes. The
+//! feedback then says what was known at that moment.
 
 use std::borrow::Cow;
 
@@ -23,6 +25,8 @@ pub enum Reply {
     Sealed(Feedback, Vec<u8>),
     /// No sealed answer is possible.
     Unsealed(Feedback, Unsealed),
+    /// Sealed for the sender, of which this is the first; that it comes in parts the host can see.
+    Streamed(Feedback, Vec<u8>),
 }
 
 /// Why no sealed answer is possible. Everything here is public.
@@ -47,6 +51,7 @@ impl Reply {
         let (kind, feedback, body) = match self {
             Self::Sealed(feedback, body) => (0, feedback, Cow::Borrowed(&body[..])),
             Self::Unsealed(feedback, unsealed) => (1, feedback, wire::encode(unsealed).into()),
+            Self::Streamed(feedback, body) => (2, feedback, Cow::Borrowed(&body[..])),
         };
         let feedback = wire::encode(feedback);
         let length = u32::try_from(feedback.len()).expect("feedback is short");
@@ -75,10 +80,14 @@ impl Reply {
                 feedback,
                 wire::decode(body, UNSEALED_BYTES_MAX)?,
             )),
+            2 => Ok(Self::Streamed(feedback, body.to_vec())),
             _ => Err(refuse()),
         }
     }
 }
 
+/// Bytes of an answer in parts that may be on their way from a runtime without having been taken by who asked, before the
+/// runtime waits. The largest sealed chunk comes on top, so that a runtime need not cut it.
+pub const ANSWER_AHEAD_BYTES_MAX: usize = 1 << 20;
 const FEEDBACK_BYTES_MAX: usize = 64 << 10;
 const UNSEALED_BYTES_MAX: usize = 4 << 10;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client ──service::Request──▶ key service ◀──service::Request── runtime
-//! client ──inference::Request (sealed)──▶ runtime ──inference::Reply (sealed)──▶ client
+//! client ──inference::Request (sealed)──▶ runtime ──inference::Reply, or parts::Item (sealed)──▶ client
 //! host   ──visit::Visit──▶ any enclave program ──status, call::Reply──▶ host
 //! ```
 //!
@@ -23,6 +23,7 @@ pub mod feedback;
 mod freshness;
 pub mod inference;
 mod listing;
+pub mod parts;
 mod recovery;
 pub mod refusal;
 pub mod service;

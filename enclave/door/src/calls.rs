@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  ring ─ Whole, or Length Part… Last ─▶ Calls::next ─▶ Call { bytes, caller } ─▶ whoever answers
-//!       ─ Cancel ─▶ caller.is_cancelled()                          caller.reply ─▶ ring
+//!       ─ Cancel ─▶ caller.is_cancelled()               caller.part …, caller.reply ─▶ ring
+//!       ─ More ─▶ caller.part waits no longer
 //! ```
 //!
 //! Goes in: frames of a host that may lie. Comes out: whole requests in private memory, each with the right to answer it
@@ -11,18 +12,20 @@
 //! Always true: one request has at most [`Limits::request_bytes_max`] bytes and all that are inside together at most
 //! [`Limits::bytes_max`], from their first frame until their [`Caller`] is dropped; one that would exceed either is
 //! handed out as [`Unread`] before its bytes are kept. At most [`CALLS_IN_FLIGHT_MAX`] calls, twice, are known. A
-//! caller that is dropped says that there is no answer. A frame that an honest host never sends ends this line, and
+//! caller that is dropped says that there is no answer. Of an answer that is sent in parts at most
+//! [`ANSWER_AHEAD_BYTES_MAX`] and one part are on their way that nobody took yet; more waits. A frame that an honest host never sends ends this line, and
 //! nothing else. Left to others: what is in a request, and how many calls are let in (`enclave/runtime`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bield_protocol::call::ANSWER_AHEAD_BYTES_MAX;
 use bield_protocol::visit::CALLS_IN_FLIGHT_MAX;
 use bield_ring::{
-    Consumer, Head, Kind, Memory, PARK_MAX, Poisoned, Producer, Sender, Shared, Spin,
+    Consumer, Head, Kind, Memory, PARK_MAX, Poisoned, Producer, SendError, Sender, Shared, Spin,
 };
 
 use crate::{DoorError, STREAM_WAIT, Stream};
@@ -81,10 +84,20 @@ pub struct Calls<M: Memory = Shared> {
 /// What answers and reader share.
 struct Line<M> {
     answers: Sender<M>,
-    /// Calls handed out and not answered: set when who asked does not wait any more.
-    cancelled: Mutex<HashMap<u64, Arc<AtomicBool>>>,
+    /// Calls handed out and not answered.
+    asked: Mutex<HashMap<u64, Arc<Asked>>>,
     bytes: AtomicUsize,
     gone: AtomicBool,
+}
+
+/// What who asked said since.
+#[derive(Default)]
+struct Asked {
+    /// It does not wait any more.
+    cancelled: AtomicBool,
+    /// Bytes of the answer that it has taken, as it says: more than were sent does no harm.
+    taken: Mutex<u64>,
+    changed: Condvar,
 }
 
 /// The buffer for a request, or why there is none; and who waits.
@@ -122,6 +135,9 @@ impl Calls {
         let next = self.wait_for_call();
         if next.is_err() {
             self.line.gone.store(true, Ordering::Relaxed);
+            for asked in self.line.lock().values() {
+                asked.tell(|_| {});
+            }
         }
         next
     }
@@ -151,7 +167,7 @@ impl<M: Memory + Clone> Calls<M> {
             requests: Consumer::new(to_program, Spin::measured()),
             line: Arc::new(Line {
                 answers: Sender::new(Producer::new(from_program, Spin::measured())),
-                cancelled: Mutex::default(),
+                asked: Mutex::default(),
                 bytes: AtomicUsize::new(0),
                 gone: AtomicBool::new(false),
             }),
@@ -184,8 +200,17 @@ impl<M: Memory + Clone> Calls<M> {
                 Some(Kind::Cancel) => {
                     frame.skip();
                     self.unfinished.remove(&head.id);
-                    if let Some(cancelled) = self.line.lock().remove(&head.id) {
-                        cancelled.store(true, Ordering::Relaxed);
+                    if let Some(asked) = self.line.lock().remove(&head.id) {
+                        asked.cancelled.store(true, Ordering::Relaxed);
+                        asked.tell(|_| {});
+                    }
+                    None
+                }
+                Some(Kind::More) => {
+                    let bytes = self.number()?;
+                    // Of an answer that has ended meanwhile: late, and no lie.
+                    if let Some(asked) = self.line.lock().get(&head.id) {
+                        asked.tell(|taken| *taken = taken.saturating_add(bytes));
                     }
                     None
                 }
@@ -217,10 +242,7 @@ impl<M: Memory + Clone> Calls<M> {
 
     /// The length of a request in parts. One that will not be kept is handed out now.
     fn begin(&mut self, head: Head) -> Result<Option<Call<M>>, DoorError> {
-        let mut length = Vec::new();
-        self.take(&mut length)?;
-        let length = length.try_into().map_err(|_| Poisoned)?;
-        let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX);
+        let length = usize::try_from(self.number()?).unwrap_or(usize::MAX);
         let (call, unread) = match self.admit(head.id, length)? {
             (Ok(bytes), caller) => (Some((bytes, caller)), None),
             (Err(unread), caller) => {
@@ -273,7 +295,7 @@ impl<M: Memory + Clone> Calls<M> {
 
     /// Reserves room for a request, and makes its caller.
     fn admit(&mut self, id: u64, length: usize) -> Result<Admitted<M>, DoorError> {
-        let cancelled = Arc::<AtomicBool>::default();
+        let asked = Arc::<Asked>::default();
         let line = Arc::clone(&self.line);
         {
             let mut calls = line.lock();
@@ -282,7 +304,7 @@ impl<M: Memory + Clone> Calls<M> {
                 return Err(Poisoned.into());
             }
             match calls.entry(id) {
-                Entry::Vacant(place) => place.insert(Arc::clone(&cancelled)),
+                Entry::Vacant(place) => place.insert(Arc::clone(&asked)),
                 Entry::Occupied(_) => return Err(Poisoned.into()),
             };
         }
@@ -296,8 +318,9 @@ impl<M: Memory + Clone> Calls<M> {
         let caller = Caller {
             id,
             line,
-            cancelled,
+            asked,
             reserved,
+            sent: 0,
             begun: false,
             ended: false,
         };
@@ -321,6 +344,14 @@ impl<M: Memory + Clone> Calls<M> {
         })
     }
 
+    /// The number in the frame at hand.
+    fn number(&mut self) -> Result<u64, DoorError> {
+        let mut bytes = Vec::new();
+        self.take(&mut bytes)?;
+        let bytes = bytes.try_into().map_err(|_| Poisoned)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
     fn take(&mut self, into: &mut Vec<u8>) -> Result<(), DoorError> {
         if let Some(frame) = self.requests.peek()? {
             frame.take(into);
@@ -337,10 +368,8 @@ impl<M: Memory + Clone> Calls<M> {
 }
 
 impl<M> Line<M> {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<AtomicBool>>> {
-        self.cancelled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Asked>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An empty buffer with room for `length` bytes that count among those of all requests.
@@ -359,13 +388,27 @@ impl<M> Line<M> {
     }
 }
 
+impl Asked {
+    /// Notes what the host said, and wakes who waits for it.
+    fn tell(&self, note: impl FnOnce(&mut u64)) {
+        note(&mut self.taken());
+        self.changed.notify_all();
+    }
+
+    fn taken(&self) -> MutexGuard<'_, u64> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Who waits for the answer of one call. Dropped without a reply, it tells them that there is none.
 pub struct Caller<M: Memory = Shared> {
     id: u64,
     line: Arc<Line<M>>,
-    cancelled: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     /// Bytes of the request.
     reserved: usize,
+    /// Bytes of parts.
+    sent: u64,
     /// Parts were sent.
     begun: bool,
     ended: bool,
@@ -375,15 +418,48 @@ impl<M: Memory> Caller<M> {
     /// Whether nobody waits for the answer any more: what has not begun need not begin.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || self.line.gone.load(Ordering::Relaxed)
+        self.asked.cancelled.load(Ordering::Relaxed) || self.line.gone.load(Ordering::Relaxed)
     }
 
-    /// Sends the next part of an answer whose length is not known yet.
+    /// Whether a part would go out at once, as far as who asked has taken what was sent.
+    #[must_use]
+    pub fn takes_more(&self) -> bool {
+        self.is_behind(*self.asked.taken())
+    }
+
+    /// Waits until who asked has taken enough of what was sent.
     ///
     /// # Errors
-    /// [`DoorError::NotSent`] when the caller went away or the host takes nothing for [`STREAM_WAIT`].
+    /// As [`part`](Self::part).
+    pub fn wait_until_taken(&self) -> Result<(), DoorError> {
+        let waits = |taken: &mut u64| !self.is_behind(*taken) && !self.is_cancelled();
+        let (taken, _) = self
+            .asked
+            .changed
+            .wait_timeout_while(self.asked.taken(), STREAM_WAIT, waits)
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.is_cancelled() {
+            return Err(SendError::GivenUp.into());
+        }
+        match self.is_behind(*taken) {
+            true => Ok(()),
+            false => Err(SendError::TimedOut.into()),
+        }
+    }
+
+    fn is_behind(&self, taken: u64) -> bool {
+        self.sent.saturating_sub(taken) < ANSWER_AHEAD_BYTES_MAX as u64
+    }
+
+    /// Sends the next part of an answer whose length is not known yet, when who asked has taken enough of what went
+    /// before.
+    ///
+    /// # Errors
+    /// [`DoorError::NotSent`] when the caller went away or takes nothing for [`STREAM_WAIT`].
     pub fn part(&mut self, bytes: &[u8]) -> Result<(), DoorError> {
         self.begun = true;
+        self.wait_until_taken()?;
+        self.sent += bytes.len() as u64;
         self.send(bytes, false)
     }
 
@@ -392,6 +468,9 @@ impl<M: Memory> Caller<M> {
     /// # Errors
     /// As [`part`](Self::part).
     pub fn reply(mut self, bytes: &[u8]) -> Result<(), DoorError> {
+        if self.begun {
+            self.wait_until_taken()?;
+        }
         self.send(bytes, true)?;
         self.ended = true;
         Ok(())

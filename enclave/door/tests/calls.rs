@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bield_door::{Call, Calls, Door, DoorError, Limits, Stream, Unread, Visit};
+use bield_door::{Call, Caller, Calls, Door, DoorError, Limits, Stream, Unread, Visit};
+use bield_protocol::call::ANSWER_AHEAD_BYTES_MAX;
 use bield_ring::{Consumer, Kind, Producer, RING_BYTES, SendError, Sender, Shared, Spin};
 use rustix::fs::MemfdFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -167,6 +168,69 @@ fn an_answer_can_be_sent_as_it_comes_to_be() {
     assert_eq!(host.answer(1), b"second last");
 }
 
+/// Sends parts until it would have to wait; how many bytes those were.
+fn fill(caller: &mut Caller) -> usize {
+    let mut sent = 0;
+    while caller.takes_more() {
+        caller.part(&[1; 64 << 10]).unwrap();
+        sent += 64 << 10;
+    }
+    sent
+}
+
+#[test]
+fn an_answer_in_parts_waits_until_they_are_taken() {
+    let (mut host, mut calls) = line();
+    host.send(1, b"request");
+    let mut caller = calls.next_call().unwrap().caller;
+    let program = thread::spawn(move || {
+        let sent = fill(&mut caller);
+        caller.part(b"when the first is taken").unwrap();
+        caller.reply(b"last").unwrap();
+        sent
+    });
+    let reader = thread::spawn(move || calls.next_call().map(|_| ()));
+    let mut heard = 0;
+    while heard < ANSWER_AHEAD_BYTES_MAX {
+        heard += host.hear().2.len();
+    }
+    host.requests
+        .send_more(1, 64 << 10, Instant::now() + WAIT, || false)
+        .unwrap();
+    assert_eq!(host.answer(1), b"when the first is takenlast");
+    assert_eq!(program.join().unwrap(), ANSWER_AHEAD_BYTES_MAX);
+    drop(host);
+    reader.join().unwrap().unwrap_err();
+}
+
+#[test]
+fn whoever_waits_with_a_part_learns_that_the_caller_went_away() {
+    for whole_host in [false, true] {
+        let (mut host, mut calls) = line();
+        host.send(1, b"request");
+        let mut caller = calls.next_call().unwrap().caller;
+        let reader = thread::spawn(move || calls.next_call().map(|_| ()));
+        let program = thread::spawn(move || {
+            fill(&mut caller);
+            caller.part(b"for nobody")
+        });
+        let mut heard = 0;
+        while heard < ANSWER_AHEAD_BYTES_MAX {
+            heard += host.hear().2.len();
+        }
+        match whole_host {
+            true => drop(host.visit),
+            false => host.requests.cancel(1),
+        }
+        let sent = program.join().unwrap();
+        assert!(matches!(sent, Err(DoorError::NotSent(SendError::GivenUp))));
+        drop((host.requests, host.answers));
+        if whole_host {
+            reader.join().unwrap().unwrap_err();
+        }
+    }
+}
+
 #[test]
 fn a_caller_that_is_dropped_says_that_there_is_no_answer() {
     let (mut host, mut calls) = line();
@@ -256,8 +320,9 @@ fn a_request_that_was_given_up_is_forgotten() {
 
 #[test]
 fn a_host_that_lies_poisons_its_own_line_only() {
-    let lies: [&[(u32, u64, &[u8])]; 6] = [
+    let lies: [&[(u32, u64, &[u8])]; 7] = [
         &[(9, 1, b"no kind")],
+        &[(6, 1, b"no number")],
         &[(2, 1, b"no length")],
         &[(2, 1, &5u64.to_le_bytes()), (3, 1, b"longer")],
         &[(2, 1, &5u64.to_le_bytes()), (4, 1, b"less")],
@@ -290,6 +355,7 @@ fn late_parts_of_what_was_cancelled_are_no_lie() {
     for (kind, id) in [(3, 1), (4, 1), (5, 1), (5, 2)] {
         producer.try_push(kind, id, b"").unwrap();
     }
+    producer.try_push(6, 3, &u64::MAX.to_le_bytes()).unwrap();
     producer.publish();
     let mut calls = Calls::over(rings, LIMITS);
     assert!(calls.try_next().unwrap().is_none());

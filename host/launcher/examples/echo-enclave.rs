@@ -3,6 +3,8 @@
 //! `key:`, `member:` and `witness:` send the rest (its first byte is a digit, the number) to a peer;
 //! `die:` ends it, with the rest as its last words on standard error; `nothing:` says that there is no answer;
 //! `lie:` breaks the rules of the ring;
+//! `stream:` answers in two parts, `first ` at once, and what the key service says to the rest; `cut:` ends it after a
+//! first part;
 //! `storage:` asks for the operations that follow, in the storage visit's own bytes, through one visit.
 
 use std::collections::HashMap;
@@ -194,6 +196,17 @@ fn call(request: Vec<u8>, id: u64, delay: Duration, answers: &Answers<Shared>, o
             std::thread::park();
         },
         b"nothing:" => return answers.cancel(id),
+        b"stream:" | b"cut:" => {
+            let first = Reply::Streamed(feedback(), b"first ".to_vec()).encode();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            let _ = answers.send_part(id, &first, false, deadline, || false);
+            if word == b"cut:" {
+                std::process::exit(9)
+            }
+            let rest = to_peer(Visit::KeyService).unwrap_or_default();
+            let _ = answers.send_part(id, &rest, true, deadline, || false);
+            return;
+        }
         b"key:" => to_peer(Visit::KeyService),
         b"member:" => to_peer(Visit::Member),
         b"witness:" => to_peer(Visit::Witness),

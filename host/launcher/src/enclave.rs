@@ -12,7 +12,7 @@ use bield_protocol::status::STATUS_BYTES_MAX;
 use bield_protocol::visit::Visit;
 
 use crate::address::DoorAddress;
-use crate::calls::Calls;
+use crate::calls::{Answering, Calls};
 use crate::output::LastWords;
 use crate::process::Process;
 use crate::record::{Pipe, Recorder, Session};
@@ -122,18 +122,35 @@ impl Enclave {
         })
     }
 
-    /// Hands a sealed request over and returns the program's answer. Blocks at most `wait`.
+    /// Hands a sealed request over and returns the program's answer. Blocks at most `wait`, for an answer in parts at
+    /// most so long for each.
     ///
     /// # Errors
     /// See [`VisitError`].
     pub fn call(&self, sealed: &[u8], wait: Duration) -> Result<Vec<u8>, VisitError> {
+        let mut answering = self.begin_call(sealed, wait)?;
+        let mut answer = answering.next_part()?.unwrap_or_default();
+        while let Some(part) = answering.next_part()? {
+            if answer.len() + part.len() > ANSWER_BYTES_MAX {
+                return Err(VisitError::TooLong {
+                    max: ANSWER_BYTES_MAX,
+                });
+            }
+            answer.extend(part);
+        }
+        Ok(answer)
+    }
+
+    /// Hands a sealed request over; the answer is taken as it comes.
+    ///
+    /// # Errors
+    /// See [`VisitError`].
+    pub fn begin_call(&self, sealed: &[u8], wait: Duration) -> Result<Answering, VisitError> {
         let door = &self.started.door;
         let calls = self.calls(wait).map_err(|error| failed(error, wait))?;
         let tape = door.call_tape().map_err(VisitError::Lost)?;
         tape.to_program(sealed).map_err(VisitError::Lost)?;
-        let answer = calls.call(sealed, wait)?;
-        tape.from_program(&answer).map_err(VisitError::Lost)?;
-        Ok(answer)
+        calls.begin(sealed, tape, wait)
     }
 
     /// The rings of a program that still serves them.

@@ -3,7 +3,7 @@
 //! ```text
 //! short:  Whole                         both directions; parts of several calls alternate
 //! long:   Length, Part, Part, …, Last
-//! streamed, length unknown:  Part, …, Last
+//! streamed, length unknown:  Part, …, Last;  the reader's More says what it has taken
 //! Cancel: who asked does not wait any more; or, from the program, there is no answer, or no more of it
 //! ```
 //!
@@ -36,6 +36,8 @@ pub enum Kind {
     Last,
     /// Nobody waits for this call's answer any more; or there will be none.
     Cancel,
+    /// So many more bytes of a streamed answer were taken by who asked; a u64 in little-endian bytes.
+    More,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
             3 => Kind::Part,
             4 => Kind::Last,
             5 => Kind::Cancel,
+            6 => Kind::More,
             _ => return None,
         })
     }
@@ -61,6 +64,7 @@ impl Kind {
             Kind::Part => 3,
             Kind::Last => 4,
             Kind::Cancel => 5,
+            Kind::More => 6,
         }
     }
 }
@@ -150,6 +154,20 @@ impl<M: Memory> Sender<M> {
                 return Ok(());
             }
         }
+    }
+
+    /// Says that so many more bytes of a streamed answer were taken.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn send_more(
+        &self,
+        id: u64,
+        bytes: u64,
+        deadline: Instant,
+        given_up: impl Fn() -> bool,
+    ) -> Result<(), SendError> {
+        self.push(Kind::More, id, &bytes.to_le_bytes(), deadline, &given_up)
     }
 
     /// Sends a `Cancel`, now or as soon as there is room; does not wait.

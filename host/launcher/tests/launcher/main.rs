@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bield_envelope::Digest;
 use bield_launcher::{Enclave, Launch, LaunchError, Session, State, Supervisor, VisitError};
+use bield_protocol::call::Reply;
 use bield_protocol::status::Status;
 
 use crate::support::{WAIT, answer, launch, until, with_word};
@@ -314,6 +315,69 @@ fn many_calls_are_on_their_way_at_once() {
             });
         }
     });
+}
+
+#[test]
+fn whoever_reads_for_others_passes_it_on_when_it_leaves() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let enclave = Enclave::start(&Launch {
+        key_services: vec![listener.local_addr().unwrap().to_string()],
+        ..launch()
+    })
+    .unwrap();
+    std::thread::scope(|scope| {
+        let leaves = scope.spawn(|| enclave.call(b"hang:", Duration::from_millis(50)));
+        let stays: Vec<_> = (0..3)
+            .map(|_| scope.spawn(|| answer(&enclave, b"key:0lease")))
+            .collect();
+        assert!(matches!(
+            leaves.join().unwrap(),
+            Err(VisitError::TimedOut { .. })
+        ));
+        for _ in 0..3 {
+            let (mut session, _) = listener.accept().unwrap();
+            session.write_all(b"here").unwrap();
+        }
+        for call in stays {
+            assert_eq!(call.join().unwrap(), b"here");
+        }
+    });
+}
+
+#[test]
+fn a_part_of_an_answer_comes_before_the_next_is_made() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let enclave = Enclave::start(&Launch {
+        key_services: vec![listener.local_addr().unwrap().to_string()],
+        ..launch()
+    })
+    .unwrap();
+    let mut answering = enclave.begin_call(b"stream:0rest", WAIT).unwrap();
+    let first = answering.next_part().unwrap().unwrap();
+    let Reply::Streamed(_, first) = Reply::decode(&first).unwrap() else {
+        panic!("not in parts")
+    };
+    assert_eq!(first, b"first ");
+    // Only now: the program waits for it before it goes on.
+    let (mut session, _) = listener.accept().unwrap();
+    // Others are served meanwhile.
+    assert_eq!(answer(&enclave, b"next"), b"next");
+    session.write_all(b"last").unwrap();
+    drop(session);
+    assert_eq!(answering.next_part().unwrap().unwrap(), b"last");
+    assert_eq!(answering.next_part().unwrap(), None);
+}
+
+#[test]
+fn an_answer_whose_program_dies_midway_has_no_end() {
+    let enclave = Enclave::start(&launch()).unwrap();
+    let mut answering = enclave.begin_call(b"cut:", WAIT).unwrap();
+    assert!(answering.next_part().unwrap().is_some());
+    assert!(matches!(answering.next_part(), Err(VisitError::Lost(_))));
+    assert!(matches!(
+        enclave.call(b"cut:", WAIT),
+        Err(VisitError::Lost(_))
+    ));
 }
 
 #[test]
