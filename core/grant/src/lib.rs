@@ -30,7 +30,7 @@
 //! Cost per request: no signature check, no copy of the body, one BLAKE3 of under 200 bytes (the
 //! audience), one parse of the package's version, one pass over the lease's grants (seven
 //! comparisons each at most, and a search among the group's members), at most 32 steps along lines
-//! of succession, and two searches in trees of at most [`REPLAY_ENTRIES_MAX`] entries.
+//! of succession, and three searches in trees of at most [`REPLAY_ENTRIES_MAX`] entries.
 
 mod admission;
 #[cfg(test)]

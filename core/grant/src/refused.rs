@@ -162,8 +162,10 @@ pub enum Refused {
         /// The id in the request.
         id: [u8; 16],
     },
-    /// The replay guard is full; forgetting early would admit replays.
-    #[error("{maximum} requests were admitted within 5 minutes and no more are; try again shortly")]
+    /// The replay guard has no room for another request of the sender; forgetting early would admit replays.
+    #[error(
+        "of the {maximum} requests that are admitted within 5 minutes, the sender's share is used up; try again shortly"
+    )]
     Busy {
         /// Size of the guard, in requests.
         maximum: usize,

@@ -8,13 +8,15 @@
 //!
 //! Always true: a request is forgotten only when its creation lies before the horizon, and
 //! everything before the horizon is refused, so nothing is ever admitted twice by one guard, even
-//! when the host sets the clock back. A full guard refuses; it never forgets early.
+//! when the host sets the clock back. A full guard refuses; it never forgets early. No sender's requests take
+//! more room than they leave: one alone fills half of the guard, two together three quarters, and whoever has none in
+//! it always finds room for one.
 //!
 //! Left to others: one guard protects one runtime process. A request replayed to a second
 //! runtime, or to the same one after a restart, runs again; its answer is sealed to the same
 //! caller, and both receipts name the same request (`spec/04 §8`, `SECURITY.md`).
 //!
-//! Cost: two tree searches per request; about 200 bytes per remembered request.
+//! Cost: three tree searches per request; about 100 bytes per remembered request and as much per sender.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,9 +25,10 @@ use bield_envelope::{Principal, Time};
 use crate::Refused;
 use crate::request::REQUEST_AGE_MAX;
 
-/// Most requests one guard remembers: 873 admitted requests per second kept up for the whole
-/// window of 5 minutes, at about 50 MB. A runtime with less memory chooses less.
-pub const REPLAY_ENTRIES_MAX: usize = 262_144;
+/// Most requests one guard remembers: twice 873 admitted requests per second kept up for the whole
+/// window of 5 minutes, half of them one sender's; about 60 MB, or 110 MB when each has another sender. A runtime with
+/// less memory chooses less.
+pub const REPLAY_ENTRIES_MAX: usize = 524_288;
 
 /// Remembers admitted requests until their creation is too old to be admitted anyway.
 pub struct ReplayGuard {
@@ -33,10 +36,14 @@ pub struct ReplayGuard {
     horizon: Time,
     seen: BTreeMap<Caller, Time>,
     by_age: BTreeSet<(Time, Caller)>,
+    senders: Senders,
 }
 
 /// Two callers may choose the same id; only a caller's own ids are used up.
-type Caller = (Principal, [u8; 16]);
+type Caller = (Number, [u8; 16]);
+
+/// A sender's place in [`Senders`], because its principal is long and in two trees.
+type Number = u32;
 
 impl ReplayGuard {
     /// Makes a guard for at most `maximum` requests per window, bounded by
@@ -47,6 +54,7 @@ impl ReplayGuard {
             horizon: Time::from_millis(0),
             seen: BTreeMap::new(),
             by_age: BTreeSet::new(),
+            senders: Senders::default(),
         }
     }
 
@@ -78,16 +86,19 @@ impl ReplayGuard {
                 now: self.horizon.plus(REQUEST_AGE_MAX),
             });
         }
-        if self.seen.contains_key(&(sender, id)) {
+        let known = self.senders.number(&sender);
+        if known.is_some_and(|number| self.seen.contains_key(&(number, id))) {
             return Err(Refused::Replayed { id });
         }
-        if self.seen.len() >= self.maximum {
+        let held = known.map_or(0, |number| self.senders.held(number));
+        if held >= self.maximum - self.seen.len() {
             return Err(Refused::Busy {
                 maximum: self.maximum,
             });
         }
-        self.seen.insert((sender, id), created);
-        self.by_age.insert((created, (sender, id)));
+        let caller = (self.senders.add(sender), id);
+        self.seen.insert(caller, created);
+        self.by_age.insert((created, caller));
         debug_assert_eq!(self.seen.len(), self.by_age.len());
         Ok(())
     }
@@ -100,6 +111,55 @@ impl ReplayGuard {
         {
             self.by_age.pop_first();
             self.seen.remove(&caller);
+            self.senders.remove(caller.0);
+        }
+    }
+}
+
+/// How many requests of each sender are remembered. A number is given anew only when nothing of its sender is left.
+#[derive(Default)]
+struct Senders {
+    numbers: BTreeMap<Principal, Number>,
+    held: Vec<(Principal, u32)>,
+    free: Vec<Number>,
+}
+
+impl Senders {
+    fn number(&self, sender: &Principal) -> Option<Number> {
+        self.numbers.get(sender).copied()
+    }
+
+    fn held(&self, number: Number) -> usize {
+        self.held[number as usize].1 as usize
+    }
+
+    /// Counts one more; its number.
+    fn add(&mut self, sender: Principal) -> Number {
+        if let Some(number) = self.number(&sender) {
+            self.held[number as usize].1 += 1;
+            return number;
+        }
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.held[number as usize] = (sender, 1);
+                number
+            }
+            None => {
+                self.held.push((sender, 1));
+                // No more senders than entries.
+                (self.held.len() - 1) as Number
+            }
+        };
+        self.numbers.insert(sender, number);
+        number
+    }
+
+    fn remove(&mut self, number: Number) {
+        let (sender, held) = &mut self.held[number as usize];
+        *held -= 1;
+        if *held == 0 {
+            self.numbers.remove(sender);
+            self.free.push(number);
         }
     }
 }
@@ -137,14 +197,50 @@ mod tests {
     fn a_full_guard_refuses_and_forgets_nothing() {
         let mut guard = ReplayGuard::new(3);
         for number in 0..3 {
-            guard.note(user(1), other_id(number), NOON, NOON).unwrap();
+            guard.note(user(number), ID, NOON, NOON).unwrap();
         }
-        let fourth = guard.note(user(1), other_id(3), NOON, NOON);
+        let fourth = guard.note(user(3), ID, NOON, NOON);
         assert_eq!(fourth, Err(Refused::Busy { maximum: 3 }));
         for number in 0..3 {
-            let again = guard.note(user(1), other_id(number), NOON, NOON);
+            let again = guard.note(user(number), ID, NOON, NOON);
             assert!(matches!(again, Err(Refused::Replayed { .. })));
         }
+    }
+
+    #[test]
+    fn a_sender_who_floods_takes_half_and_others_find_room() {
+        let mut guard = ReplayGuard::new(100);
+        let mut flood = |sender| {
+            let noted = |id| guard.note(user(sender), other_id(id), NOON, NOON);
+            let outcomes: Vec<_> = (0..200).map(noted).collect();
+            let busy = Err(Refused::Busy { maximum: 100 });
+            let taken = outcomes
+                .iter()
+                .position(|outcome| *outcome == busy)
+                .unwrap();
+            assert!(outcomes[..taken].iter().all(Result::is_ok));
+            assert!(outcomes[taken..].iter().all(|outcome| *outcome == busy));
+            taken
+        };
+        assert_eq!([flood(1), flood(2), flood(3)], [50, 25, 13]);
+        guard.note(user(4), ID, NOON, NOON).unwrap();
+    }
+
+    #[test]
+    fn a_senders_share_comes_back_when_the_window_has_moved_on_and_its_number_serves_another() {
+        let mut guard = ReplayGuard::new(4);
+        let mut now = NOON;
+        for round in 0..3 {
+            for sender in [round, round + 1] {
+                guard.note(user(sender), ID, now, now).unwrap();
+                let again = guard.note(user(sender), ID, now, now);
+                assert_eq!(again, Err(Refused::Replayed { id: ID }));
+            }
+            guard.note(user(round), other_id(7), now, now).unwrap();
+            assert!(guard.note(user(round), other_id(8), now, now).is_err());
+            now = now.plus(REQUEST_AGE_MAX + Duration::from_millis(1));
+        }
+        assert_eq!(guard.senders.held.len(), 2);
     }
 
     #[test]

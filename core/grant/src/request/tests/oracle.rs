@@ -48,7 +48,7 @@ struct Ask {
 
 const BEGIN: Time = NOON;
 const LEASE_MINUTES: u64 = 14;
-const GUARD_MAX: usize = 3;
+const GUARD_MAX: usize = 4;
 const OWNER: u8 = 1;
 const STRANGER: u8 = 2;
 const HEIR: u8 = 8;
@@ -340,12 +340,14 @@ impl Oracle {
             .admitted
             .iter()
             .any(|&(user, id, created)| (user, id) == (ask.user, ask.id) && remembered(created));
-        let held = self
-            .admitted
-            .iter()
-            .filter(|entry| remembered(entry.2))
-            .count();
-        let admits = remembered(ask.created) && !seen && held < GUARD_MAX;
+        let held = |of: &dyn Fn(u8) -> bool| {
+            let all = self.admitted.iter();
+            all.filter(|entry| remembered(entry.2) && of(entry.0))
+                .count()
+        };
+        let left = GUARD_MAX - held(&|_| true);
+        let has_room = held(&|user| user == ask.user) < left;
+        let admits = remembered(ask.created) && !seen && has_room;
         if admits {
             self.admitted.push((ask.user, ask.id, ask.created));
             if let Some(left) = &mut world.words[place].allotted {
