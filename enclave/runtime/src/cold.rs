@@ -80,10 +80,10 @@ impl Cold {
     /// # Errors
     /// [`KeysError::NotGrantedYet`] for what was refused moments ago, [`KeysError::Busy`] without a token.
     pub(crate) fn spend(&self, package: Digest) -> Result<(), KeysError> {
-        let now = self.clock.running();
         let mut state = lock(&self.state);
+        let now = self.clock.running();
         let refused = state.refused.get(&package);
-        if refused.is_some_and(|at| now - *at < REFUSED_FOR) {
+        if refused.is_some_and(|at| is_recent(*at, now)) {
             return Err(KeysError::NotGrantedYet);
         }
         state.tokens.take(now).then_some(()).ok_or(KeysError::Busy)
@@ -91,13 +91,19 @@ impl Cold {
 
     /// Notes that the key service refused `package` just now.
     pub(crate) fn note(&self, package: Digest) {
-        let now = self.clock.running();
         let refused = &mut lock(&self.state).refused;
-        refused.retain(|_, at| now - *at < REFUSED_FOR);
+        let now = self.clock.running();
+        refused.retain(|_, at| is_recent(*at, now));
         if refused.len() < REFUSED_MAX {
             refused.insert(package, now);
         }
     }
+}
+
+/// Whether what was refused at `at` still stands. The clock is read under the lock and does not go back; if it did, the
+/// refusal would be as recent as can be, and not a panic.
+fn is_recent(at: Duration, now: Duration) -> bool {
+    now.saturating_sub(at) < REFUSED_FOR
 }
 
 /// A place; given back when dropped.
@@ -155,6 +161,31 @@ mod tests {
         assert_eq!(cold.spend(package(2)), Ok(()));
         clock.pass(REFUSED_FOR);
         assert_eq!(cold.spend(package(1)), Ok(()));
+    }
+
+    /// A clock as a thread sees it that looked before another one noted a refusal.
+    struct Stale(Mutex<Duration>);
+
+    impl Clock for Stale {
+        fn running(&self) -> Duration {
+            *lock(&self.0)
+        }
+
+        fn host(&self) -> bield_envelope::Time {
+            bield_envelope::Time::from_secs(0)
+        }
+    }
+
+    #[test]
+    fn a_refusal_noted_a_moment_after_now_is_recent_and_no_panic() {
+        let clock = Arc::new(Stale(Mutex::new(TOKEN_EVERY)));
+        let cold = Cold::new(2, Arc::<Stale>::clone(&clock));
+        cold.note(package(1));
+        *lock(&clock.0) -= Duration::from_millis(1);
+        assert_eq!(cold.spend(package(1)), Err(KeysError::NotGrantedYet));
+        cold.note(package(2));
+        assert_eq!(cold.spend(package(1)), Err(KeysError::NotGrantedYet));
+        assert_eq!(cold.spend(package(2)), Err(KeysError::NotGrantedYet));
     }
 
     #[test]
