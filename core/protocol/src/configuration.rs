@@ -103,9 +103,33 @@ pub struct RuntimeConfiguration {
     /// takes its format and has nothing against it.
     #[serde(default = "default_engines")]
     pub engines: Vec<EngineName>,
+    /// Whether the last of `engines` answers for an ONNX model until the one that is preferred for it has opened it:
+    /// the first answer comes sooner and both answer for a while, each only after its golden pairs agreed. Needs memory for
+    /// both; where that is not free, the preferred one answers alone.
+    #[serde(default)]
+    pub tiered: bool,
+    /// Whether requests for one model run as one; absent: each by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batching: Option<BatchingConfiguration>,
     /// Required where `engines` names it: its library is code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onnxruntime: Option<OnnxruntimeConfiguration>,
+}
+
+/// Running requests for one model as one, where its inputs and outputs have a free first axis and the grant's isolation
+/// is `shared`. Models whose answers change with it are found by comparing, and left alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchingConfiguration {
+    /// Microseconds that a request waits for others when nothing else runs, 0 to 100 000; those that wait for a turn wait
+    /// together anyway.
+    pub wait_us: u32,
+    /// Most requests in one run, 2 to 64.
+    pub requests_max: usize,
+    /// Whether requests of different users run together. Then a model whose owner made it so can let one user's input
+    /// change another's answer; without this, only answers of the same user.
+    #[serde(default)]
+    pub across_users: bool,
 }
 
 /// An inference engine.

@@ -70,6 +70,10 @@ pub struct Feedback {
     /// Bytes for models that nothing takes.
     #[n(9)]
     pub free_bytes: u64,
+    /// The engine that ran the model, with its version; absent when none did.
+    #[n(10)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
 }
 
 fn digests<S: serde::Serializer>(digests: &[Digest], s: S) -> Result<S::Ok, S::Error> {

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Always true: which engine runs a model follows from its bytes and the order alone; when that engine fails to
-//! load it after all, or its golden pairs differ, the model is refused, not tried elsewhere.
+//! load it after all, or its golden pairs differ, the model is refused, not tried elsewhere. Tiered engines name beside
+//! it the last in the order that has nothing against the model either, to answer first.
 
 use bield_package::ModelFormat;
 
@@ -15,6 +16,7 @@ use crate::{Engine, EngineError, Footprint, Model};
 pub struct Engines {
     engines: Vec<Box<dyn Engine>>,
     names: &'static str,
+    tiered: bool,
 }
 
 impl Engines {
@@ -24,6 +26,16 @@ impl Engines {
         Self {
             names: names.join(", ").leak(),
             engines,
+            tiered: false,
+        }
+    }
+
+    /// Lets the last engine in the order answer for a model until the one that is chosen for it has opened it.
+    #[must_use]
+    pub fn tiered(self) -> Self {
+        Self {
+            tiered: true,
+            ..self
         }
     }
 
@@ -61,6 +73,13 @@ impl Engine for Engines {
             loading: most.loading.max(one.loading),
             resident: most.resident.max(one.resident),
         })
+    }
+
+    fn first(&self, bytes: &[u8], format: ModelFormat) -> Option<&dyn Engine> {
+        let last = self.taking(format).last().filter(|_| self.tiered)?;
+        let chosen = self.choose(bytes, format).ok()?;
+        let differs = last.name() != chosen.name();
+        (differs && last.examine(bytes, format).is_ok()).then_some(last)
     }
 }
 

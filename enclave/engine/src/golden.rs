@@ -50,7 +50,8 @@ pub fn record_golden(
     })
 }
 
-fn agree(expected: &Tensor, computed: &Tensor, tolerance_ppm: u32) -> bool {
+/// Whether `computed` is `expected`, with a tolerance in parts per million of the largest expected magnitude.
+pub fn agree(expected: &Tensor, computed: &Tensor, tolerance_ppm: u32) -> bool {
     if expected.shape() != computed.shape() || expected.element() != computed.element() {
         return false;
     }

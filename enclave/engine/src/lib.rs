@@ -27,8 +27,10 @@ mod golden;
 mod narrow;
 #[cfg(feature = "engine-ort")]
 mod onnxruntime;
+mod rows;
 mod rten;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bield_package::prepared::in_rten;
@@ -40,7 +42,8 @@ pub use crate::onnxruntime::{OnnxRuntime, OpenError};
 pub use crate::rten::Rten;
 pub use engines::Engines;
 pub use error::EngineError;
-pub use golden::{check_golden, record_golden};
+pub use golden::{agree, check_golden, record_golden};
+pub use rows::{ROW_BYTES_MAX, Shape, run_together};
 
 /// Something that can load models.
 pub trait Engine: Send + Sync {
@@ -78,6 +81,12 @@ pub trait Engine: Send + Sync {
             resident: bytes,
         }
     }
+
+    /// Another engine that opens this very model sooner than the one that runs it in the end, to answer meanwhile.
+    fn first(&self, bytes: &[u8], format: ModelFormat) -> Option<&dyn Engine> {
+        let _ = (bytes, format);
+        None
+    }
 }
 
 /// Memory of a model, in bytes.
@@ -91,6 +100,9 @@ pub struct Footprint {
 
 /// A loaded model, ready to run.
 pub trait Model: Send + Sync {
+    /// The engine that runs it: its [`Engine::name`].
+    fn engine(&self) -> &'static str;
+
     /// What it takes, in the order of the model.
     fn inputs(&self) -> &[TensorSpec];
 
@@ -103,7 +115,9 @@ pub trait Model: Send + Sync {
     ///
     /// An input is missing, unknown or does not fit, an output is unknown, a number is outside
     /// what the engine computes with, or the engine fails.
-    fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError>;
+    fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
+        Ok(self.run_timed(inputs, outputs)?.0)
+    }
 
     /// Like [`Model::run`]; also says how long opening one more session of the engine took, when none was free.
     ///
@@ -114,9 +128,7 @@ pub trait Model: Send + Sync {
         &self,
         inputs: &[Tensor],
         outputs: &[&str],
-    ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
-        Ok((self.run(inputs, outputs)?, None))
-    }
+    ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError>;
 
     /// Like [`Model::run_timed`], on threads that end with it, so that none of the engine's keeps anything of it. The
     /// time is what those threads took to start. Where it [`wipes`](Self::wipes), nothing of the run is left then.
@@ -130,6 +142,23 @@ pub trait Model: Send + Sync {
         outputs: &[&str],
     ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
         self.run_timed(inputs, outputs)
+    }
+
+    /// Like [`Model::run_timed`], handing over each output, in the order asked for, as soon as it is there, until `each`
+    /// breaks off. Engines that compute all outputs together, as those here do, hand them over at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Model::run`]; outputs that were handed over before are then not an answer.
+    fn run_in_parts(
+        &self,
+        inputs: &[Tensor],
+        outputs: &[&str],
+        each: &mut dyn FnMut(Tensor) -> ControlFlow<()>,
+    ) -> Result<Option<Duration>, EngineError> {
+        let (computed, opened) = self.run_timed(inputs, outputs)?;
+        let _ = computed.into_iter().try_for_each(each);
+        Ok(opened)
     }
 
     /// Whether all memory in which it computes comes from this program's allocator, so that what a run leaves

@@ -40,16 +40,16 @@ struct Narrowed {
 }
 
 impl Model for Narrowed {
+    fn engine(&self) -> &'static str {
+        self.inner.engine()
+    }
+
     fn inputs(&self) -> &[TensorSpec] {
         &self.inputs
     }
 
     fn outputs(&self) -> &[TensorSpec] {
         &self.outputs
-    }
-
-    fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
-        Ok(self.run_timed(inputs, outputs)?.0)
     }
 
     fn run_timed(

@@ -287,16 +287,16 @@ impl Open<'_> {
 }
 
 impl Model for Loaded {
+    fn engine(&self) -> &'static str {
+        self.name
+    }
+
     fn inputs(&self) -> &[TensorSpec] {
         &self.inputs
     }
 
     fn outputs(&self) -> &[TensorSpec] {
         &self.outputs
-    }
-
-    fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
-        Ok(self.run_timed(inputs, outputs)?.0)
     }
 
     fn run_timed(

@@ -154,6 +154,10 @@ struct Loaded {
 }
 
 impl Model for Loaded {
+    fn engine(&self) -> &'static str {
+        NAME
+    }
+
     fn inputs(&self) -> &[TensorSpec] {
         &self.inputs
     }
@@ -162,8 +166,12 @@ impl Model for Loaded {
         &self.outputs
     }
 
-    fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
-        self.run_on(Arc::clone(&self.pool), inputs, outputs)
+    fn run_timed(
+        &self,
+        inputs: &[Tensor],
+        outputs: &[&str],
+    ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
+        Ok((self.run_on(Arc::clone(&self.pool), inputs, outputs)?, None))
     }
 
     fn run_apart(

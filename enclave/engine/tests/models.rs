@@ -7,7 +7,8 @@ mod support;
 use std::thread;
 
 use bield_engine::{
-    Engine, EngineError, Engines, Model, Rten, check_golden, load_checked, record_golden,
+    Engine, EngineError, Engines, Model, Rten, Shape, agree, check_golden, load_checked,
+    record_golden, run_together,
 };
 use bield_fixtures::{IMAGE_SHAPE, Network, converted, input_image};
 use bield_package::onnx::Signature;
@@ -209,6 +210,86 @@ impl Engine for Anything {
     fn load(&self, _: Vec<u8>, _: ModelFormat) -> Result<Box<dyn Model>, EngineError> {
         Err(anything())
     }
+}
+
+#[test]
+fn the_last_engine_answers_first_only_where_another_is_chosen_and_engines_are_tiered() {
+    let engines = || Engines::new(vec![Box::new(Anything), Box::new(Rten::new(1))]);
+    let onnx = bield_fixtures::tiny_model();
+    let first = |engines: &Engines, bytes: &[u8], format| {
+        engines.first(bytes, format).map(|engine| engine.name())
+    };
+    assert_eq!(first(&engines(), &onnx, ModelFormat::Onnx), None);
+    let tiered = engines().tiered();
+    assert_eq!(first(&tiered, &onnx, ModelFormat::Onnx), Some("rten 0.27"));
+    // It is the only one for such files.
+    let rten = bield_fixtures::tiny_rten();
+    assert_eq!(first(&tiered, &rten, ModelFormat::Rten), None);
+    assert_eq!(first(&tiered, &rten, ModelFormat::Ort), None);
+    // What it would compute wrongly it does not even begin.
+    let padded = bield_fixtures::integer_convolution(1);
+    assert_eq!(first(&tiered, &padded, ModelFormat::Onnx), None);
+    let other_order = Engines::new(vec![Box::new(Rten::new(1)), Box::new(Anything)]).tiered();
+    assert_eq!(
+        first(&other_order, &onnx, ModelFormat::Onnx),
+        Some("anything")
+    );
+}
+
+#[test]
+fn requests_run_together_and_each_row_is_what_it_gives_alone() {
+    let model = Rten::new(1)
+        .load(converted::MIXED_ONNX.to_vec(), ModelFormat::Onnx)
+        .unwrap();
+    let requests: Vec<Vec<Tensor>> = (0..5_i64)
+        .map(|n| {
+            let mut inputs = mixed_of(1, &[n - 2]);
+            inputs[0] = Tensor::from_f32("x", &[1, 4], &[n as f32, 0.5, -1.0, 2.0]).unwrap();
+            // The order is the model's, not the caller's.
+            inputs.rotate_left(n as usize % 3);
+            inputs
+        })
+        .collect();
+    for outputs in [&[][..], &["inverse", "y"]] {
+        let shape = Shape::of(&*model, &requests[0], outputs).unwrap();
+        for request in &requests {
+            assert_eq!(Shape::of(&*model, request, outputs).as_ref(), Some(&shape));
+        }
+        let borrowed: Vec<&[Tensor]> = requests.iter().map(Vec::as_slice).collect();
+        let (together, _) = run_together(&*model, &shape, &borrowed).unwrap();
+        for (request, together) in requests.iter().zip(together.unwrap()) {
+            let alone = model.run(request, outputs).unwrap();
+            assert_eq!(alone.len(), together.len());
+            for (alone, together) in alone.iter().zip(&together) {
+                assert_eq!(alone.name(), together.name());
+                assert!(agree(alone, together, 10), "{}", alone.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_has_no_rows_to_join_or_does_not_fit_has_no_shape() {
+    let model = Rten::new(1)
+        .load(converted::MIXED_ONNX.to_vec(), ModelFormat::Onnx)
+        .unwrap();
+    let of = |inputs: &[Tensor]| Shape::of(&*model, inputs, &[]);
+    assert!(of(&mixed_of(1, &[7])).is_some());
+    assert_eq!(of(&mixed_of(2, &[7, 8])), None, "two rows");
+    assert_eq!(of(&mixed_of(1, &[7])[1..]), None, "an input is missing");
+    let mut twice = mixed_of(1, &[7]);
+    twice[2] = twice[1].clone();
+    assert_eq!(of(&twice), None, "one is there twice");
+    let mut wide = mixed_of(1, &[7]);
+    wide[0] = Tensor::from_f32("x", &[1, 5], &[0.0; 5]).unwrap();
+    assert_eq!(of(&wide), None, "another length than the model takes");
+    let fixed = load(bield_fixtures::lifting_model());
+    let image = Tensor::from_f32("image", &[1, 4, 32, 32], &[0.0; 4096]).unwrap();
+    assert_eq!(
+        Shape::of(&*fixed, &[image], &[]),
+        None,
+        "a fixed first axis"
+    );
 }
 
 #[test]

@@ -23,11 +23,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bield_engine::Shape;
 use bield_envelope::{
     Digest, EnvelopeError, Principal, ResponseSealer, SealedRequest, Signed, SigningKey,
 };
 use bield_evidence::Measurement;
 use bield_grant::{Admitted, GrantedRequest, Isolation, Refused, ReplayGuard, admit, audience};
+use bield_package::tensor::Tensor;
 use bield_platform::Randomness;
 use bield_platform::memory::Wiping;
 use bield_protocol::call::{Reply, Unsealed};
@@ -38,14 +40,16 @@ use bield_receipt::{Receipt, output_commitment};
 use rand_core::Rng as _;
 use zeroize::Zeroizing;
 
+use crate::batches::{Batching, Joins, NotRun, Ran};
 use crate::flights::lock;
 use crate::keys::Keys;
 use crate::leases::{KeysError, Leases};
 use crate::loading::{LoadFor, LoadTimes, Loader};
 use crate::metrics::Metrics;
-use crate::models::{Lent, Models};
+use crate::models::{Lent, Models, Opened};
 use crate::refusals;
 use crate::tenancy::{self, Tenancy};
+use crate::tiers::{Second, Tiers};
 use crate::turns::{Gate, Turns};
 
 /// Longest encoded output in bytes; the host carries answers of up to 80 MiB.
@@ -59,7 +63,11 @@ pub(crate) struct Runtime {
     pub(crate) code: Measurement,
     pub(crate) leases: Leases,
     pub(crate) models: Arc<Models>,
-    pub(crate) loader: Loader,
+    pub(crate) loader: Arc<Loader>,
+    /// Where engines are tiered.
+    pub(crate) tiers: Option<Tiers>,
+    /// Where requests may run together.
+    pub(crate) batching: Option<Batching>,
     pub(crate) guard: Mutex<ReplayGuard>,
     pub(crate) turns: Turns,
     pub(crate) tenancy: Tenancy,
@@ -79,6 +87,7 @@ impl Runtime {
         let mut call = Call {
             is_gone,
             phases: &mut phases,
+            second: None,
         };
         let answered = quietly(|| self.try_answer(sealed, &mut call)).unwrap_or_else(|| {
             Err(refusals::unsealed(
@@ -222,6 +231,9 @@ impl Runtime {
             }
         };
         drop(tenant);
+        if let (Some(tiers), Some(second)) = (&self.tiers, call.second.take()) {
+            tiers.open(second);
+        }
         served
     }
 
@@ -245,7 +257,7 @@ impl Runtime {
             true => self.run(admitted, &fetched, call, true, |call| {
                 let user = admitted.request.sender();
                 let mut times = LoadTimes::default();
-                let loaded = self.load(user, &fetched, &mut times);
+                let loaded = self.load(user, &fetched, false, &mut times);
                 call.phases.load = Some(times);
                 Ok(self.models.lend_apart(loaded?))
             }),
@@ -255,16 +267,29 @@ impl Runtime {
         served
     }
 
-    fn model(&self, user: Principal, keys: &Keys, call: &mut Call<'_>) -> Result<Lent, Refusal> {
+    fn model(
+        &self,
+        user: Principal,
+        keys: &Arc<Keys>,
+        call: &mut Call<'_>,
+    ) -> Result<Lent, Refusal> {
         let package = keys.lease.package;
         if let Some(model) = self.models.resident(package) {
             return Ok(model);
         }
         let started = Instant::now();
-        let mut times = None;
+        // Which engine runs a model decides what isolation it can give: where that matters, there is one.
+        let tiered = self.tiers.is_some() && !keys.asks_for_wiping();
+        let (mut times, mut second) = (None, None);
         let model = self.models.get(package, || {
-            self.load(user, keys, times.insert(LoadTimes::default()))
+            let times = times.insert(LoadTimes::default());
+            let mut loaded = self.load(user, keys, tiered, times)?;
+            second = loaded.second.take();
+            Ok(loaded)
         });
+        if let (Ok(model), Some(space)) = (&model, second) {
+            call.second = Some(Second::new(model, Arc::clone(keys), space));
+        }
         // Whoever waited for another thread's load waited that long for the opening and more.
         call.phases.load = Some(times.unwrap_or(LoadTimes {
             open: started.elapsed(),
@@ -277,10 +302,15 @@ impl Runtime {
         &self,
         user: Principal,
         keys: &Keys,
+        tiered: bool,
         times: &mut LoadTimes,
     ) -> Result<crate::models::Loaded, Refusal> {
-        let wait = self.queue_wait;
-        let load = LoadFor { user, keys, wait };
+        let load = LoadFor {
+            user,
+            keys,
+            wait: self.queue_wait,
+            tiered,
+        };
         self.loader.load(&load, &self.models, &self.turns, times)
     }
 
@@ -301,26 +331,77 @@ impl Runtime {
         if apart && !model.wipes() {
             return Err(refusals::isolation_unsupported(admitted.isolation));
         }
+        let user = admitted.request.sender();
         let waiting = Instant::now();
-        let turn = self.turns.take(admitted.request.sender(), self.queue_wait);
-        call.phases.queue += waiting.elapsed();
-        let turn = turn.map_err(|_| refusals::late(self.queue_wait))?;
-        call.must_be_there()?;
-        let started = Instant::now();
-        let ran = match apart {
-            true => model.run_apart(&request.inputs, &names),
-            false => model.run_timed(&request.inputs, &names),
+        let shape = match &self.batching {
+            Some(_) if !apart && model.lane.joins() => Shape::of(&**model, &request.inputs, &names),
+            _ => None,
         };
-        call.phases.run = started.elapsed();
-        drop((turn, model));
-        let (tensors, session) = ran.map_err(|error| refusals::run(&error))?;
-        call.phases.session = session;
+        let ran = match (shape, &self.batching) {
+            (Some(shape), Some(batching)) => {
+                let joins = Joins {
+                    user,
+                    shape,
+                    inputs: request.inputs,
+                    wait: self.queue_wait,
+                    is_alone: self.gate.inside() <= 1,
+                    is_gone: call.is_gone,
+                };
+                let counts = &self.metrics.batches;
+                let lane = &model.lane;
+                lane.run(&**model, joins, &self.turns, (batching, counts))
+            }
+            _ => self.run_alone(&model, user, (&request.inputs, &names), apart, call),
+        };
+        let ran = ran.map_err(|not_run| match not_run {
+            NotRun::Late => refusals::late(self.queue_wait),
+            NotRun::Gone => refusals::gone(),
+        });
+        let took = ran.as_ref().map_or(Duration::ZERO, |ran| ran.run);
+        call.phases.queue += waiting.elapsed().saturating_sub(took);
+        let ran = ran?;
+        call.phases.run = took;
+        call.phases.engine = Some(model.engine());
+        drop(model);
+        let tensors = ran.answer.map_err(|error| refusals::run(&error))?;
+        call.phases.session = ran.session;
         let bytes: usize = tensors.iter().map(|tensor| tensor.data().len()).sum();
         if bytes > OUTPUT_BYTES_MAX {
             return Err(too_long(bytes));
         }
         let output = Output { tensors }.encode();
         Ok(self.receipted(admitted, keys, output))
+    }
+
+    /// Runs one request when its turn comes.
+    fn run_alone(
+        &self,
+        model: &Opened,
+        user: Principal,
+        (inputs, outputs): (&[Tensor], &[&str]),
+        apart: bool,
+        call: &Call<'_>,
+    ) -> Result<Ran, NotRun> {
+        let turn = self.turns.take(user, self.queue_wait);
+        let _turn = turn.map_err(|_| NotRun::Late)?;
+        if (call.is_gone)() {
+            return Err(NotRun::Gone);
+        }
+        let started = Instant::now();
+        let ran = match apart {
+            true => model.run_apart(inputs, outputs),
+            false => model.run_timed(inputs, outputs),
+        };
+        let run = started.elapsed();
+        let (answer, session) = match ran {
+            Ok((tensors, session)) => (Ok(tensors), session),
+            Err(error) => (Err(error), None),
+        };
+        Ok(Ran {
+            answer,
+            run,
+            session,
+        })
     }
 
     fn receipted(
@@ -355,6 +436,7 @@ impl Runtime {
             in_flight: u32::try_from(self.gate.inside()).unwrap_or(u32::MAX),
             queue_us: micros(phases.queue + load.queue),
             free_bytes: models.free_bytes,
+            engine: phases.engine.map(str::to_owned),
         }
     }
 }
@@ -379,6 +461,8 @@ enum No {
 struct Call<'a> {
     is_gone: &'a dyn Fn() -> bool,
     phases: &'a mut Phases,
+    /// What is to be opened when it is answered.
+    second: Option<Second>,
 }
 
 impl Call<'_> {
@@ -399,6 +483,7 @@ struct Phases {
     run: Duration,
     /// Making the engine's state for the run.
     session: Option<Duration>,
+    engine: Option<&'static str>,
 }
 
 impl Phases {

@@ -36,6 +36,10 @@ pub(crate) fn open(
         configuration.onnxruntime.is_none() || names.contains(&EngineName::Onnxruntime),
         "[onnxruntime] is there, but engines does not name it; name it or take the section out"
     );
+    ensure!(
+        !configuration.tiered || names.len() > 1,
+        "tiered is set, but engines names one engine only; name onnxruntime and rten, or take it out"
+    );
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
     for name in names {
         engines.push(match name {
@@ -47,7 +51,11 @@ pub(crate) fn open(
         Some(only) if engines.is_empty() => Ok(only),
         Some(last) => {
             engines.push(last);
-            Ok(Box::new(Engines::new(engines)))
+            let engines = Engines::new(engines);
+            Ok(Box::new(match configuration.tiered {
+                true => engines.tiered(),
+                false => engines,
+            }))
         }
         None => bail!("there is no engine"),
     }
@@ -100,6 +108,7 @@ mod tests {
     fn engines_that_cannot_be_had_are_refused_with_a_sentence() {
         for (text, part) in [
             ("engines = []", "engines is empty"),
+            ("tiered = true", "names one engine only"),
             ("engines = [\"rten\", \"rten\"]", "names rten twice"),
             ("engines = [\"tract\"]", "does not parse"),
             ("engines = [\"onnxruntime\"]", "engines names onnxruntime"),

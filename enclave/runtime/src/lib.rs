@@ -26,6 +26,7 @@
 //! round trips, every seven minutes and package that is used, while nobody waits. A cold model: each byte is read once and decrypted once, on
 //! all configured threads, into one region; then the engine copies it once.
 
+mod batches;
 mod call;
 mod clock;
 mod cold;
@@ -44,6 +45,7 @@ mod start;
 mod tenancy;
 #[cfg(test)]
 mod testing;
+mod tiers;
 mod tokens;
 mod turns;
 

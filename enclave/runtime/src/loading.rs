@@ -5,6 +5,9 @@
 //!               ──▶ memory reserved ─▶ region: chunk by chunk on all threads ─▶ engine ─▶ golden pairs ─▶ Loaded
 //! ```
 //!
+//! Where engines are tiered and memory for both is free, the first of them loads the model, and what the other takes stays
+//! set aside for [`Loader::load_second`], which opens the package once more.
+//!
 //! Always true: no memory for the model is taken before its manifest was verified and the budget agreed; a region
 //! with a bad chunk is zeroed and the refusal names the chunk; a model whose golden pairs differ never serves; a
 //! sealed chunk is opened from private memory that no host can change meanwhile.
@@ -27,12 +30,15 @@ use zeroize::Zeroize as _;
 
 use crate::flights::lock;
 use crate::keys::Keys;
-use crate::models::{Loaded, Models};
+use crate::models::{Loaded, Models, Opened, Space};
 use crate::refusals;
 use crate::turns::Turns;
 
 /// How long to wait for the host to offer to serve a package.
 const OFFER_WAIT: Duration = Duration::from_secs(10);
+
+/// The sealed bytes of a package, from where it was read to.
+type Source = Box<dyn Read + Send>;
 
 /// Where sealed packages come from.
 pub(crate) trait PackageSource: Send + Sync {
@@ -81,6 +87,8 @@ pub(crate) struct LoadFor<'a> {
     pub(crate) keys: &'a Keys,
     /// How long to wait for memory.
     pub(crate) wait: Duration,
+    /// Whether another engine may answer first.
+    pub(crate) tiered: bool,
 }
 
 impl Loader {
@@ -90,28 +98,32 @@ impl Loader {
     /// The codes of `refusals` for packages, memory and engines.
     pub(crate) fn load(
         &self,
-        &LoadFor { user, keys, wait }: &LoadFor<'_>,
+        load: &LoadFor<'_>,
         models: &Arc<Models>,
         turns: &Turns,
         times: &mut LoadTimes,
     ) -> Result<Loaded, Refusal> {
+        let &LoadFor {
+            user, keys, wait, ..
+        } = load;
         let started = Instant::now();
-        let mut source = self.fetch(keys.lease.package)?;
-        let head = PackageHead::read(&mut source).map_err(|error| refusals::package(&error))?;
-        if head.digest() != keys.lease.package || head.header().owner != keys.lease.owner {
-            return Err(foreign());
-        }
-        let opened = head.open_manifest(&keys.package);
-        let package = opened.map_err(|error| refusals::package(&error))?;
-        let bytes = package.model_bytes();
-        let footprint = self.engine.footprint(package.manifest().format, bytes);
+        let (package, source) = self.manifest(keys)?;
+        let (format, bytes) = (package.manifest().format, package.model_bytes());
+        let footprint = self.engine.footprint(format, bytes);
         let waiting = Instant::now();
         let space = models.reserve(bytes, footprint.loading, wait);
-        times.queue = waiting.elapsed();
+        let waited = waiting.elapsed();
+        times.queue += waited;
         let space = space?;
-        let region = self.open(&package, source)?;
-        times.open = started.elapsed().saturating_sub(times.queue);
+        let region = self.open(&package, source, self.threads)?;
+        let open = started.elapsed().saturating_sub(waited);
+        times.open += open;
 
+        let first = load.tiered.then(|| self.engine.first(&region, format));
+        let first = first.flatten().and_then(|engine| {
+            let resident = engine.footprint(format, bytes).resident;
+            Some((engine, models.reserve_free(resident)?, resident))
+        });
         let waiting = Instant::now();
         // Not bounded: those who wait for the same model must not be refused for one user's wait.
         let turn = turns
@@ -119,19 +131,65 @@ impl Loader {
             .map_err(|_| refusals::late(wait))?;
         times.queue += waiting.elapsed();
         let started = Instant::now();
-        let model = load_checked(&*self.engine, region, package.manifest())
-            .map_err(|error| refusals::load(&error))?;
+        let engine = first.as_ref().map_or(&*self.engine, |(engine, ..)| *engine);
+        let model = load_checked(engine, region, package.manifest());
         drop(turn);
-        times.load = started.elapsed();
+        times.load += started.elapsed();
+        let model = match model {
+            Ok(model) => Opened::new(model),
+            Err(_) if first.is_some() => {
+                // It may load on the engine that is chosen for it, which decides.
+                drop((first, space));
+                let tiered = false;
+                return self.load(&LoadFor { tiered, ..*load }, models, turns, times);
+            }
+            Err(error) => return Err(refusals::load(&error)),
+        };
+        let (space, bytes, second) = match first {
+            Some((_, own, resident)) => (own, resident, Some(space)),
+            None => (space, footprint.resident, None),
+        };
         Ok(Loaded {
-            model: Arc::from(model),
-            bytes: footprint.resident,
+            model,
+            bytes,
             space,
-            took: times.open + times.load,
+            second,
+            took: open + started.elapsed(),
         })
     }
 
-    fn fetch(&self, package: Digest) -> Result<Box<dyn Read + Send>, Refusal> {
+    /// Loads the model once more, on the engine that is chosen for it, in memory that was set aside when another loaded it.
+    /// Takes no turn and opens chunks on this one thread, to leave the others to requests.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn load_second(&self, keys: &Keys, space: Space) -> Result<Loaded, Refusal> {
+        let started = Instant::now();
+        let (package, source) = self.manifest(keys)?;
+        let (format, bytes) = (package.manifest().format, package.model_bytes());
+        let region = self.open(&package, source, 1)?;
+        let model = load_checked(&*self.engine, region, package.manifest());
+        Ok(Loaded {
+            model: Opened::new(model.map_err(|error| refusals::load(&error))?),
+            bytes: self.engine.footprint(format, bytes).resident,
+            space,
+            second: None,
+            took: started.elapsed(),
+        })
+    }
+
+    /// Starts to read the package that `keys` are for.
+    fn manifest(&self, keys: &Keys) -> Result<(OpenPackage, Source), Refusal> {
+        let mut source = self.fetch(keys.lease.package)?;
+        let head = PackageHead::read(&mut source).map_err(|error| refusals::package(&error))?;
+        if head.digest() != keys.lease.package || head.header().owner != keys.lease.owner {
+            return Err(foreign());
+        }
+        let opened = head.open_manifest(&keys.package);
+        Ok((opened.map_err(|error| refusals::package(&error))?, source))
+    }
+
+    fn fetch(&self, package: Digest) -> Result<Source, Refusal> {
         match self.packages.fetch(package) {
             Ok(Some(source)) => Ok(source),
             Ok(None) => Err(missing(package)),
@@ -142,11 +200,12 @@ impl Loader {
     fn open(
         &self,
         package: &OpenPackage,
-        source: Box<dyn Read + Send>,
+        source: Source,
+        threads: usize,
     ) -> Result<Vec<u8>, Refusal> {
         let bytes = usize::try_from(package.model_bytes()).unwrap_or(usize::MAX);
         let mut region = memory::region(bytes).map_err(|error| refusals::no_memory(&error))?;
-        match open_model(package, source, &mut region, self.threads) {
+        match open_model(package, source, &mut region, threads) {
             Ok(()) => Ok(region),
             Err(error) => {
                 wipe(&mut region);
@@ -159,7 +218,7 @@ impl Loader {
 /// Opens all chunks on `threads` threads; the first bad chunk decides.
 fn open_model(
     package: &OpenPackage,
-    source: Box<dyn Read + Send>,
+    source: Source,
     region: &mut [u8],
     threads: usize,
 ) -> Result<(), PackageError> {
@@ -209,7 +268,7 @@ fn open_model(
 /// Hands out chunks in order: sealed bytes from the source, and their place in the region.
 struct Belt<'p, D> {
     package: &'p OpenPackage,
-    source: Box<dyn Read + Send>,
+    source: Source,
     due: D,
     failed: Option<(u32, PackageError)>,
 }

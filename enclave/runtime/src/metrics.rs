@@ -13,6 +13,10 @@
 //! | `models`, `models_bytes`, `models_free_bytes` | models that are loaded, and memory for models |
 //! | `evictions_total` | models that made room for others |
 //! | `waiting` | requests that wait for a turn |
+//! | `batches_total`, `batched_requests_total`, `batch_largest` | runs of several requests, those in them, the most in one |
+//! | `batches_retried_total` | such runs that failed, after which each request ran by itself |
+//! | `batching_refused_total` | models that answer differently so, and do not run so any more |
+//! | `tiers_swapped_total`, `tiers_failed_total` | models that went on to the engine preferred for them, and that did not |
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,8 +24,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bield_protocol::feedback::{Feedback, StartKind};
 use bield_protocol::status::Metric;
 
+use crate::batches::BatchCounts;
 use crate::leases::LeaseCounts;
 use crate::models::ModelCounts;
+use crate::tiers::TierCounts;
 
 /// Counts since start that belong to no cache.
 #[derive(Default)]
@@ -32,6 +38,8 @@ pub(crate) struct Metrics {
     /// Microseconds, parallel to `PHASES`.
     phases: [AtomicU64; PHASES.len()],
     not_fresh: Arc<AtomicU64>,
+    pub(crate) tiers: Arc<TierCounts>,
+    pub(crate) batches: BatchCounts,
 }
 
 /// What a sealed answer had to wait for, and its name.
@@ -107,6 +115,13 @@ impl Metrics {
             metric("models_free_bytes", models.free_bytes),
             metric("evictions_total", models.evicted),
             metric("waiting", waiting as u64),
+            metric("tiers_swapped_total", read(&self.tiers.swapped)),
+            metric("tiers_failed_total", read(&self.tiers.failed)),
+            metric("batches_total", read(&self.batches.batches)),
+            metric("batched_requests_total", read(&self.batches.requests)),
+            metric("batch_largest", read(&self.batches.largest)),
+            metric("batches_retried_total", read(&self.batches.retried)),
+            metric("batching_refused_total", read(&self.batches.refused)),
         ]);
         all
     }
@@ -128,6 +143,7 @@ mod tests {
             resident: Vec::new(),
             in_flight: 1,
             free_bytes: 0,
+            engine: None,
         }
     }
 

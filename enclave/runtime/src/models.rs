@@ -13,21 +13,46 @@
 //! Always true: memory is reserved before it is spent; residents and reservations together never exceed the
 //! budget; a model that is running is never evicted, since that would free nothing; what a failed load had
 //! reserved is free again; nobody evicts for a model that does not fit all the same. While it loads, a model may take
-//! more than afterwards, when the engine copies it: its engine says how much. What a run needs beyond its
+//! more than afterwards, when the engine copies it: its engine says how much. A model that is replaced by the same one
+//! on another engine takes no new runs, and its memory counts until the last run on it ends. What a run needs beyond its
 //! model is not counted; at most `concurrency` runs exist. Not here: how a model is loaded (`loading`), clocks.
 //!
 //! On paper: a look-up is one hash; an eviction looks at each resident once.
 
 use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bield_engine::Model;
 use bield_envelope::Digest;
 use bield_protocol::refusal::{Refusal, Retry};
 
+use crate::batches::Lane;
 use crate::flights::{Flights, lock};
+
+/// A model that is loaded, and who waits to run it.
+pub(crate) struct Opened {
+    model: Box<dyn Model>,
+    pub(crate) lane: Lane,
+}
+
+impl Opened {
+    pub(crate) fn new(model: Box<dyn Model>) -> Arc<Self> {
+        Arc::new(Self {
+            model,
+            lane: Lane::default(),
+        })
+    }
+}
+
+impl Deref for Opened {
+    type Target = dyn Model;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.model
+    }
+}
 
 /// The models that are loaded.
 pub(crate) struct Models {
@@ -35,7 +60,7 @@ pub(crate) struct Models {
     table: Mutex<Table>,
     /// A run ended or memory was given back.
     eased: Condvar,
-    flights: Flights<Result<Arc<dyn Model>, Refusal>>,
+    flights: Flights<Result<Arc<Opened>, Refusal>>,
 }
 
 #[derive(Default)]
@@ -48,10 +73,18 @@ struct Table {
     age: u64,
     evicted: u64,
     residents: HashMap<Digest, Resident>,
+    /// Replaced while they ran.
+    leaving: Vec<Leaving>,
+}
+
+/// A model that takes no new runs: its memory first, then the leave to use it again.
+struct Leaving {
+    model: Arc<Opened>,
+    _space: Space,
 }
 
 struct Resident {
-    model: Arc<dyn Model>,
+    model: Arc<Opened>,
     bytes: u64,
     /// What opening it again would take.
     took: Duration,
@@ -151,6 +184,51 @@ impl Models {
         })
     }
 
+    /// Sets `bytes` aside if they are free: nobody is evicted or waited for.
+    pub(crate) fn reserve_free(self: &Arc<Self>, bytes: u64) -> Option<Space> {
+        let mut table = lock(&self.table);
+        let used = table.used.checked_add(bytes);
+        table.used = used.filter(|used| *used <= self.budget)?;
+        Some(Space {
+            models: Arc::clone(self),
+            bytes,
+        })
+    }
+
+    /// Puts `loaded` in the place of `first`, which is the same model on another engine: new runs are on the new one from
+    /// here on, and those under way end as they began. Whether it did: when `first` is no longer resident, neither is
+    /// the new one.
+    pub(crate) fn replace(
+        self: &Arc<Self>,
+        package: Digest,
+        first: &Weak<Opened>,
+        mut loaded: Loaded,
+    ) -> bool {
+        loaded.space.shrink(loaded.bytes);
+        let mut table = lock(&self.table);
+        let resident = table.residents.get_mut(&package);
+        let is_first =
+            |resident: &&mut Resident| Weak::ptr_eq(&Arc::downgrade(&resident.model), first);
+        let Some(resident) = resident.filter(is_first) else {
+            drop(table);
+            return false;
+        };
+        let bytes = std::mem::replace(&mut resident.bytes, std::mem::take(&mut loaded.space.bytes));
+        resident.took += loaded.took;
+        let leaving = Leaving {
+            model: std::mem::replace(&mut resident.model, loaded.model),
+            _space: Space {
+                models: Arc::clone(self),
+                bytes,
+            },
+        };
+        table.leaving.push(leaving);
+        let left = table.left();
+        drop(table);
+        drop(left);
+        true
+    }
+
     /// Lets a model go that nobody runs; one that runs stays until it makes room for another.
     pub(crate) fn forget(&self, package: Digest) {
         let mut table = lock(&self.table);
@@ -192,7 +270,7 @@ impl Models {
         }
     }
 
-    fn lend(self: &Arc<Self>, model: Arc<dyn Model>) -> Lent {
+    fn lend(self: &Arc<Self>, model: Arc<Opened>) -> Lent {
         Lent {
             model: Some(model),
             space: None,
@@ -200,7 +278,7 @@ impl Models {
         }
     }
 
-    fn keep(&self, package: Digest, mut loaded: Loaded) -> Arc<dyn Model> {
+    fn keep(&self, package: Digest, mut loaded: Loaded) -> Arc<Opened> {
         loaded.space.shrink(loaded.bytes);
         let mut table = lock(&self.table);
         let resident = Resident {
@@ -238,7 +316,7 @@ pub(crate) struct ModelCounts {
 
 impl Table {
     /// Uses a resident model.
-    fn take(&mut self, package: Digest) -> Option<Arc<dyn Model>> {
+    fn take(&mut self, package: Digest) -> Option<Arc<Opened>> {
         let resident = self.residents.get_mut(&package)?;
         self.uses += 1;
         resident.last_used = self.uses;
@@ -253,7 +331,7 @@ impl Table {
         idle.map(|resident| resident.bytes).sum()
     }
 
-    fn evict(&mut self) -> Option<Arc<dyn Model>> {
+    fn evict(&mut self) -> Option<Arc<Opened>> {
         let idle = self.residents.iter().filter(|(_, r)| r.is_idle());
         let (package, least) = idle.min_by_key(|(_, r)| (r.worth, r.last_used))?;
         let (package, worth) = (*package, least.worth);
@@ -262,7 +340,13 @@ impl Table {
         self.remove(package)
     }
 
-    fn remove(&mut self, package: Digest) -> Option<Arc<dyn Model>> {
+    /// Takes out what was replaced and runs no more; to be dropped without the lock.
+    fn left(&mut self) -> Vec<Leaving> {
+        let is_left = |leaving: &mut Leaving| Arc::strong_count(&leaving.model) == 1;
+        self.leaving.extract_if(.., is_left).collect()
+    }
+
+    fn remove(&mut self, package: Digest) -> Option<Arc<Opened>> {
         let resident = self.residents.remove(&package)?;
         self.used -= resident.bytes;
         Some(resident.model)
@@ -283,11 +367,13 @@ impl Resident {
 
 /// A model that was just loaded.
 pub(crate) struct Loaded {
-    pub(crate) model: Arc<dyn Model>,
+    pub(crate) model: Arc<Opened>,
     /// Bytes that stay in use.
     pub(crate) bytes: u64,
     /// What was set aside for loading it.
     pub(crate) space: Space,
+    /// What was set aside for opening it on another engine as well, which then replaces this one.
+    pub(crate) second: Option<Space>,
     /// How long it took.
     pub(crate) took: Duration,
 }
@@ -295,14 +381,24 @@ pub(crate) struct Loaded {
 /// A model for a run. It is not evicted meanwhile; who waits for room is told when it comes back.
 pub(crate) struct Lent {
     /// `None` only while being dropped.
-    model: Option<Arc<dyn Model>>,
+    model: Option<Arc<Opened>>,
     /// Of a model that is not in the cache.
     space: Option<Space>,
     models: Arc<Models>,
 }
 
+impl Lent {
+    /// Names the model without keeping it.
+    pub(crate) fn name(&self) -> Weak<Opened> {
+        self.model
+            .as_ref()
+            .map(Arc::downgrade)
+            .expect("lent until dropped")
+    }
+}
+
 impl Deref for Lent {
-    type Target = dyn Model;
+    type Target = Opened;
 
     fn deref(&self) -> &Self::Target {
         self.model.as_deref().expect("lent until dropped")
@@ -317,11 +413,13 @@ impl Drop for Lent {
             self.space = None;
             return;
         }
-        let table = lock(&self.models.table);
+        let mut table = lock(&self.models.table);
         let model = self.model.take();
         // Never the last one of a model that was evicted: only idle ones are.
         drop(model);
+        let left = table.left();
         self.models.ease(table);
+        drop(left);
     }
 }
 

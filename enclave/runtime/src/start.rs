@@ -23,6 +23,7 @@ use bield_platform::{
 use bield_protocol::configuration::RuntimeConfiguration;
 use bield_session::{Expect, Freshness, Role};
 
+use crate::batches::Batching;
 use crate::call::Runtime;
 use crate::clock::{Clock, MachineClock};
 use crate::engines;
@@ -33,12 +34,17 @@ use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::program::{Facts, Program, call_threads};
 use crate::tenancy::Tenancy;
+use crate::tiers::Tiers;
 use crate::turns::{Gate, Turns};
 
 /// Most threads of one run or one opening: the cores of a large machine.
 const THREADS_MAX: usize = 256;
 /// Most requests computed at once.
 const CONCURRENCY_MAX: usize = 64;
+/// Most requests in one run: beyond some tens, more gain nothing.
+const REQUESTS_TOGETHER_MAX: usize = 64;
+/// Longest wait for others to run with; longer is no answer to a person.
+const BATCHING_US_MAX: u32 = 100_000;
 /// Most requests that may wait; each waits as an open visit.
 const QUEUE_MAX: usize = 4096;
 /// Most memory for models, MiB (1 TiB).
@@ -104,6 +110,21 @@ pub(crate) fn start(
     let metrics = Metrics::new(key_service.not_fresh());
     let engine = engines::open(&configuration, onnxruntime)?;
 
+    let loader = Arc::new(Loader {
+        packages: Box::new(HostPackages(Arc::clone(&offers))),
+        engine,
+        threads: configuration.threads,
+    });
+    let models = Arc::new(Models::new(configuration.models_mib_max << 20));
+    let tiers = match configuration.tiered {
+        true => Some(Tiers::start(
+            Arc::clone(&loader),
+            Arc::clone(&models),
+            Arc::clone(&metrics.tiers),
+        )?),
+        false => None,
+    };
+
     let runtime = Runtime {
         leases: Leases::new(
             Box::new(key_service),
@@ -111,12 +132,14 @@ pub(crate) fn start(
             call_threads(configuration.concurrency, configuration.queue_max)
                 - configuration.concurrency,
         ),
-        models: Arc::new(Models::new(configuration.models_mib_max << 20)),
-        loader: Loader {
-            packages: Box::new(HostPackages(Arc::clone(&offers))),
-            engine,
-            threads: configuration.threads,
-        },
+        models,
+        loader,
+        tiers,
+        batching: configuration.batching.as_ref().map(|batching| Batching {
+            wait: Duration::from_micros(batching.wait_us.into()),
+            requests_max: batching.requests_max,
+            across_users: batching.across_users,
+        }),
         guard: Mutex::new(ReplayGuard::new(REPLAY_ENTRIES_MAX)),
         turns: Turns::new(configuration.concurrency),
         tenancy: Tenancy::default(),
@@ -181,6 +204,15 @@ fn parse(bytes: &[u8]) -> anyhow::Result<RuntimeConfiguration> {
         (1..=MODELS_MIB_MAX).contains(models_mib_max),
         "models_mib_max is {models_mib_max}; choose 1 to {MODELS_MIB_MAX}"
     );
+    if let Some(batching) = &configuration.batching {
+        let most = REQUESTS_TOGETHER_MAX;
+        within("batching.requests_max", batching.requests_max, 2, most)?;
+        let wait = batching.wait_us;
+        ensure!(
+            wait <= BATCHING_US_MAX,
+            "batching.wait_us is {wait}; choose 0 to {BATCHING_US_MAX}"
+        );
+    }
     ensure!(
         !configuration.key_service.measurements.is_empty(),
         "key_service.measurements is empty, so no key service would ever be accepted; name one"
@@ -240,6 +272,10 @@ mod tests {
         assert!(refused(&format!("threads = 0\n{good}")).contains("threads is 0; choose 1 to 256"));
         assert!(refused(&format!("concurrency = 65\n{good}")).contains("1 to 64"));
         assert!(refused(&format!("models_mib_max = 0\n{good}")).contains("models_mib_max"));
+        let batching = "[batching]\nwait_us = 100001\nrequests_max = 8\n";
+        assert!(refused(&format!("{good}{batching}")).contains("wait_us is 100001"));
+        let batching = "[batching]\nwait_us = 1\nrequests_max = 1\n";
+        assert!(refused(&format!("{good}{batching}")).contains("choose 2 to 64"));
         assert!(refused("[key_service]\nprofile = \"dev\"\n").contains("measurements is empty"));
         assert!(refused(&format!("thread = 1\n{good}")).contains("does not parse"));
         assert!(parse(&[0xff]).is_err());

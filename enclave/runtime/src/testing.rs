@@ -360,11 +360,13 @@ impl Stage {
             code: code(1),
             leases: self.service.leases(4),
             models: Arc::new(Models::new(models)),
-            loader: Loader {
+            loader: Arc::new(Loader {
                 packages: Box::new(Arc::clone(&self.shelf)),
                 engine: Box::new(engine),
                 threads: 2,
-            },
+            }),
+            tiers: None,
+            batching: None,
             guard: Mutex::new(ReplayGuard::new(1000)),
             turns: Turns::new(1),
             tenancy: Tenancy::default(),

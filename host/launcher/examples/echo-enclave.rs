@@ -309,5 +309,6 @@ fn feedback() -> Feedback {
         in_flight: 1,
         queue_us: 0,
         free_bytes: 0,
+        engine: None,
     }
 }

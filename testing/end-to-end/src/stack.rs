@@ -386,6 +386,8 @@ fn runtime_configuration(
         queue_ms_max: 30_000,
         models_mib_max: 256,
         engines: vec![EngineName::Rten],
+        tiered: false,
+        batching: None,
         onnxruntime: None,
     })?)
 }

@@ -374,6 +374,7 @@ pub(crate) mod seeds {
             in_flight: 1,
             queue_us: 40,
             free_bytes: 1 << 33,
+            engine: Some("rten 0.27".to_owned()),
         };
         let unsealed = Unsealed {
             code: "busy".into(),

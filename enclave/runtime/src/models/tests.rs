@@ -18,8 +18,15 @@ impl Model for Nothing {
     fn outputs(&self) -> &[TensorSpec] {
         &[]
     }
-    fn run(&self, _: &[Tensor], _: &[&str]) -> Result<Vec<Tensor>, EngineError> {
-        Ok(Vec::new())
+    fn engine(&self) -> &'static str {
+        "nothing"
+    }
+    fn run_timed(
+        &self,
+        _: &[Tensor],
+        _: &[&str],
+    ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
+        Ok((Vec::new(), None))
     }
 }
 
@@ -38,8 +45,9 @@ fn load_slowly(models: &Arc<Models>, name: u8, mib: u64, took: Duration) -> Resu
     models.get(package(name), || {
         Ok(Loaded {
             space: models.reserve(mib * MIB, 2 * mib * MIB, AT_ONCE)?,
-            model: Arc::new(Nothing),
+            model: Opened::new(Box::new(Nothing)),
             bytes: mib * MIB,
+            second: None,
             took,
         })
     })
@@ -228,8 +236,9 @@ fn a_model_lent_apart_is_counted_and_nobody_else_finds_it() {
     let models = models(4);
     let lent = models.lend_apart(Loaded {
         space: models.reserve(2 * MIB, 4 * MIB, AT_ONCE).unwrap(),
-        model: Arc::new(Nothing),
+        model: Opened::new(Box::new(Nothing)),
         bytes: 2 * MIB,
+        second: None,
         took: AT_ONCE,
     });
     assert_eq!(used(&models), 2 * MIB);
@@ -251,8 +260,9 @@ fn a_model_asked_for_by_many_is_loaded_once() {
                     thread::sleep(Duration::from_millis(50));
                     Ok(Loaded {
                         space: models.reserve(MIB, 2 * MIB, AT_ONCE)?,
-                        model: Arc::new(Nothing),
+                        model: Opened::new(Box::new(Nothing)),
                         bytes: MIB,
+                        second: None,
                         took: AT_ONCE,
                     })
                 });

@@ -63,8 +63,16 @@ impl Model for ForgetlessModel {
         self.0.outputs()
     }
 
-    fn run(&self, inputs: &[Tensor], outputs: &[&str]) -> Result<Vec<Tensor>, EngineError> {
-        self.0.run(inputs, outputs)
+    fn engine(&self) -> &'static str {
+        "forgetless"
+    }
+
+    fn run_timed(
+        &self,
+        inputs: &[Tensor],
+        outputs: &[&str],
+    ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
+        self.0.run_timed(inputs, outputs)
     }
 }
 

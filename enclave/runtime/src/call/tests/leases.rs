@@ -82,7 +82,7 @@ impl Play {
     }
 }
 
-fn body() -> Vec<u8> {
+fn body() -> bield_envelope::Wiped {
     inference::Request {
         inputs: crate::testing::inputs(),
         outputs: Vec::new(),
