@@ -10,8 +10,9 @@
 //! against it. Both zones may use it because it links no engine.
 //!
 //! Always true: any bytes end in a [`Signature`] or an [`OnnxError`]; memory is bounded by the
-//! number of names (16 bytes each), depth by [`GRAPH_DEPTH_MAX`]; weights are stepped over, never
-//! read. Field numbers are those of `onnx.proto3` (ONNX IR version 3 to 13).
+//! number of names (16 bytes each; 60 in a graph of more than [`CHAIN_NODES_MAX`] nodes), depth by
+//! [`GRAPH_DEPTH_MAX`]; weights are stepped over, never read. A file that is accepted nests no graphs, no types
+//! and no nodes deeper than an engine can follow that calls itself for each level. Field numbers are those of `onnx.proto3` (ONNX IR version 3 to 13).
 //!
 //! Not here: whether the graph is valid, whether its operators exist, what it computes.
 //!
@@ -20,7 +21,7 @@
 mod error;
 mod protobuf;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::tensor::{ElementType, TensorSpec};
 use protobuf::{Fields, Value};
@@ -36,6 +37,13 @@ pub const GRAPH_ENTRIES_MAX: usize = 1 << 20;
 
 /// Deepest nesting of graphs inside graphs (`If`, `Loop`). Exporters write up to 3.
 pub const GRAPH_DEPTH_MAX: usize = 16;
+
+/// Most nodes, one fed by the other, in a graph. Engines plan a graph by a call for each, on a thread's stack; the
+/// deepest published networks have about 1 500.
+pub const CHAIN_NODES_MAX: usize = 4096;
+
+/// Deepest nesting of types inside types (sequences, maps, optional values). Exporters write up to 2.
+pub const TYPE_DEPTH_MAX: usize = 8;
 
 /// Inputs, outputs and known trouble of an ONNX model.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,7 +119,7 @@ fn default_opset(bytes: &[u8]) -> Result<Option<i64>, OnnxError> {
     Ok(default.then_some(version))
 }
 
-/// `GraphProto`: 1 node, 5 initializer, 11 input, 12 output.
+/// `GraphProto`: 1 node, 5 initializer, 11 input, 12 output, 13 value_info.
 struct Graph<'a> {
     nodes: Vec<&'a [u8]>,
     initializers: HashSet<&'a str>,
@@ -146,6 +154,7 @@ impl<'a> Graph<'a> {
                     below(graph.outputs.len(), "outputs", SIGNATURE_TENSORS_MAX)?;
                     graph.outputs.push(ValueInfo::read(info)?);
                 }
+                (13, Value::Bytes(info)) => drop(ValueInfo::read(info)?),
                 _ => {}
             }
         }
@@ -196,7 +205,10 @@ impl<'a> ValueInfo<'a> {
         for field in Fields::of(bytes) {
             match field? {
                 (1, Value::Bytes(bytes)) => info.name = text(bytes)?,
-                (2, Value::Bytes(bytes)) => info.kind = bytes,
+                (2, Value::Bytes(bytes)) => {
+                    check_type(bytes, 0)?;
+                    info.kind = bytes;
+                }
                 _ => {}
             }
         }
@@ -226,6 +238,28 @@ impl<'a> ValueInfo<'a> {
         let shape = shape.ok_or_else(|| OnnxError::NoShape { name: name() })?;
         Ok(TensorSpec::new(self.name, element, shape)?)
     }
+}
+
+/// `TypeProto`: 4 sequence_type { 1 elem_type }, 5 map_type { 2 value_type }, 9 optional_type { 1 elem_type }. Refuses
+/// types that nest too deep; the same bytes are looked at once for each level.
+fn check_type(bytes: &[u8], depth: usize) -> Result<(), OnnxError> {
+    below(depth, "levels of nested types", TYPE_DEPTH_MAX)?;
+    for field in Fields::of(bytes) {
+        let (inner, within) = match field? {
+            (4 | 9, Value::Bytes(inner)) => (inner, 1),
+            (5, Value::Bytes(inner)) => (inner, 2),
+            _ => continue,
+        };
+        for field in Fields::of(inner) {
+            match field? {
+                (number, Value::Bytes(element)) if number == within => {
+                    check_type(element, depth + 1)?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn dimensions(shape: &[u8]) -> Result<Vec<Option<u64>>, OnnxError> {
@@ -260,10 +294,13 @@ struct NodeScan {
 impl NodeScan {
     fn graph(&mut self, graph: &Graph<'_>, depth: usize) -> Result<(), OnnxError> {
         below(depth, "levels of nested graphs", GRAPH_DEPTH_MAX)?;
-        graph
-            .nodes
-            .iter()
-            .try_for_each(|node| self.node(node, depth))
+        for node in &graph.nodes {
+            self.node(node, depth)?;
+        }
+        match graph.nodes.len() {
+            0..=CHAIN_NODES_MAX => Ok(()),
+            _ => check_chains(&graph.nodes),
+        }
     }
 
     /// `FunctionProto`: 7 node.
@@ -317,6 +354,70 @@ impl NodeScan {
             "auto_pad" => string == b"SAME_UPPER" || string == b"SAME_LOWER",
             _ => false,
         })
+    }
+}
+
+/// Refuses nodes that form a longer chain than [`CHAIN_NODES_MAX`], those that are fed by later ones, whose chains one
+/// pass cannot follow, and those with graphs inside, which may be fed by any name in them.
+fn check_chains(nodes: &[&[u8]]) -> Result<(), OnnxError> {
+    let mut chains = Chains::default();
+    for node in nodes {
+        // NodeProto: 1 input, 2 output, 5 attribute { 6 g, 11 graphs }
+        let mut length = 0;
+        for field in Fields::of(node) {
+            match field? {
+                (1, Value::Bytes(name)) => length = length.max(chains.fed_by(text(name)?)),
+                (5, Value::Bytes(attribute)) if has_graph(attribute)? => {
+                    return Err(OnnxError::TooMany {
+                        what: "nodes in a graph with branches or loops",
+                        limit: CHAIN_NODES_MAX,
+                    });
+                }
+                _ => {}
+            }
+        }
+        below(length, "nodes in a row", CHAIN_NODES_MAX)?;
+        for field in Fields::of(node) {
+            if let (2, Value::Bytes(name)) = field? {
+                chains.gives(text(name)?, length + 1)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn has_graph(attribute: &[u8]) -> Result<bool, OnnxError> {
+    for field in Fields::of(attribute) {
+        if let (6 | 11, Value::Bytes(_)) = field? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// How many nodes in a row lead to each value; `None` for values that no node gave before they were asked for.
+#[derive(Default)]
+struct Chains<'a>(HashMap<&'a str, Option<usize>>);
+
+impl<'a> Chains<'a> {
+    fn fed_by(&mut self, name: &'a str) -> usize {
+        match name {
+            // What a node could take and does not.
+            "" => 0,
+            _ => self.0.entry(name).or_default().unwrap_or_default(),
+        }
+    }
+
+    fn gives(&mut self, name: &'a str, length: usize) -> Result<(), OnnxError> {
+        if name.is_empty() {
+            return Ok(());
+        }
+        match self.0.insert(name, Some(length)) {
+            Some(None) => Err(OnnxError::Order {
+                name: name.chars().take(64).collect(),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -36,8 +36,8 @@ pub const TENSOR_NAME_BYTES_MAX: usize = 256;
 /// Most dimensions of a tensor. Real models use up to 6.
 pub const TENSOR_RANK_MAX: usize = 8;
 
-/// Largest data of one tensor, in bytes (256 MiB): far above one request, and it keeps every
-/// product of dimensions inside 64 bits.
+/// Largest data of one tensor, in bytes (256 MiB): far above one request. A dimension of 0 counts as 1 here, so that
+/// the product of any of its dimensions stays below it.
 pub const TENSOR_BYTES_MAX: u64 = 256 << 20;
 
 /// What one number of a tensor is.
@@ -399,9 +399,11 @@ fn bytes_of(name: &str, element: ElementType, shape: &[u64]) -> Result<u64, Tens
     shape
         .iter()
         .try_fold(element.size_bytes() as u64, |bytes, length| {
-            bytes.checked_mul(*length)
+            // A 0 would hide what stands beside it from the bound, and engines multiply parts of a shape.
+            bytes.checked_mul((*length).max(1))
         })
         .filter(|bytes| *bytes <= TENSOR_BYTES_MAX)
+        .map(|bytes| if shape.contains(&0) { 0 } else { bytes })
         .ok_or_else(|| TensorError::Size {
             name: name.to_owned(),
         })
@@ -439,6 +441,21 @@ mod tests {
             Tensor::new("x", ElementType::I64, shape, vec![]),
             Err(TensorError::Size { .. })
         ));
+    }
+
+    #[test]
+    fn an_empty_shape_hides_no_length() {
+        for shape in [
+            vec![1 << 56, 0],
+            vec![0, 1 << 63, 1 << 63],
+            vec![0, 1 << 26],
+        ] {
+            assert!(matches!(
+                Tensor::new("x", ElementType::I64, shape, vec![]),
+                Err(TensorError::Size { .. })
+            ));
+        }
+        assert!(Tensor::new("x", ElementType::I64, vec![0, 1 << 25], vec![]).is_ok());
     }
 
     #[test]

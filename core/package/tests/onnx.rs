@@ -1,7 +1,7 @@
 //! The ONNX reader on real layouts and on rubbish.
 
 use bield_package::ManifestDraft;
-use bield_package::onnx::{OnnxError, Signature};
+use bield_package::onnx::{CHAIN_NODES_MAX, OnnxError, Signature, TYPE_DEPTH_MAX};
 use proptest::prelude::*;
 
 #[test]
@@ -89,6 +89,70 @@ fn graphs_nested_without_end_are_refused() {
         Signature::read(&field(7, &graph)),
         Err(OnnxError::TooMany { .. })
     ));
+}
+
+#[test]
+fn types_nested_without_end_are_refused_wherever_they_stand() {
+    let nested = |levels| {
+        let float = field(1, &[8, 1]);
+        // type { sequence { elem_type { … } } }
+        (0..levels).fold(float, |inner, _| field(4, &field(1, &inner)))
+    };
+    let info = |name: &[u8], kind: &[u8]| [field(1, name), field(2, kind)].concat();
+    let flat = field(1, &[&[8, 1][..], &field(2, &field(1, &[8, 2]))].concat());
+    let with = |place: u8, levels| {
+        let graph = [
+            field(12, &info(b"y", &flat)),
+            field(place, &info(b"z", &nested(levels))),
+        ];
+        Signature::read(&field(7, &graph.concat()))
+    };
+    assert!(with(13, TYPE_DEPTH_MAX - 1).is_ok());
+    for place in [11, 12, 13] {
+        assert!(matches!(
+            with(place, TYPE_DEPTH_MAX),
+            Err(OnnxError::TooMany { .. })
+        ));
+    }
+}
+
+#[test]
+fn as_many_nodes_as_an_engine_can_follow_stand_in_a_row() {
+    let read = |length| Signature::read(&bield_fixtures::chain_model("Relu", length));
+    assert_eq!(read(CHAIN_NODES_MAX).unwrap().nodes, CHAIN_NODES_MAX);
+    assert_eq!(
+        read(CHAIN_NODES_MAX + 1),
+        Err(OnnxError::TooMany {
+            what: "nodes in a row",
+            limit: CHAIN_NODES_MAX
+        })
+    );
+}
+
+#[test]
+fn large_graphs_are_wide_in_order_and_without_graphs_inside() {
+    let node = |takes: &str, gives: &str| {
+        let ends = [field(1, takes.as_bytes()), field(2, gives.as_bytes())];
+        field(1, &ends.concat())
+    };
+    let kind = field(1, &[&[8, 1][..], &field(2, &field(1, &[8, 2]))].concat());
+    let output = field(12, &[field(1, b"y"), field(2, &kind)].concat());
+    let wide: Vec<u8> = (0..=CHAIN_NODES_MAX)
+        .flat_map(|n| node("x", &format!("{n}")))
+        .collect();
+    let read = |more: &[u8]| Signature::read(&field(7, &[&output, &wide[..], more].concat()));
+    assert!(read(&node("7", "y")).is_ok());
+    // An output that is left out feeds nobody.
+    assert!(read(&[node("7", ""), node("", "y")].concat()).is_ok());
+    let late = [node("late", "y"), node("x", "late")].concat();
+    assert_eq!(
+        read(&late),
+        Err(OnnxError::Order {
+            name: "late".into()
+        })
+    );
+    let branch = field(1, &field(5, &field(6, &[])));
+    assert!(matches!(read(&branch), Err(OnnxError::TooMany { .. })));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The readers of `.rten` and `.ort` files on those of real converters, on our own, and on rubbish.
 
 use bield_fixtures::converted;
-use bield_package::onnx::Signature;
+use bield_package::onnx::{CHAIN_NODES_MAX, Signature};
 use bield_package::prepared::{PreparedError, RtenFile, ort_signature};
 use bield_package::tensor::{ElementType, TensorSpec};
 use proptest::prelude::*;
@@ -48,6 +48,19 @@ fn floating_point_alone_needs_nothing_else() {
     let signature = tiny.signature().unwrap();
     assert_eq!(printed(&signature.inputs), ["input: f32[?, 4]"]);
     assert_eq!(printed(&signature.outputs), ["probs: f32[?, 3]"]);
+}
+
+#[test]
+fn operators_in_a_row_are_bounded_like_those_of_an_onnx() {
+    let read = |length| RtenFile::read(&bield_fixtures::chain_rten("Relu", length));
+    assert_eq!(read(CHAIN_NODES_MAX).unwrap().nodes, CHAIN_NODES_MAX);
+    assert_eq!(
+        read(CHAIN_NODES_MAX + 1),
+        Err(PreparedError::TooMany {
+            what: "operators in a row",
+            limit: CHAIN_NODES_MAX
+        })
+    );
 }
 
 #[test]

@@ -53,6 +53,15 @@ pub enum OnnxError {
     /// An input or output with an impossible name or shape.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// A node takes what a later one gives, in a large graph.
+    #[error(
+        "the nodes of this large graph are not in the order in which they feed each other ({name}); \
+         sort them (onnx-simplifier and most exporters do) and pack again"
+    )]
+    Order {
+        /// The value that is given after it was taken.
+        name: String,
+    },
     /// More of something than a model can reasonably have.
     #[error("the model has more than {limit} {what}")]
     TooMany {

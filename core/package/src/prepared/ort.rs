@@ -35,13 +35,12 @@ pub fn ort_signature(bytes: &[u8]) -> Result<Signature, PreparedError> {
         None => HashSet::new(),
     };
     let infos = list(1)?.ok_or(PreparedError::Malformed { what: GRAPH })?;
+    // Old files list every initializer among the inputs.
     let wanted = |field| match list(field)? {
-        Some(names) => Ok::<_, PreparedError>(names.texts(END).collect::<Result<Vec<_>, _>>()?),
+        Some(names) => supplied(names, &weights),
         None => Ok(Vec::new()),
     };
-    let (mut inputs, outputs) = (wanted(5)?, wanted(6)?);
-    // Old files list every initializer among the inputs.
-    inputs.retain(|name| !weights.contains(name));
+    let (inputs, outputs) = (wanted(5)?, wanted(6)?);
     if outputs.is_empty() {
         return Err(PreparedError::Malformed {
             what: "its outputs",
@@ -63,13 +62,26 @@ fn names<'a>(tables: Vector<'a>) -> Result<HashSet<&'a str>, PreparedError> {
     tables.tables(GRAPH).map(name).collect()
 }
 
-fn specs(infos: Vector<'_>, names: &[&str]) -> Result<Vec<TensorSpec>, PreparedError> {
-    if names.len() > SIGNATURE_TENSORS_MAX {
-        return Err(PreparedError::TooMany {
-            what: "inputs or outputs",
-            limit: SIGNATURE_TENSORS_MAX,
-        });
+/// The names that are no weight's.
+fn supplied<'a>(names: Vector<'a>, weights: &HashSet<&str>) -> Result<Vec<&'a str>, PreparedError> {
+    // References may share a text, so that a small file could name long ones very often.
+    below(
+        names.length(),
+        "inputs or outputs",
+        weights.len() + SIGNATURE_TENSORS_MAX + 1,
+    )?;
+    let mut supplied = Vec::new();
+    for name in names.texts(END) {
+        let name = name?;
+        if !weights.contains(name) {
+            below(supplied.len(), "inputs or outputs", SIGNATURE_TENSORS_MAX)?;
+            supplied.push(name);
+        }
     }
+    Ok(supplied)
+}
+
+fn specs(infos: Vector<'_>, names: &[&str]) -> Result<Vec<TensorSpec>, PreparedError> {
     below(infos.length(), "values", GRAPH_ENTRIES_MAX)?;
     let wanted: HashSet<&str> = names.iter().copied().collect();
     let mut found = HashMap::new();

@@ -6,7 +6,9 @@
 
 use super::flatbuffer::{Table, Vector};
 use super::{PreparedError, below};
-use crate::onnx::{GRAPH_DEPTH_MAX, GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature};
+use crate::onnx::{
+    CHAIN_NODES_MAX, GRAPH_DEPTH_MAX, GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature,
+};
 use crate::tensor::{ElementType, TENSOR_RANK_MAX, TensorSpec};
 
 /// Inputs, outputs and known trouble of a `.rten` file (format version 2).
@@ -23,7 +25,7 @@ pub struct RtenFile {
     /// Operators, those of nested graphs included.
     pub nodes: usize,
     /// Operators that convolve integers with padding, which some versions of rten compute wrongly at the
-    /// borders. Names.
+    /// borders. Names of the first ones.
     pub padded_integer_convolutions: Vec<String>,
 }
 
@@ -54,6 +56,7 @@ impl RtenFile {
             // Each node has a reference of its own, so that a file that has its nodes share graphs is none of a
             // converter's: it would have more nodes than its bytes can say.
             seen_max: GRAPH_ENTRIES_MAX.min(description.len() / 4),
+            links_max: description.len() / 4,
             ..Scan::default()
         };
         scan.graph(graph, 0)?;
@@ -248,6 +251,9 @@ struct Scan {
     seen: usize,
     seen_max: usize,
     operators: usize,
+    /// Places of inputs and outputs that were read, which nodes could share likewise.
+    links: usize,
+    links_max: usize,
     padded: Vec<String>,
 }
 
@@ -255,18 +261,74 @@ impl Scan {
     /// `Graph { 0 nodes }`.
     fn graph(&mut self, graph: Table<'_>, depth: usize) -> Result<(), PreparedError> {
         below(depth, "levels of nested graphs", GRAPH_DEPTH_MAX)?;
-        let nodes = graph.vector(0, 4, NODE)?;
-        for node in nodes
-            .into_iter()
-            .flat_map(|nodes: Vector<'_>| nodes.tables(NODE))
-        {
+        let Some(nodes) = graph.vector(0, 4, NODE)? else {
+            return Ok(());
+        };
+        for node in nodes.tables(NODE) {
             below(self.seen, "nodes", self.seen_max)?;
             self.seen += 1;
             let node = node?;
-            if node.number::<1>(1, NODE)? == Some([OPERATOR_NODE]) {
-                let data = node.table(2, NODE)?;
-                let operator = data.ok_or(PreparedError::Malformed { what: NODE })?;
+            if let Some(operator) = operator_of(node)? {
                 self.operator(node, operator, depth)?;
+            }
+        }
+        match nodes.length() {
+            0..=CHAIN_NODES_MAX => Ok(()),
+            _ => self.check_chains(nodes),
+        }
+    }
+
+    /// Refuses what [`CHAIN_NODES_MAX`] refuses in an ONNX: too many operators in a row, operators that are fed
+    /// by later ones, graphs inside the operators of a large graph.
+    fn check_chains(&mut self, nodes: Vector<'_>) -> Result<(), PreparedError> {
+        // For each node, how many operators in a row lead to it. Small ones first, so that 32 bits do.
+        let mut chains = vec![Chain::Unasked; nodes.length()];
+        for node in nodes.tables(NODE) {
+            let Some(operator) = operator_of(node?)? else {
+                continue;
+            };
+            if graphs_in(operator)?.0.is_empty() {
+                self.check_chain(operator, &mut chains)?;
+            } else {
+                return Err(PreparedError::TooMany {
+                    what: "values and operators in a graph with branches or loops",
+                    limit: CHAIN_NODES_MAX,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// `OperatorNode { 3 inputs, 4 outputs }`: places in the graph's list of nodes, -1 for none.
+    fn check_chain(
+        &mut self,
+        operator: Table<'_>,
+        chains: &mut [Chain],
+    ) -> Result<(), PreparedError> {
+        let mut length = 0;
+        let mut places = |field| {
+            let places = operator.vector(field, 4, NODE)?;
+            self.links += places.map_or(0, Vector::length);
+            below(self.links, "inputs and outputs of nodes", self.links_max)?;
+            Ok::<_, PreparedError>(places.into_iter().flat_map(Vector::words))
+        };
+        for place in places(3)? {
+            match chains.get_mut(place as usize) {
+                Some(Chain::Of(fed)) => length = length.max(*fed),
+                Some(unasked) => *unasked = Chain::Asked,
+                None => {}
+            }
+        }
+        below(length as usize, "operators in a row", CHAIN_NODES_MAX)?;
+        for place in places(4)? {
+            match chains.get_mut(place as usize) {
+                Some(Chain::Asked) => {
+                    return Err(PreparedError::Malformed {
+                        what: "an operator that takes what a later one gives",
+                    });
+                }
+                Some(chain) => *chain = Chain::Of(length + 1),
+                None => {}
             }
         }
         Ok(())
@@ -282,26 +344,53 @@ impl Scan {
         self.operators += 1;
         let kind = operator.number::<1>(0, NODE)?.unwrap_or_default();
         let attributes = operator.table(2, NODE)?;
-        if kind == [CONV_INTEGER] && pads(attributes)? {
+        if kind == [CONV_INTEGER] && pads(attributes)? && self.padded.len() < PADDED_NAMED_MAX {
             let name = node.text(0, NODE)?.unwrap_or_default();
             self.padded.push(name.chars().take(64).collect());
         }
-        let Some(attributes) = attributes else {
-            return Ok(());
-        };
-        // IfAttrs { 0 then_branch, 1 else_branch }, LoopAttrs { 0 body }
-        let inner: &[usize] = match operator.number::<1>(1, NODE)? {
-            Some([IF_ATTRIBUTES]) => &[0, 1],
-            Some([LOOP_ATTRIBUTES]) => &[0],
-            _ => &[],
-        };
+        let (inner, attributes) = graphs_in(operator)?;
         for index in inner {
-            if let Some(graph) = attributes.table(*index, GRAPH)? {
+            let graph = match attributes {
+                Some(attributes) => attributes.table(*index, GRAPH)?,
+                None => None,
+            };
+            if let Some(graph) = graph {
                 self.graph(graph, depth + 1)?;
             }
         }
         Ok(())
     }
+}
+
+/// How many operators in a row lead to a value.
+#[derive(Clone, Copy)]
+enum Chain {
+    /// No operator took or gave it yet.
+    Unasked,
+    /// An operator took it.
+    Asked,
+    Of(u32),
+}
+
+/// `Node { 1 kind, 2 data }`: the operator, if it is one.
+fn operator_of(node: Table<'_>) -> Result<Option<Table<'_>>, PreparedError> {
+    if node.number::<1>(1, NODE)? != Some([OPERATOR_NODE]) {
+        return Ok(None);
+    }
+    let data = node.table(2, NODE)?;
+    data.ok_or(PreparedError::Malformed { what: NODE })
+        .map(Some)
+}
+
+/// `OperatorNode { 1 kind of attributes, 2 attributes }`: the fields of the attributes that are graphs, and the
+/// attributes. `IfAttrs { 0 then_branch, 1 else_branch }`, `LoopAttrs { 0 body }`.
+fn graphs_in(operator: Table<'_>) -> Result<(&'static [usize], Option<Table<'_>>), PreparedError> {
+    let fields: &[usize] = match operator.number::<1>(1, NODE)? {
+        Some([IF_ATTRIBUTES]) => &[0, 1],
+        Some([LOOP_ATTRIBUTES]) => &[0],
+        _ => &[],
+    };
+    Ok((fields, operator.table(2, NODE)?))
 }
 
 /// Whether a convolution pads: `ConvAttrs { 0 auto_pad, 1 pads }`. An absent `auto_pad` means that it does.
@@ -311,9 +400,17 @@ fn pads(attributes: Option<Table<'_>>) -> Result<bool, PreparedError> {
     };
     let as_told = attributes.number::<1>(0, NODE)? == Some([PADS_AS_TOLD]);
     let pads = attributes.vector(1, 4, NODE)?;
+    if pads.is_some_and(|pads| pads.length() > 2 * TENSOR_RANK_MAX) {
+        return Err(PreparedError::Malformed {
+            what: "a convolution's padding",
+        });
+    }
     let told = pads.into_iter().flat_map(Vector::words).any(|pad| pad != 0);
     Ok(!as_told || told)
 }
+
+/// Padded convolutions that are named; one is enough to tell.
+const PADDED_NAMED_MAX: usize = 16;
 
 const GRAPH: &str = "its graph";
 const NODE: &str = "a node";
