@@ -1,22 +1,26 @@
 //! The accept loop and the threads behind it.
 //!
 //! ```text
-//! accept ─▶ Calls ──▶ one thread reads: call ─▶ gate ─▶ queue ─▶ threads: answer, write
-//!        │                                      └ full ─▶ one thread says `busy`
+//! accept ─▶ Calls ──▶ threads read in turn: call ─▶ gate ─▶ whoever read it answers, another reads on
+//!        │                                        └ full ─▶ one thread says `busy`
 //!        ├▶ Status ──▶ answered at once
 //!        └▶ KeyService, Package ─▶ Offers::keep
 //! ```
 //!
 //! Always true: at most `concurrency + queue_max` calls are inside, and all requests inside together take no more
 //! memory than one of full length for each thread; a call that is too long, too slow or nonsense costs its own answer
-//! and no more; one that nobody waits for any more does not begin; when the launcher is gone the loop ends, then what was begun, and with it the process. Not here: what a call means (`call`).
+//! and no more; one that nobody waits for any more does not begin; one thread more than may serve, so that one reads
+//! whatever the others do; when the launcher is gone the loop ends, then what was begun, and with it the process. Not
+//! here: what a call means (`call`). On paper: a call is read and answered on one thread, woken once; that thread wakes
+//! the next reader before it begins.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -82,7 +86,7 @@ pub fn run(tee: &TeeAddress, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-/// Threads that serve calls, one for each that may be inside: a call that waits takes no more than its thread, and
+/// Calls served at once, each on a thread: one for each that may be inside: a call that waits takes no more than its thread, and
 /// its user's turn comes however many another user has waiting.
 pub(crate) fn call_threads(concurrency: usize, queue_max: usize) -> usize {
     concurrency + queue_max.clamp(THREADS_AHEAD, THREADS_WAITING_MAX)
@@ -134,22 +138,18 @@ impl Program {
     ) -> io::Result<Self> {
         let threads = call_threads(concurrency, queue_max);
         let (runtime, counts) = (Arc::new(runtime), Arc::<Counts>::default());
-        let (calls, queue) = channel();
-        let queue = Arc::new(Mutex::new(queue));
         let leaving = Gate::new(threads);
-        for _ in 0..threads {
-            let (runtime, counts, queue) = (runtime.clone(), counts.clone(), queue.clone());
-            let leaving = leaving.clone();
-            spawn("call", move || {
-                serve_calls(&runtime, &counts, &queue, &leaving)
-            })?;
-        }
         let (turned_away, full) = sync_channel(TURNED_AWAY_MAX);
         let (turner, count) = (runtime.clone(), counts.clone());
         spawn("busy", move || turn_away(&turner, &count, &full))?;
         let intake = Arc::new(Intake {
             runtime: Arc::clone(&runtime),
-            calls,
+            line: Mutex::new(None),
+            came: Condvar::new(),
+            servers: Mutex::new(Servers {
+                free: threads,
+                waiting: VecDeque::new(),
+            }),
             turned_away,
             limits: Limits {
                 request_bytes_max: SEALED_REQUEST_BYTES_MAX,
@@ -158,6 +158,11 @@ impl Program {
             is_read: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         });
+        for _ in 0..=threads {
+            let (intake, counts) = (Arc::clone(&intake), Arc::clone(&counts));
+            let leaving = Arc::clone(&leaving);
+            spawn("call", move || intake.serve(&counts, &leaving))?;
+        }
         let (served, gone) = (Arc::clone(&runtime), Arc::clone(&leaving));
         spawn("tenancy", move || end_after_claim(&served, &gone))?;
         Ok(Self {
@@ -176,7 +181,7 @@ impl Program {
         loop {
             let (visit, stream) = door.accept()?;
             match visit {
-                Visit::Calls => Intake::open(&self.intake, stream),
+                Visit::Calls => self.intake.open(stream),
                 Visit::Status => self.tell_status(stream),
                 Visit::KeyService | Visit::Package => self.offers.keep(visit, stream),
                 // Not served here: closed.
@@ -219,90 +224,130 @@ impl Program {
     }
 }
 
-/// Lets calls in, on a thread of its own.
+/// Lets calls in.
 struct Intake {
     runtime: Arc<Runtime>,
-    calls: Sender<(Call, Entry)>,
+    /// Held by the thread that reads; the others that serve nothing wait for it.
+    line: Mutex<Option<Calls>>,
+    /// There is a line to read.
+    came: Condvar,
+    servers: Mutex<Servers>,
     turned_away: SyncSender<Call>,
     limits: Limits,
-    /// There is one reader at a time: further visits of the kind are closed.
+    /// There is one line at a time: further visits of the kind are closed.
     is_read: AtomicBool,
     /// The program ends: what comes now is not begun.
     is_closed: AtomicBool,
 }
 
+/// How many more calls may be served at once; what was let in beyond them.
+struct Servers {
+    free: usize,
+    waiting: VecDeque<(Call, Entry)>,
+}
+
 impl Intake {
-    fn open(intake: &Arc<Intake>, stream: Stream) {
-        if intake.is_read.swap(true, Ordering::Relaxed) {
+    fn open(&self, stream: Stream) {
+        if self.is_read.swap(true, Ordering::Relaxed) {
             return;
         }
-        let reader = Arc::clone(intake);
-        let read = move || {
-            match Calls::open(stream, reader.limits) {
-                Ok(calls) => reader.read(calls),
-                Err(error) => eprintln!("bield-runtime: {error}"),
+        match Calls::open(stream, self.limits) {
+            Ok(calls) => {
+                // Free now: without a line nobody reads.
+                *lock(&self.line) = Some(calls);
+                self.came.notify_all();
             }
-            reader.is_read.store(false, Ordering::Relaxed);
-        };
-        if let Err(error) = spawn("calls", read) {
-            intake.is_read.store(false, Ordering::Relaxed);
-            eprintln!("bield-runtime: no thread for calls: {error}");
+            Err(error) => {
+                self.is_read.store(false, Ordering::Relaxed);
+                eprintln!("bield-runtime: {error}");
+            }
         }
     }
 
-    fn read(&self, mut calls: Calls) {
+    /// Reads and serves calls for ever.
+    fn serve(&self, counts: &Counts, leaving: &Arc<Gate>) {
         loop {
+            let mut next = Some(self.read());
+            while let Some((call, entry)) = next {
+                serve_call(&self.runtime, counts, call, entry, leaving);
+                next = self.next_waiting();
+            }
+        }
+    }
+
+    /// Waits for the right to read, then for a call that this thread may serve.
+    fn read(&self) -> (Call, Entry) {
+        let mut line = lock(&self.line);
+        loop {
+            let Some(calls) = &mut *line else {
+                line = self.came.wait(line).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
             match calls.next_call() {
                 Ok(call) if self.is_closed.load(Ordering::Relaxed) => drop(call),
-                Ok(call) => self.take(call),
+                Ok(call) => {
+                    if let Some(mine) = self.take(call) {
+                        return mine;
+                    }
+                }
                 Err(DoorError::Poisoned(error)) => {
                     // What was let in cannot be answered any more. A program that starts anew has a new door.
                     eprintln!("bield-runtime: {error}");
                     std::process::exit(1);
                 }
-                Err(_) => return,
+                Err(_) => {
+                    *line = None;
+                    self.is_read.store(false, Ordering::Relaxed);
+                }
             }
         }
     }
 
-    fn take(&self, call: Call) {
-        match self.runtime.gate.enter() {
-            Some(entry) => {
-                // Fails only when every thread is gone; then the caller hears that there is no answer.
-                let _ = self.calls.send((call, entry));
-            }
-            None => {
-                let _ = self.turned_away.try_send(call);
-            }
+    /// Lets a call in; gives it back when it can be served now.
+    fn take(&self, call: Call) -> Option<(Call, Entry)> {
+        let Some(entry) = self.runtime.gate.enter() else {
+            let _ = self.turned_away.try_send(call);
+            return None;
+        };
+        let mut servers = lock(&self.servers);
+        if servers.free == 0 {
+            servers.waiting.push_back((call, entry));
+            return None;
         }
+        servers.free -= 1;
+        Some((call, entry))
+    }
+
+    /// What was let in and nobody serves; without any, this thread is free.
+    fn next_waiting(&self) -> Option<(Call, Entry)> {
+        let mut servers = lock(&self.servers);
+        let next = servers.waiting.pop_front();
+        servers.free += usize::from(next.is_none());
+        next
     }
 }
 
-fn serve_calls(
+fn serve_call(
     runtime: &Runtime,
     counts: &Counts,
-    queue: &Mutex<Receiver<(Call, Entry)>>,
+    Call { bytes, caller }: Call,
+    entry: Entry,
     leaving: &Arc<Gate>,
 ) {
-    loop {
-        let Ok((Call { bytes, caller }, entry)) = lock(queue).recv() else {
-            return;
-        };
-        if caller.is_cancelled() {
-            continue;
-        }
-        let reply = match bytes {
-            Ok(sealed) => runtime.answer(&sealed, &|| caller.is_cancelled()),
-            Err(unread) => runtime.turn_away(not_read(unread)),
-        };
-        // Before the host can know, so that it never finds a full gate after the last answer.
-        let leaves = leaving.enter();
-        drop(entry);
-        counts.note(&reply);
-        // Who went away meanwhile wants no answer.
-        let _ = caller.reply(&reply.encode());
-        drop(leaves);
+    if caller.is_cancelled() {
+        return;
     }
+    let reply = match bytes {
+        Ok(sealed) => runtime.answer(&sealed, &|| caller.is_cancelled()),
+        Err(unread) => runtime.turn_away(not_read(unread)),
+    };
+    // Before the host can know, so that it never finds a full gate after the last answer.
+    let leaves = leaving.enter();
+    drop(entry);
+    counts.note(&reply);
+    // Who went away meanwhile wants no answer.
+    let _ = caller.reply(&reply.encode());
+    drop(leaves);
 }
 
 /// Ends the process when it served one user alone and that user is done: its launcher starts a clean one.
