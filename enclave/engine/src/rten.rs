@@ -1,4 +1,5 @@
-//! The default engine: rten 0.27, pure Rust, memory-safe against hostile models.
+//! The default engine: rten 0.27, pure Rust. It indexes unchecked by products of lengths, so it is memory-safe against
+//! hostile models only in builds that stop at an overflow, as all profiles of this workspace do.
 //!
 //! ```text
 //! bytes ─┬─ our reader ──▶ specs, padded integer convolutions
