@@ -1,4 +1,7 @@
-//! `POST /v1/call`: a sealed request in, a sealed answer out.
+//! `POST /v1/call`: a sealed request in, a sealed answer out, at once or as it comes.
+//!
+//! Whether it comes in parts is the runtime's word. A connection that breaks is all that tells a client of an answer that
+//! was cut; who verifies needs no telling.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +13,12 @@ use axum::response::{IntoResponse, Response};
 use bield_envelope::SealedRequest;
 use bield_protocol::call::Reply;
 use bield_protocol::feedback::Feedback;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::http::Face;
 use crate::refusal::{Refusal, refuse};
+use crate::worker::Answer;
 
 /// Media type of sealed requests and answers.
 const SEALED: HeaderValue = HeaderValue::from_static("application/vnd.bield.sealed");
@@ -37,8 +41,25 @@ pub(crate) async fn call(State(face): State<Face>, body: Body) -> Result<Respons
         Ok(request) => request.header().package,
         Err(error) => return Err(unsealed(&error)),
     };
-    let reply = face.fleet.call(&package, sealed).await?;
-    match Reply::decode(&reply) {
+    let Answer { first, rest } = face.fleet.call(&package, sealed).await?;
+    match Reply::decode(&first) {
+        Ok(Reply::Streamed(feedback, first)) => {
+            let first = stream::once(async { Ok(Bytes::from(first)) });
+            let body = match rest {
+                Some(rest) => Body::from_stream(first.chain(rest.into_stream())),
+                None => Body::from_stream(first),
+            };
+            Ok((
+                [
+                    (header::CONTENT_TYPE, SEALED),
+                    (FEEDBACK, as_json(&feedback)),
+                ],
+                body,
+            )
+                .into_response())
+        }
+        // A whole answer is one message.
+        _ if rest.is_some() => Err(other_version()),
         Ok(Reply::Sealed(feedback, answer)) => Ok((
             [
                 (header::CONTENT_TYPE, SEALED),
@@ -62,12 +83,16 @@ pub(crate) async fn call(State(face): State<Face>, body: Body) -> Result<Respons
             response.headers_mut().insert(FEEDBACK, as_json(&feedback));
             Ok(response)
         }
-        Ok(_) | Err(_) => Err(Refusal::new(
-            StatusCode::BAD_GATEWAY,
-            "other-version",
-            "the runtime's answer is not one this gateway knows; the operator should run both from one release",
-        )),
+        Ok(_) | Err(_) => Err(other_version()),
     }
+}
+
+fn other_version() -> Refusal {
+    Refusal::new(
+        StatusCode::BAD_GATEWAY,
+        "other-version",
+        "the runtime's answer is not one this gateway knows; the operator should run both from one release",
+    )
 }
 
 /// Reads the body within the limits on one body, on all bodies together, and on time.

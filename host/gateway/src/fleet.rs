@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use crate::keys_port::{self, Sessions};
 use crate::refusal::Refusal;
-use crate::worker::Worker;
+use crate::worker::{Answer, Worker};
 use crate::{Arguments, GatewayError};
 
 /// How long a runtime that is told to end may take: it gives back what it holds of quotas.
@@ -84,7 +84,7 @@ impl Fleet {
     }
 
     /// Answers a sealed request for a package.
-    pub(crate) async fn call(&self, package: &Digest, sealed: Bytes) -> Result<Vec<u8>, Refusal> {
+    pub(crate) async fn call(&self, package: &Digest, sealed: Bytes) -> Result<Answer, Refusal> {
         let order = self.order(package);
         let running = || {
             order

@@ -1,16 +1,25 @@
 //! One runtime with its bounded queue.
+//!
+//! An answer that comes in parts is passed on as it comes: at most one part waits here for a client, and one that takes
+//! nothing for [`TAKE_WAIT`] loses the rest.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
-use bield_launcher::{Supervisor, VisitError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use bield_launcher::{Answering, Supervisor, VisitError};
+use futures_util::stream::{self, Stream};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::Arguments;
 use crate::refusal::Refusal;
+
+/// How long a client may take for what there is of an answer before the rest is cancelled.
+const TAKE_WAIT: Duration = Duration::from_secs(30);
 
 /// A supervised runtime.
 pub(crate) struct Worker {
@@ -58,21 +67,26 @@ impl Worker {
         self.supervisor.enclave().is_some()
     }
 
-    /// Hands the request over and waits for the answer.
+    /// Hands the request over and waits for the answer, or for the first of it.
     pub(crate) async fn call(
         &self,
         slot: OwnedSemaphorePermit,
         sealed: Bytes,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<Answer, Refusal> {
         let enclave = self.supervisor.enclave().ok_or_else(restarting)?;
         let wait = self.call_wait;
         // The slot travels along: a client that hangs up does not free it before the runtime is done.
         let answer = tokio::task::spawn_blocking(move || {
-            let _slot = slot;
-            enclave.call(&sealed, wait)
+            let mut answering = enclave.begin_call(&sealed, wait)?;
+            let first = answering.next_part()?.unwrap_or_default();
+            let rest = (!answering.is_over()).then_some(Rest {
+                answering,
+                _slot: slot,
+            });
+            Ok(Answer { first, rest })
         });
         match answer.await {
-            Ok(Ok(answer)) if answer.is_empty() => Err(restarting()),
+            Ok(Ok(answer)) if answer.first.is_empty() => Err(restarting()),
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(VisitError::Lost(_))) => Err(restarting()),
             Ok(Err(VisitError::TimedOut { .. })) => Err(Refusal::new(
@@ -120,6 +134,43 @@ impl Worker {
                 ),
             )),
         }
+    }
+}
+
+/// An answer, or the first of it.
+pub(crate) struct Answer {
+    pub(crate) first: Vec<u8>,
+    /// What is still to come.
+    pub(crate) rest: Option<Rest>,
+}
+
+/// The parts that are still to come.
+pub(crate) struct Rest {
+    answering: Answering,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Rest {
+    /// Passes the parts on as they come. An error is the last: what came is then not all.
+    pub(crate) fn into_stream(mut self) -> impl Stream<Item = io::Result<Bytes>> {
+        let (parts, taken) = mpsc::channel(1);
+        let runtime = Handle::current();
+        tokio::task::spawn_blocking(move || {
+            loop {
+                let part = match self.answering.next_part() {
+                    Ok(None) => return,
+                    Ok(Some(part)) => Ok(Bytes::from(part)),
+                    Err(error) => Err(io::Error::other(error)),
+                };
+                let is_last = part.is_err();
+                let sent = runtime.block_on(parts.send_timeout(part, TAKE_WAIT));
+                // Dropped, the rest is cancelled.
+                if sent.is_err() || is_last {
+                    return;
+                }
+            }
+        });
+        stream::unfold(taken, async |mut taken| Some((taken.recv().await?, taken)))
     }
 }
 

@@ -13,6 +13,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,6 +28,10 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 
 type Takers = HashMap<u8, Arc<Mutex<Receiver<UnixStream>>>>;
 type Offers = HashMap<u8, (Sender<UnixStream>, Arc<Mutex<Receiver<UnixStream>>>)>;
+
+/// Said by its configuration.
+static IN_PARTS: AtomicBool = AtomicBool::new(false);
+static CUT: AtomicBool = AtomicBool::new(false);
 
 fn main() -> io::Result<()> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -96,7 +101,8 @@ fn end(mut watch: UnixStream, last_words: bool, storage: &Mutex<Receiver<UnixStr
     std::process::exit(0);
 }
 
-/// `delay=MS` slows calls down; `sick=WHY` ends it with that sentence soon after it said ok; `load` lists its files before it says ok; `last-words` stores something
+/// `in-parts` answers each call with `first `, then, once the host has the package of 32 bytes 7, with `last`; `cut` ends it
+/// after the `first `; `delay=MS` slows calls down; `sick=WHY` ends it with that sentence soon after it said ok; `load` lists its files before it says ok; `last-words` stores something
 /// before it ends; `refuse:WHY` refuses; `silent` ends without a word.
 fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bool)> {
     let mut text = String::new();
@@ -125,7 +131,10 @@ fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bo
         eprintln!("{why}");
         std::process::exit(1);
     }
-    let last_words = text.lines().any(|line| line == "last-words");
+    let says = |word: &str| text.lines().any(|line| line == word);
+    CUT.store(says("cut"), Ordering::Relaxed);
+    IN_PARTS.store(says("in-parts") || says("cut"), Ordering::Relaxed);
+    let last_words = says("last-words");
     Ok((Duration::from_millis(delay.unwrap_or(0)), last_words))
 }
 
@@ -173,8 +182,33 @@ fn serve_calls(
     }
 }
 
+/// Answers as `in-parts` and `cut` say.
+fn answer_in_parts(id: u64, answers: &Answers<Shared>, offers: &Takers) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let send = |bytes: &[u8], last| answers.send_part(id, bytes, last, deadline, || false);
+    let _ = send(
+        &Reply::Streamed(feedback(), b"first ".to_vec()).encode(),
+        false,
+    );
+    if CUT.load(Ordering::Relaxed) {
+        std::process::exit(9)
+    }
+    let has_it = || {
+        let offer = take(&offers[&Visit::Package.byte()]);
+        let served = offer.and_then(|offer| converse(offer, &[&[7; 32]], false));
+        served.is_ok_and(|served| served.len() > 8)
+    };
+    while !has_it() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = send(b"last", true);
+}
+
 fn call(request: Vec<u8>, id: u64, delay: Duration, answers: &Answers<Shared>, offers: &Takers) {
     std::thread::sleep(delay);
+    if IN_PARTS.load(Ordering::Relaxed) {
+        return answer_in_parts(id, answers, offers);
+    }
     let split = request
         .iter()
         .position(|byte| *byte == b':')

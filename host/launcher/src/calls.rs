@@ -334,6 +334,12 @@ pub struct Answering {
 }
 
 impl Answering {
+    /// Whether nothing more comes.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// Waits for the whole answer, or, of one that comes in parts, for what there is next; `None` after its end. Each
     /// part may take as long as a whole call.
     ///

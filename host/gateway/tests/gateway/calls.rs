@@ -5,6 +5,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use bield_envelope::Digest;
+
 use crate::support::{Gateway, sealed_request, until};
 
 #[test]
@@ -24,6 +26,30 @@ fn a_sealed_request_comes_back_with_feedback() {
     let feedback: serde_json::Value =
         serde_json::from_slice(answer.headers["bield-feedback"].as_bytes()).unwrap();
     assert_eq!(feedback["start"], "hot");
+}
+
+#[test]
+fn a_part_of_an_answer_reaches_the_client_before_the_next_is_made() {
+    let gateway = Gateway::start("in-parts", &[]);
+    let mut answer = gateway.post_and_read("/v1/call", &sealed_request(1, b"question"));
+    let mut first = [0; 6];
+    answer.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"first ");
+    // Only now: the stand-in goes on when it gets this package.
+    let package = Digest::from_bytes([7; 32]);
+    std::fs::write(gateway.packages().join(format!("{package}.bield")), b"here").unwrap();
+    let mut rest = Vec::new();
+    answer.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"last");
+}
+
+#[test]
+fn an_answer_whose_runtime_dies_midway_is_no_whole_one() {
+    let gateway = Gateway::start("cut", &[]);
+    let mut answer = gateway.post_and_read("/v1/call", &sealed_request(1, b"question"));
+    let mut heard = Vec::new();
+    answer.read_to_end(&mut heard).unwrap_err();
+    assert_eq!(heard, b"first ");
 }
 
 #[test]

@@ -68,6 +68,14 @@ impl Gateway {
         answer(self.agent.post(format!("{}{path}", self.http)).send(body))
     }
 
+    /// The answer's body, to be read as it comes.
+    pub(crate) fn post_and_read(&self, path: &str, body: &[u8]) -> impl std::io::Read + use<> {
+        let answer = self.agent.post(format!("{}{path}", self.http)).send(body);
+        let answer = answer.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        answer.into_body().into_reader()
+    }
+
     pub(crate) fn put(&self, path: &str, body: &[u8]) -> Answer {
         answer(self.agent.put(format!("{}{path}", self.http)).send(body))
     }
