@@ -1,8 +1,12 @@
 //! Between our tensors and values of onnxruntime. One copy each way.
+//!
+//! Always true: no byte that the library wrote is read as a Rust `bool`, because a model may make it write others than 0
+//! and 1; what is not 0 is true.
 
 use bield_package::tensor::{ElementType, Tensor, TensorSpec};
 use half::f16;
 use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType};
+use zerocopy::IntoBytes as _;
 
 use crate::{EngineError, bytes, words};
 
@@ -57,7 +61,11 @@ pub(super) fn from_value(value: &DynValue, spec: &TensorSpec) -> Result<Tensor, 
         ElementType::U16 => tensor(value, spec, u16::to_le_bytes),
         ElementType::U32 => tensor(value, spec, u32::to_le_bytes),
         ElementType::U64 => tensor(value, spec, u64::to_le_bytes),
-        ElementType::Bool => tensor(value, spec, |bit: bool| [u8::from(bit)]),
+        ElementType::Bool => {
+            let (shape, bits) = extracted::<bool>(value, spec)?;
+            let bits = truths(bits.as_bytes());
+            Ok(Tensor::new(spec.name(), spec.element(), shape, bits)?)
+        }
     }
 }
 
@@ -79,6 +87,20 @@ fn tensor<const N: usize, T>(
 where
     T: PrimitiveTensorElementType + Copy,
 {
+    let (shape, data) = extracted::<T>(value, spec)?;
+    let data = bytes(data.iter().copied(), write);
+    Ok(Tensor::new(spec.name(), spec.element(), shape, data)?)
+}
+
+/// What C++ takes for true, as 1.
+fn truths(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().map(|byte| u8::from(*byte != 0)).collect()
+}
+
+fn extracted<'v, T: PrimitiveTensorElementType>(
+    value: &'v DynValue,
+    spec: &TensorSpec,
+) -> Result<(Vec<u64>, &'v [T]), EngineError> {
     let (shape, data) = value
         .try_extract_tensor::<T>()
         .map_err(|_| EngineError::OutputType {
@@ -86,6 +108,16 @@ where
             need: spec.element(),
         })?;
     let shape = shape.iter().map(|length| length.cast_unsigned()).collect();
-    let data = bytes(data.iter().copied(), write);
-    Ok(Tensor::new(spec.name(), spec.element(), shape, data)?)
+    Ok((shape, data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No operator of version 1.31 is known to write others; a library that the operator names may.
+    #[test]
+    fn a_boolean_that_is_neither_0_nor_1_is_true() {
+        assert_eq!(truths(&[0, 1, 2, 255]), [0, 1, 1, 1]);
+    }
 }
