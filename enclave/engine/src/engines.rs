@@ -62,6 +62,14 @@ impl Engine for Engines {
         self.choose(&bytes, format)?.load(bytes, format)
     }
 
+    fn load_apart(
+        &self,
+        bytes: Vec<u8>,
+        format: ModelFormat,
+    ) -> Result<Box<dyn Model>, EngineError> {
+        self.choose(&bytes, format)?.load_apart(bytes, format)
+    }
+
     /// The most that any engine takes which may be chosen.
     fn footprint(&self, format: ModelFormat, bytes: u64) -> Footprint {
         let footprints = self.taking(format).map(|e| e.footprint(format, bytes));

@@ -64,7 +64,7 @@ pub enum EngineError {
         /// What was promised.
         promised: String,
     },
-    /// An input is not given. The caller's move, as are the next four.
+    /// An input is not given. The caller's move, as are the next five.
     #[error("input {name} is missing")]
     MissingInput {
         /// The input.
@@ -79,6 +79,12 @@ pub enum EngineError {
     /// An input has another type or shape.
     #[error(transparent)]
     Input(#[from] TensorMismatch),
+    /// An input has no elements, and its owner did not say that it may.
+    #[error("input {name} has no elements")]
+    EmptyInput {
+        /// The input.
+        name: String,
+    },
     /// An output is asked for that the model does not give.
     #[error("the model has no output {name}")]
     UnknownOutput {

@@ -16,9 +16,30 @@ use crate::{EngineError, Model};
 ///
 /// [`EngineError::Golden`] for the first output that differs, and as [`Model::run`].
 pub fn check_golden(model: &dyn Model, pairs: &[GoldenPair]) -> Result<(), EngineError> {
+    check(pairs, |inputs, outputs| model.run(inputs, outputs))
+}
+
+/// Like [`check_golden`], on threads that end with each run.
+///
+/// # Errors
+///
+/// As [`check_golden`].
+pub(crate) fn check_golden_apart(
+    model: &dyn Model,
+    pairs: &[GoldenPair],
+) -> Result<(), EngineError> {
+    check(pairs, |inputs, outputs| {
+        Ok(model.run_apart(inputs, outputs)?.0)
+    })
+}
+
+fn check(
+    pairs: &[GoldenPair],
+    run: impl Fn(&[Tensor], &[&str]) -> Result<Vec<Tensor>, EngineError>,
+) -> Result<(), EngineError> {
     for (index, pair) in pairs.iter().enumerate() {
         let names: Vec<&str> = pair.outputs.iter().map(Tensor::name).collect();
-        let computed = model.run(&pair.inputs, &names)?;
+        let computed = run(&pair.inputs, &names)?;
         for (expected, computed) in pair.outputs.iter().zip(&computed) {
             if !agree(expected, computed, pair.tolerance_ppm) {
                 return Err(EngineError::Golden {

@@ -27,6 +27,7 @@ mod golden;
 mod narrow;
 #[cfg(feature = "engine-ort")]
 mod onnxruntime;
+mod promised;
 mod rows;
 mod rten;
 
@@ -72,6 +73,20 @@ pub trait Engine: Send + Sync {
     ///
     /// The bytes are no such model, or this engine cannot run it or would run it wrongly.
     fn load(&self, bytes: Vec<u8>, format: ModelFormat) -> Result<Box<dyn Model>, EngineError>;
+
+    /// Like [`Engine::load`], computing nothing on threads of the engine, so that none of them keeps any of the model's
+    /// weights. The model may run slower.
+    ///
+    /// # Errors
+    ///
+    /// As [`Engine::load`].
+    fn load_apart(
+        &self,
+        bytes: Vec<u8>,
+        format: ModelFormat,
+    ) -> Result<Box<dyn Model>, EngineError> {
+        self.load(bytes, format)
+    }
 
     /// What a model of `bytes` takes, those bytes included.
     fn footprint(&self, format: ModelFormat, bytes: u64) -> Footprint {
@@ -161,6 +176,16 @@ pub trait Model: Send + Sync {
         Ok(opened)
     }
 
+    /// Most runs at once; one more waits for another to end.
+    fn runs_max(&self) -> usize {
+        usize::MAX
+    }
+
+    /// Whether no run can succeed any more, so that it has to be loaded again.
+    fn is_broken(&self) -> bool {
+        false
+    }
+
     /// Whether all memory in which it computes comes from this program's allocator, so that what a run leaves
     /// behind can be wiped.
     fn wipes(&self) -> bool {
@@ -168,7 +193,8 @@ pub trait Model: Send + Sync {
     }
 }
 
-/// Loads a model and proves on it what its manifest says: specs, then golden pairs.
+/// Loads a model and proves on it what its manifest says: specs, then golden pairs. It takes inputs such as the manifest
+/// promises, which may fix what the file leaves free, and none that is empty where the manifest does not say so.
 ///
 /// # Errors
 ///
@@ -189,10 +215,36 @@ pub fn load_checked(
     bytes: Vec<u8>,
     manifest: &Manifest,
 ) -> Result<Box<dyn Model>, EngineError> {
-    let model = engine.load(bytes, manifest.format)?;
+    let model = specified(engine, engine.load(bytes, manifest.format)?, manifest)?;
+    check_golden(&*model, &manifest.golden)?;
+    Ok(promised::promised(model, &manifest.inputs))
+}
+
+/// Like [`load_checked`]. Where the model [wipes](Model::wipes), neither loading nor the golden pairs leave anything of it
+/// in threads of the engine.
+///
+/// # Errors
+///
+/// As [`load_checked`].
+pub fn load_checked_apart(
+    engine: &dyn Engine,
+    bytes: Vec<u8>,
+    manifest: &Manifest,
+) -> Result<Box<dyn Model>, EngineError> {
+    let model = specified(engine, engine.load_apart(bytes, manifest.format)?, manifest)?;
+    golden::check_golden_apart(&*model, &manifest.golden)?;
+    Ok(promised::promised(model, &manifest.inputs))
+}
+
+/// The model with the types that its manifest promises, once they are compared.
+fn specified(
+    engine: &dyn Engine,
+    model: Box<dyn Model>,
+    manifest: &Manifest,
+) -> Result<Box<dyn Model>, EngineError> {
     check_specs(&manifest.inputs, model.inputs(), manifest.format)?;
     check_specs(&manifest.outputs, model.outputs(), manifest.format)?;
-    let model = match manifest.format {
+    Ok(match manifest.format {
         // Such a file has one integer type of 32 bits; the manifest knows what the owner's ONNX had.
         ModelFormat::Rten => narrow::narrowed(
             model,
@@ -201,9 +253,7 @@ pub fn load_checked(
             engine.name(),
         ),
         _ => model,
-    };
-    check_golden(&*model, &manifest.golden)?;
-    Ok(model)
+    })
 }
 
 /// Checks that the owner promised nothing that the model does not take or give. A manifest may fix

@@ -68,6 +68,14 @@ impl Model for Narrowed {
         self.wide(inputs, |inputs| self.inner.run_apart(inputs, outputs))
     }
 
+    fn runs_max(&self) -> usize {
+        self.inner.runs_max()
+    }
+
+    fn is_broken(&self) -> bool {
+        self.inner.is_broken()
+    }
+
     fn wipes(&self) -> bool {
         self.inner.wipes()
     }

