@@ -5,6 +5,8 @@
 //!    └────────── Unsealed ◀────────┴──────────────┴─────┘        └─▶ Reply::Refused ─────────── seal ◀─────┘
 //! ```
 //!
+//! An answer that was asked for in parts leaves output by output, and ends with its receipt (`handing`).
+//!
 //! What the grant's isolation changes on the way:
 //!
 //! | | keys | model | run | what is freed | answers |
@@ -19,6 +21,7 @@
 //! this one request. Not here: reading and writing bytes, and the bound on calls (`program`); who may be inside beside
 //! whom (`tenancy`).
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -34,7 +37,8 @@ use bield_platform::Randomness;
 use bield_platform::memory::Wiping;
 use bield_protocol::call::{Reply, Unsealed};
 use bield_protocol::feedback::{Feedback, StartKind};
-use bield_protocol::inference::{self, Answer, Output};
+use bield_protocol::inference::{self, Output};
+use bield_protocol::parts::{self, End, Item};
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_receipt::{Receipt, output_commitment};
 use rand_core::Rng as _;
@@ -42,6 +46,7 @@ use zeroize::Zeroizing;
 
 use crate::batches::{Batching, Joins, NotRun, Ran};
 use crate::flights::lock;
+use crate::handing::{Asker, Gone, Handing};
 use crate::keys::Keys;
 use crate::leases::{KeysError, Leases};
 use crate::loading::{LoadFor, LoadTimes, Loader};
@@ -80,14 +85,17 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// Answers the bytes of one call. What `is_gone` by the time that it could begin is not begun. Never panics.
-    pub(crate) fn answer(&self, sealed: &[u8], is_gone: &dyn Fn() -> bool) -> Reply {
+    /// Answers the bytes of one call for `asker`. Who is gone by the time that it could begin is not begun for. Never
+    /// panics.
+    pub(crate) fn answer_to(&self, sealed: &[u8], asker: &dyn Asker) -> Answer {
         let started = Instant::now();
         let mut phases = Phases::default();
         let mut call = Call {
-            is_gone,
+            is_gone: &|| asker.is_gone(),
             phases: &mut phases,
             second: None,
+            started,
+            handing: Handing::new(asker),
         };
         let answered = quietly(|| self.try_answer(sealed, &mut call)).unwrap_or_else(|| {
             Err(refusals::unsealed(
@@ -96,13 +104,16 @@ impl Runtime {
                 None,
             ))
         });
+        let in_parts = call.handing.has_begun();
         let feedback = self.feedback(&phases, started);
         if answered.is_ok() {
             self.metrics.note_answer(&feedback);
         }
-        match answered {
-            Ok(answer) => Reply::Sealed(feedback, answer),
-            Err(unsealed) => Reply::Unsealed(feedback, unsealed),
+        match (answered, in_parts) {
+            (answered, true) => Answer::Rest(answered.ok().flatten()),
+            (Ok(Some(answer)), false) => Answer::Whole(Reply::Sealed(feedback, answer)),
+            (Ok(None), false) => Answer::Rest(None),
+            (Err(unsealed), false) => Answer::Whole(Reply::Unsealed(feedback, unsealed)),
         }
     }
 
@@ -111,7 +122,8 @@ impl Runtime {
         Reply::Unsealed(self.feedback(&Phases::default(), Instant::now()), unsealed)
     }
 
-    fn try_answer(&self, sealed: &[u8], call: &mut Call<'_>) -> Result<Vec<u8>, Unsealed> {
+    /// The sealed answer, or the last of it, or `None` when some of it could not be sent.
+    fn try_answer(&self, sealed: &[u8], call: &mut Call<'_>) -> Result<Option<Vec<u8>>, Unsealed> {
         let request = SealedRequest::parse(sealed)
             .map_err(|error| refusals::unsealed("malformed", error, None))?;
         let package = request.header().package;
@@ -122,12 +134,24 @@ impl Runtime {
             sealer,
             verdict,
         } = self.decide(&request, package, call.phases)?;
+        call.handing.open(sealer);
         let reply = match verdict {
             Ok(admitted) => quietly(|| self.serve(&admitted, &keys, call))
                 .unwrap_or_else(|| Err(refusals::internal())),
             Err(No::Taken) => Err(tenancy::taken()),
             Err(No::Refused(refused)) => Err(Refusal::from(&refused)),
         };
+        if call.handing.has_begun() {
+            let last = match reply {
+                Ok(answer) => Item::End(End {
+                    salt: answer.salt,
+                    receipt: answer.receipt,
+                    certificate: answer.certificate,
+                }),
+                Err(refusal) => Item::Refused(refusal),
+            };
+            return Ok(call.handing.rest(&last));
+        }
         let reply = match reply {
             Ok(answer) => inference::Reply::Answered(answer),
             Err(refusal) => inference::Reply::Refused(refusal),
@@ -136,7 +160,7 @@ impl Runtime {
             true => reply.encode_padded(),
             false => reply.encode(),
         });
-        Ok(sealer.seal(&body, &mut Randomness))
+        Ok(call.handing.whole(&body))
     }
 
     /// Opens the request and decides about it, a second time with a younger lease when that may matter: grants
@@ -216,7 +240,7 @@ impl Runtime {
         admitted: &Admitted<GrantedRequest>,
         keys: &Arc<Keys>,
         call: &mut Call<'_>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<inference::Answer, Refusal> {
         let (user, isolation) = (admitted.request.sender(), admitted.isolation);
         let waiting = Instant::now();
         let dedicated = isolation == Isolation::Dedicated;
@@ -243,7 +267,7 @@ impl Runtime {
         admitted: &Admitted<GrantedRequest>,
         keys: &Arc<Keys>,
         call: &mut Call<'_>,
-    ) -> Result<Answer, Refusal> {
+    ) -> Result<inference::Answer, Refusal> {
         let package = keys.lease.package;
         self.models.forget_all();
         let fetched = match call.phases.lease {
@@ -322,9 +346,12 @@ impl Runtime {
         call: &mut Call<'_>,
         apart: bool,
         model: impl FnOnce(&mut Call<'_>) -> Result<Lent, Refusal>,
-    ) -> Result<Answer, Refusal> {
-        let request = inference::Request::decode(admitted.request.body())
+    ) -> Result<inference::Answer, Refusal> {
+        let (request, in_parts) = parts::decode_request(admitted.request.body())
             .map_err(|error| Refusal::new("malformed-body", error, Retry::Never))?;
+        if in_parts && self.tenancy.is_claimed() {
+            return Err(refusals::no_parts());
+        }
         let names: Vec<&str> = request.outputs.iter().map(String::as_str).collect();
         call.must_be_there()?;
         let model = model(call)?;
@@ -332,6 +359,13 @@ impl Runtime {
             return Err(refusals::isolation_unsupported(admitted.isolation));
         }
         let user = admitted.request.sender();
+        if in_parts {
+            let tensors =
+                self.run_in_parts(&model, user, (&request.inputs, &names), apart, call)?;
+            drop(model);
+            let output = Output { tensors }.encode();
+            return Ok(self.receipted(admitted, keys, output));
+        }
         let waiting = Instant::now();
         let shape = match &self.batching {
             Some(_) if !apart && model.lane.joins() => Shape::of(&**model, &request.inputs, &names),
@@ -404,17 +438,77 @@ impl Runtime {
         })
     }
 
+    /// Runs one request when its turn comes, and hands each output over as soon as it is there. Who takes its time to
+    /// read them has no turn meanwhile.
+    fn run_in_parts(
+        &self,
+        model: &Opened,
+        user: Principal,
+        (inputs, outputs): (&[Tensor], &[&str]),
+        apart: bool,
+        call: &mut Call<'_>,
+    ) -> Result<Vec<Tensor>, Refusal> {
+        let take = || {
+            let turn = self.turns.take(user, self.queue_wait);
+            turn.map_err(|_| refusals::late(self.queue_wait))
+        };
+        let waiting = Instant::now();
+        let mut turn = Some(take()?);
+        call.phases.queue += waiting.elapsed();
+        call.must_be_there()?;
+        call.phases.engine = Some(model.engine());
+        let (started, began) = (Instant::now(), call.started);
+        let (handing, phases) = (&mut call.handing, &mut *call.phases);
+        let (mut tensors, mut bytes, mut failed) = (Vec::new(), 0, None);
+        let mut hand = |output: Tensor| {
+            bytes += output.data().len();
+            if bytes > OUTPUT_BYTES_MAX {
+                return Err(too_long(bytes));
+            }
+            if !handing.asker().takes_more() {
+                turn = None;
+                let taken = handing.asker().wait_until_taken();
+                taken.map_err(|Gone| refusals::gone())?;
+                turn = Some(take()?);
+            }
+            phases.run = started.elapsed();
+            let handed = handing.output(output, || self.feedback(phases, began));
+            tensors.push(handed.map_err(|Gone| refusals::gone())?);
+            Ok(())
+        };
+        let mut each = |output: Tensor| match hand(output) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(refusal) => {
+                failed = Some(refusal);
+                ControlFlow::Break(())
+            }
+        };
+        let ran = match apart {
+            true => model.run_apart(inputs, outputs).map(|(outputs, opened)| {
+                let _ = outputs.into_iter().try_for_each(&mut each);
+                opened
+            }),
+            false => model.run_in_parts(inputs, outputs, &mut each),
+        };
+        call.phases.session = ran.map_err(|error| refusals::run(&error))?;
+        drop(turn);
+        match failed {
+            None => Ok(tensors),
+            Some(refusal) => Err(refusal),
+        }
+    }
+
     fn receipted(
         &self,
         admitted: &Admitted<GrantedRequest>,
         keys: &Keys,
         output: Vec<u8>,
-    ) -> Answer {
+    ) -> inference::Answer {
         let mut salt = [0; 32];
         Randomness.fill_bytes(&mut salt);
         let commitment = output_commitment(&salt, &output);
         let receipt = Receipt::bind(admitted, commitment, None, keys.lease.simulated, keys.now());
-        Answer {
+        inference::Answer {
             output,
             salt,
             receipt: Signed::sign(&self.signer, receipt).into_signed(),
@@ -457,12 +551,22 @@ enum No {
     Taken,
 }
 
+/// What becomes of a call.
+pub(crate) enum Answer {
+    /// One message.
+    Whole(Reply),
+    /// Parts went out, and this is the last; without it, some of them could not be sent.
+    Rest(Option<Vec<u8>>),
+}
+
 /// One call under way.
 struct Call<'a> {
     is_gone: &'a dyn Fn() -> bool,
     phases: &'a mut Phases,
     /// What is to be opened when it is answered.
     second: Option<Second>,
+    started: Instant,
+    handing: Handing<'a>,
 }
 
 impl Call<'_> {

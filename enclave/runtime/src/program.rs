@@ -14,6 +14,7 @@
 //! here: what a call means (`call`). On paper: a call is read and answered on one thread, woken once; that thread wakes
 //! the next reader before it begins.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::{self, Write as _};
@@ -24,13 +25,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use bield_door::{Call, Calls, Door, DoorError, Limits, Offers, Stream, Unread, Visit};
+use bield_door::{Call, Caller, Calls, Door, DoorError, Limits, Offers, Stream, Unread, Visit};
 use bield_envelope::SEALED_REQUEST_BYTES_MAX;
 use bield_protocol::call::{Reply, Unsealed};
 use bield_protocol::status::Status;
 
-use crate::call::Runtime;
+use crate::call::{Answer, Runtime};
 use crate::flights::lock;
+use crate::handing::{Asker, Gone};
 use crate::refusals::unsealed;
 use crate::renewer::Renewer;
 use crate::start::{self, TeeAddress};
@@ -337,17 +339,50 @@ fn serve_call(
     if caller.is_cancelled() {
         return;
     }
-    let reply = match bytes {
-        Ok(sealed) => runtime.answer(&sealed, &|| caller.is_cancelled()),
-        Err(unread) => runtime.turn_away(not_read(unread)),
+    let waits = Waits(RefCell::new(caller));
+    let answer = match bytes {
+        Ok(sealed) => runtime.answer_to(&sealed, &waits),
+        Err(unread) => Answer::Whole(runtime.turn_away(not_read(unread))),
     };
     // Before the host can know, so that it never finds a full gate after the last answer.
     let leaves = leaving.enter();
     drop(entry);
-    counts.note(&reply);
-    // Who went away meanwhile wants no answer.
-    let _ = caller.reply(&reply.encode());
+    let last = match answer {
+        Answer::Whole(reply) => {
+            counts.note(&reply);
+            Some(reply.encode())
+        }
+        Answer::Rest(rest) => {
+            counts.served.fetch_add(1, Ordering::Relaxed);
+            rest
+        }
+    };
+    if let Some(last) = last {
+        // Who went away meanwhile wants no answer.
+        let _ = waits.0.into_inner().reply(&last);
+    }
     drop(leaves);
+}
+
+/// Who waits for an answer while it is made.
+struct Waits(RefCell<Caller>);
+
+impl Asker for Waits {
+    fn is_gone(&self) -> bool {
+        self.0.borrow().is_cancelled()
+    }
+
+    fn takes_more(&self) -> bool {
+        self.0.borrow().takes_more()
+    }
+
+    fn wait_until_taken(&self) -> Result<(), Gone> {
+        self.0.borrow().wait_until_taken().map_err(|_| Gone)
+    }
+
+    fn part(&self, bytes: &[u8]) -> Result<(), Gone> {
+        self.0.borrow_mut().part(bytes).map_err(|_| Gone)
+    }
 }
 
 /// Ends the process when it served one user alone and that user is done: its launcher starts a clean one.

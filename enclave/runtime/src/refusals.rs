@@ -6,7 +6,7 @@
 //! | `isolation-unsupported` | owner: grant `shared`, or choose an engine that forgets |
 //! | `instance-taken`, `instance-in-use`, `queue-full` | nobody: another moment, or another instance |
 //! | `no-lease`, `key-service-unreachable` | operator, as the sentence says |
-//! | `malformed-body`, `input-mismatch`, `run-failed`, `answer-too-long` | user |
+//! | `malformed-body`, `input-mismatch`, `run-failed`, `answer-too-long`, `no-parts` | user |
 //! | `package-missing`, `package-unreadable`, `package-foreign`, `package-damaged` | operator |
 //! | `models-full`, `model-too-large` | operator |
 //! | `model-not-loadable`, `golden-mismatch` | owner |
@@ -76,6 +76,16 @@ pub(crate) fn late(waited: Duration) -> Refusal {
             waited.as_millis(),
         ),
         Retry::Anew,
+    )
+}
+
+/// Replies of a claimed instance tell the host nothing by their size.
+pub(crate) fn no_parts() -> Refusal {
+    Refusal::new(
+        "no-parts",
+        "answers under a grant with isolation `dedicated` have one of a few sizes and come whole, so that the host learns \
+         nothing from how they come; ask for the whole answer",
+        Retry::Never,
     )
 }
 

@@ -19,13 +19,15 @@ use bield_package::tensor::Tensor;
 use bield_package::{
     GoldenPair, ManifestDraft, ModelFormat, PackageHead, PackageKey, TOLERANCE_PPM, pack,
 };
+use bield_protocol::call::Reply;
 use bield_protocol::inference::Request;
 use bield_protocol::service::{LeasedAudienceKey, LeasedKeys};
 use bield_receipt::WorkerCertificate;
 
-use crate::call::Runtime;
+use crate::call::{Answer, Runtime};
 use crate::clock::Clock;
 use crate::flights::lock;
+use crate::handing::{Asker, Gone};
 use crate::keys::{Asked, Keys};
 use crate::loading::{Loader, PackageSource};
 use crate::metrics::Metrics;
@@ -374,6 +376,37 @@ impl Stage {
             signer: Cast::new().worker,
             gate: Gate::new(2),
             metrics: Metrics::default(),
+        }
+    }
+}
+
+/// Somebody who wants whole answers, and is gone when it says so.
+struct Plain<'a>(&'a dyn Fn() -> bool);
+
+impl Asker for Plain<'_> {
+    fn is_gone(&self) -> bool {
+        (self.0)()
+    }
+
+    fn takes_more(&self) -> bool {
+        true
+    }
+
+    fn wait_until_taken(&self) -> Result<(), Gone> {
+        Ok(())
+    }
+
+    fn part(&self, _: &[u8]) -> Result<(), Gone> {
+        panic!("nobody asked for parts")
+    }
+}
+
+impl Runtime {
+    /// The answer to a request that does not ask for parts.
+    pub(crate) fn answer(&self, sealed: &[u8], is_gone: &dyn Fn() -> bool) -> Reply {
+        match self.answer_to(sealed, &Plain(is_gone)) {
+            Answer::Whole(reply) => reply,
+            Answer::Rest(_) => panic!("nobody asked for parts"),
         }
     }
 }

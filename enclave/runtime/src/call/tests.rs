@@ -16,6 +16,7 @@ use crate::testing::{Shelf, Stage, package, unreachable};
 mod findings;
 mod isolation;
 mod leases;
+mod parts;
 mod together;
 mod traces;
 mod waiting;
