@@ -49,7 +49,7 @@ use crate::flights::lock;
 use crate::handing::{Asker, Gone, Handing};
 use crate::keys::Keys;
 use crate::leases::{KeysError, Leases};
-use crate::loading::{LoadFor, LoadTimes, Loader};
+use crate::loading::{How, LoadFor, LoadTimes, Loader};
 use crate::metrics::Metrics;
 use crate::models::{Lent, Models, Opened};
 use crate::refusals;
@@ -133,12 +133,13 @@ impl Runtime {
             keys,
             sealer,
             verdict,
-        } = self.decide(&request, package, call.phases)?;
+        } = self.decide(&request, package, call)?;
         call.handing.open(sealer);
         let reply = match verdict {
             Ok(admitted) => quietly(|| self.serve(&admitted, &keys, call))
                 .unwrap_or_else(|| Err(refusals::internal())),
             Err(No::Taken) => Err(tenancy::taken()),
+            Err(No::Gone) => Err(refusals::gone()),
             Err(No::Refused(refused)) => Err(Refusal::from(&refused)),
         };
         if call.handing.has_begun() {
@@ -169,11 +170,12 @@ impl Runtime {
         &self,
         request: &SealedRequest<'_>,
         package: Digest,
-        phases: &mut Phases,
+        call: &mut Call<'_>,
     ) -> Result<Decided, Unsealed> {
         let keys = match self.leases.cached(package) {
             Some(keys) => keys,
-            None => phases
+            None => call
+                .phases
                 .lease(|| self.leases.get(package))
                 .inspect_err(|error| self.note_refusal(package, error))
                 .map_err(|error| error.unsealed())?,
@@ -182,12 +184,14 @@ impl Runtime {
         if request.header().audience != audience(package, &self.code) {
             return Err(other_audience(&self.code));
         }
-        let first = self.decide_with(request, keys.clone());
+        let first = self.decide_with(request, keys.clone(), call.is_gone);
         if !may_change_with_the_lease(&first) {
             return first.map_err(not_opened);
         }
-        match phases.lease(|| self.leases.renew(package, &keys)) {
-            Ok(newer) => self.decide_with(request, newer).map_err(not_opened),
+        match call.phases.lease(|| self.leases.renew(package, &keys)) {
+            Ok(newer) => self
+                .decide_with(request, newer, call.is_gone)
+                .map_err(not_opened),
             Err(error) => {
                 self.note_refusal(package, &error);
                 first.map_err(not_opened)
@@ -213,6 +217,7 @@ impl Runtime {
         &self,
         request: &SealedRequest<'_>,
         keys: Arc<Keys>,
+        is_gone: &dyn Fn() -> bool,
     ) -> Result<Decided, EnvelopeError> {
         let wiping = keys.asks_for_wiping().then(Wiping::begin);
         let (opened, sealer) = keys.open(request)?;
@@ -221,6 +226,8 @@ impl Runtime {
         let leased = keys.leased(&audience);
         // Before admission, so that another runtime, or this one started anew, takes the same bytes.
         let verdict = match self.tenancy.serves(opened.sender()) {
+            // Nor does it take room that others need.
+            true if is_gone() => Err(No::Gone),
             true => admit(opened, leased, &mut lock(&self.guard), now).map_err(No::Refused),
             false => Err(No::Taken),
         };
@@ -269,6 +276,7 @@ impl Runtime {
         call: &mut Call<'_>,
     ) -> Result<inference::Answer, Refusal> {
         let package = keys.lease.package;
+        let _let_go = LetGo(&self.leases, package);
         self.models.forget_all();
         let fetched = match call.phases.lease {
             Some(_) => Arc::clone(keys),
@@ -277,18 +285,16 @@ impl Runtime {
                 .lease(|| self.leases.fetch_anew(package))
                 .map_err(|error| refusals::no_keys(&error))?,
         };
-        let served = match fetched.has_grant(admitted.grant) {
+        match fetched.has_grant(admitted.grant) {
             true => self.run(admitted, &fetched, call, true, |call| {
                 let user = admitted.request.sender();
                 let mut times = LoadTimes::default();
-                let loaded = self.load(user, &fetched, false, &mut times);
+                let loaded = self.load(user, &fetched, How::Apart, &mut times);
                 call.phases.load = Some(times);
                 Ok(self.models.lend_apart(loaded?))
             }),
             false => Err(refusals::withdrawn()),
-        };
-        self.leases.let_go(package);
-        served
+        }
     }
 
     fn model(
@@ -303,11 +309,14 @@ impl Runtime {
         }
         let started = Instant::now();
         // Which engine runs a model decides what isolation it can give: where that matters, there is one.
-        let tiered = self.tiers.is_some() && !keys.asks_for_wiping();
+        let how = match self.tiers.is_some() && !keys.asks_for_wiping() {
+            true => How::Tiered,
+            false => How::Shared,
+        };
         let (mut times, mut second) = (None, None);
         let model = self.models.get(package, || {
             let times = times.insert(LoadTimes::default());
-            let mut loaded = self.load(user, keys, tiered, times)?;
+            let mut loaded = self.load(user, keys, how, times)?;
             second = loaded.second.take();
             Ok(loaded)
         });
@@ -326,14 +335,14 @@ impl Runtime {
         &self,
         user: Principal,
         keys: &Keys,
-        tiered: bool,
+        how: How,
         times: &mut LoadTimes,
     ) -> Result<crate::models::Loaded, Refusal> {
         let load = LoadFor {
             user,
             keys,
             wait: self.queue_wait,
-            tiered,
+            how,
         };
         self.loader.load(&load, &self.models, &self.turns, times)
     }
@@ -535,6 +544,15 @@ impl Runtime {
     }
 }
 
+/// Lets go the keys of a package that are kept for nobody, however the request ends that they were fetched for.
+struct LetGo<'a>(&'a Leases, Digest);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.let_go(self.1);
+    }
+}
+
 /// An opened request and the verdict on it.
 struct Decided {
     /// What is freed while it lives is zeroed.
@@ -549,6 +567,8 @@ enum No {
     Refused(Refused),
     /// This process serves another user alone.
     Taken,
+    /// Who asked went away.
+    Gone,
 }
 
 /// What becomes of a call.

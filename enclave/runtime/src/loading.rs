@@ -10,7 +10,8 @@
 //!
 //! Always true: no memory for the model is taken before its manifest was verified and the budget agreed; a region
 //! with a bad chunk is zeroed and the refusal names the chunk; a model whose golden pairs differ never serves; a
-//! sealed chunk is opened from private memory that no host can change meanwhile.
+//! sealed chunk is opened from private memory that no host can change meanwhile; nobody waits for memory with a package
+//! of the host open, of which there are few; a host that serves one too slowly has served none.
 //! Not here: the cache (`models`). On paper: bytes leave the source one thread at a time and are decrypted
 //! while the next are read; memory is the model, 1 MiB per thread, and then the engine's copy. The model's region is a
 //! mapping of its own, in huge pages where there are any, wiped and given back with the last use of it.
@@ -20,8 +21,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bield_door::{Offers, Visit};
-use bield_engine::{Engine, load_checked};
+use bield_door::{DoorError, Offers, Visit};
+use bield_engine::{Engine, load_checked, load_checked_apart};
 use bield_envelope::{Digest, Principal};
 use bield_package::{OpenPackage, PackageError, PackageHead};
 use bield_platform::memory;
@@ -37,6 +38,12 @@ use crate::turns::Turns;
 /// How long to wait for the host to offer to serve a package.
 const OFFER_WAIT: Duration = Duration::from_secs(10);
 
+/// How long all reads of a package may take together, beside [`READ_BYTES_PER_SECOND`].
+const READ_WAIT: Duration = Duration::from_secs(30);
+
+/// What a host must serve on average: a disk does a hundred times that, and others wait for the same model.
+const READ_BYTES_PER_SECOND: u64 = 1 << 20;
+
 /// The sealed bytes of a package, from where it was read to.
 type Source = Box<dyn Read + Send>;
 
@@ -46,7 +53,7 @@ pub(crate) trait PackageSource: Send + Sync {
     /// says that the package ends.
     ///
     /// # Errors
-    /// The source does not answer.
+    /// The source does not answer; [`io::ErrorKind::ResourceBusy`] when it serves as many as it can.
     fn fetch(&self, package: Digest) -> io::Result<Option<Box<dyn Read + Send>>>;
 }
 
@@ -56,7 +63,10 @@ pub(crate) struct HostPackages(pub(crate) Arc<Offers>);
 impl PackageSource for HostPackages {
     fn fetch(&self, package: Digest) -> io::Result<Option<Box<dyn Read + Send>>> {
         let taken = self.0.take(Visit::Package, OFFER_WAIT);
-        let mut stream = taken.map_err(io::Error::other)?;
+        let mut stream = taken.map_err(|error| match error {
+            DoorError::NoOffer { .. } => io::Error::new(io::ErrorKind::ResourceBusy, error),
+            error => io::Error::other(error),
+        })?;
         stream.write_all(package.as_bytes())?;
         let mut length = [0; 8];
         stream.read_exact(&mut length)?;
@@ -87,8 +97,18 @@ pub(crate) struct LoadFor<'a> {
     pub(crate) keys: &'a Keys,
     /// How long to wait for memory.
     pub(crate) wait: Duration,
-    /// Whether another engine may answer first.
-    pub(crate) tiered: bool,
+    pub(crate) how: How,
+}
+
+/// Who may share what with the model that is loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// All requests for it.
+    Shared,
+    /// The same, and another engine may answer first.
+    Tiered,
+    /// Nobody: nothing of it is left in the engine.
+    Apart,
 }
 
 impl Loader {
@@ -104,22 +124,35 @@ impl Loader {
         times: &mut LoadTimes,
     ) -> Result<Loaded, Refusal> {
         let &LoadFor {
-            user, keys, wait, ..
+            user,
+            keys,
+            wait,
+            how,
         } = load;
         let started = Instant::now();
-        let (package, source) = self.manifest(keys)?;
+        let (mut package, mut source) = self.manifest(keys)?;
         let (format, bytes) = (package.manifest().format, package.model_bytes());
         let footprint = self.engine.footprint(format, bytes);
-        let waiting = Instant::now();
-        let space = models.reserve(bytes, footprint.loading, wait);
-        let waited = waiting.elapsed();
-        times.queue += waited;
-        let space = space?;
+        let mut waited = Duration::ZERO;
+        let space = match models.reserve(bytes, footprint.loading, Duration::ZERO) {
+            Err(refusal) if refusal.retry == Retry::Anew => {
+                // A few visits serve all packages, and the host gives one up that is not read.
+                drop(source);
+                let waiting = Instant::now();
+                let space = models.reserve(bytes, footprint.loading, wait);
+                waited = waiting.elapsed();
+                times.queue += waited;
+                let space = space?;
+                (package, source) = self.manifest(keys)?;
+                space
+            }
+            space => space?,
+        };
         let region = self.open(&package, source, self.threads)?;
         let open = started.elapsed().saturating_sub(waited);
         times.open += open;
 
-        let first = load.tiered.then(|| self.engine.first(&region, format));
+        let first = (how == How::Tiered).then(|| self.engine.first(&region, format));
         let first = first.flatten().and_then(|engine| {
             let resident = engine.footprint(format, bytes).resident;
             Some((engine, models.reserve_free(resident)?, resident))
@@ -132,7 +165,10 @@ impl Loader {
         times.queue += waiting.elapsed();
         let started = Instant::now();
         let engine = first.as_ref().map_or(&*self.engine, |(engine, ..)| *engine);
-        let model = load_checked(engine, region, package.manifest());
+        let model = match how {
+            How::Apart => load_checked_apart(engine, region, package.manifest()),
+            How::Shared | How::Tiered => load_checked(engine, region, package.manifest()),
+        };
         drop(turn);
         times.load += started.elapsed();
         let model = match model {
@@ -140,8 +176,8 @@ impl Loader {
             Err(_) if first.is_some() => {
                 // It may load on the engine that is chosen for it, which decides.
                 drop((first, space));
-                let tiered = false;
-                return self.load(&LoadFor { tiered, ..*load }, models, turns, times);
+                let how = How::Shared;
+                return self.load(&LoadFor { how, ..*load }, models, turns, times);
             }
             Err(error) => return Err(refusals::load(&error)),
         };
@@ -191,8 +227,12 @@ impl Loader {
 
     fn fetch(&self, package: Digest) -> Result<Source, Refusal> {
         match self.packages.fetch(package) {
-            Ok(Some(source)) => Ok(source),
+            Ok(Some(source)) => {
+                let paced = Paced::new(source, READ_WAIT, READ_BYTES_PER_SECOND);
+                Ok(Box::new(paced))
+            }
             Ok(None) => Err(missing(package)),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(busy(package)),
             Err(error) => Err(refusals::package(&PackageError::Io(error))),
         }
     }
@@ -212,6 +252,43 @@ impl Loader {
                 Err(refusals::package(&error))
             }
         }
+    }
+}
+
+/// A source that fails when it is slow: when all reads together took longer than `wait` and what they gave takes at a rate.
+struct Paced {
+    source: Source,
+    wait: Duration,
+    bytes_per_second: u64,
+    /// In reads; what happens between them is no fault of the source.
+    spent: Duration,
+    bytes: u64,
+}
+
+impl Paced {
+    fn new(source: Source, wait: Duration, bytes_per_second: u64) -> Self {
+        Self {
+            source,
+            wait,
+            bytes_per_second,
+            spent: Duration::ZERO,
+            bytes: 0,
+        }
+    }
+}
+
+impl Read for Paced {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let started = Instant::now();
+        let read = self.source.read(out)?;
+        self.spent += started.elapsed();
+        self.bytes += read as u64;
+        let earned = self.bytes.saturating_mul(1000) / self.bytes_per_second;
+        if self.spent > self.wait + Duration::from_millis(earned) {
+            let slow = "the host served the package too slowly";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, slow));
+        }
+        Ok(read)
     }
 }
 
@@ -319,6 +396,18 @@ fn missing(package: Digest) -> Refusal {
     )
 }
 
+fn busy(package: Digest) -> Refusal {
+    Refusal::new(
+        "packages-busy",
+        format_args!(
+            "the host serves as many packages as it can at once, and package {package} was not among them within {} s; \
+             seal the request anew in a moment",
+            OFFER_WAIT.as_secs()
+        ),
+        Retry::Anew,
+    )
+}
+
 fn foreign() -> Refusal {
     Refusal::new(
         "package-foreign",
@@ -339,6 +428,30 @@ mod tests {
         let mut region = vec![0; package.model_bytes() as usize];
         let done = open_model(&package, Box::new(source), &mut region, threads);
         done.map(|()| region)
+    }
+
+    #[test]
+    fn a_source_that_drips_is_given_up_and_a_quick_one_is_read_to_its_end() {
+        struct Drips(u32);
+        impl Read for Drips {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                thread::sleep(Duration::from_millis(1));
+                self.0 += 1;
+                out[0] = 0;
+                Ok(usize::from(self.0 < 10_000))
+            }
+        }
+        let mut read = Vec::new();
+        // A byte a millisecond is a thousandth of what is asked for.
+        let mut slow = Paced::new(Box::new(Drips(0)), Duration::from_millis(5), 1 << 20);
+        let given_up = slow.read_to_end(&mut read).unwrap_err();
+        assert_eq!(given_up.kind(), io::ErrorKind::TimedOut);
+        let quick = vec![1; 4 << 20];
+        let source = Box::new(io::Cursor::new(quick.clone()));
+        let mut paced = Paced::new(source, READ_WAIT, READ_BYTES_PER_SECOND);
+        read.clear();
+        paced.read_to_end(&mut read).unwrap();
+        assert!(read == quick);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::leases::KeysError;
 use crate::testing::{Shelf, Stage, package, unreachable};
 
 mod findings;
+mod held;
 mod isolation;
 mod leases;
 mod parts;
