@@ -1,13 +1,15 @@
 //! Project chores, run as `cargo xtask NAME`.
 //!
 //! `quickstart` shows the product, `test` runs every test, `layers` checks the trust zones, `bench`
-//! measures promises. Nothing here is part of the product.
+//! measures promises, `soak` wears the system out. Nothing here is part of the product.
 
+mod bench;
 mod layers;
 mod onnxruntime;
 mod programs;
 mod quickstart;
 mod tests;
+mod wheels;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -42,9 +44,15 @@ enum Chore {
     Layers,
     /// Run a benchmark; prints a table and writes target/bench/NAME.json.
     Bench {
-        /// Its name: `inference`, `door`, `capsule` or `keys`.
+        /// Its name: `runtime`, `door`, `capsule` or `keys`.
         name: String,
         /// Arguments for the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Mixed users, too many models, killed runtimes and hostile bytes for ten minutes; no answer may be wrong.
+    Soak {
+        /// Arguments for the soak, such as --minutes 1.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
@@ -56,7 +64,8 @@ fn main() -> ExitCode {
         Chore::Test { rest } => tests::run(&rest),
         Chore::FetchOnnxruntime => onnxruntime::run(),
         Chore::Layers => layers::run(),
-        Chore::Bench { name, rest } => programs::bench(&name, &rest),
+        Chore::Bench { name, rest } => bench::run(&name, &rest),
+        Chore::Soak { rest } => bench::run("soak", &rest),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

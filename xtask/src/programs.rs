@@ -44,25 +44,6 @@ pub(crate) fn build(release: bool, engines: Engines) -> Result<PathBuf> {
     Ok(target_directory()?.join(if release { "release" } else { "debug" }))
 }
 
-/// Runs `bench NAME` in an optimised build.
-pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
-    let programs = build(true, Engines::All)?;
-    let mut run = cargo();
-    run.args([
-        "run",
-        "--release",
-        "--quiet",
-        "--package",
-        "bield-bench",
-        "--",
-        name,
-    ]);
-    // Where the deployments of `testing/end-to-end` find them.
-    run.env("BIELD_PROGRAMS", &programs);
-    run.arg("--programs").arg(programs).args(rest);
-    succeed(&mut run)
-}
-
 /// The cargo that runs this, in the repository's root.
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

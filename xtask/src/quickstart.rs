@@ -51,6 +51,11 @@ pub(crate) fn run(file: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The demo's model, magika, as cargo has it.
+pub(crate) fn model() -> Result<PathBuf> {
+    Ok(Model::find()?.onnx)
+}
+
 /// Everything the steps share.
 struct Story {
     programs: PathBuf,

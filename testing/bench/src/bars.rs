@@ -1,28 +1,30 @@
 //! Results: one row a promise.
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One measured value and the bar it is held against.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Bar {
     /// What was measured.
     pub(crate) name: String,
     /// The measured value; a ratio where there is a target, null where nothing could be measured.
+    #[serde(deserialize_with = "or_nan")]
     pub(crate) value: f64,
     /// Its unit.
-    pub(crate) unit: &'static str,
+    pub(crate) unit: Cow<'static, str>,
     /// The most or the least it may be; `None` for a value that is only told.
     pub(crate) target: Option<f64>,
     /// Whether it holds; `None` without a target.
     pub(crate) holds: Option<bool>,
     /// What it was measured from.
     pub(crate) note: String,
-    #[serde(skip)]
-    side: &'static str,
+    /// `≤` or `≥`; empty without a target.
+    side: Cow<'static, str>,
 }
 
 impl Bar {
@@ -31,11 +33,11 @@ impl Bar {
         Self {
             name,
             value,
-            unit: "ratio",
+            unit: "ratio".into(),
             target: Some(target),
             holds: Some(value <= target),
             note,
-            side: "≤",
+            side: "≤".into(),
         }
     }
 
@@ -43,7 +45,7 @@ impl Bar {
     pub(crate) fn at_least(name: String, value: f64, target: f64, note: String) -> Self {
         Self {
             holds: Some(value >= target),
-            side: "≥",
+            side: "≥".into(),
             ..Self::at_most(name, value, target, note)
         }
     }
@@ -54,16 +56,22 @@ impl Bar {
         self
     }
 
+    /// The same bar, under the name of the bench that measured it.
+    pub(crate) fn renamed(mut self, bench: &str) -> Self {
+        self.name = format!("{bench}: {}", self.name);
+        self
+    }
+
     /// A value that is only told.
     pub(crate) fn told(name: String, value: f64, unit: &'static str, note: String) -> Self {
         Self {
             name,
             value,
-            unit,
+            unit: unit.into(),
             target: None,
             holds: None,
             note,
-            side: "",
+            side: "".into(),
         }
     }
 
@@ -94,7 +102,7 @@ pub(crate) fn report(name: &str, programs: &Path, bars: &[Bar]) -> Result<()> {
             Some(false) => "NO",
             None => "–",
         };
-        let unit = if bar.unit == "ratio" { "" } else { bar.unit };
+        let unit = if bar.unit == "ratio" { "" } else { &bar.unit };
         println!(
             "{:width$}  {:>12}  {target:>8}  {holds:>5}  {unit} {}",
             bar.name,
@@ -108,6 +116,18 @@ pub(crate) fn report(name: &str, programs: &Path, bars: &[Bar]) -> Result<()> {
     fs::write(&file, serde_json::to_vec_pretty(bars)?)?;
     println!("\nwritten to {}", file.display());
     Ok(())
+}
+
+/// What another bench reported last.
+pub(crate) fn read(name: &str, programs: &Path) -> Result<Vec<Bar>> {
+    let file = folder(programs).join(format!("{name}.json"));
+    let bytes = fs::read(&file).with_context(|| file.display().to_string())?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// JSON has no word for what could not be measured but null.
+fn or_nan<'de, D: serde::Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
 }
 
 /// Where results go: beside the folder of the programs.
@@ -138,9 +158,4 @@ fn readable(value: f64) -> String {
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// The least of some durations, in milliseconds: what the machine can do when nobody disturbs it.
-pub(crate) fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
 }

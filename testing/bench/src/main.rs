@@ -5,13 +5,11 @@
 
 mod bars;
 mod capsule;
+mod deployment;
 mod door;
-mod inference;
 mod keys;
-mod memory;
-mod peer;
-mod plain;
-mod sealed;
+mod runtime;
+mod soak;
 
 use std::path::PathBuf;
 
@@ -26,21 +24,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Sealed inference against the same engine in process, for three networks.
-    Inference {
-        /// Folder of the built programs.
-        #[arg(long)]
-        programs: PathBuf,
-        /// Hot calls measured for each network, alternating with calls in process.
-        #[arg(long, default_value_t = 40)]
-        calls: usize,
-        /// Cold starts measured for each network.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// Threads of each engine.
-        #[arg(long, default_value_t = 2)]
-        threads: usize,
-    },
+    /// Sealed inference: kinds of start, latency, load, memory, isolation, against engines and peers (up to an hour).
+    Runtime(runtime::Options),
     /// The door's rings against socket, pipe and TCP, on two cores (half a minute).
     Door {
         /// Folder of the built programs.
@@ -81,25 +66,22 @@ enum Bench {
         #[arg(long = "only")]
         parts: Vec<keys::Part>,
     },
+    /// Mixed users, too many models, killed runtimes, hostile bytes; fails on a wrong answer, a hang or growth.
+    Soak(soak::Options),
     /// Makes, or starts over, the state of a key service and prints what that took; started by `keys`.
     #[command(hide = true)]
     KeysState {
         #[command(subcommand)]
         task: keys::Task,
     },
-    /// Opens a package and prints the peak of memory that took; started by `inference`.
+    /// Opens a package and prints the peak of memory that took; started by `runtime`.
     #[command(hide = true)]
     Open { package: PathBuf, key: PathBuf },
 }
 
 fn main() -> Result<()> {
     match Arguments::parse().bench {
-        Bench::Inference {
-            programs,
-            calls,
-            rounds,
-            threads,
-        } => inference::run(&programs, calls, rounds, threads),
+        Bench::Runtime(options) => runtime::run(&options),
         Bench::Door { programs, quick } => door::run(&programs, quick),
         Bench::DoorPeer { way, task, bytes } => door::serve(way, task, bytes),
         Bench::Capsule {
@@ -112,7 +94,8 @@ fn main() -> Result<()> {
             quick,
             parts,
         } => keys::run(&programs, quick, &parts),
+        Bench::Soak(options) => soak::run(&options),
         Bench::KeysState { task } => keys::perform(&task),
-        Bench::Open { package, key } => memory::open(&package, &key),
+        Bench::Open { package, key } => runtime::open(&package, &key),
     }
 }

