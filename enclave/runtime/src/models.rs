@@ -30,6 +30,7 @@ use bield_protocol::refusal::{Refusal, Retry};
 
 use crate::batches::Lane;
 use crate::flights::{Flights, lock};
+use crate::turns::Gate;
 
 /// A model that is loaded, and who waits to run it.
 pub(crate) struct Opened {
@@ -61,6 +62,8 @@ pub(crate) struct Models {
     /// A run ended or memory was given back.
     eased: Condvar,
     flights: Flights<Result<Arc<Opened>, Refusal>>,
+    /// Those who open a model or wait until another thread has.
+    opening: Arc<Gate>,
 }
 
 #[derive(Default)]
@@ -102,6 +105,15 @@ impl Models {
             table: Mutex::default(),
             eased: Condvar::new(),
             flights: Flights::new(),
+            opening: Gate::new(usize::MAX),
+        }
+    }
+
+    /// Lets at most `places` threads wait until models are open, so that others are left for those that are.
+    pub(crate) fn with_places(self, places: usize) -> Self {
+        Self {
+            opening: Gate::new(places),
+            ..self
         }
     }
 
@@ -114,12 +126,13 @@ impl Models {
     /// Lends a model, loaded by `load` if need be.
     ///
     /// # Errors
-    /// What `load` refuses; shared by all who waited for the same load.
+    /// `model-opening` when too many wait already; what `load` refuses, shared by all who waited for the same load.
     pub(crate) fn get(
         self: &Arc<Self>,
         package: Digest,
         load: impl FnOnce() -> Result<Loaded, Refusal>,
     ) -> Result<Lent, Refusal> {
+        let _place = self.opening.enter().ok_or_else(opening)?;
         let model = self.flights.join(package, || {
             let resident = lock(&self.table).take(package);
             match resident {
@@ -473,6 +486,15 @@ fn full(model: u64, need: u64, busy: u64, budget: u64) -> Refusal {
             mib(busy),
             mib(budget),
         ),
+        Retry::Anew,
+    )
+}
+
+fn opening() -> Refusal {
+    Refusal::new(
+        "model-opening",
+        "the model is not open, and as many requests wait for models to be opened as this runtime lets wait; seal the \
+         request anew in a moment",
         Retry::Anew,
     )
 }

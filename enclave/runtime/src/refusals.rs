@@ -4,7 +4,7 @@
 //! |---|---|
 //! | those of `bield_grant::Refused` | as it says |
 //! | `isolation-unsupported` | owner: grant `shared`, or choose an engine that forgets |
-//! | `instance-taken`, `instance-in-use`, `queue-full`, `packages-busy` | nobody: another moment, or another instance |
+//! | `instance-taken`, `instance-in-use`, `queue-full`, `packages-busy`, `model-opening` | nobody: another moment, or another instance |
 //! | `no-lease`, `key-service-unreachable` | operator, as the sentence says |
 //! | `malformed-body`, `input-mismatch`, `run-failed`, `answer-too-long`, `no-parts` | user |
 //! | `package-missing`, `package-unreadable`, `package-foreign`, `package-damaged` | operator |

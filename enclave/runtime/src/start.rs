@@ -115,7 +115,11 @@ pub(crate) fn start(
         engine,
         threads: configuration.threads,
     });
-    let models = Arc::new(Models::new(configuration.models_mib_max << 20));
+    let (concurrency, queue_max) = (configuration.concurrency, configuration.queue_max);
+    let waiting = call_threads(concurrency, queue_max) - concurrency;
+    // A quarter of the threads that wait is left for calls whose model is open.
+    let models = Models::new(configuration.models_mib_max << 20).with_places(waiting - waiting / 4);
+    let models = Arc::new(models);
     let tiers = match configuration.tiered {
         true => Some(Tiers::start(
             Arc::clone(&loader),
@@ -126,12 +130,7 @@ pub(crate) fn start(
     };
 
     let runtime = Runtime {
-        leases: Leases::new(
-            Box::new(key_service),
-            clock,
-            call_threads(configuration.concurrency, configuration.queue_max)
-                - configuration.concurrency,
-        ),
+        leases: Leases::new(Box::new(key_service), clock, waiting),
         models,
         loader,
         tiers,

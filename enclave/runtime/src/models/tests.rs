@@ -272,3 +272,23 @@ fn a_model_asked_for_by_many_is_loaded_once() {
     });
     assert_eq!(loads.load(Ordering::SeqCst), 1);
 }
+
+#[test]
+fn threads_do_not_pile_up_before_models_that_are_being_opened() {
+    let models = Arc::new(Models::new(4 * MIB).with_places(1));
+    drop(load(&models, 1, 1).unwrap());
+    let while_opening = models.get(package(2), || {
+        let refused = load(&models, 3, 1).err().unwrap();
+        assert_eq!(
+            (refused.code.as_str(), refused.retry),
+            ("model-opening", Retry::Anew)
+        );
+        assert!(
+            models.resident(package(1)).is_some(),
+            "what is open goes on"
+        );
+        Err(refused)
+    });
+    assert!(while_opening.is_err());
+    assert!(load(&models, 3, 1).is_ok());
+}
