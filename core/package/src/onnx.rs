@@ -154,7 +154,9 @@ impl<'a> Graph<'a> {
                     below(graph.outputs.len(), "outputs", SIGNATURE_TENSORS_MAX)?;
                     graph.outputs.push(ValueInfo::read(info)?);
                 }
-                (13, Value::Bytes(info)) => drop(ValueInfo::read(info)?),
+                (13, Value::Bytes(info)) => {
+                    ValueInfo::read(info)?;
+                }
                 _ => {}
             }
         }
