@@ -10,10 +10,14 @@
 use std::thread;
 use std::time::Duration;
 
-use bield_envelope::{RequestHeader, SigningKey, Time, seal_request};
+use bield_envelope::{
+    Digest, RequestHeader, ResponseOpener, Signed, SigningKey, Time, seal_request,
+};
 use bield_protocol::inference::{Answer, BODY_BYTES_MAX, Reply, Request};
 use bield_protocol::tensor::Tensor;
-use bield_receipt::{Expected, ExpectedOutput, ReceiptBundle, VerifiedReceipt};
+use bield_receipt::{
+    Expected, ExpectedOutput, Receipt, ReceiptBundle, VerifiedReceipt, WorkerCertificate,
+};
 use rand_core::CryptoRng;
 
 use crate::gateway::Sealed;
@@ -94,31 +98,8 @@ impl Target {
     ) -> Result<Answered, CallError> {
         self.check(&inputs, &outputs)?;
         let body = Request { inputs, outputs }.encode();
-        let mut attempts = 1;
-        loop {
-            let error = match self.attempt(user, &body, options.clock, entropy) {
-                Ok(answered) => {
-                    return Ok(Answered {
-                        attempts,
-                        ..answered
-                    });
-                }
-                Err(error) => error,
-            };
-            let Some(wait) = pause(&error).filter(|_| attempts < options.attempts_max) else {
-                return Err(error);
-            };
-            let reason = error.to_string();
-            let attempts_max = options.attempts_max;
-            (options.waiting)(&Waiting {
-                attempts,
-                attempts_max,
-                wait,
-                reason,
-            });
-            thread::sleep(wait);
-            attempts += 1;
-        }
+        let clock = options.clock;
+        patiently(options, || self.attempt(user, &body, clock, entropy))
     }
 
     fn attempt(
@@ -128,37 +109,13 @@ impl Target {
         clock: fn() -> Time,
         entropy: &mut impl CryptoRng,
     ) -> Result<Answered, CallError> {
-        let now = clock();
-        self.check_end(now)?;
-        let mut id = [0; 16];
-        entropy.fill_bytes(&mut id);
-        let header = RequestHeader {
-            audience: self.named.audience,
-            key: self.named.key.id(),
-            package: self.named.package,
-            id,
-            created: now,
-        };
-        let (sealed, opener) =
-            seal_request(&self.named.key, &header, user, body, entropy).map_err(CallError::Seal)?;
+        let (sealed, opener) = self.seal(user, body, clock(), entropy)?;
         let request = opener.request();
         let Sealed { answer, feedback } = self.gateway.call(&sealed)?;
         let plain = opener.open(&answer).map_err(CallError::Open)?;
-        let answer = match Reply::decode(&plain).map_err(CallError::Malformed)? {
-            Reply::Answered(answer) => answer,
-            Reply::Refused(refusal) => return Err(CallError::Refused(refusal)),
-            _ => return Err(CallError::Open(unknown())),
-        };
-        let expected = Expected {
-            request: Some(request),
-            package: Some(self.named.package),
-            output: Some(ExpectedOutput {
-                salt: &answer.salt,
-                output: &answer.output,
-            }),
-        };
-        let bundle = bundle(&answer);
-        let receipt = bield_receipt::verify(&bundle, &self.anchor, expected, clock())?;
+        let answer = whole(&plain)?;
+        let bundle = bundle(answer.receipt.clone(), answer.certificate.clone());
+        let receipt = self.proven(request, &answer.output, &answer.salt, &bundle, clock())?;
         let tensors = answer.output().map_err(CallError::Malformed)?.tensors;
         Ok(Answered {
             tensors,
@@ -169,8 +126,46 @@ impl Target {
         })
     }
 
+    /// Seals a body to the target's key.
+    pub(crate) fn seal(
+        &self,
+        user: &SigningKey,
+        body: &[u8],
+        now: Time,
+        entropy: &mut impl CryptoRng,
+    ) -> Result<(Vec<u8>, ResponseOpener), CallError> {
+        self.check_end(now)?;
+        let mut id = [0; 16];
+        entropy.fill_bytes(&mut id);
+        let header = RequestHeader {
+            audience: self.named.audience,
+            key: self.named.key.id(),
+            package: self.named.package,
+            id,
+            created: now,
+        };
+        seal_request(&self.named.key, &header, user, body, entropy).map_err(CallError::Seal)
+    }
+
+    /// Verifies what a receipt says of this output.
+    pub(crate) fn proven(
+        &self,
+        request: Digest,
+        output: &[u8],
+        salt: &[u8; 32],
+        bundle: &ReceiptBundle,
+        now: Time,
+    ) -> Result<VerifiedReceipt, CallError> {
+        let expected = Expected {
+            request: Some(request),
+            package: Some(self.named.package),
+            output: Some(ExpectedOutput { salt, output }),
+        };
+        Ok(bield_receipt::verify(bundle, &self.anchor, expected, now)?)
+    }
+
     /// Says what is wrong with the inputs before anything is sealed; the runtime checks again.
-    fn check(&self, inputs: &[Tensor], outputs: &[String]) -> Result<(), CallError> {
+    pub(crate) fn check(&self, inputs: &[Tensor], outputs: &[String]) -> Result<(), CallError> {
         let takes = || listing(self.inputs().iter().map(ToString::to_string));
         for spec in self.inputs() {
             let mut of_this_name = inputs.iter().filter(|input| input.name() == spec.name());
@@ -209,6 +204,38 @@ impl Target {
     }
 }
 
+/// Attempts until one is not told to come back.
+pub(crate) fn patiently(
+    options: CallOptions<'_>,
+    mut attempt: impl FnMut() -> Result<Answered, CallError>,
+) -> Result<Answered, CallError> {
+    let mut attempts = 1;
+    loop {
+        let error = match attempt() {
+            Ok(answered) => {
+                return Ok(Answered {
+                    attempts,
+                    ..answered
+                });
+            }
+            Err(error) => error,
+        };
+        let Some(wait) = pause(&error).filter(|_| attempts < options.attempts_max) else {
+            return Err(error);
+        };
+        let reason = error.to_string();
+        let attempts_max = options.attempts_max;
+        (options.waiting)(&Waiting {
+            attempts,
+            attempts_max,
+            wait,
+            reason,
+        });
+        thread::sleep(wait);
+        attempts += 1;
+    }
+}
+
 /// How long to wait before another attempt; `None` when it would not help.
 fn pause(error: &CallError) -> Option<Duration> {
     match error {
@@ -221,15 +248,27 @@ fn pause(error: &CallError) -> Option<Duration> {
     }
 }
 
-fn bundle(answer: &Answer) -> ReceiptBundle {
+/// The answer in a whole reply.
+pub(crate) fn whole(plain: &[u8]) -> Result<Answer, CallError> {
+    match Reply::decode(plain).map_err(CallError::Malformed)? {
+        Reply::Answered(answer) => Ok(answer),
+        Reply::Refused(refusal) => Err(CallError::Refused(refusal)),
+        _ => Err(CallError::Open(unknown())),
+    }
+}
+
+pub(crate) const fn bundle(
+    receipt: Signed<Receipt>,
+    certificate: Signed<WorkerCertificate>,
+) -> ReceiptBundle {
     ReceiptBundle {
-        receipt: answer.receipt.clone(),
-        certificate: answer.certificate.clone(),
+        receipt,
+        certificate,
         service_evidence: None,
     }
 }
 
-fn unknown() -> bield_envelope::EnvelopeError {
+pub(crate) fn unknown() -> bield_envelope::EnvelopeError {
     bield_envelope::EnvelopeError::Malformed {
         what: "sealed response",
         why: "an answer of a kind that this version does not know",

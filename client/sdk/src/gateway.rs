@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bield_envelope::{Digest, SEALED_REQUEST_BYTES_MAX};
 use ureq::http::{HeaderMap, Response};
-use ureq::{Agent, Body, SendBody};
+use ureq::{Agent, Body, BodyReader, SendBody};
 
 use crate::GatewayError;
 
@@ -31,6 +31,31 @@ pub enum Stored {
 pub(crate) struct Sealed {
     pub(crate) answer: Vec<u8>,
     pub(crate) feedback: Option<serde_json::Value>,
+}
+
+/// A sealed answer that is on its way.
+pub(crate) struct Coming {
+    pub(crate) feedback: Option<serde_json::Value>,
+    body: BodyReader<'static>,
+    gateway: String,
+}
+
+impl Coming {
+    /// The next bytes of it; none at its end.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, GatewayError> {
+        loop {
+            match self.body.read(buffer) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(GatewayError::Unreachable {
+                        gateway: self.gateway.clone(),
+                        error: Box::new(error.into()),
+                    });
+                }
+            }
+        }
+    }
 }
 
 impl Gateway {
@@ -146,6 +171,32 @@ impl Gateway {
             answer,
             feedback: feedback.and_then(|json| serde_json::from_slice(json).ok()),
         })
+    }
+
+    /// Sends a sealed request; the answer is read as it comes.
+    pub(crate) fn call_in_parts(&self, sealed: &[u8]) -> Result<Coming, GatewayError> {
+        let answer = self
+            .agent
+            .post(format!("{}/v1/call", self.url))
+            .header("content-type", SEALED)
+            .header("accept", SEALED)
+            .send(sealed);
+        match answer {
+            Ok(answer) if answer.status().is_success() => {
+                let (head, body) = answer.into_parts();
+                let feedback = head.headers.get(FEEDBACK);
+                let feedback = feedback.map(ureq::http::HeaderValue::as_bytes);
+                Ok(Coming {
+                    feedback: feedback.and_then(|json| serde_json::from_slice(json).ok()),
+                    body: body.into_with_config().limit(ANSWER_BYTES_MAX).reader(),
+                    gateway: self.url.clone(),
+                })
+            }
+            refused => Err(self
+                .accept(refused, REFUSAL_BYTES_MAX)
+                .err()
+                .unwrap_or_else(|| refusal(0, &HeaderMap::new(), &[]))),
+        }
     }
 
     fn package_url(&self, digest: Digest) -> String {
