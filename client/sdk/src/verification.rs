@@ -314,6 +314,7 @@ fn without_evidence(error: &SessionError) -> Vec<Check> {
         "debug",
         "measurement",
         "tcb",
+        "hardening",
         "service identity",
         "log",
         "witnesses",

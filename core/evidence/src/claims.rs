@@ -8,6 +8,7 @@ use core::fmt;
 use bield_envelope::{Digest, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::hardening::HardeningStatement;
 use crate::measurement::{Measurement, TeeKind};
 
 /// Facts about one TEE, established by signatures that lead to `root`.
@@ -54,6 +55,9 @@ pub struct Claims {
     pub smt: Option<bool>,
     /// The 64 bytes the TEE asked to be signed.
     pub report_data: [u8; 64],
+    /// What the program stated of its process, from the claims that the report data commits to: set by whoever checked
+    /// that (`bield-session`). `None` when nothing was stated.
+    pub hardening: Option<HardeningStatement>,
     /// Privilege level that asked for the report (SNP): 0 is the most privileged.
     pub vmpl: Option<u32>,
     /// Number of the vendor's TCB evaluation the collateral comes from (DCAP).

@@ -101,6 +101,7 @@ fn claims(kind: TeeKind, root: &Root, found: &QuoteClaims) -> Result<Claims, Evi
         cached_keys: flag(pck.cached_keys),
         smt: flag(pck.smt_enabled),
         report_data: code.report_data,
+        hardening: None,
         vmpl: None,
         evaluation_number: Some(found.tcb.eval_data_number),
         revocation_checked: true,

@@ -32,6 +32,7 @@ mod appraisal;
 mod claims;
 mod dcap;
 mod evidence;
+mod hardening;
 mod measurement;
 mod pem;
 mod policy;
@@ -43,6 +44,7 @@ pub use appraisal::{Appraisal, Appraised, Check, Mover, Outcome, Refusal, apprai
 pub use claims::{Claims, SnpTcb, TcbStatus};
 pub use dcap::canonical::make as canonical_dcap;
 pub use evidence::{Endorsements, Evidence, claims_report_data};
+pub use hardening::{HardeningDemand, HardeningStatement, Protection};
 pub use measurement::{
     Measurement, ParseMeasurementError, TeeKind, configuration_digest, program_digest,
     software_measurement, tdx_measurement,

@@ -8,6 +8,7 @@
 //! | dynamic platform, cached keys, SMT | no | yes | yes |
 //! | SNP migration agent | no | no | yes |
 //! | SNP firmware minimum | required | compared when given | compared when given |
+//! | stated hardening ([`HardeningDemand`]) | TDX, SNP: all but locked memory | as strict | shown only |
 //!
 //! Real cloud hosts are multi-package platforms: dynamic, with keys cached at the vendor's registration
 //! service, SMT on. Every captured TDX sample that is up to date is one, and fails `strict`.
@@ -22,6 +23,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::claims::{SnpTcb, TcbStatus};
+use crate::hardening::HardeningDemand;
 use crate::measurement::Measurement;
 
 /// A named set of demands.
@@ -79,6 +81,7 @@ pub struct Policy {
     pub(crate) blocked_advisories: Vec<String>,
     pub(crate) evaluation_number_min: Option<u32>,
     pub(crate) snp_tcb_min: Option<SnpTcb>,
+    pub(crate) hardening: HardeningDemand,
 }
 
 impl Policy {
@@ -99,6 +102,7 @@ impl Policy {
             blocked_advisories: Vec::new(),
             evaluation_number_min: None,
             snp_tcb_min: None,
+            hardening: HardeningDemand::of(Profile::Strict),
         }
     }
 
@@ -116,6 +120,7 @@ impl Policy {
             allow_dynamic_platform: true,
             allow_cached_keys: true,
             allow_smt: true,
+            hardening: HardeningDemand::of(Profile::Cloud),
             ..Self::strict(reference)
         }
     }
@@ -138,6 +143,7 @@ impl Policy {
             ]),
             out_of_date_grace: Duration::MAX,
             allow_migration: true,
+            hardening: HardeningDemand::of(Profile::Dev),
             ..Self::cloud(reference)
         }
     }
@@ -158,6 +164,19 @@ impl Policy {
     #[must_use]
     pub fn without_simulated(mut self) -> Self {
         self.allow_simulated = false;
+        self
+    }
+
+    /// Which protections of the process have to be stated in force.
+    #[must_use]
+    pub const fn hardening(&self) -> &HardeningDemand {
+        &self.hardening
+    }
+
+    /// Asks for other protections of the process than the profile does.
+    #[must_use]
+    pub fn with_hardening(mut self, demand: HardeningDemand) -> Self {
+        self.hardening = demand;
         self
     }
 

@@ -71,6 +71,7 @@ pub(crate) fn verify(
         cached_keys: None,
         smt: Some(report.smt()),
         report_data: report.report_data(),
+        hardening: None,
         vmpl: Some(report.vmpl()),
         evaluation_number: None,
         revocation_checked: false,

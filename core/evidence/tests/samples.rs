@@ -7,16 +7,24 @@ mod common;
 
 use bield_envelope::Time;
 use bield_evidence::{
-    Check, Claims, Endorsements, Evidence, EvidenceError, Measurement, Outcome, Policy, Reference,
-    Roots, SnpTcb, TcbStatus, TeeKind, appraise, canonical_dcap, root_digest, verify,
+    Check, Claims, Endorsements, Evidence, EvidenceError, HardeningDemand, HardeningStatement,
+    Measurement, Outcome, Policy, Protection, Reference, Roots, SnpTcb, TcbStatus, TeeKind,
+    appraise, canonical_dcap, root_digest, verify,
 };
 use common::{Dcap, SGX, SNP_NOW, TDX, TDX_15EX, TDX_OUTDATED};
 
 fn verified(sample: &Dcap) -> Claims {
-    let claims = verify(&sample.evidence(), &Roots::vendor(), sample.now).unwrap();
+    let mut claims = verify(&sample.evidence(), &Roots::vendor(), sample.now).unwrap();
+    assert_eq!(claims.hardening, None);
+    claims.hardening = Some(hardened());
     assert_eq!(claims.kind, sample.kind);
     assert!(!claims.simulated);
     claims
+}
+
+/// What a program of ours states in a guest that refuses it nothing.
+fn hardened() -> HardeningStatement {
+    HardeningStatement::new(Protection::ALL, [])
 }
 
 fn listed(claims: &Claims) -> Reference {
@@ -69,6 +77,32 @@ fn the_real_tdx_quote_is_up_to_date_yet_fails_strict_for_being_a_cloud_machine()
 }
 
 #[test]
+fn a_real_guest_that_states_nothing_or_too_little_is_refused_outside_dev() {
+    let mut claims = verified(&TDX);
+    let reference = listed(&claims);
+    let cloud = Policy::cloud(reference.clone());
+    let refused = HardeningStatement::new(HardeningDemand::GUEST, [Protection::ListedSystemCalls]);
+    for stated in [None, Some(HardeningStatement::default()), Some(refused)] {
+        claims.hardening = stated;
+        assert_eq!(failures(&claims, &cloud, TDX.now), ["hardening"]);
+        let strict = failures(&claims, &Policy::strict(reference.clone()), TDX.now);
+        assert!(strict.contains(&"hardening"), "{strict:?}");
+        assert_eq!(
+            failures(&claims, &Policy::dev(reference.clone()), TDX.now),
+            [""; 0]
+        );
+    }
+    // What a deployment's limits decide is asked for by those who want it.
+    claims.hardening = Some(HardeningStatement::new(
+        HardeningDemand::GUEST,
+        [Protection::LockedMemory],
+    ));
+    assert_eq!(failures(&claims, &cloud, TDX.now), [""; 0]);
+    let locked = cloud.with_hardening(HardeningDemand::exactly([Protection::LockedMemory]));
+    assert_eq!(failures(&claims, &locked, TDX.now), ["hardening"]);
+}
+
+#[test]
 fn the_real_td_1_5_extended_quote_is_up_to_date() {
     let claims = verified(&TDX_15EX);
     assert_eq!(claims.tcb_status, TcbStatus::UpToDate);
@@ -104,7 +138,8 @@ fn real_quotes_without_collateral_are_refused_by_name() {
 
 #[test]
 fn the_real_milan_report_verifies() {
-    let claims = verify(&common::milan(), &Roots::vendor(), SNP_NOW).unwrap();
+    let mut claims = verify(&common::milan(), &Roots::vendor(), SNP_NOW).unwrap();
+    claims.hardening = Some(hardened());
     assert_eq!(claims.kind, TeeKind::Snp);
     assert_eq!(claims.tcb_status, TcbStatus::NotRated);
     let tcb = SnpTcb {
@@ -387,7 +422,8 @@ fn pain_7_unknown_evidence_types_and_values_fail_closed() {
 
 #[test]
 fn pain_10_checks_not_made_are_listed_beside_those_made() {
-    let claims = verify(&common::milan(), &Roots::vendor(), SNP_NOW).unwrap();
+    let mut claims = verify(&common::milan(), &Roots::vendor(), SNP_NOW).unwrap();
+    claims.hardening = Some(hardened());
     let appraisal = appraise(&claims, &Policy::cloud(Reference::Deferred), SNP_NOW);
     let skipped: Vec<_> = appraisal
         .checks()

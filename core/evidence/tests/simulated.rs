@@ -6,8 +6,9 @@ use core::time::Duration;
 
 use bield_envelope::Time;
 use bield_evidence::{
-    Claims, Endorsements, Evidence, EvidenceError, Measurement, Policy, PolicyConfig, Profile,
-    Reference, Roots, TcbStatus, TeeKind, appraise, canonical_dcap, claims_report_data, verify,
+    Claims, Endorsements, Evidence, EvidenceError, HardeningDemand, HardeningStatement,
+    Measurement, Policy, PolicyConfig, Profile, Reference, Roots, TcbStatus, TeeKind, appraise,
+    canonical_dcap, claims_report_data, verify,
 };
 use bield_software_tee::{
     CollateralOptions, Kind, Options, Platform, QE_SVN, SgxReport, TcbStatus as Status, TdxReport,
@@ -121,7 +122,8 @@ fn both_tdx_formats_of_the_same_guest_measure_alike() {
 fn default_policies_refuse_simulated_evidence_and_nothing_else_about_it() {
     let machine = machine();
     for evidence in all(&machine) {
-        let claims = verify(&evidence, &roots(&machine), NOW).unwrap();
+        let mut claims = verify(&evidence, &roots(&machine), NOW).unwrap();
+        claims.hardening = Some(HardeningStatement::new(HardeningDemand::GUEST, []));
         for policy in [
             Policy::strict(listed(&claims)),
             Policy::cloud(listed(&claims)),

@@ -17,8 +17,8 @@ use aws_lc_rs::signature::{
 };
 use bield_envelope::Time;
 use bield_evidence::{
-    Claims, Endorsements, Evidence, EvidenceError, Policy, Reference, Roots, SnpTcb, TeeKind,
-    appraise, verify,
+    Claims, Endorsements, Evidence, EvidenceError, HardeningDemand, HardeningStatement, Policy,
+    Reference, Roots, SnpTcb, TeeKind, appraise, verify,
 };
 
 /// Inside the certificates' validity, 2020 to 2045.
@@ -28,7 +28,8 @@ const CHIP: [u8; 64] = [0x5A; 64];
 
 #[test]
 fn a_made_up_chain_verifies_under_its_own_root_and_is_marked_simulated() {
-    let claims = accepted(&Vek::default(), |_| {});
+    let mut claims = accepted(&Vek::default(), |_| {});
+    claims.hardening = Some(HardeningStatement::new(HardeningDemand::GUEST, []));
     assert!(claims.simulated);
     assert_eq!(claims.platform_id, CHIP);
     let policy = Policy::cloud(Reference::Listed(vec![claims.measurement.clone()]));
@@ -68,7 +69,8 @@ fn debug_migration_vmpl_and_smt_are_claims_that_policies_refuse() {
         (|report| report[0x40] = 1, "smt"),
     ];
     for (change, name) in cases {
-        let claims = accepted(&Vek::default(), change);
+        let mut claims = accepted(&Vek::default(), change);
+        claims.hardening = Some(HardeningStatement::new(HardeningDemand::GUEST, []));
         let policy = Policy::strict(Reference::Listed(vec![claims.measurement.clone()]))
             .with_snp_tcb_min(SnpTcb::default());
         assert_eq!(failures(&claims, &policy), ["root", name]);

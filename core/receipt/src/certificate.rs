@@ -6,11 +6,11 @@
 use core::time::Duration;
 
 use bield_envelope::{Digest, Principal, Statement, Time};
-use bield_evidence::{Appraised, Measurement};
+use bield_evidence::{Appraised, HardeningStatement, Measurement};
 use minicbor::{Decode, Encode};
 
-/// Longest encoded statement in bytes, before signing: under 190 with today's longest
-/// measurement (48 bytes), with room for a longer one.
+/// Longest encoded statement in bytes, before signing: under 210 with today's longest
+/// measurement (48 bytes) and all of today's protections, with room for longer ones.
 pub const CERTIFICATE_BYTES_MAX: usize = 256;
 
 /// Longest life of a certificate: a runtime whose platform falls out of favour stops being
@@ -47,10 +47,13 @@ pub struct WorkerCertificate {
     /// ([`service_evidence_digest`]).
     #[n(6)]
     pub service_evidence: Option<Digest>,
+    /// What the runtime stated of its process under that evidence.
+    #[n(7)]
+    pub hardening: HardeningStatement,
 }
 
 impl Statement for WorkerCertificate {
-    const DOMAIN: &'static str = "bield worker certificate v1";
+    const DOMAIN: &'static str = "bield worker certificate v2";
     const BYTES_MAX: usize = CERTIFICATE_BYTES_MAX;
 }
 
@@ -58,7 +61,8 @@ impl WorkerCertificate {
     /// Writes the certificate for the runtime whose evidence was appraised, from
     /// [`CERTIFICATE_BACKDATE`] before `now` and [`CERTIFICATE_TIME_MAX`] long.
     ///
-    /// Code and the simulated flag come from the evidence and nowhere else. The key service
+    /// Code, hardening and the simulated flag come from the evidence and nowhere else; when nothing was stated,
+    /// the certificate says that nothing is in force. The key service
     /// signs the result; that `worker` is held by the appraised peer is for the attested session
     /// to prove.
     pub fn for_worker(
@@ -77,6 +81,7 @@ impl WorkerCertificate {
             not_after: not_before.plus(CERTIFICATE_TIME_MAX),
             service,
             service_evidence: service_evidence.map(service_evidence_digest),
+            hardening: appraised.claims().hardening.clone().unwrap_or_default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! `spec/08 §6` numbers them; the numbers are repeated beside the code.
 
 use bield_envelope::{Digest, Principal, Time, Verified};
-use bield_evidence::{Check, Mover, Outcome, Reference};
+use bield_evidence::{Check, HardeningDemand, Mover, Outcome, Profile, Reference};
 use bield_grant::{CLOCK_SKEW_MAX, Listing};
 
 use crate::{
@@ -20,15 +20,18 @@ pub struct Anchor {
     pub code: Reference,
     /// Whether an answer from a software TEE is acceptable. Off unless asked for.
     pub allow_simulated: bool,
+    /// Which protections of the process the reader asks for.
+    pub hardening: HardeningDemand,
 }
 
 impl Anchor {
-    /// Trusts `service` and its choice of code, on hardware only.
+    /// Trusts `service` and its choice of code, on hardware only, hardened as the profile `cloud` asks.
     pub fn new(service: Principal) -> Self {
         Self {
             service,
             code: Reference::Deferred,
             allow_simulated: false,
+            hardening: HardeningDemand::of(Profile::Cloud),
         }
     }
 }
@@ -85,6 +88,7 @@ pub fn examine(
     checks.evidence(bundle, certificate.as_ref());
     checks.chain(certificate.as_ref(), receipt.as_ref(), now);
     checks.protection(receipt.as_ref(), anchor);
+    checks.hardening(certificate.as_ref(), anchor);
     checks.answer(receipt.as_ref(), expected);
     debug_assert_eq!(checks.0.len(), CHECKS);
     Report {
@@ -276,7 +280,23 @@ impl Checks {
         );
     }
 
-    /// 13 to 16: the receipt is about this request and this answer.
+    /// 13: what the process gave up, by its own word under the evidence that the key service appraised.
+    fn hardening(&mut self, certificate: Option<&Verified<WorkerCertificate>>, anchor: &Anchor) {
+        const NAME: &str = "hardening";
+        let Some(certificate) = certificate else {
+            return self.skipped(NAME, UNSIGNED, "what the runtime's process gave up");
+        };
+        let (kind, stated) = (certificate.code.kind(), &certificate.hardening);
+        let asked = anchor.hardening.of_kind(kind);
+        if asked.is_empty() {
+            return self.skipped(NAME, stated, "protections that the reader asks for");
+        }
+        let unmet = anchor.hardening.unmet(kind, Some(stated));
+        let need = format!("in force: {}", asked.iter().collect::<Listing<_>>());
+        self.judge(NAME, unmet.is_empty(), stated, need, Mover::Operator);
+    }
+
+    /// 14 to 17: the receipt is about this request and this answer.
     fn answer(&mut self, receipt: Option<&Verified<Receipt>>, expected: Expected<'_>) {
         self.matches("request", receipt.map(|r| r.request), expected.request);
         self.matches("package", receipt.map(|r| r.package), expected.package);
@@ -365,6 +385,6 @@ impl Checks {
 }
 
 /// How many checks every report has, so that none can be left out silently.
-const CHECKS: usize = 16;
+const CHECKS: usize = 17;
 
 const UNSIGNED: &str = "nothing: an earlier signature does not hold";

@@ -45,9 +45,10 @@ fn the_vectors_are_what_this_crate_makes() {
             "not_before": certificate.not_before.as_millis(),
             "not_after": certificate.not_after.as_millis(),
             "service_evidence": hex::encode(service_evidence_digest(SERVICE_EVIDENCE).as_bytes()),
+            "hardening": hex::encode(certificate.hardening.encode()),
             "payload": hex::encode(wire::encode(&certificate)),
             "sig_structure": hex::encode(sig_structure(
-                service, "bield worker certificate v1", &wire::encode(&certificate))),
+                service, "bield worker certificate v2", &wire::encode(&certificate))),
             "signed": hex::encode(signed_certificate.as_bytes()),
         },
         "output": {

@@ -10,7 +10,9 @@ mod cast;
 use core::time::Duration;
 
 use bield_envelope::{Secret, Signed, SigningKey, Time};
-use bield_evidence::{Outcome, Reference};
+use bield_evidence::{
+    HardeningDemand, HardeningStatement, Outcome, Profile, Protection, Reference,
+};
 use bield_receipt::{
     Anchor, CERTIFICATE_TIME_MAX, Expected, ExpectedOutput, Receipt, ReceiptBundle, Report,
     WorkerCertificate, examine, output_commitment, verify,
@@ -88,6 +90,7 @@ fn what_the_reader_does_not_know_is_listed_as_not_checked() {
             "service-evidence-digest",
             "service-evidence",
             "accepted-code",
+            "hardening",
             "request",
             "package",
             "output"
@@ -242,6 +245,55 @@ fn evidence_that_the_certificate_does_not_name_is_refused() {
 }
 
 #[test]
+fn the_hardening_that_the_key_service_signed_counts_and_nothing_else() {
+    let cast = Cast::new();
+    let with = |hardening: HardeningStatement| {
+        let certificate = WorkerCertificate {
+            hardening,
+            ..cast.certificate()
+        };
+        report(&cast, &cast.bundle_of(certificate, cast.receipt()))
+    };
+    let lacking =
+        HardeningStatement::new([Protection::NoCoreFile], [Protection::ListedSystemCalls]);
+    for stated in [HardeningStatement::default(), lacking] {
+        let report = with(stated);
+        assert_eq!(outcome(&report, "hardening"), Outcome::Failed);
+        assert!(!report.passed());
+    }
+    let report = with(HardeningStatement::new(
+        HardeningDemand::GUEST,
+        [Protection::LockedMemory],
+    ));
+    assert!(report.passed());
+    let check = report
+        .checks()
+        .iter()
+        .find(|check| check.name == "hardening");
+    assert_eq!(
+        check.unwrap().have,
+        "in force: no core file, not dumpable, no new privileges, no inherited files, listed system calls only; \
+         NOT in force: memory locked"
+    );
+}
+
+#[test]
+fn a_certificate_of_before_that_states_nothing_is_not_read() {
+    // `v1` had no hardening: another domain, so its signature is over other bytes, and a map without key 7.
+    let cast = Cast::new();
+    let signed = Signed::sign(&cast.service, cast.certificate());
+    let payload = bield_envelope::wire::encode(&*signed);
+    let stated = bield_envelope::wire::encode(&cast.certificate().hardening);
+    let silent = [
+        &[payload[0] - 1],
+        &payload[1..payload.len() - 1 - stated.len()],
+    ]
+    .concat();
+    assert!(bield_envelope::wire::decode::<WorkerCertificate>(&payload, 256).is_ok());
+    assert!(bield_envelope::wire::decode::<WorkerCertificate>(&silent, 256).is_err());
+}
+
+#[test]
 fn an_anchor_that_lists_no_code_accepts_none() {
     let cast = Cast::new();
     let anchor = Anchor {
@@ -272,6 +324,7 @@ proptest! {
             not_after: minute(from + life),
             service: key(1).principal(),
             service_evidence: None,
+            hardening: HardeningStatement::default(),
         };
         let receipt = Receipt {
             code: code(code_b),
@@ -289,6 +342,7 @@ proptest! {
             service: key(1).principal(),
             code: accepted.map_or(Reference::Deferred, |n| Reference::Listed(vec![code(n)])),
             allow_simulated: allowed,
+            hardening: HardeningDemand::of(Profile::Dev),
         };
         let expected = Expected {
             request: asked.map(|number| digest(&[number])),

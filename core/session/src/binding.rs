@@ -3,15 +3,16 @@
 //! ```text
 //! H = SHA-512( LP(label) LP(version) LP(prover side) LP(prover role) LP(verifier role)
 //!              LP(TLS exporter) LP(connector hello) LP(acceptor hello)
-//!              LP(prover key) LP(verifier key) LP(prover's service) )
+//!              LP(prover key) LP(verifier key) LP(prover's service) LP(prover's hardening) )
 //! ```
 //!
 //! Each part is preceded by its length as u64 big endian, so no two inputs share bytes. The exporter
 //! stops relay (a man in the middle has other sessions); side, roles and the order of keys stop
-//! reflection; the service stops diversion; the hellos, which carry both nonces, stop replay and any
-//! change to what was asked for. spec/03 §4.
+//! reflection; the service stops diversion; the hardening is there because a fresh quote covers nothing else of
+//! the claims; the hellos, which carry both nonces, stop replay and any change to what was asked for. spec/03 §4.
 
 use bield_envelope::Principal;
+use bield_evidence::HardeningStatement;
 use sha2::{Digest as _, Sha512};
 
 use crate::{Role, Side};
@@ -37,13 +38,16 @@ pub struct Binding<'a> {
     pub verifier_key: &'a [u8],
     /// The service identity of the prover's claims; empty when it has none.
     pub service: Option<&'a Principal>,
+    /// What the prover's claims state of its process.
+    pub hardening: &'a HardeningStatement,
 }
 
 impl Binding<'_> {
     /// H: report data of a fresh quote, and what a cached identity signs.
     #[must_use]
     pub fn digest(&self) -> [u8; 64] {
-        let parts: [&[u8]; 11] = [
+        let hardening = self.hardening.encode();
+        let parts: [&[u8]; 12] = [
             LABEL,
             &VERSION.to_be_bytes(),
             self.side.name().as_bytes(),
@@ -55,6 +59,7 @@ impl Binding<'_> {
             self.prover_key,
             self.verifier_key,
             self.service.map_or(&[][..], |service| service.as_bytes()),
+            &hardening,
         ];
         let mut hash = Sha512::new();
         for part in parts {
@@ -77,5 +82,5 @@ pub const GATE_EXPORTER_LABEL: &str = "EXPORTER-bield-session-gate-v1";
 pub const BINDING_EXPORTER_LABEL: &str = "EXPORTER-bield-session-binding-v1";
 
 const LABEL: &[u8] = b"bield session bind";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const SIGNATURE_PREFIX: &[u8] = b"bield session bind signature v1";

@@ -3,7 +3,7 @@
 //! ```text
 //! extension 2.23.133.5.4.9   60000([ quote, claims-buffer ])      any RA-TLS verifier reads it
 //! quote.report_data          SHA-256(claims-buffer) ‖ zeros
-//! claims-buffer              pubkey-hash = SHA-256(certificate key), role, service, issued-at, kind
+//! claims-buffer              pubkey-hash = SHA-256(certificate key), role, service, issued-at, kind, hardening
 //! ```
 //!
 //! Reading checks everything that needs no policy: sizes, strict DER, one P-256 key, the

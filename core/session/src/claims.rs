@@ -6,7 +6,7 @@
 //! Layout: spec/03 §2.1.
 
 use bield_envelope::{Principal, Time, wire};
-use bield_evidence::TeeKind;
+use bield_evidence::{HardeningStatement, TeeKind};
 use minicbor::encode::Write;
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 use sha2::{Digest as _, Sha256};
@@ -26,6 +26,8 @@ pub struct SessionClaims {
     pub issued_at: Time,
     /// The hardware family of the quote.
     pub kind: TeeKind,
+    /// What the process gave up, and what its kernel refused. There is no certificate without it.
+    pub hardening: HardeningStatement,
 }
 
 impl SessionClaims {
@@ -37,6 +39,7 @@ impl SessionClaims {
         service: Option<Principal>,
         issued_at: Time,
         kind: TeeKind,
+        hardening: HardeningStatement,
     ) -> Self {
         Self {
             key_hash: Sha256::digest(spki).into(),
@@ -44,6 +47,7 @@ impl SessionClaims {
             service,
             issued_at,
             kind,
+            hardening,
         }
     }
 
@@ -83,6 +87,7 @@ impl<C> Encode<C> for SessionClaims {
             service: self.service,
             issued_at: self.issued_at,
             kind: self.kind,
+            hardening: self.hardening.clone(),
         });
         out.map(2)?
             .str(PUBKEY_HASH)?
@@ -111,6 +116,7 @@ impl<'b, C> Decode<'b, C> for SessionClaims {
             service: own.service,
             issued_at: own.issued_at,
             kind: own.kind,
+            hardening: own.hardening,
         })
     }
 }
@@ -142,11 +148,13 @@ struct Own {
     issued_at: Time,
     #[n(3)]
     kind: TeeKind,
+    #[n(4)]
+    hardening: HardeningStatement,
 }
 
 const PUBKEY_HASH: &str = "pubkey-hash";
 const BIELD_SESSION: &str = "bield-session";
 const SHA_256: u8 = 1;
 
-/// Bytes of a claims-buffer; ours take about 130.
+/// Bytes of a claims-buffer; ours take about 150.
 pub const CLAIMS_BYTES_MAX: usize = 1024;

@@ -1,7 +1,7 @@
 //! The decision about a peer: its certificate, its proof, its evidence, our policy, in that order.
 //!
 //! Cheap checks first. In mode fresh the certificate's quote is not looked at: H is the report data
-//! of the new quote, and H contains the key, the role and the service that the certificate claims.
+//! of the new quote, and H contains the key, the role, the service and the hardening that the certificate claims.
 
 use bield_envelope::Time;
 use bield_evidence::{Appraised, Evidence, appraise, claims_report_data, verify};
@@ -82,11 +82,13 @@ pub(crate) fn proof(
             (Proof::Cached, evidence, report_data)
         }
     };
-    let verified = verify(&evidence, &expect.roots, now)
+    let mut verified = verify(&evidence, &expect.roots, now)
         .map_err(|error| SessionError::Evidence(Box::new(error)))?;
     if verified.report_data != report_data {
         return Err(SessionError::Binding);
     }
+    // The evidence covers these claims: by their hash, or by H.
+    verified.hardening = Some(claims.hardening.clone());
     let appraised = appraise(&verified, &expect.policy, now)
         .admit(verified)
         .map_err(|refusal| SessionError::Appraisal(Box::new(refusal)))?;

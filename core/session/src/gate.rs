@@ -378,6 +378,7 @@ impl<'a> Gate<'a> {
             prover_key,
             verifier_key,
             service: claims.service.as_ref(),
+            hardening: &claims.hardening,
         }
         .digest()
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bield_envelope::{Principal, Time};
-use bield_evidence::{Endorsements, Evidence, TeeKind, claims_report_data};
+use bield_evidence::{Endorsements, Evidence, HardeningStatement, TeeKind, claims_report_data};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
@@ -35,7 +35,9 @@ pub struct Identity {
 
 impl Identity {
     /// Has `key` attested by hardware of `kind` for `role` and `service`, in a certificate valid
-    /// from `now` for `lifetime`.
+    /// from `now` for `lifetime`, that states `hardening`.
+    ///
+    /// Make it when the process has given up what it will give up; a peer may ask for that.
     ///
     /// Renew it before its peers' [`Freshness::Cached`](crate::Freshness::Cached) age has passed.
     ///
@@ -52,11 +54,12 @@ impl Identity {
         role: Role,
         service: Option<Principal>,
         kind: TeeKind,
+        hardening: HardeningStatement,
         now: Time,
         lifetime: Duration,
         attest: Attest,
     ) -> Result<Self, SessionError> {
-        let claims = SessionClaims::new(key.spki(), role, service, now, kind);
+        let claims = SessionClaims::new(key.spki(), role, service, now, kind, hardening);
         let claims_buffer = claims.encode();
         let made = quote(&attest, kind, &claims_report_data(&claims_buffer))?;
         let certificate =

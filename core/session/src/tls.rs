@@ -82,7 +82,7 @@ pub(crate) fn acceptor(
 }
 
 /// Names this protocol and its version inside the handshake (RFC 7301).
-pub const ALPN: &[u8] = b"bield-session/1";
+pub const ALPN: &[u8] = b"bield-session/2";
 
 /// rustls' clock: the time its caller was given.
 #[derive(Debug)]

@@ -12,7 +12,9 @@ use std::thread::scope;
 use std::time::Duration;
 
 use bield_envelope::{Seeded, Time};
-use bield_evidence::{Endorsements, TeeKind};
+use bield_evidence::{
+    Endorsements, HardeningDemand, HardeningStatement, Protection, TeeKind, claims_report_data,
+};
 use bield_session::{
     Bind, Expect, Freshness, GateMessage, Hello, Identity, Local, MESSAGE_BYTES_MAX, Role,
     SessionClaims, SessionError, SessionKey, accept, certificate_der, connect, provider,
@@ -26,7 +28,14 @@ const DATA: u8 = 2;
 /// An attacker's own key and certificate, claiming `role`; the quote in it is worth nothing.
 fn attacker(role: Role) -> raw::Shown {
     let key = SessionKey::generate(&mut Seeded::new(99));
-    let claims = SessionClaims::new(key.spki(), role, Some(SERVICE), NOW, TeeKind::Sgx);
+    let claims = SessionClaims::new(
+        key.spki(),
+        role,
+        Some(SERVICE),
+        NOW,
+        TeeKind::Sgx,
+        hardening(),
+    );
     let until = NOW.plus(Duration::from_secs(3600));
     let der = certificate_der(&key, b"quote", &claims.encode(), NOW, until).unwrap();
     (der, raw::scalar(99))
@@ -673,4 +682,68 @@ fn a_proof_that_is_no_signature_is_refused_and_the_next_good_peer_is_served() {
     let expect = machine.expect(Role::KeyService, TEN_MINUTES);
     let (runtime, keys) = meet(Local::Attested(&runtime), &expect, &keys, &served, NOW);
     assert!(runtime.is_ok() && keys.is_ok());
+}
+
+#[test]
+fn hardening_that_a_policy_asks_for_must_be_stated_in_force() {
+    let machine = Machine::new(1);
+    let keys = machine.key_service();
+    let asking = |protections: &[Protection], freshness| {
+        let demand = HardeningDemand::exactly(protections.iter().copied());
+        let policy = policy(KEYS_CODE).with_hardening(demand);
+        Expect::attested(Role::KeyService, machine.roots(), policy, None, freshness)
+    };
+    for freshness in [Freshness::Fresh, TEN_MINUTES] {
+        let local = provider();
+        let meet =
+            |expect: &Expect| meet(Local::Client(&local), expect, &keys, &[Expect::Client], NOW).0;
+        assert!(meet(&asking(&[Protection::ListedSystemCalls], freshness)).is_ok());
+        // One that the kernel refused, and one that was not asked for.
+        for lacking in [Protection::LockedMemory, Protection::NoCoreFile] {
+            let error = refused(meet(&asking(&[lacking], freshness)));
+            let SessionError::Appraisal(refusal) = error else {
+                panic!("{error}");
+            };
+            let failed: Vec<_> = refusal.failed().iter().map(|check| check.name).collect();
+            assert_eq!(failed, ["hardening"]);
+        }
+    }
+}
+
+#[test]
+fn other_hardening_than_the_evidence_covers_is_refused() {
+    let machine = Machine::new(1);
+    let key = || SessionKey::generate(&mut Seeded::new(1));
+    let claims = |hardening| {
+        SessionClaims::new(
+            key().spki(),
+            Role::KeyService,
+            Some(SERVICE),
+            NOW,
+            TeeKind::Sgx,
+            hardening,
+        )
+    };
+    // Evidence over what is true, in a certificate that says more; even with the key of its own.
+    let quoted = machine.quote(
+        KEYS_CODE,
+        &claims_report_data(&claims(hardening()).encode()),
+    );
+    let more = claims(HardeningStatement::new(Protection::ALL, []));
+    let until = NOW.plus(Duration::from_secs(3600));
+    let der = certificate_der(&key(), &quoted.quote, &more.encode(), NOW, until).unwrap();
+    let attest = machine.attest(KEYS_CODE);
+    let liar =
+        Identity::with_certificate(provider(), key(), der, quoted.endorsements, attest).unwrap();
+    let expect = machine.expect(Role::KeyService, TEN_MINUTES);
+    let local = provider();
+    let (client, _) = meet(
+        Local::Client(&local),
+        &expect,
+        &liar,
+        &[Expect::Client],
+        NOW,
+    );
+    let error = refused(client);
+    assert!(matches!(error, SessionError::Evidence(_)), "{error}");
 }

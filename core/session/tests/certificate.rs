@@ -10,7 +10,7 @@ mod support;
 use std::time::Duration;
 
 use bield_envelope::Seeded;
-use bield_evidence::TeeKind;
+use bield_evidence::{HardeningStatement, TeeKind};
 use bield_session::{
     CERTIFICATE_BYTES_MAX, CertificateError, EVIDENCE_EXTENSION_BYTES_MAX, PeerCertificate, Role,
     SessionClaims, SessionKey, certificate_der, provider,
@@ -67,7 +67,14 @@ fn claims_of_another_key_or_another_shape_are_refused() {
         PeerCertificate::parse(&der, &provider()).map(|read| read.claims().clone())
     };
     let claims = |key: &SessionKey| {
-        SessionClaims::new(key.spki(), Role::Runtime, Some(SERVICE), NOW, TeeKind::Tdx)
+        SessionClaims::new(
+            key.spki(),
+            Role::Runtime,
+            Some(SERVICE),
+            NOW,
+            TeeKind::Tdx,
+            hardening(),
+        )
     };
     assert_eq!(parse(&claims(&key).encode()), Ok(claims(&key)));
     assert_eq!(
@@ -80,9 +87,36 @@ fn claims_of_another_key_or_another_shape_are_refused() {
 }
 
 #[test]
+fn claims_that_state_no_hardening_are_refused() {
+    let key = SessionKey::generate(&mut Seeded::new(1));
+    let stated = SessionClaims::new(
+        key.spki(),
+        Role::KeyService,
+        None,
+        NOW,
+        TeeKind::Sgx,
+        HardeningStatement::default(),
+    );
+    // … { 0: role, 2: issued_at, 3: kind, 4: {} }, in a byte string of less than 24 bytes.
+    let bytes = stated.encode();
+    let (head, own) = bytes.split_at(bytes.len() - 18);
+    assert_eq!((own[0], own[1], &own[16..]), (0x51, 0xa4, &[4, 0xa0][..]));
+    let silent = [head, &[0x4f, 0xa3], &own[2..16]].concat();
+    assert_eq!(SessionClaims::decode(&bytes), Ok(stated));
+    assert!(SessionClaims::decode(&silent).is_err());
+}
+
+#[test]
 fn every_changed_byte_of_a_claims_buffer_is_refused_or_means_something_else() {
     let key = SessionKey::generate(&mut Seeded::new(1));
-    let claims = SessionClaims::new(key.spki(), Role::KeyService, None, NOW, TeeKind::Sgx);
+    let claims = SessionClaims::new(
+        key.spki(),
+        Role::KeyService,
+        None,
+        NOW,
+        TeeKind::Sgx,
+        hardening(),
+    );
     let bytes = claims.encode();
     assert_eq!(SessionClaims::decode(&bytes).unwrap(), claims);
     for at in 0..bytes.len() {

@@ -48,6 +48,10 @@ fn runtime_and_key_service_accept_each_other() {
             .as_bytes();
         assert_eq!(code, RUNTIME_CODE);
 
+        for end in [&connector, &acceptor] {
+            let claims = end.peer().appraised.as_ref().unwrap().claims();
+            assert_eq!(claims.hardening, Some(hardening()));
+        }
         assert_eq!(connector.binding(), acceptor.binding());
         connector.send(b"lease, please").unwrap();
         assert_eq!(**acceptor.receive().unwrap(), *b"lease, please");

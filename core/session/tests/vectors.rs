@@ -11,7 +11,9 @@
 mod support;
 
 use bield_envelope::Seeded;
-use bield_evidence::{Endorsements, TeeKind, claims_report_data};
+use bield_evidence::{
+    Endorsements, HardeningDemand, HardeningStatement, Protection, TeeKind, claims_report_data,
+};
 use bield_session::{
     BINDING_EXPORTER_LABEL, Bind, Binding, GATE_EXPORTER_LABEL, GateMessage, Hello,
     PeerCertificate, Proof, RefusalCode, RefusalNotice, Role, SessionClaims, SessionKey, Side,
@@ -43,7 +45,7 @@ fn the_frozen_vectors_come_out_again() {
 fn every_changed_byte_of_a_vector_gives_another_h_or_does_not_decode() {
     let key = SessionKey::generate(&mut Seeded::new(SEED));
     let [connector, acceptor] = hellos().map(|hello| GateMessage::Hello(hello).encode());
-    let right = binding(&key, &connector, &acceptor).digest();
+    let right = binding(&key, &connector, &acceptor, &hardening()).digest();
     for (own, at) in (0..connector.len())
         .map(|at| (true, at))
         .chain((0..acceptor.len()).map(|at| (false, at)))
@@ -51,7 +53,7 @@ fn every_changed_byte_of_a_vector_gives_another_h_or_does_not_decode() {
         let (mut one, mut two) = (connector.clone(), acceptor.clone());
         let changed = if own { &mut one } else { &mut two };
         changed[at] ^= 0x01;
-        assert_ne!(binding(&key, &one, &two).digest(), right);
+        assert_ne!(binding(&key, &one, &two, &hardening()).digest(), right);
     }
     for message in messages() {
         let bytes = message.encode();
@@ -73,16 +75,17 @@ fn made(certificate: &[u8]) -> Value {
     assert_eq!((read.claims(), read.spki()), (&claims, key.spki()));
 
     let [connector, acceptor] = hellos().map(|hello| GateMessage::Hello(hello).encode());
-    let h = binding(&key, &connector, &acceptor).digest();
+    let h = binding(&key, &connector, &acceptor, &hardening()).digest();
     let [hello, answer, bind, accept, refusal] = messages().map(|m| hex::encode(m.encode()));
     json!({
-        "format": "bield session v1, see spec/03-session.md",
+        "format": "bield session v2, see spec/03-session.md",
         "key": { "scalar": hex::encode(raw::scalar(SEED)), "spki": hex::encode(key.spki()) },
         "claims": {
             "role": "key-service",
             "service": hex::encode(SERVICE.as_bytes()),
             "issued_at_ms": NOW.as_millis(),
             "kind": "sgx",
+            "hardening": hex::encode(hardening().encode()),
             "claims_buffer": hex::encode(&buffer),
             "report_data": hex::encode(claims_report_data(&buffer)),
         },
@@ -125,6 +128,7 @@ fn claims(key: &SessionKey) -> SessionClaims {
         Some(SERVICE),
         NOW,
         TeeKind::Sgx,
+        hardening(),
     )
 }
 
@@ -167,7 +171,16 @@ fn messages() -> [GateMessage; 5] {
     ]
 }
 
-fn binding<'a>(key: &'a SessionKey, connector: &'a [u8], acceptor: &'a [u8]) -> Binding<'a> {
+fn hardening() -> HardeningStatement {
+    HardeningStatement::new(HardeningDemand::GUEST, [Protection::LockedMemory])
+}
+
+fn binding<'a>(
+    key: &'a SessionKey,
+    connector: &'a [u8],
+    acceptor: &'a [u8],
+    hardening: &'a HardeningStatement,
+) -> Binding<'a> {
     Binding {
         side: Side::Acceptor,
         prover: Role::KeyService,
@@ -178,6 +191,7 @@ fn binding<'a>(key: &'a SessionKey, connector: &'a [u8], acceptor: &'a [u8]) -> 
         prover_key: key.spki(),
         verifier_key: verifier_key(),
         service: Some(&SERVICE),
+        hardening,
     }
 }
 

@@ -188,7 +188,12 @@ impl Environment {
         // Nothing is opened from here on; the files are the host's, through the door.
         let hardening = hardening.and(confine(&*tee));
         Ok(Arc::new(Self {
-            attested: Arc::new(Attested::new(tee, settings.runtimes, Arc::clone(&metrics))),
+            attested: Arc::new(Attested::new(
+                tee,
+                settings.runtimes,
+                hardening.stated(),
+                Arc::clone(&metrics),
+            )),
             offers: Arc::clone(offers),
             peers: settings.peers.filter(|_| settings.members > 1),
             membership: OnceLock::new(),

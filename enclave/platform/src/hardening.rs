@@ -19,7 +19,8 @@
 use std::os::fd::{BorrowedFd, RawFd};
 use std::{fmt, fs, io};
 
-use minicbor::{Decode, Encode};
+use bield_evidence::HardeningStatement;
+pub use bield_evidence::Protection;
 use rustix::io::FdFlags;
 use rustix::mm::{MlockAllFlags, MlockFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
@@ -38,7 +39,8 @@ pub fn harden() -> Hardening {
     };
     let dumpable = || {
         let not = DumpableBehavior::NotDumpable;
-        Ok(rustix::process::set_dumpable_behavior(not)?)
+        rustix::process::set_dumpable_behavior(not)?;
+        not_traced()
     };
     Hardening::default()
         .with(Protection::NoInheritedFiles, close_inherited())
@@ -67,14 +69,11 @@ pub fn lock_regions() -> Hardening {
 }
 
 /// What was asked for and what the kernel made of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hardening {
     /// In effect from now on.
-    #[n(0)]
     pub applied: Vec<Protection>,
     /// Refused by the kernel.
-    #[n(1)]
     pub failed: Vec<Failure>,
 }
 
@@ -92,6 +91,16 @@ impl Hardening {
         self
     }
 
+    /// What the program states of this under its evidence: what is in force, and what the kernel refused. Error numbers
+    /// stay here.
+    #[must_use]
+    pub fn stated(&self) -> HardeningStatement {
+        HardeningStatement::new(
+            self.applied.iter().copied(),
+            self.failed.iter().map(|failure| failure.protection),
+        )
+    }
+
     pub(crate) fn with(mut self, protection: Protection, outcome: io::Result<()>) -> Self {
         match outcome {
             Ok(()) => self.applied.push(protection),
@@ -104,58 +113,12 @@ impl Hardening {
     }
 }
 
-/// One thing a process can give up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-#[non_exhaustive]
-pub enum Protection {
-    /// A crash writes no memory to disk (`RLIMIT_CORE` = 0).
-    #[n(0)]
-    NoCoreFile,
-    /// Other processes of the user can neither trace this one nor read its memory
-    /// (`PR_SET_DUMPABLE` = 0).
-    #[n(1)]
-    NotDumpable,
-    /// Programs started from here gain nothing from set-user-ID (`PR_SET_NO_NEW_PRIVS`).
-    #[n(2)]
-    NoNewPrivileges,
-    /// Descriptors that came with the process, beyond its standard three, are closed.
-    #[n(3)]
-    NoInheritedFiles,
-    /// No memory of the process reaches swap (`mlockall`).
-    #[n(4)]
-    LockedMemory,
-    /// No model reaches swap: regions are locked, whatever their size.
-    #[n(5)]
-    LockedRegions,
-    /// The kernel ends the process at the first system call that is not on its list (seccomp).
-    #[n(6)]
-    ListedSystemCalls,
-}
-
-impl fmt::Display for Protection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoCoreFile => "no core file",
-            Self::NotDumpable => "not dumpable",
-            Self::NoNewPrivileges => "no new privileges",
-            Self::NoInheritedFiles => "no inherited files",
-            Self::LockedMemory => "memory locked",
-            Self::LockedRegions => "models locked in memory",
-            Self::ListedSystemCalls => "listed system calls only",
-        })
-    }
-}
-
 /// A protection the kernel refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Which one.
-    #[n(0)]
     pub protection: Protection,
     /// The kernel's error number, 0 when it gave none.
-    #[n(1)]
     pub os_error: i32,
 }
 
@@ -163,6 +126,23 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (error {})", self.protection, self.os_error)
     }
+}
+
+/// Whoever traces already goes on doing so; no other way in is open any more.
+fn not_traced() -> io::Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    match tracer(&status) {
+        Some("0") => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+    }
+}
+
+/// Who traces, in the kernel's words.
+fn tracer(status: &str) -> Option<&str> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    line.map(str::trim)
 }
 
 fn close_inherited() -> io::Result<()> {
@@ -213,4 +193,30 @@ fn may_lock_all() -> io::Result<()> {
     };
     rustix::process::setrlimit(Resource::Memlock, raised)?;
     Ok(allowed?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stated_is_what_the_kernel_did() {
+        let hardening = Hardening::default()
+            .with(Protection::NoCoreFile, Ok(()))
+            .with(Protection::LockedMemory, Err(io::ErrorKind::Other.into()));
+        let stated = hardening.stated();
+        assert!(stated.has(Protection::NoCoreFile));
+        assert!(!stated.has(Protection::LockedMemory));
+        assert_eq!(
+            stated.to_string(),
+            "in force: no core file; NOT in force: memory locked"
+        );
+    }
+
+    #[test]
+    fn a_tracer_is_seen_in_the_kernels_words() {
+        assert_eq!(tracer("Name:\tx\nTracerPid:\t0\nUid:\t0\n"), Some("0"));
+        assert_eq!(tracer("TracerPid:\t4711\n"), Some("4711"));
+        assert_eq!(tracer("Pid:\t1\n"), None);
+    }
 }

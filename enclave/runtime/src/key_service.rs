@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use bield_door::Offers;
 use bield_envelope::{Digest, Principal, Signed, Verified};
-use bield_evidence::Measurement;
+use bield_evidence::{HardeningStatement, Measurement};
 use bield_grant::LEASE_TIME_MAX;
 use bield_platform::{Randomness, Tee};
 use bield_protocol::refusal::Refusal;
@@ -69,11 +69,15 @@ pub(crate) struct KeyService {
     certificate: Mutex<Option<Arc<Verified<WorkerCertificate>>>>,
     known: Mutex<Option<Arc<LogHead>>>,
     failover: Failover,
+    /// Sessions that ended because the key service's state was not the newest.
     not_fresh: Arc<AtomicU64>,
+    /// What this process gave up.
+    hardening: HardeningStatement,
 }
 
 impl KeyService {
-    /// Makes the client, and the first identity of this program.
+    /// Makes the client, and the first identity of this program, which states `hardening`; counts sessions that ended
+    /// because the key service's state was not the newest in `not_fresh`.
     ///
     /// # Errors
     /// The TEE gives no evidence.
@@ -83,8 +87,10 @@ impl KeyService {
         expect: Expect,
         worker: Principal,
         clock: Arc<dyn Clock>,
+        hardening: HardeningStatement,
+        not_fresh: Arc<AtomicU64>,
     ) -> Result<Self, SessionError> {
-        let identity = (Instant::now(), issue(&tee)?);
+        let identity = (Instant::now(), issue(&tee, &hardening)?);
         Ok(Self {
             offers,
             tee,
@@ -95,13 +101,9 @@ impl KeyService {
             certificate: Mutex::default(),
             known: Mutex::default(),
             failover: Failover::default(),
-            not_fresh: Arc::default(),
+            not_fresh,
+            hardening,
         })
-    }
-
-    /// Counts the sessions that ended because the key service's state was not the newest.
-    pub(crate) fn not_fresh(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.not_fresh)
     }
 
     /// Asks the first address that answers.
@@ -181,7 +183,7 @@ impl KeyService {
     fn identity(&self) -> Result<Arc<Identity>, SessionError> {
         let mut identity = lock(&self.identity);
         if identity.0.elapsed() > IDENTITY_AGE_MAX {
-            *identity = (Instant::now(), issue(&self.tee)?);
+            *identity = (Instant::now(), issue(&self.tee, &self.hardening)?);
         }
         Ok(Arc::clone(&identity.1))
     }
@@ -252,7 +254,10 @@ impl KeySource for KeyService {
 }
 
 /// Has the TEE attest a fresh session key.
-fn issue(tee: &Arc<dyn Tee>) -> Result<Arc<Identity>, SessionError> {
+fn issue(
+    tee: &Arc<dyn Tee>,
+    hardening: &HardeningStatement,
+) -> Result<Arc<Identity>, SessionError> {
     let quoting = Arc::clone(tee);
     let identity = Identity::issue(
         provider(),
@@ -260,6 +265,7 @@ fn issue(tee: &Arc<dyn Tee>) -> Result<Arc<Identity>, SessionError> {
         Role::Runtime,
         None,
         tee.kind(),
+        hardening.clone(),
         bield_platform::now(),
         IDENTITY_TIME,
         Box::new(move |report_data| {

@@ -100,14 +100,8 @@ pub(crate) fn start(
     let code = tee.measurement().clone();
     let worker = signer.principal();
     let clock: Arc<dyn Clock> = Arc::new(MachineClock::new());
-    let key_service = KeyService::new(
-        Arc::clone(&offers),
-        Arc::clone(&tee),
-        expect,
-        worker,
-        Arc::clone(&clock),
-    )?;
-    let metrics = Metrics::new(key_service.not_fresh());
+    let not_fresh = Arc::default();
+    let metrics = Metrics::new(Arc::clone(&not_fresh));
     let engine = engines::open(&configuration, onnxruntime)?;
 
     let loader = Arc::new(Loader {
@@ -129,6 +123,19 @@ pub(crate) fn start(
         false => None,
     };
 
+    // The engine is made, and with it whatever it reads or loads; threads that start later are confined, too.
+    let hardening = hardening.and(confine(&*tee));
+    // Only now: its evidence states what was given up.
+    let key_service = KeyService::new(
+        Arc::clone(&offers),
+        tee,
+        expect,
+        worker,
+        Arc::clone(&clock),
+        hardening.stated(),
+        not_fresh,
+    )?;
+
     let runtime = Runtime {
         leases: Leases::new(Box::new(key_service), clock, waiting),
         models,
@@ -148,8 +155,6 @@ pub(crate) fn start(
         code,
         metrics,
     };
-    // The engine is made, and with it whatever it reads or loads; threads that start later are confined, too.
-    let hardening = hardening.and(confine(&*tee));
     let facts = facts(&runtime, simulated, &hardening);
     Ok(Program::new(
         runtime,

@@ -9,7 +9,7 @@ use bield_envelope::{
     AudienceKey, Digest, RequestHeader, ResponseOpener, Secret, Seeded, Signed, SigningKey, Time,
     Verified, seal_request,
 };
-use bield_evidence::{Measurement, TeeKind};
+use bield_evidence::{HardeningStatement, Measurement, TeeKind};
 use bield_grant::{
     CodeIdentity, CodeSelector, Grant, Isolation, Lease, PackageSelector, ReplayGuard,
     UserSelector, audience,
@@ -145,6 +145,7 @@ impl Cast {
             not_after: now.plus(HOUR / 2),
             service: self.service.principal(),
             service_evidence: None,
+            hardening: HardeningStatement::default(),
         };
         Arc::new(Signed::sign(&self.service, certificate))
     }

@@ -1,7 +1,7 @@
 //! The main path: somebody owns, somebody else asks, and the answer can be checked by a third.
 
 use bield_end_to_end::{Shared, Stack, numbers, tiny_model};
-use bield_evidence::Reference;
+use bield_evidence::{HardeningDemand, Reference};
 use bield_receipt::{Anchor, Expected, ReceiptBundle};
 use bield_sdk::{Randomness, now};
 
@@ -64,6 +64,7 @@ fn a_receipt_is_verified_again_from_its_bytes_without_the_deployment() {
         service,
         code,
         allow_simulated: true,
+        hardening: HardeningDemand::exactly(HardeningDemand::GUEST),
     };
     let expected = Expected {
         request: Some(request),

@@ -7,7 +7,7 @@ use core::time::Duration;
 use bield_envelope::{
     Digest, RequestHeader, Secret, Seeded, Signed, SigningKey, Statement, Time, Verified,
 };
-use bield_evidence::{Measurement, TeeKind, software_measurement};
+use bield_evidence::{HardeningStatement, Measurement, Protection, TeeKind, software_measurement};
 use bield_grant::{
     Allotment, CodeIdentity, CodeSelector, CodeSigner, Grant, Group, Isolation, Lease,
     PackageSelector, SignerId, Succession, UserSelector, VerifiedSuccession, audience,
@@ -182,6 +182,10 @@ pub(crate) fn certificate() -> Verified<WorkerCertificate> {
             not_after: NOON.plus(HOUR),
             service: service().principal(),
             service_evidence: Some(service_evidence_digest(SERVICE_EVIDENCE)),
+            hardening: HardeningStatement::new(
+                [Protection::NoCoreFile],
+                [Protection::LockedMemory],
+            ),
         },
     )
 }

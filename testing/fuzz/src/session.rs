@@ -4,7 +4,9 @@ use std::io::{self, Read, Write};
 use std::sync::{Arc, LazyLock};
 
 use bield_envelope::{Digest, Principal, Seeded};
-use bield_evidence::{Measurement, Policy, Reference, Roots, TeeKind, canonical_dcap};
+use bield_evidence::{
+    HardeningStatement, Measurement, Policy, Protection, Reference, Roots, TeeKind, canonical_dcap,
+};
 use bield_session::{
     Expect, FRAME_HEADER_BYTES, Freshness, Gate, GateMessage, Identity, Local, PeerCertificate,
     Role, SessionClaims, SessionError, SessionKey, accept, connect, provider,
@@ -123,6 +125,7 @@ static CAST: LazyLock<Cast> = LazyLock::new(|| {
         Role::KeyService,
         Some(SERVICE),
         TeeKind::Sgx,
+        HardeningStatement::new([Protection::NoCoreFile], [Protection::LockedMemory]),
         cast::NOON,
         cast::HOUR,
         attest,

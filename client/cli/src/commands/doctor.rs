@@ -226,7 +226,8 @@ fn gateway(trust: &Trust, found: &mut Findings) {
     }
 }
 
-/// What the gateway's programs say they gave up, and what their kernel refused; told on, not proven.
+/// What the gateway says that its programs gave up, and what their kernel refused: the host's word. What evidence covers is
+/// a check of the key service, and of each receipt.
 fn hardening(status: &serde_json::Value, found: &mut Findings) {
     let workers = status["workers"].as_array().into_iter().flatten();
     for program in std::iter::once(&status["key_service"]).chain(workers) {
@@ -245,9 +246,13 @@ fn hardening(status: &serde_json::Value, found: &mut Findings) {
         };
         let name = plain(report["program"].as_str().unwrap_or_default());
         if missing.is_empty() {
-            found.passed("hardening", format_args!("{name}: {}", words(applied)));
+            let have = format!("{name}, by its host's word: {}", words(applied));
+            found.open("hardening", have, STATED, Mover::User);
         } else {
-            let have = format!("{name} runs without: {}", words(missing));
+            let have = format!(
+                "{name} runs without: {}, by its host's word",
+                words(missing)
+            );
             found.open("hardening", have, HARDENING, Mover::Operator);
         }
     }
@@ -327,7 +332,7 @@ fn member(address: &str, verification: Verification, found: &mut Findings) {
         let count = verification.with(Outcome::Passed).count();
         found.passed("evidence", format_args!("{address}: {count} checks passed"));
     }
-    let state = |check: &Check| matches!(check.name, "log" | "witnesses");
+    let shown = |check: &Check| matches!(check.name, "hardening" | "log" | "witnesses");
     for check in verification.checks {
         if check.outcome == Outcome::Failed {
             // A witness that is away, or a write under way, passes by itself.
@@ -337,8 +342,8 @@ fn member(address: &str, verification: Verification, found: &mut Findings) {
                 found.refused = true;
             }
         }
-        // Of the evidence only what failed: `bield verify` lists the rest.
-        if state(&check) || check.outcome == Outcome::Failed {
+        // Of the evidence only what failed, and what was given up: `bield verify` lists the rest.
+        if shown(&check) || check.outcome == Outcome::Failed {
             found.checks.push(check);
         }
     }
@@ -441,6 +446,7 @@ fn me(home: &Home, trust: &Trust, served: bool, found: &mut Findings) {
 }
 
 const HARDENING: &str = "a kernel with seccomp, and `ulimit -l unlimited` for locked memory";
+const STATED: &str = "what its evidence states: `bield verify`, and the receipt of a call";
 const SHARES: &str = "its holders' shares: each of them `bield recover give`";
 
 const EXAMPLES: &str = r#"Examples:

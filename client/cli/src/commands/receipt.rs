@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bield_envelope::{Digest, Principal};
-use bield_evidence::{Outcome, Reference};
+use bield_evidence::{HardeningDemand, Outcome, Profile, Reference};
 use bield_receipt::{Anchor, Expected, ReceiptBundle, Report, examine};
 use bield_sdk::{Home, HomeError, KnownService, Trust, now};
 use clap::Args;
@@ -108,6 +108,10 @@ impl Receipt {
             service,
             code: code.unwrap_or(Reference::Deferred),
             allow_simulated,
+            hardening: trust.as_ref().map_or_else(
+                || HardeningDemand::of(Profile::Cloud),
+                |trust| trust.policy().hardening().clone(),
+            ),
         };
         Ok((anchor, simulated))
     }

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use bield_envelope::{Digest, Principal, Secret, Signed, SigningKey};
+use bield_evidence::HardeningStatement;
 use bield_receipt::{Receipt, ReceiptBundle, WorkerCertificate};
 use bield_sdk::{Home, KnownService, now};
 
@@ -47,6 +48,7 @@ fn bundle() -> ReceiptBundle {
         not_after: at.plus(Duration::from_secs(600)),
         service: service().principal(),
         service_evidence: None,
+        hardening: HardeningStatement::default(),
     };
     let receipt = Receipt {
         request: Digest::of("test", &[]),

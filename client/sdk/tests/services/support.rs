@@ -10,7 +10,7 @@ use std::time::Duration;
 use bield_envelope::{
     AudienceKey, Digest, SealedRequest, Secret, Seeded, Signed, SigningKey, Time,
 };
-use bield_evidence::{Measurement, TeeKind, canonical_dcap};
+use bield_evidence::{HardeningStatement, Measurement, Protection, TeeKind, canonical_dcap};
 use bield_grant::{CodeIdentity, CodeSelector, audience};
 use bield_protocol::inference::{Answer, Output, Reply, Request};
 use bield_protocol::refusal::{Refusal, Retry};
@@ -236,6 +236,7 @@ fn key_service(cast: Arc<Cast>, machine: Arc<Platform>, leads: bool) -> u16 {
         Role::KeyService,
         named.then(|| cast.service.principal()),
         TeeKind::Sgx,
+        hardening(),
         now(),
         HOUR,
         attest,
@@ -497,6 +498,12 @@ impl Cast {
             not_after: from.plus(HOUR),
             service: self.service.principal(),
             service_evidence: None,
+            hardening: hardening(),
         }
     }
+}
+
+/// What the processes of this cast say to have given up.
+pub(crate) fn hardening() -> HardeningStatement {
+    HardeningStatement::new([Protection::ListedSystemCalls], [Protection::LockedMemory])
 }

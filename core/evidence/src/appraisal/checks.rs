@@ -28,6 +28,7 @@ pub(super) fn all(claims: &Claims, policy: &Policy, now: Time) -> Vec<Check> {
         flag("smt", claims.smt, policy.allow_smt),
         flag(MIGRATION, Some(claims.migratable), policy.allow_migration),
         vmpl(claims),
+        hardening(claims, policy),
         configuration(claims),
         report_data(),
     ];
@@ -266,6 +267,21 @@ fn vmpl(claims: &Claims) -> Check {
         "0".into(),
         Mover::Vendor,
     )
+}
+
+fn hardening(claims: &Claims, policy: &Policy) -> Check {
+    const NAME: &str = "hardening";
+    let stated = claims.hardening.as_ref();
+    let have = stated.map_or_else(|| "nothing stated".to_owned(), ToString::to_string);
+    let asked = policy.hardening.of_kind(claims.kind);
+    if asked.is_empty() {
+        let need = "protections asked for by the policy (hardening)";
+        return not_checked(NAME, have, need, Mover::User);
+    }
+    let unmet = policy.hardening.unmet(claims.kind, stated);
+    let names = asked.iter().map(ToString::to_string);
+    let need = format!("in force: {}", names.collect::<Vec<_>>().join(", "));
+    judged(NAME, unmet.is_empty(), have, need, Mover::Operator)
 }
 
 fn configuration(claims: &Claims) -> Check {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DAY_SECS, Policy, Profile, Reference};
 use crate::claims::{SnpTcb, TcbStatus};
+use crate::hardening::{HardeningDemand, Protection};
 use crate::measurement::{Measurement, ParseMeasurementError};
 use crate::roots::Roots;
 
@@ -60,6 +61,10 @@ pub struct PolicyConfig {
     /// Lowest accepted SNP firmware.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snp_tcb_min: Option<SnpTcb>,
+    /// Protections of the process that must be stated in force, such as `listed-system-calls`, replacing the profile's,
+    /// of every kind of TEE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardening: Option<Vec<Protection>>,
 }
 
 /// Most entries of one list in a policy: a deployment knows tens of measurements, hundreds of hosts.
@@ -83,6 +88,7 @@ impl PolicyConfig {
             blocked_advisories: Vec::new(),
             evaluation_number_min: None,
             snp_tcb_min: None,
+            hardening: None,
         }
     }
 
@@ -125,6 +131,9 @@ impl PolicyConfig {
         policy.blocked_advisories = self.blocked_advisories;
         policy.evaluation_number_min = self.evaluation_number_min;
         policy.snp_tcb_min = self.snp_tcb_min;
+        if let Some(protections) = self.hardening {
+            policy.hardening = HardeningDemand::exactly(protections);
+        }
         Ok(policy)
     }
 
@@ -251,6 +260,7 @@ mod tests {
             r#"{"profile":"cloud","tcb_statuses":["Fine"]}"#,
             r#"{"profile":"cloud","tcb_statuses":["Revoked"]}"#,
             r#"{"profile":"cloud","snp_tcb_min":{"ucode":1}}"#,
+            r#"{"profile":"cloud","hardening":["seccomp"]}"#,
         ] {
             assert!(parse(json).is_err(), "{json}");
         }

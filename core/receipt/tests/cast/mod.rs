@@ -1,7 +1,9 @@
 //! The cast of these tests: a key service, a certified worker, one answer.
 
 use bield_envelope::{Digest, Secret, Seeded, Signed, SigningKey, Time};
-use bield_evidence::{Measurement, Reference, TeeKind};
+use bield_evidence::{
+    HardeningDemand, HardeningStatement, Measurement, Protection, Reference, TeeKind,
+};
 use bield_receipt::{
     Anchor, CERTIFICATE_TIME_MAX, Expected, ExpectedOutput, Receipt, ReceiptBundle,
     WorkerCertificate, output_commitment, service_evidence_digest,
@@ -36,6 +38,7 @@ impl Cast {
             not_after: NOON.plus(CERTIFICATE_TIME_MAX),
             service: self.service.principal(),
             service_evidence: Some(service_evidence_digest(SERVICE_EVIDENCE)),
+            hardening: HardeningStatement::new(HardeningDemand::GUEST, [Protection::LockedMemory]),
         }
     }
 
@@ -81,6 +84,7 @@ impl Cast {
             service: self.service.principal(),
             code: Reference::Listed(vec![code(0xc0)]),
             allow_simulated: true,
+            hardening: HardeningDemand::exactly(HardeningDemand::GUEST),
         }
     }
 

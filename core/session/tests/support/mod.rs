@@ -12,7 +12,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bield_envelope::{Principal, Seeded, Time};
-use bield_evidence::{Evidence, Measurement, Policy, Reference, Roots, TeeKind, canonical_dcap};
+use bield_evidence::{
+    Evidence, HardeningStatement, Measurement, Policy, Protection, Reference, Roots, TeeKind,
+    canonical_dcap,
+};
 use bield_session::{
     Attest, Expect, FRAME_HEADER_BYTES, Freshness, Identity, Local, Role, Session, SessionError,
     SessionKey, accept, connect, provider,
@@ -71,6 +74,7 @@ impl Machine {
             role,
             Some(service),
             TeeKind::Sgx,
+            hardening(),
             at,
             DAY,
             attest,
@@ -418,4 +422,9 @@ pub(crate) mod raw {
             vec![SignatureScheme::ECDSA_NISTP256_SHA256]
         }
     }
+}
+
+/// What the ends of this cast state of their processes.
+pub(crate) fn hardening() -> HardeningStatement {
+    HardeningStatement::new([Protection::ListedSystemCalls], [Protection::LockedMemory])
 }

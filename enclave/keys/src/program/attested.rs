@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bield_envelope::Principal;
-use bield_evidence::PolicyConfig;
+use bield_evidence::{HardeningStatement, PolicyConfig};
 use bield_platform::{Randomness, Tee, now};
 use bield_session::{Expect, Freshness, Identity, Role, SessionError, SessionKey};
 
@@ -23,6 +23,8 @@ use crate::metrics::Metrics;
 pub(crate) struct Attested {
     tee: Arc<dyn Tee>,
     runtimes: PolicyConfig,
+    /// What this process gave up.
+    hardening: HardeningStatement,
     quotes: Arc<Quotes>,
     metrics: Arc<Metrics>,
     /// With the moment it was made (not by the wall clock, which the host may set back), and for whom.
@@ -63,10 +65,16 @@ struct Made {
 }
 
 impl Attested {
-    pub(crate) fn new(tee: Arc<dyn Tee>, runtimes: PolicyConfig, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        tee: Arc<dyn Tee>,
+        runtimes: PolicyConfig,
+        hardening: HardeningStatement,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             tee,
             runtimes,
+            hardening,
             quotes: Arc::new(Quotes::new(Instant::now())),
             metrics,
             identity: Mutex::default(),
@@ -98,6 +106,7 @@ impl Attested {
             Role::KeyService,
             service,
             self.tee.kind(),
+            self.hardening.clone(),
             now(),
             IDENTITY_LIFETIME,
             self.attest(),

@@ -8,7 +8,9 @@ use std::sync::{Mutex, OnceLock};
 
 use bield_door::{Door, Visit};
 use bield_envelope::Time;
-use bield_evidence::{Measurement, Policy, Reference, Roots, TeeKind, canonical_dcap};
+use bield_evidence::{
+    HardeningStatement, Measurement, Policy, Reference, Roots, TeeKind, canonical_dcap,
+};
 use bield_ledger::MemoryFiles;
 use bield_session::{Freshness, Local, SessionKey, connect, provider};
 use bield_software_tee::{
@@ -91,6 +93,7 @@ fn identity() -> Arc<Identity> {
         Role::KeyService,
         None,
         kind,
+        HardeningStatement::default(),
         at,
         DAY,
         attest,

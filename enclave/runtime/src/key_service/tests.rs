@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 
 use bield_door::{Door, Visit};
 use bield_envelope::{Secret, Seeded, SigningKey, Time};
-use bield_evidence::{Evidence, Policy, Reference, Roots, TeeKind, canonical_dcap};
+use bield_evidence::{
+    Evidence, HardeningStatement, Policy, Reference, Roots, TeeKind, canonical_dcap,
+};
 use bield_platform::TeeError;
 use bield_protocol::refusal::Retry;
 use bield_protocol::service::{Freshness, PlayedLog};
@@ -93,7 +95,18 @@ impl Stage {
         );
         let worker = cast.worker.principal();
         let clock = Arc::new(PlayedClock::new());
-        let client = KeyService::new(Arc::clone(&offers), machine, expect, worker, clock).unwrap();
+        let hardening = HardeningStatement::default();
+        let not_fresh = Arc::default();
+        let client = KeyService::new(
+            Arc::clone(&offers),
+            machine,
+            expect,
+            worker,
+            clock,
+            hardening,
+            not_fresh,
+        );
+        let client = client.unwrap();
         Self {
             cast,
             client,
@@ -181,6 +194,7 @@ fn serve(pipe: UnixStream, service: Principal, mut answers: impl FnMut(Request) 
         Role::KeyService,
         Some(service),
         TeeKind::Sgx,
+        HardeningStatement::default(),
         bield_platform::now(),
         MINUTE,
         Box::new(move |data| quoting.evidence(data).map_err(|error| error.to_string())),

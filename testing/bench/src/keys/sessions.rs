@@ -18,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use bield_end_to_end::{Instance, Plan, Site, tiny_model};
 use bield_envelope::{Digest, Signed, SigningKey};
-use bield_evidence::{Measurement, configuration_digest};
+use bield_evidence::{HardeningStatement, Measurement, configuration_digest};
 use bield_platform::{Tee, software};
 use bield_protocol::service::{Command, LeaseRequest, Operation, Reply, Request};
 use bield_sdk::{Randomness, now};
@@ -252,6 +252,7 @@ impl<'a> Bench<'a> {
             Role::Runtime,
             None,
             self.tee.kind(),
+            HardeningStatement::default(),
             now(),
             Duration::from_secs(3600),
             Box::new(move |data| tee.evidence(data).map_err(|error| error.to_string())),

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use bield_capsule::{Batch, Change, GenerationKey, Metadata, Received, Suite, Writer, WriterKey};
 use bield_envelope::{Digest, Seeded, Time};
-use bield_evidence::{Evidence, Measurement, Policy, Reference, Roots, TeeKind, canonical_dcap};
+use bield_evidence::{
+    Evidence, HardeningStatement, Measurement, Policy, Reference, Roots, TeeKind, canonical_dcap,
+};
 use bield_group::MemberId;
 use bield_platform::Randomness;
 use bield_session::{
@@ -113,6 +115,7 @@ fn identity(machine: &'static Platform, code: [u8; 32]) -> Identity {
         bield_session::Role::KeyService,
         None,
         TeeKind::Sgx,
+        HardeningStatement::default(),
         NOW,
         DAY,
         Box::new(move |data| Ok(quote(machine, code, data))),

@@ -14,7 +14,7 @@ fn a_state_that_was_set_back_or_forked_gets_no_question_and_is_counted() {
         (PlayedLog::new("bield/keys/2", 50), NotFresh::OtherService),
     ] {
         *lock(&stage.log) = log;
-        let before = stage.client.not_fresh().load(Ordering::Relaxed);
+        let before = stage.client.not_fresh.load(Ordering::Relaxed);
         let refused = stage.fetch(|request| match &request {
             Request::Freshness(_) => Reply::Freshness(lock(&stage.log).answer()),
             _ => panic!("asked"),
@@ -27,7 +27,7 @@ fn a_state_that_was_set_back_or_forked_gets_no_question_and_is_counted() {
         );
         assert!(!said.message.contains("bield/keys"), "{said:?}");
         assert_eq!(refused, KeysError::NotFresh(why));
-        assert!(stage.client.not_fresh().load(Ordering::Relaxed) > before);
+        assert!(stage.client.not_fresh.load(Ordering::Relaxed) > before);
     }
     *lock(&stage.log) = PlayedLog::new("bield/keys/1", newest);
     stage.fetch(|request| stage.answer(&request)).unwrap();
