@@ -31,7 +31,7 @@ use bield_package::TOLERANCE_PPM;
 use bield_package::tensor::Tensor;
 
 use crate::flights::lock;
-use crate::turns::Turns;
+use crate::turns::{Late, Turn, Turns};
 
 /// Joint runs of a model that are compared with single ones.
 const PROOFS: u32 = 4;
@@ -114,9 +114,9 @@ impl Wait<'_> {
     }
 }
 
-/// Those who wait to run one loaded model.
+/// Those who wait to run one loaded model, and its places for runs when it has few.
 #[derive(Default)]
-pub(crate) struct Lane(Mutex<State>);
+pub(crate) struct Lane(Mutex<State>, Option<Turns>);
 
 #[derive(Default)]
 struct State {
@@ -161,6 +161,39 @@ struct Member {
 }
 
 impl Lane {
+    pub(crate) fn of(model: &dyn Model) -> Self {
+        let most = model.runs_max();
+        let places = (most < usize::MAX).then(|| Turns::new(most));
+        Self(Mutex::default(), places)
+    }
+
+    /// Waits for a place to run the model, and then for a turn, together at most `wait`: a turn is not taken to wait for
+    /// another run of the same model to end.
+    ///
+    /// # Errors
+    /// [`Late`].
+    pub(crate) fn take<'a>(
+        &'a self,
+        turns: &'a Turns,
+        user: Principal,
+        wait: Duration,
+    ) -> Result<(Turn<'a>, Option<Turn<'a>>), Late> {
+        let started = Instant::now();
+        let place = self.1.as_ref().map(|places| places.take(user, wait));
+        let place = place.transpose()?;
+        let left = match wait {
+            Duration::MAX => wait,
+            wait => wait.saturating_sub(started.elapsed()),
+        };
+        Ok((turns.take(user, left)?, place))
+    }
+
+    /// Counts those who wait for a place.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        self.1.as_ref().map_or(0, Turns::waiting)
+    }
+
     /// Whether requests run together here, as far as is known.
     pub(crate) fn joins(&self) -> bool {
         lock(&self.0).verdict != Verdict::Differs
@@ -231,7 +264,7 @@ impl Lane {
         (batching, counts): (&Batching, &BatchCounts),
     ) -> Result<Ran, NotRun> {
         self.gather(place, wait, batching.requests_max);
-        let turn = turns.take(wait.user, wait.left());
+        let turn = self.take(turns, wait.user, wait.left());
         let mut state = lock(&self.0);
         let not_run = match turn {
             Err(_) => Some(NotRun::Late),

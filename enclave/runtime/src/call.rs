@@ -314,12 +314,16 @@ impl Runtime {
             false => How::Shared,
         };
         let (mut times, mut second) = (None, None);
-        let model = self.models.get(package, || {
+        let model = self.models.get(package, self.queue_wait, || {
             let times = times.insert(LoadTimes::default());
             let mut loaded = self.load(user, keys, how, times)?;
             second = loaded.second.take();
             Ok(loaded)
         });
+        // They may have been refused since this request was admitted, when there was no model to forget.
+        if self.leases.cached(package).is_none() {
+            self.models.forget(package);
+        }
         if let (Ok(model), Some(space)) = (&model, second) {
             call.second = Some(Second::new(model, Arc::clone(keys), space));
         }
@@ -425,7 +429,7 @@ impl Runtime {
         apart: bool,
         call: &Call<'_>,
     ) -> Result<Ran, NotRun> {
-        let turn = self.turns.take(user, self.queue_wait);
+        let turn = model.lane.take(&self.turns, user, self.queue_wait);
         let _turn = turn.map_err(|_| NotRun::Late)?;
         if (call.is_gone)() {
             return Err(NotRun::Gone);
@@ -457,12 +461,10 @@ impl Runtime {
         apart: bool,
         call: &mut Call<'_>,
     ) -> Result<Vec<Tensor>, Refusal> {
-        let take = || {
-            let turn = self.turns.take(user, self.queue_wait);
-            turn.map_err(|_| refusals::late(self.queue_wait))
-        };
+        let late = |_| refusals::late(self.queue_wait);
         let waiting = Instant::now();
-        let mut turn = Some(take()?);
+        let turn = model.lane.take(&self.turns, user, self.queue_wait);
+        let mut turn = Some(turn.map_err(late)?);
         call.phases.queue += waiting.elapsed();
         call.must_be_there()?;
         call.phases.engine = Some(model.engine());
@@ -478,7 +480,8 @@ impl Runtime {
                 turn = None;
                 let taken = handing.asker().wait_until_taken();
                 taken.map_err(|Gone| refusals::gone())?;
-                turn = Some(take()?);
+                let again = self.turns.take(user, self.queue_wait);
+                turn = Some((again.map_err(late)?, None));
             }
             phases.run = started.elapsed();
             let handed = handing.output(output, || self.feedback(phases, began));

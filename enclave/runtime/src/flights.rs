@@ -8,11 +8,12 @@
 //! ```
 //!
 //! Always true: at most one `make` per key runs at a time; a failure is shared by those who waited for it and
-//! by nobody who comes later; when `make` panics, one of those who waited takes over. At most as many flights
-//! as threads exist. Not here: keeping outcomes (the caches do).
+//! by nobody who comes later; when `make` panics, one of those who waited takes over; who waits for another thread's
+//! may say how long. At most as many flights as threads exist. Not here: keeping outcomes (the caches do).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bield_envelope::Digest;
 
@@ -41,6 +42,26 @@ impl<T: Clone> Flights<T> {
 
     /// Returns the outcome of the flight for `key`: that of `make`, or of another thread's that is under way.
     pub(crate) fn join(&self, key: Digest, make: impl FnOnce() -> T) -> T {
+        let joined = self.join_until(key, None, make);
+        joined.expect("who waits without an end is never late")
+    }
+
+    /// Like [`join`](Self::join), waiting at most `wait` for another thread's flight; `None` when that takes longer.
+    pub(crate) fn join_within(
+        &self,
+        key: Digest,
+        wait: Duration,
+        make: impl FnOnce() -> T,
+    ) -> Option<T> {
+        self.join_until(key, Instant::now().checked_add(wait), make)
+    }
+
+    fn join_until(
+        &self,
+        key: Digest,
+        until: Option<Instant>,
+        make: impl FnOnce() -> T,
+    ) -> Option<T> {
         loop {
             let (flight, leads) = self.board(key);
             if leads {
@@ -49,10 +70,12 @@ impl<T: Clone> Flights<T> {
                     key,
                     flight: &flight,
                 };
-                return landing.land(make());
+                return Some(landing.land(make()));
             }
-            if let Some(outcome) = flight.wait() {
-                return outcome;
+            match flight.wait(until) {
+                Ended::Landed(outcome) => return Some(outcome),
+                Ended::Lost => {}
+                Ended::Late => return None,
             }
         }
     }
@@ -71,21 +94,37 @@ impl<T: Clone> Flights<T> {
     }
 }
 
+/// How another thread's flight ended for one who waited.
+enum Ended<T> {
+    Landed(T),
+    /// To a panic.
+    Lost,
+    /// It has not.
+    Late,
+}
+
 impl<T: Clone> Flight<T> {
-    /// Waits for the outcome; `None` when the flight was lost to a panic.
-    fn wait(&self) -> Option<T> {
+    /// Waits for the outcome, for ever without an end.
+    fn wait(&self, until: Option<Instant>) -> Ended<T> {
         let mut state = lock(&self.state);
         loop {
             match &*state {
-                State::Landed(outcome) => return Some(outcome.clone()),
-                State::Lost => return None,
-                State::Flying => {
-                    state = self
-                        .landed
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
+                State::Landed(outcome) => return Ended::Landed(outcome.clone()),
+                State::Lost => return Ended::Lost,
+                State::Flying => {}
             }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            state = match left {
+                Some(Duration::ZERO) => return Ended::Late,
+                Some(left) => {
+                    let waited = self.landed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => {
+                    let waited = self.landed.wait(state);
+                    waited.unwrap_or_else(PoisonError::into_inner)
+                }
+            };
         }
     }
 }
@@ -152,6 +191,26 @@ mod tests {
         });
         assert_eq!(made.load(Ordering::Relaxed), 1);
         assert_eq!(flights.join(KEY, || Ok(7)), Ok(7), "a later one flies anew");
+    }
+
+    #[test]
+    fn who_waits_for_another_waits_no_longer_than_it_may() {
+        let flights = Flights::<u32>::new();
+        let (boarded, land) = (Barrier::new(2), Barrier::new(2));
+        thread::scope(|scope| {
+            let leader = scope.spawn(|| {
+                flights.join_within(KEY, Duration::ZERO, || {
+                    boarded.wait();
+                    land.wait();
+                    7
+                })
+            });
+            boarded.wait();
+            let late = flights.join_within(KEY, Duration::from_millis(1), || 8);
+            assert_eq!(late, None, "neither an outcome nor a second flight");
+            land.wait();
+            assert_eq!(leader.join().unwrap(), Some(7), "a leader is not late");
+        });
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! budget; a model that is running is never evicted, since that would free nothing; what a failed load had
 //! reserved is free again; nobody evicts for a model that does not fit all the same. While it loads, a model may take
 //! more than afterwards, when the engine copies it: its engine says how much. A model that is replaced by the same one
-//! on another engine takes no new runs, and its memory counts until the last run on it ends. What a run needs beyond its
+//! on another engine, is forgotten or broke takes no new runs, and its memory counts until the last run on it ends. What a run needs beyond its
 //! model is not counted; at most `concurrency` runs exist. Not here: how a model is loaded (`loading`), clocks.
 //!
 //! On paper: a look-up is one hash; an eviction looks at each resident once.
@@ -30,6 +30,7 @@ use bield_protocol::refusal::{Refusal, Retry};
 
 use crate::batches::Lane;
 use crate::flights::{Flights, lock};
+use crate::refusals;
 use crate::turns::Gate;
 
 /// A model that is loaded, and who waits to run it.
@@ -41,8 +42,8 @@ pub(crate) struct Opened {
 impl Opened {
     pub(crate) fn new(model: Box<dyn Model>) -> Arc<Self> {
         Arc::new(Self {
+            lane: Lane::of(&*model),
             model,
-            lane: Lane::default(),
         })
     }
 }
@@ -76,7 +77,9 @@ struct Table {
     age: u64,
     evicted: u64,
     residents: HashMap<Digest, Resident>,
-    /// Replaced while they ran.
+    /// Packages that are being opened, and whether they were forgotten meanwhile.
+    opening: HashMap<Digest, bool>,
+    /// Replaced or forgotten while they ran.
     leaving: Vec<Leaving>,
 }
 
@@ -123,24 +126,28 @@ impl Models {
         Some(self.lend(model))
     }
 
-    /// Lends a model, loaded by `load` if need be.
+    /// Lends a model, loaded by `load` if need be; waits at most `wait` for another request that loads it.
     ///
     /// # Errors
-    /// `model-opening` when too many wait already; what `load` refuses, shared by all who waited for the same load.
+    /// `model-opening` when too many wait already, `queue-full` when it takes another too long; what `load` refuses, shared by all who waited for the same load.
     pub(crate) fn get(
         self: &Arc<Self>,
         package: Digest,
+        wait: Duration,
         load: impl FnOnce() -> Result<Loaded, Refusal>,
     ) -> Result<Lent, Refusal> {
         let _place = self.opening.enter().ok_or_else(opening)?;
-        let model = self.flights.join(package, || {
-            let resident = lock(&self.table).take(package);
-            match resident {
-                Some(model) => Ok(model),
-                None => Ok(self.keep(package, load()?)),
+        let model = self.flights.join_within(package, wait, || {
+            let mut table = lock(&self.table);
+            if let Some(model) = table.take(package) {
+                return Ok(model);
             }
-        })?;
-        Ok(self.lend(model))
+            table.opening.insert(package, false);
+            drop(table);
+            let _opening = Opening(self, package);
+            Ok(self.keep(package, load()?))
+        });
+        Ok(self.lend(model.ok_or_else(|| refusals::late(wait))??))
     }
 
     /// Lends a model that is kept from everybody else and goes with its last run.
@@ -242,17 +249,21 @@ impl Models {
         true
     }
 
-    /// Lets a model go that nobody runs; one that runs stays until it makes room for another.
-    pub(crate) fn forget(&self, package: Digest) {
+    /// Lets a model go: at once when nobody runs it, else with its last run, and if it is being opened, with the last run
+    /// of those who wait for that.
+    pub(crate) fn forget(self: &Arc<Self>, package: Digest) {
         let mut table = lock(&self.table);
-        let idle = table.residents.get(&package).is_some_and(Resident::is_idle);
-        let forgotten = idle.then(|| table.remove(package)).flatten();
+        if let Some(forgotten) = table.opening.get_mut(&package) {
+            *forgotten = true;
+        }
+        table.retire(package, self);
+        let left = table.left();
         drop(table);
-        drop(forgotten);
+        drop(left);
     }
 
-    /// Lets all models go that nobody runs.
-    pub(crate) fn forget_all(&self) {
+    /// Lets all models go that are open.
+    pub(crate) fn forget_all(self: &Arc<Self>) {
         let packages: Vec<_> = lock(&self.table).residents.keys().copied().collect();
         for package in packages {
             self.forget(package);
@@ -291,7 +302,7 @@ impl Models {
         }
     }
 
-    fn keep(&self, package: Digest, mut loaded: Loaded) -> Arc<Opened> {
+    fn keep(self: &Arc<Self>, package: Digest, mut loaded: Loaded) -> Arc<Opened> {
         loaded.space.shrink(loaded.bytes);
         let mut table = lock(&self.table);
         let resident = Resident {
@@ -305,6 +316,9 @@ impl Models {
         let replaced = table.residents.insert(package, resident);
         debug_assert!(replaced.is_none(), "one flight per package");
         table.take(package);
+        if table.opening.get(&package) == Some(&true) {
+            table.retire(package, self);
+        }
         drop(table);
         Arc::clone(&loaded.model)
     }
@@ -353,7 +367,18 @@ impl Table {
         self.remove(package)
     }
 
-    /// Takes out what was replaced and runs no more; to be dropped without the lock.
+    /// Keeps a resident model for nobody but those who run it.
+    fn retire(&mut self, package: Digest, models: &Arc<Models>) {
+        if let Some(Resident { model, bytes, .. }) = self.residents.remove(&package) {
+            let models = Arc::clone(models);
+            self.leaving.push(Leaving {
+                model,
+                _space: Space { models, bytes },
+            });
+        }
+    }
+
+    /// Takes out what was replaced or forgotten and runs no more; to be dropped without the lock.
     fn left(&mut self) -> Vec<Leaving> {
         let is_left = |leaving: &mut Leaving| Arc::strong_count(&leaving.model) == 1;
         self.leaving.extract_if(.., is_left).collect()
@@ -375,6 +400,15 @@ impl Resident {
     fn gain(&self) -> u64 {
         let saved = self.took.as_micros() * u128::from(self.uses);
         u64::try_from((saved << 30) / u128::from(self.bytes.max(1))).unwrap_or(u64::MAX)
+    }
+}
+
+/// A package that is being opened, as long as it is.
+struct Opening<'a>(&'a Models, Digest);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.table).opening.remove(&self.1);
     }
 }
 
@@ -428,6 +462,13 @@ impl Drop for Lent {
         }
         let mut table = lock(&self.models.table);
         let model = self.model.take();
+        if let Some(broken) = model.as_ref().filter(|model| model.is_broken()) {
+            let mut residents = table.residents.iter();
+            let here = residents.find(|(_, resident)| Arc::ptr_eq(&resident.model, broken));
+            if let Some(package) = here.map(|(package, _)| *package) {
+                table.retire(package, &self.models);
+            }
+        }
         // Never the last one of a model that was evicted: only idle ones are.
         drop(model);
         let left = table.left();
@@ -503,5 +544,7 @@ const fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
+#[cfg(test)]
+mod forgotten;
 #[cfg(test)]
 mod tests;

@@ -42,7 +42,7 @@ fn load(models: &Arc<Models>, name: u8, mib: u64) -> Result<Lent, Refusal> {
 }
 
 fn load_slowly(models: &Arc<Models>, name: u8, mib: u64, took: Duration) -> Result<Lent, Refusal> {
-    models.get(package(name), || {
+    models.get(package(name), Duration::MAX, || {
         Ok(Loaded {
             space: models.reserve(mib * MIB, 2 * mib * MIB, AT_ONCE)?,
             model: Opened::new(Box::new(Nothing)),
@@ -221,7 +221,7 @@ fn a_model_that_never_fits_evicts_nobody() {
 fn a_failed_load_gives_its_memory_back() {
     let models = models(4);
     for _ in 0..3 {
-        let refused = models.get(package(1), || {
+        let refused = models.get(package(1), Duration::MAX, || {
             let _space = models.reserve(2 * MIB, 4 * MIB, AT_ONCE)?;
             Err(Refusal::new("test", "no", Retry::Never))
         });
@@ -255,7 +255,7 @@ fn a_model_asked_for_by_many_is_loaded_once() {
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let model = models.get(package(1), || {
+                let model = models.get(package(1), Duration::MAX, || {
                     loads.fetch_add(1, Ordering::SeqCst);
                     thread::sleep(Duration::from_millis(50));
                     Ok(Loaded {
@@ -277,7 +277,7 @@ fn a_model_asked_for_by_many_is_loaded_once() {
 fn threads_do_not_pile_up_before_models_that_are_being_opened() {
     let models = Arc::new(Models::new(4 * MIB).with_places(1));
     drop(load(&models, 1, 1).unwrap());
-    let while_opening = models.get(package(2), || {
+    let while_opening = models.get(package(2), Duration::MAX, || {
         let refused = load(&models, 3, 1).err().unwrap();
         assert_eq!(
             (refused.code.as_str(), refused.retry),

@@ -1,4 +1,4 @@
-//! What a request holds that others need: visits of the host, room in the replay guard, keys.
+//! What a request holds that others need: visits of the host, room in the replay guard, keys, turns.
 
 use std::io::{self, Read};
 use std::sync::atomic::AtomicUsize;
@@ -108,6 +108,28 @@ fn a_request_whose_sender_is_gone_takes_no_room_in_the_replay_guard() {
     assert_eq!(lock(&runtime.guard).len(), 1);
 }
 
+#[test]
+fn a_model_that_is_opened_when_its_keys_were_just_refused_does_not_stay() {
+    let (stage, runtime) = stage();
+    let (sealed, _) = stage.cast.request(stage.package, 1);
+    let asked = AtomicUsize::new(0);
+    // Asked before admission, and again before there is a model.
+    let refused_then = || {
+        if asked.fetch_add(1, Ordering::SeqCst) == 1 {
+            stage.service.mind().fails = Some(KeysError::NotGranted);
+            let lasts = stage.service.mind().lasts;
+            stage.clock.pass(lasts * 8 / 10);
+            runtime.tend();
+        }
+        false
+    };
+    let reply = runtime.answer(&sealed, &refused_then);
+    assert!(matches!(reply, Reply::Sealed(told, _) if told.run_us > 0));
+    assert!(runtime.leases.cached(stage.package).is_none());
+    assert!(runtime.models.names(9).is_empty());
+    assert_eq!(runtime.models.counts().used_bytes, 0);
+}
+
 /// An engine whose models break while they run.
 struct Breaking(Rten);
 
@@ -159,4 +181,86 @@ fn a_dedicated_request_that_fails_keeps_no_keys() {
     assert_eq!(refusal.code, "internal");
     assert!(runtime.leases.cached(stage.package).is_none());
     assert_eq!(runtime.models.counts().used_bytes, 0);
+}
+
+/// An engine that runs a model once at a time, when it may.
+struct Single(Rten, Arc<Runs>);
+
+#[derive(Default)]
+struct Runs {
+    begun: AtomicUsize,
+    may: Mutex<()>,
+}
+
+struct SingleModel(Box<dyn Model>, Arc<Runs>);
+
+impl Engine for Single {
+    fn name(&self) -> &'static str {
+        "single"
+    }
+
+    fn load(&self, bytes: Vec<u8>, format: ModelFormat) -> Result<Box<dyn Model>, EngineError> {
+        let model = self.0.load(bytes, format)?;
+        Ok(Box::new(SingleModel(model, Arc::clone(&self.1))))
+    }
+}
+
+impl Model for SingleModel {
+    fn inputs(&self) -> &[TensorSpec] {
+        self.0.inputs()
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        self.0.outputs()
+    }
+
+    fn engine(&self) -> &'static str {
+        "single"
+    }
+
+    fn run_timed(
+        &self,
+        inputs: &[Tensor],
+        outputs: &[&str],
+    ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
+        self.1.begun.fetch_add(1, Ordering::SeqCst);
+        drop(lock(&self.1.may));
+        self.0.run_timed(inputs, outputs)
+    }
+
+    fn runs_max(&self) -> usize {
+        1
+    }
+}
+
+#[test]
+fn requests_for_a_model_that_runs_once_at_a_time_hold_one_turn() {
+    let stage = Stage::new(Shelf::stocked());
+    let runs = Arc::new(Runs::default());
+    let mut runtime = stage.runtime(Single(Rten::new(1), Arc::clone(&runs)), 64 * MIB);
+    runtime.turns = Turns::new(2);
+    runtime.queue_wait = Duration::from_secs(60);
+    start_of(&runtime, stage.cast.request(stage.package, 1));
+    let model = runtime.models.resident(stage.package).unwrap();
+    let before = runs.begun.load(Ordering::SeqCst);
+    let held = lock(&runs.may);
+    thread::scope(|scope| {
+        let calls = [2, 3].map(|id| {
+            let call = stage.cast.request(stage.package, id);
+            scope.spawn(|| start_of(&runtime, call))
+        });
+        let begun = || runs.begun.load(Ordering::SeqCst) - before;
+        while begun() + model.lane.waiting() < 2 {
+            thread::yield_now();
+        }
+        let another = runtime
+            .turns
+            .take(stage.cast.owner.principal(), Duration::ZERO);
+        let (begun, has_turn) = (begun(), another.is_ok());
+        drop((another, held));
+        for call in calls {
+            assert_eq!(call.join().unwrap(), StartKind::Hot);
+        }
+        assert_eq!((begun, has_turn), (1, true));
+    });
 }
