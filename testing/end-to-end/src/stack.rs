@@ -73,7 +73,7 @@ impl Stack {
     pub fn start_with(
         configure: impl FnOnce(&mut KeyServiceConfiguration),
     ) -> anyhow::Result<Self> {
-        Self::begin(configure, None)
+        Self::begin(configure, None, |_| ())
     }
 
     /// As [`start`](Self::start), with a runtime that runs models on the onnxruntime at `library`.
@@ -81,12 +81,25 @@ impl Stack {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn start_with_onnxruntime(library: &Path) -> anyhow::Result<Self> {
-        Self::begin(|_| (), Some(library))
+        Self::start_runtime_with(Some(library), |_| ())
+    }
+
+    /// As [`start`](Self::start), with another configuration of the runtime; where there is a `library`, it prefers that
+    /// onnxruntime to rten.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_runtime_with(
+        library: Option<&Path>,
+        configure: impl FnOnce(&mut RuntimeConfiguration),
+    ) -> anyhow::Result<Self> {
+        Self::begin(|_| (), library, configure)
     }
 
     fn begin(
         configure: impl FnOnce(&mut KeyServiceConfiguration),
         onnxruntime: Option<&Path>,
+        configure_runtime: impl FnOnce(&mut RuntimeConfiguration),
     ) -> anyhow::Result<Self> {
         let (host, people, programs) = (TempDir::new()?, TempDir::new()?, TempDir::new()?);
         gather(&SERVERS, programs.path())?;
@@ -101,20 +114,19 @@ impl Stack {
         configure(&mut keys_config);
         let keys_config = toml::to_string(&keys_config)?;
         let keys_code = measure(&programs.path().join("bield-keys"), &keys_config)?;
-        let runtime_config = match onnxruntime {
-            None => runtime_configuration(&root, &keys_code, 1)?,
-            Some(library) => {
-                symlink(library, host.path().join(ONNXRUNTIME))?;
-                let library = Sha256::digest(fs::read(library)?);
-                let mut config: RuntimeConfiguration =
-                    toml::from_str(&runtime_configuration(&root, &keys_code, 2)?)?;
-                config.engines = vec![EngineName::Onnxruntime, EngineName::Rten];
-                config.onnxruntime = Some(OnnxruntimeConfiguration {
-                    library: format!("sha256:{}", hex::encode(library)),
-                });
-                toml::to_string(&config)?
-            }
-        };
+        let mut runtime_config: RuntimeConfiguration =
+            toml::from_str(&runtime_configuration(&root, &keys_code, 1)?)?;
+        if let Some(library) = onnxruntime {
+            symlink(library, host.path().join(ONNXRUNTIME))?;
+            let library = Sha256::digest(fs::read(library)?);
+            runtime_config.threads = 2;
+            runtime_config.engines = vec![EngineName::Onnxruntime, EngineName::Rten];
+            runtime_config.onnxruntime = Some(OnnxruntimeConfiguration {
+                library: format!("sha256:{}", hex::encode(library)),
+            });
+        }
+        configure_runtime(&mut runtime_config);
+        let runtime_config = toml::to_string(&runtime_config)?;
         let runtime_code = measure(&programs.path().join("bield-runtime"), &runtime_config)?;
         fs::write(host.path().join("keys.toml"), keys_config)?;
         fs::write(host.path().join("runtime.toml"), runtime_config)?;

@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use bield_end_to_end::{Stack, numbers, tiny_model};
+use bield_end_to_end::{Stack, numbers, tiny_model, wait_until};
 use bield_package::tensor::Tensor;
 
 #[test]
@@ -45,6 +46,37 @@ fn models_run_on_the_library_that_the_measured_configuration_names() {
         .iter()
         .find(|tensor| tensor.name() == "doubled");
     assert_eq!(doubled.unwrap().to_i64(), Some(vec![1 << 41]));
+}
+
+#[test]
+fn rten_answers_until_onnxruntime_has_opened_the_model_and_each_answer_says_which() {
+    let Some(library) = library() else { return };
+    let stack = Stack::start_runtime_with(Some(&library), |config| config.tiered = true).unwrap();
+    let (owner, user) = (
+        stack.person("owner").unwrap(),
+        stack.person("user").unwrap(),
+    );
+    let package = owner.publish("tiered", &tiny_model("tiered")).unwrap();
+    owner.grant(&package, &user).unwrap();
+    let inputs = numbers(3);
+    let call = || {
+        let answered = user.call(&package, inputs.clone()).unwrap().unwrap();
+        let engine = answered.feedback.unwrap()["engine"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        (engine, answered.tensors[0].to_f32().unwrap())
+    };
+    let (engine, first) = call();
+    assert!(engine.starts_with("rten "), "{engine}");
+    let mut last = first.clone();
+    let swapped = wait_until(Duration::from_secs(60), || {
+        let (engine, answer) = call();
+        last = answer;
+        engine.starts_with("onnxruntime ")
+    });
+    assert!(swapped, "it stayed on the first engine");
+    assert!(first.iter().zip(&last).all(|(a, b)| (a - b).abs() < 1e-5));
 }
 
 #[test]
