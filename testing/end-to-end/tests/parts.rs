@@ -71,12 +71,15 @@ fn a_dedicated_user_gets_no_parts_and_may_ask_for_the_whole() {
     user.call(&package, numbers(1)).unwrap().unwrap();
 }
 
+/// What a host does to the chunks of an answer.
+type Attack = fn(&mut Vec<Vec<u8>>);
+
 /// A gateway that passes one call on and changes what comes back.
 fn altering(
     stack: &Stack,
     user: &Person,
     package: &Package,
-    alter: fn(&mut Vec<Vec<u8>>),
+    alter: Attack,
 ) -> (Vec<Tensor>, Result<Answered, CallError>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut trust = stack.trust();
@@ -148,7 +151,7 @@ fn an_answer_that_a_host_cuts_or_reorders_is_none_whatever_came_of_it() {
     let (_, user, package) = stack.cast("altered-parts").unwrap();
     let (early, called) = altering(&stack, &user, &package, |_| {});
     assert_eq!((early.len(), called.is_ok()), (1, true), "unchanged");
-    let attacks: [(&str, fn(&mut Vec<Vec<u8>>), usize); 4] = [
+    let attacks: [(&str, Attack, usize); 4] = [
         ("cut", |chunks| chunks.truncate(2), 1),
         ("dropped", |chunks| drop(chunks.remove(1)), 0),
         ("reordered", |chunks| chunks.swap(1, 2), 0),

@@ -44,8 +44,8 @@ pub use package::{
     onnx_signature, ort_file, package_file, package_header_fields, package_manifest, rten_file,
 };
 pub use protocol::{
-    call_reply, inference_output, inference_reply, inference_request, service_reply,
-    service_request, status,
+    call_reply, inference_output, inference_parts, inference_reply, inference_request,
+    service_reply, service_request, status,
 };
 pub use ring::{door_calls, door_ring};
 pub use session::{session_accept, session_certificate, session_claims, session_gate};
@@ -118,6 +118,7 @@ targets! {
     inference_request from protocol, MANY;
     inference_output from protocol, MANY;
     inference_reply from protocol, MANY;
+    inference_parts from protocol, MANY;
     call_reply from protocol, MANY;
     status from protocol, MANY;
     storage_answer from storage, MANY;

@@ -7,6 +7,7 @@ use bield_package::tensor::Tensor;
 use bield_protocol::call::{self, Unsealed};
 use bield_protocol::feedback::{Feedback, StartKind};
 use bield_protocol::inference::{self, Answer, Output};
+use bield_protocol::parts::{self, Arriving, End, Item};
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{
     self, AuditEntry, AuditEvent, AuditPage, Freshness, GrantId, GrantRow, GroupRow, Inspection,
@@ -32,11 +33,32 @@ pub fn service_reply(data: &[u8]) -> bool {
 
 /// What a runtime reads from a granted user, after opening it.
 pub fn inference_request(data: &[u8]) -> bool {
-    let Ok(request) = inference::Request::decode(data) else {
+    let Ok((request, in_parts)) = parts::decode_request(data) else {
         return false;
     };
     request.inputs.iter().for_each(consistent);
-    same(&request.encode(), data)
+    match in_parts {
+        true => same(&parts::encode_request(&request), data),
+        false => same(&request.encode(), data),
+    }
+}
+
+/// What a user reads of an answer that comes in parts; accepted when nothing is left over.
+pub fn inference_parts(data: &[u8]) -> bool {
+    let mut arriving = Arriving::default();
+    if arriving.push(data).is_err() {
+        return false;
+    }
+    let mut again = Vec::new();
+    loop {
+        match arriving.next_item() {
+            Ok(Some(item)) => again.extend_from_slice(&item.encode(again.is_empty())),
+            Ok(None) => break,
+            Err(_) => return false,
+        }
+    }
+    assert!(data.starts_with(&again), "another encoding of the same");
+    !again.is_empty() && again.len() == data.len()
 }
 
 /// The bytes a receipt's commitment covers.
@@ -341,7 +363,25 @@ pub(crate) mod seeds {
             inputs: tensors(),
             outputs: vec!["probs".into()],
         };
-        vec![request.encode()]
+        vec![request.encode().to_vec(), parts::encode_request(&request)]
+    }
+
+    pub(crate) fn inference_parts() -> Vec<Vec<u8>> {
+        let output = |tensor: &Tensor| Item::Output(tensor.clone());
+        let end = Item::End(End {
+            salt: cast::SALT,
+            receipt: cast::receipt().into_signed(),
+            certificate: cast::certificate().into_signed(),
+        });
+        let whole = tensors().iter().map(output).chain([end]).collect();
+        let refused = vec![output(&tensors()[0]), Item::Refused(refusal())];
+        let encoded = |items: Vec<Item>| {
+            let items = items.iter().enumerate();
+            items
+                .flat_map(|(index, item)| item.encode(index == 0).to_vec())
+                .collect()
+        };
+        [whole, refused].map(encoded).to_vec()
     }
 
     pub(crate) fn inference_output() -> Vec<Vec<u8>> {
@@ -384,6 +424,7 @@ pub(crate) mod seeds {
         vec![
             call::Reply::Sealed(feedback(), b"sealed".to_vec()).encode(),
             call::Reply::Unsealed(feedback(), unsealed).encode(),
+            call::Reply::Streamed(feedback(), b"the first of it".to_vec()).encode(),
         ]
     }
 

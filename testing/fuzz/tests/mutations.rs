@@ -25,7 +25,7 @@ no_mutation_breaks_a_promise_of! {
     certificate_statement receipt_statement command_statement header_statement receipt_bundle
     package_file package_header_fields package_manifest onnx_signature rten_file ort_file session_certificate
     session_claims session_gate session_accept service_request service_reply inference_request
-    inference_output inference_reply call_reply status storage_answer storage_operations
+    inference_output inference_reply inference_parts call_reply status storage_answer storage_operations
     configuration_toml policy_toml identifiers selectors version_range
     capsule_acknowledgement capsule_certificate capsule_changes capsule_export capsule_fork
     capsule_heads capsule_keyring capsule_metadata capsule_opening capsule_proof capsule_record

@@ -250,14 +250,14 @@ fn an_output_leaves_before_the_next_is_made_and_the_receipt_covers_all() {
             panic!("not answered")
         };
         let wrong: [&[Tensor]; 3] = [
-            &[first.clone()],
+            std::slice::from_ref(&first),
             &[second.clone(), first.clone()],
             &[first.clone(), second.clone(), second.clone()],
         ];
-        assert!(verify(&stage, request, &end, vec![first, second]));
         for tensors in wrong {
             assert!(!verify(&stage, request, &end, tensors.to_vec()));
         }
+        assert!(verify(&stage, request, &end, vec![first, second]));
     });
 }
 
@@ -405,6 +405,9 @@ fn a_claimed_instance_gives_no_parts_and_pads_its_refusal() {
     }
 }
 
+/// What a host does to the chunks of an answer.
+type Attack = fn(&mut Vec<Vec<u8>>);
+
 /// The chunks of a sealed response, its head before them.
 fn chunks(sealed: &[u8]) -> Vec<Vec<u8>> {
     let (head, mut rest) = sealed.split_at(37);
@@ -455,7 +458,7 @@ fn a_host_that_cuts_reorders_drops_or_repeats_never_makes_an_answer() {
     // Three outputs and an end, each in a chunk of its own.
     assert_eq!(whole.len(), 1 + 4);
     assert_eq!(opened(opener, &honest(&whole)), (3, true, true));
-    let attacks: [(&str, fn(&mut Vec<Vec<u8>>), usize); 6] = [
+    let attacks: [(&str, Attack, usize); 6] = [
         ("cut", |chunks| chunks.truncate(4), 3),
         ("cut in a chunk", |chunks| chunks[4].truncate(9), 3),
         ("reordered", |chunks| chunks.swap(2, 3), 1),
