@@ -1,7 +1,5 @@
 //! Files and requests that are made to end the process instead of the run.
 
-#![expect(clippy::unwrap_used, reason = "tests may stop where they stand")]
-
 use std::thread;
 
 use bield_engine::{Engine as _, Rten};
