@@ -63,6 +63,12 @@ pub(crate) fn measured(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
             firsts[0]
         ),
     ));
+    bars.push(Bar::told(
+        format!("{name}: after unloading, the last time over the first"),
+        firsts[TURNS] - firsts[1],
+        "MB",
+        "what was not there before the first run and stays is not in this; what leaks is".into(),
+    ));
     Ok(())
 }
 
