@@ -20,6 +20,7 @@
 
 mod error;
 mod protobuf;
+mod weights;
 
 use std::collections::{HashMap, HashSet};
 
@@ -27,6 +28,7 @@ use crate::tensor::{ElementType, TensorSpec};
 use protobuf::{Fields, Value};
 
 pub use error::OnnxError;
+pub use weights::Weights;
 
 /// Most inputs, and most outputs, of a model. Real ones have up to about 100 (cached decoder
 /// states).

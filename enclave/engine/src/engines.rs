@@ -83,6 +83,19 @@ impl Engine for Engines {
         })
     }
 
+    /// Of the engine that is chosen, but not less than what any takes that may be.
+    fn footprint_of(&self, bytes: &[u8], format: ModelFormat) -> Footprint {
+        let most = self.footprint(format, bytes.len() as u64);
+        let Ok(chosen) = self.choose(bytes, format) else {
+            return most;
+        };
+        let own = chosen.footprint_of(bytes, format);
+        Footprint {
+            loading: most.loading.max(own.loading),
+            resident: most.resident.max(own.resident),
+        }
+    }
+
     fn first(&self, bytes: &[u8], format: ModelFormat) -> Option<&dyn Engine> {
         let last = self.taking(format).last().filter(|_| self.tiered)?;
         let chosen = self.choose(bytes, format).ok()?;

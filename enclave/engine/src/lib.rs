@@ -97,6 +97,11 @@ pub trait Engine: Send + Sync {
         }
     }
 
+    /// What this very model takes while it is loaded, those bytes included, as far as they tell.
+    fn footprint_of(&self, bytes: &[u8], format: ModelFormat) -> Footprint {
+        self.footprint(format, bytes.len() as u64)
+    }
+
     /// Another engine that opens this very model sooner than the one that runs it in the end, to answer meanwhile.
     fn first(&self, bytes: &[u8], format: ModelFormat) -> Option<&dyn Engine> {
         let _ = (bytes, format);
@@ -179,6 +184,11 @@ pub trait Model: Send + Sync {
     /// Most runs at once; one more waits for another to end.
     fn runs_max(&self) -> usize {
         usize::MAX
+    }
+
+    /// Bytes that it takes, with what was computed while it was loaded; `None` when the engine does not tell.
+    fn resident_bytes(&self) -> Option<u64> {
+        None
     }
 
     /// Whether no run can succeed any more, so that it has to be loaded again.

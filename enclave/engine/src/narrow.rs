@@ -72,6 +72,10 @@ impl Model for Narrowed {
         self.inner.runs_max()
     }
 
+    fn resident_bytes(&self) -> Option<u64> {
+        self.inner.resident_bytes()
+    }
+
     fn is_broken(&self) -> bool {
         self.inner.is_broken()
     }

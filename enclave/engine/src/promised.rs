@@ -92,6 +92,10 @@ impl Model for Promised {
         self.inner.runs_max()
     }
 
+    fn resident_bytes(&self) -> Option<u64> {
+        self.inner.resident_bytes()
+    }
+
     fn is_broken(&self) -> bool {
         self.inner.is_broken()
     }

@@ -12,7 +12,8 @@
 //!
 //! On paper: rten keeps the bytes of a `.rten` file and reads the weights in place, 1.0 × the file while loading
 //! and afterwards. Of an ONNX file it copies every weight and the bytes are freed when it is done: 2.0 × while
-//! loading, 1.0 × afterwards.
+//! loading, 1.0 × afterwards; weights of half precision and booleans become numbers of 4 bytes. What depends on constants
+//! only is computed while loading and stays.
 //!
 //! rten reads the environment variables `RTEN_TIMING` and `RTEN_NUM_THREADS`; a program that hides
 //! its timing clears its environment first.
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bield_package::ModelFormat;
-use bield_package::onnx::{OnnxError, Signature};
+use bield_package::onnx::{OnnxError, Signature, Weights};
 use bield_package::prepared::{PreparedError, RtenFile, in_rten};
 use bield_package::tensor::{Tensor, TensorSpec};
 use rten::{LoadError, ModelOptions, NodeId, RunError, RunOptions, ThreadPool, ValueOrView};
@@ -93,6 +94,21 @@ impl Engine for Rten {
             resident: bytes,
         }
     }
+
+    fn footprint_of(&self, bytes: &[u8], format: ModelFormat) -> Footprint {
+        let length = bytes.len() as u64;
+        let rough = self.footprint(format, length);
+        let (weights, _) = weights(bytes, format);
+        let resident = rough.resident.max(weights);
+        let copied = match format {
+            ModelFormat::Rten => 0,
+            _ => resident,
+        };
+        Footprint {
+            loading: rough.loading.max(length.saturating_add(copied)),
+            resident,
+        }
+    }
 }
 
 impl Rten {
@@ -103,6 +119,7 @@ impl Rten {
         format: ModelFormat,
     ) -> Result<Box<dyn Model>, EngineError> {
         let signature = signature(&bytes, format)?;
+        let (weights, numbers) = weights(&bytes, format);
         let model = caught(|| options.load(bytes))
             .map_err(refuse_load)?
             .map_err(|error| refuse_load(describe_load(&error)))?;
@@ -117,6 +134,11 @@ impl Rten {
             output_ids: ids(&signature.outputs)?,
             inputs: native(&signature.inputs)?,
             outputs: native(&signature.outputs)?,
+            // rten tells numbers, not their types; none is longer than 4 bytes.
+            bytes: (model.total_params() as u64)
+                .saturating_sub(numbers)
+                .saturating_mul(4)
+                .saturating_add(weights),
             model,
             pool: Arc::clone(&self.pool),
             threads: self.threads,
@@ -157,6 +179,17 @@ fn signature(bytes: &[u8], format: ModelFormat) -> Result<Signature, EngineError
     Ok(signature)
 }
 
+/// Bytes of a file's weights in the types that rten has, and how many numbers they are at most. Where a `.rten` file's
+/// weights lie in it, each of at least a byte, is not looked at.
+fn weights(bytes: &[u8], format: ModelFormat) -> (u64, u64) {
+    let counted = (format == ModelFormat::Onnx).then(|| Weights::count(bytes));
+    let Some(Ok(Weights { numbers, bytes })) = counted else {
+        return (bytes.len() as u64, bytes.len() as u64);
+    };
+    let wide = numbers.saturating_sub(bytes).saturating_mul(4);
+    (wide.saturating_add(bytes), numbers)
+}
+
 /// The specs in the types that rten has.
 fn native(specs: &[TensorSpec]) -> Result<Vec<TensorSpec>, EngineError> {
     let native = |spec: &TensorSpec| {
@@ -178,6 +211,7 @@ struct Loaded {
     outputs: Vec<TensorSpec>,
     input_ids: Vec<NodeId>,
     output_ids: Vec<NodeId>,
+    bytes: u64,
     pool: Arc<ThreadPool>,
     /// Of the pool, which is not asked: its threads may all be at work.
     threads: usize,
@@ -216,6 +250,10 @@ impl Model for Loaded {
         let ran = self.run_on(apart.pool(), inputs, outputs);
         apart.end();
         Ok((ran?, Some(took)))
+    }
+
+    fn resident_bytes(&self) -> Option<u64> {
+        Some(self.bytes)
     }
 
     fn wipes(&self) -> bool {

@@ -55,7 +55,7 @@ fn a_model_that_is_loaded_apart_computes_nothing_meanwhile() {
     let engine = Rten::new(1);
     let stays = |apart: bool| {
         let before = LIVE.load(Ordering::Relaxed);
-        let (bytes, format) = (constant_model(NUMBERS), ModelFormat::Onnx);
+        let (bytes, format) = (bield_fixtures::computed_model(NUMBERS), ModelFormat::Onnx);
         let model = match apart {
             true => engine.load_apart(bytes, format).unwrap(),
             false => engine.load(bytes, format).unwrap(),
@@ -68,57 +68,36 @@ fn a_model_that_is_loaded_apart_computes_nothing_meanwhile() {
     assert!(stays(true) < NUMBERS);
 }
 
-/// An ONNX that adds its input to a constant of so many numbers, which it says in a few bytes.
-fn constant_model(numbers: u64) -> Vec<u8> {
-    let node = |inputs: &[&[u8]], output: &[u8], operator: &[u8]| {
-        let inputs = inputs.iter().map(|input| field(1, input));
-        let rest = [field(2, output), field(4, operator)];
-        field(1, &inputs.chain(rest).collect::<Vec<_>>().concat())
-    };
-    let end = |name: &[u8]| {
-        let shape = field(1, &number(1, numbers));
-        let tensor = [number(1, 1), field(2, &shape)].concat();
-        [field(1, name), field(2, &field(1, &tensor))].concat()
-    };
-    let shape = [
-        number(1, 1),
-        number(2, 7),
-        field(8, b"shape"),
-        field(9, &numbers.to_le_bytes()),
-    ];
-    let graph = [
-        node(&[b"shape"], b"zeros", b"ConstantOfShape"),
-        node(&[b"x", b"zeros"], b"y", b"Add"),
-        field(2, b"graph"),
-        field(5, &shape.concat()),
-        field(11, &end(b"x")),
-        field(12, &end(b"y")),
-    ];
-    let opset = field(8, &number(2, 13));
-    [number(1, 8), field(7, &graph.concat()), opset].concat()
-}
-
-/// Bytes in a message of protobuf.
-fn field(key: u64, bytes: &[u8]) -> Vec<u8> {
-    let mut out = varint(key << 3 | 2);
-    out.extend(varint(bytes.len() as u64));
-    out.extend(bytes);
-    out
-}
-
-/// A number in a message of protobuf.
-fn number(key: u64, value: u64) -> Vec<u8> {
-    [varint(key << 3), varint(value)].concat()
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut out = Vec::new();
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
+/// The engine widens the weights of the one and computes those of the other.
+#[test]
+fn what_a_model_takes_beyond_its_file_is_told() {
+    const NUMBERS: u64 = 1 << 22;
+    let _alone = ALONE.lock();
+    let engine = Rten::new(1);
+    for mut file in [
+        bield_fixtures::half_model(NUMBERS),
+        bield_fixtures::computed_model(NUMBERS),
+    ] {
+        file.shrink_to_fit();
+        let (bytes, format) = (file.len(), ModelFormat::Onnx);
+        let footprint = engine.footprint_of(&file, format);
+        let before = LIVE.load(Ordering::Relaxed) - bytes;
+        let model = engine.load(file, format).unwrap();
+        let after = (LIVE.load(Ordering::Relaxed) - before) as u64;
+        let told = model.resident_bytes().unwrap();
+        assert!(
+            after >= NUMBERS * 4 * 19 / 20,
+            "{after}: the counter counts"
+        );
+        assert!(
+            told >= NUMBERS * 4 && after <= told + told / 20,
+            "{after} of {told}"
+        );
+        if bytes as u64 > NUMBERS {
+            // Its weights are in the file, so that this is known before it is loaded.
+            assert_eq!(footprint.loading, bytes as u64 + NUMBERS * 4);
+        }
     }
-    out.push(value as u8);
-    out
 }
 
 /// Whoever counts counts for all threads.

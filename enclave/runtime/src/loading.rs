@@ -134,7 +134,7 @@ impl Loader {
         let (format, bytes) = (package.manifest().format, package.model_bytes());
         let footprint = self.engine.footprint(format, bytes);
         let mut waited = Duration::ZERO;
-        let space = match models.reserve(bytes, footprint.loading, Duration::ZERO) {
+        let mut space = match models.reserve(bytes, footprint.loading, Duration::ZERO) {
             Err(refusal) if refusal.retry == Retry::Anew => {
                 // A few visits serve all packages, and the host gives one up that is not read.
                 drop(source);
@@ -152,9 +152,12 @@ impl Loader {
         let open = started.elapsed().saturating_sub(waited);
         times.open += open;
 
+        // Half-precision weights, for example, are longer in the engine than in the file.
+        let exact = self.engine.footprint_of(&region, format);
+        models.grow(&mut space, bytes, exact.loading)?;
         let first = (how == How::Tiered).then(|| self.engine.first(&region, format));
         let first = first.flatten().and_then(|engine| {
-            let resident = engine.footprint(format, bytes).resident;
+            let resident = engine.footprint_of(&region, format).resident;
             Some((engine, models.reserve_free(resident)?, resident))
         });
         let waiting = Instant::now();
@@ -181,13 +184,16 @@ impl Loader {
             }
             Err(error) => return Err(refusals::load(&error)),
         };
-        let (space, bytes, second) = match first {
+        let (mut space, resident, second) = match first {
             Some((_, own, resident)) => (own, resident, Some(space)),
-            None => (space, footprint.resident, None),
+            None => (space, exact.resident, None),
         };
+        // With what was computed from constants, which may be more than the file.
+        let resident = resident.max(model.resident_bytes().unwrap_or_default());
+        models.grow(&mut space, bytes, resident)?;
         Ok(Loaded {
             model,
-            bytes,
+            bytes: resident,
             space,
             second,
             took: open + started.elapsed(),

@@ -10,12 +10,12 @@
 //! `age at its last use + uses × time to open it ÷ bytes`, the least worth goes, and the age rises to what it was worth.
 //! So a model that took long to open, is asked for often or is small stays longer, and none stays for ever.
 //!
-//! Always true: memory is reserved before it is spent; residents and reservations together never exceed the
-//! budget; a model that is running is never evicted, since that would free nothing; what a failed load had
+//! Always true: memory is reserved before it is spent, but for what an engine computes while it loads, which is known
+//! afterwards and refused if it does not fit; residents and reservations together never exceed the budget; a model that is running is never evicted, since that would free nothing; what a failed load had
 //! reserved is free again; nobody evicts for a model that does not fit all the same. While it loads, a model may take
 //! more than afterwards, when the engine copies it: its engine says how much. A model that is replaced by the same one
-//! on another engine, is forgotten or broke takes no new runs, and its memory counts until the last run on it ends. What a run needs beyond its
-//! model is not counted; at most `concurrency` runs exist. Not here: how a model is loaded (`loading`), clocks.
+//! on another engine, is forgotten or broke takes no new runs, and its memory counts until the last run on it ends. What a
+//! run needs beyond its model is not counted; at most `concurrency` runs exist. Not here: how a model is loaded (`loading`), clocks.
 //!
 //! On paper: a look-up is one hash; an eviction looks at each resident once.
 
@@ -202,6 +202,29 @@ impl Models {
             models: Arc::clone(self),
             bytes,
         })
+    }
+
+    /// Makes `space` at least `bytes` long, which a model of `model_bytes` turned out to take. Evicts idle models if that
+    /// takes it, and waits for nobody: who holds some of what others wait for must not.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub(crate) fn grow(
+        self: &Arc<Self>,
+        space: &mut Space,
+        model_bytes: u64,
+        bytes: u64,
+    ) -> Result<(), Refusal> {
+        let more = bytes.saturating_sub(space.bytes);
+        if more == 0 {
+            return Ok(());
+        }
+        if bytes > self.budget {
+            return Err(too_large(model_bytes, bytes, self.budget));
+        }
+        let mut grown = self.reserve(model_bytes, more, Duration::ZERO)?;
+        space.bytes += std::mem::take(&mut grown.bytes);
+        Ok(())
     }
 
     /// Sets `bytes` aside if they are free: nobody is evicted or waited for.

@@ -34,6 +34,12 @@ impl<'a> Fields<'a> {
         Self { message, at: 0 }
     }
 
+    /// The numbers of a packed field; what is cut off at its end is none.
+    pub(super) fn packed(bytes: &'a [u8]) -> impl Iterator<Item = u64> {
+        let mut numbers = Self::of(bytes);
+        std::iter::from_fn(move || numbers.varint())
+    }
+
     fn field(&mut self) -> Option<(u64, Value<'a>)> {
         let tag = self.varint()?;
         let value = match tag & 7 {

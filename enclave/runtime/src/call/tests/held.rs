@@ -1,4 +1,4 @@
-//! What a request holds that others need: visits of the host, room in the replay guard, keys, turns.
+//! What a request holds that others need: visits of the host, room in the replay guard, keys, turns, memory.
 
 use std::io::{self, Read};
 use std::sync::atomic::AtomicUsize;
@@ -263,4 +263,33 @@ fn requests_for_a_model_that_runs_once_at_a_time_hold_one_turn() {
         }
         assert_eq!((begun, has_turn), (1, true));
     });
+}
+
+#[test]
+fn a_model_that_takes_more_than_its_file_is_counted_with_it() {
+    const NUMBERS: u64 = 1 << 20;
+    for model in [
+        bield_fixtures::half_model(NUMBERS),
+        bield_fixtures::computed_model(NUMBERS),
+    ] {
+        let takes = 4 * NUMBERS;
+        let stage = Stage::new(Shelf::packed(model, Vec::new()));
+        let x = vec![0.5; NUMBERS as usize];
+        let input = Tensor::from_f32("x", &[NUMBERS], &x).unwrap();
+        let body = inference::Request {
+            inputs: vec![input],
+            outputs: Vec::new(),
+        };
+        let ask = |id| {
+            let user = &stage.cast.user;
+            stage.cast.seal(user, stage.package, id, &body.encode())
+        };
+        let roomy = stage.runtime(Rten::new(1), 64 * MIB);
+        start_of(&roomy, ask(1));
+        assert!(roomy.models.counts().used_bytes >= takes);
+        let narrow = stage.runtime(Rten::new(1), takes - 1);
+        let refusal = refused(&narrow, ask(2));
+        assert_eq!(refusal.code, "model-too-large");
+        assert_eq!(narrow.models.counts().used_bytes, 0);
+    }
 }
