@@ -109,7 +109,7 @@ fn evidence_copied_into_another_keys_certificate_is_refused() {
     let genuine = machine.key_service();
     let key = SessionKey::generate(&mut Seeded::new(99));
     let claims = genuine.claims().encode();
-    let report_data = bield_evidence::claims_report_data(&claims);
+    let report_data = claims_report_data(&claims);
     let quote = machine.quote(KEYS_CODE, &report_data).quote;
     let until = NOW.plus(Duration::from_secs(3600));
     let copied = certificate_der(&key, &quote, &claims, NOW, until).unwrap();
