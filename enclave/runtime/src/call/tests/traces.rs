@@ -65,10 +65,26 @@ fn dedicated_leaves_nothing_of_a_request_nor_of_the_model() {
     }
 }
 
+/// Weights of a dense layer are what the engine packs into buffers of its threads; a golden pair does so first.
+#[test]
+fn dedicated_leaves_nothing_that_a_golden_pair_packed() {
+    let name = "dedicated_leaves_nothing_that_a_golden_pair_packed";
+    let Some(found) = scan_of(prepare_dense, Isolation::Dedicated, name) else {
+        return;
+    };
+    for kind in KINDS {
+        assert_eq!(found[kind], 0, "{found:?}");
+    }
+}
+
 type Found = std::collections::BTreeMap<&'static str, usize>;
 
 /// In the parent: prepares, and runs `test` again as a process of its own. In that: what it finds.
 fn scan(isolation: Isolation, test: &str) -> Option<Found> {
+    scan_of(prepare, isolation, test)
+}
+
+fn scan_of(prepare: fn(&Path), isolation: Isolation, test: &str) -> Option<Found> {
     if let Some(place) = std::env::var_os(PLACE) {
         return Some(answer_and_look(isolation, &PathBuf::from(place)));
     }
@@ -101,20 +117,45 @@ fn prepare(place: &Path) {
     let loaded = engine.load(model.clone(), ModelFormat::Onnx).unwrap();
     let output = loaded.run(std::slice::from_ref(&input), &[]).unwrap();
     let lifted = Tensor::from_f32("lifted", &[1, 4, 32, 32], &lifted).unwrap();
-    let needles = [
-        input.data(),
-        lifted.data(),
-        output[0].data(),
-        &weights(&model),
-    ];
+    let weights = weights(&model);
+    let needles = [input.data(), lifted.data(), output[0].data(), &weights];
+    hide(place, needles);
+    // As most packages have one: it runs before the user's request does.
+    let other = Tensor::from_f32("image", &[1, 4, 32, 32], &[0.5; 4 * 32 * 32]).unwrap();
+    let golden = record_golden(&*loaded, vec![other], TOLERANCE_PPM).unwrap();
+    stock(place, Shelf::packed(model, vec![golden]), input);
+}
+
+fn prepare_dense(place: &Path) {
+    let model = bield_fixtures::dense_model();
+    let mut random = Seeded::new(78);
+    let mut drawn = || {
+        let numbers = (0..128 * 64).map(|_| f32::from_bits(0x3f80_0000 | (random.next_u32() >> 9)));
+        Tensor::from_f32("x", &[128, 64], &numbers.collect::<Vec<_>>()).unwrap()
+    };
+    let (input, other) = (drawn(), drawn());
+    let engine = Rten::new(1);
+    let loaded = engine.load(model.clone(), ModelFormat::Onnx).unwrap();
+    let output = loaded.run(std::slice::from_ref(&input), &[]).unwrap();
+    let golden = record_golden(&*loaded, vec![other], TOLERANCE_PPM).unwrap();
+    let weights = &model[model.len() - 64 * 64 * 4..];
+    // It has no activations but its output.
+    let output = output[0].data();
+    hide(place, [input.data(), output, output, weights]);
+    stock(place, Shelf::packed(model, vec![golden]), input);
+}
+
+/// Writes what is looked for, so that the child does not have it by reading it.
+fn hide(place: &Path, needles: [&[u8]; 4]) {
     for (kind, bytes) in KINDS.into_iter().zip(needles) {
         let masked: Vec<u8> = bytes.iter().map(|byte| byte ^ MASK).collect();
         fs::write(place.join(kind), masked).unwrap();
     }
-    // As most packages have one: it runs before the user's request does.
-    let other = Tensor::from_f32("image", &[1, 4, 32, 32], &[0.5; 4 * 32 * 32]).unwrap();
-    let golden = record_golden(&*loaded, vec![other], TOLERANCE_PPM).unwrap();
-    let stage = Stage::new(Shelf::packed(model, vec![golden]));
+}
+
+/// Writes the package and a request for it.
+fn stock(place: &Path, shelf: Shelf, input: Tensor) {
+    let stage = Stage::new(shelf);
     let body = inference::Request {
         inputs: vec![input],
         outputs: Vec::new(),
