@@ -8,8 +8,8 @@
 //!
 //! Always true: one run at a time per session; at most `sessions_max` sessions per model, one for ONNX, since
 //! each of those would copy the weights; a session that panicked is not used again, and an ONNX is broken then, since its
-//! bytes are gone; nothing is logged, sent or written; no environment variable is read
-//! once the library is open (`refuse_engine_variables` in `enclave/runtime`).
+//! bytes are gone; nothing is logged, sent or written; the program has no environment that the library could read
+//! (`refuse_environment` in `enclave/platform`).
 //!
 //! Left to others: whether the library is the right one (`bield_platform::Library`). A hostile model may be able
 //! to subvert it, as any C++ parser: whoever serves models of owners who do not trust each other uses rten.

@@ -17,6 +17,7 @@
 
 mod clock;
 mod confine;
+mod environment;
 mod error;
 mod hardening;
 mod library;
@@ -29,6 +30,7 @@ use bield_evidence::{Evidence, Measurement, TeeKind};
 
 pub use clock::now;
 pub use confine::confine;
+pub use environment::{EnvironmentError, refuse_environment};
 pub use error::TeeError;
 pub use hardening::{Failure, Hardening, Protection, harden, lock_memory, lock_regions};
 pub use library::{LIBRARY_BYTES_MAX, Library, LibraryError};

@@ -63,7 +63,7 @@ const BUSY_RETRY_MS: u64 = 250;
 /// # Errors
 /// What kept it from starting, or the door failed.
 pub fn run(tee: &TeeAddress, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
-    start::refuse_engine_variables()?;
+    bield_platform::refuse_environment()?;
     let door = Door::from_stdin()?;
     let (configuration, configuring) = door.configuration()?;
     let program = match start::start(tee, onnxruntime, &configuration) {

@@ -164,26 +164,6 @@ pub(crate) fn start(
     )?)
 }
 
-/// Refuses an environment that makes the engine print its timing or change its threads: it is not measured.
-///
-/// # Errors
-/// Names the variable.
-pub(crate) fn refuse_engine_variables() -> anyhow::Result<()> {
-    let engines = |name: &std::ffi::OsString| {
-        let name = name.to_string_lossy();
-        ["RTEN_", "ORT_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-    };
-    match std::env::vars_os().map(|(name, _)| name).find(engines) {
-        Some(name) => bail!(
-            "the environment sets {}; the launcher must not pass it",
-            name.to_string_lossy()
-        ),
-        None => Ok(()),
-    }
-}
-
 fn parse(bytes: &[u8]) -> anyhow::Result<RuntimeConfiguration> {
     let text = std::str::from_utf8(bytes).context("the configuration is not UTF-8")?;
     let configuration = RuntimeConfiguration::parse(text)?;
