@@ -9,8 +9,8 @@
 //! Always true: a request is forgotten only when its creation lies before the horizon, and
 //! everything before the horizon is refused, so nothing is ever admitted twice by one guard, even
 //! when the host sets the clock back. A full guard refuses; it never forgets early. No sender's requests take
-//! more room than they leave: one alone fills half of the guard, two together three quarters, and whoever has none in
-//! it always finds room for one.
+//! more room than they leave: one alone fills half of the guard, two together three quarters: a newcomer finds room
+//! unless about as many senders flood as the guard's size has binary digits.
 //!
 //! Left to others: one guard protects one runtime process. A request replayed to a second
 //! runtime, or to the same one after a restart, runs again; its answer is sealed to the same

@@ -181,6 +181,12 @@ pub trait Model: Send + Sync {
         Ok(opened)
     }
 
+    /// Whether [`Model::run_in_parts`] computes on after it handed an output over. If not, all is computed before the first
+    /// one leaves.
+    fn computes_in_parts(&self) -> bool {
+        false
+    }
+
     /// Most runs at once; one more waits for another to end.
     fn runs_max(&self) -> usize {
         usize::MAX

@@ -88,6 +88,10 @@ impl Model for Promised {
         self.inner.run_in_parts(inputs, outputs, each)
     }
 
+    fn computes_in_parts(&self) -> bool {
+        self.inner.computes_in_parts()
+    }
+
     fn runs_max(&self) -> usize {
         self.inner.runs_max()
     }

@@ -46,7 +46,7 @@ use zeroize::Zeroizing;
 
 use crate::batches::{Batching, Joins, NotRun, Ran};
 use crate::flights::lock;
-use crate::handing::{Asker, Gone, Handing};
+use crate::handing::{Asker, Handing};
 use crate::keys::Keys;
 use crate::leases::{KeysError, Leases};
 use crate::loading::{How, LoadFor, LoadTimes, Loader};
@@ -61,6 +61,10 @@ use crate::turns::{Gate, Turns};
 pub(crate) const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// Most packages named in one feedback.
 const RESIDENT_NAMED_MAX: usize = 64;
+/// How long the reader of an answer in parts may be waited for in all, and how fast it reads at least beyond that: as slow
+/// as a package may come.
+const READ_WAIT: Duration = Duration::from_secs(30);
+const READ_BYTES_PER_SECOND_MIN: usize = 1 << 20;
 
 /// What answers calls; shared by all threads.
 pub(crate) struct Runtime {
@@ -451,8 +455,8 @@ impl Runtime {
         })
     }
 
-    /// Runs one request when its turn comes, and hands each output over as soon as it is there. Who takes its time to
-    /// read them has no turn meanwhile.
+    /// Runs one request when its turn comes, and hands each output over as soon as it is there. Nobody holds a turn who
+    /// only waits to be read, and nobody takes one to be read what is computed.
     fn run_in_parts(
         &self,
         model: &Opened,
@@ -464,28 +468,45 @@ impl Runtime {
         let late = |_| refusals::late(self.queue_wait);
         let waiting = Instant::now();
         let turn = model.lane.take(&self.turns, user, self.queue_wait);
-        let mut turn = Some(turn.map_err(late)?);
+        let (turn, place) = turn.map_err(late)?;
+        let (mut turn, mut place) = (Some(turn), place);
         call.phases.queue += waiting.elapsed();
         call.must_be_there()?;
         call.phases.engine = Some(model.engine());
         let (started, began) = (Instant::now(), call.started);
         let (handing, phases) = (&mut call.handing, &mut *call.phases);
         let (mut tensors, mut bytes, mut failed) = (Vec::new(), 0, None);
+        let computes_on = !apart && model.computes_in_parts();
+        let asked_for = match outputs.len() {
+            0 => model.outputs().len(),
+            some => some,
+        };
+        let mut reading = Reading::default();
         let mut hand = |output: Tensor| {
             bytes += output.data().len();
             if bytes > OUTPUT_BYTES_MAX {
                 return Err(too_long(bytes));
             }
-            if !handing.asker().takes_more() {
-                turn = None;
-                let taken = handing.asker().wait_until_taken();
-                taken.map_err(|Gone| refusals::gone())?;
-                let again = self.turns.take(user, self.queue_wait);
-                turn = Some((again.map_err(late)?, None));
+            if tensors.is_empty() {
+                phases.run = started.elapsed();
             }
-            phases.run = started.elapsed();
-            let handed = handing.output(output, || self.feedback(phases, began));
-            tensors.push(handed.map_err(|Gone| refusals::gone())?);
+            if !computes_on {
+                (turn, place) = (None, None);
+            }
+            let asker = handing.asker();
+            let mut pause = || {
+                turn = None;
+                reading.wait(asker, bytes)
+            };
+            if !asker.takes_more() {
+                pause()?;
+            }
+            let feedback = || self.feedback(phases, began);
+            tensors.push(handing.output(output, feedback, &mut pause)?);
+            if computes_on && turn.is_none() && tensors.len() < asked_for {
+                let again = self.turns.take(user, self.queue_wait);
+                turn = Some(again.map_err(late)?);
+            }
             Ok(())
         };
         let mut each = |output: Tensor| match hand(output) {
@@ -503,7 +524,7 @@ impl Runtime {
             false => model.run_in_parts(inputs, outputs, &mut each),
         };
         call.phases.session = ran.map_err(|error| refusals::run(&error))?;
-        drop(turn);
+        drop((turn, place));
         match failed {
             None => Ok(tensors),
             Some(refusal) => Err(refusal),
@@ -543,6 +564,24 @@ impl Runtime {
             queue_us: micros(phases.queue + load.queue),
             free_bytes: models.free_bytes,
             engine: phases.engine.map(str::to_owned),
+        }
+    }
+}
+
+/// How long a reader took in all.
+#[derive(Default)]
+struct Reading(Duration);
+
+impl Reading {
+    /// Waits for the reader of `bytes`, as long as it reads [`READ_BYTES_PER_SECOND_MIN`], after [`READ_WAIT`].
+    fn wait(&mut self, asker: &dyn Asker, bytes: usize) -> Result<(), Refusal> {
+        let began = Instant::now();
+        let taken = asker.wait_until_taken();
+        self.0 += began.elapsed();
+        let seconds = (bytes / READ_BYTES_PER_SECOND_MIN) as u64;
+        match taken {
+            Ok(()) if self.0 <= READ_WAIT + Duration::from_secs(seconds) => Ok(()),
+            _ => Err(refusals::gone()),
         }
     }
 }

@@ -15,6 +15,9 @@ use bield_platform::Randomness;
 use bield_protocol::call::Reply;
 use bield_protocol::feedback::Feedback;
 use bield_protocol::parts::Item;
+use bield_protocol::refusal::Refusal;
+
+use crate::refusals;
 
 /// Who waits for the answer, on the other side of the door.
 pub(crate) trait Asker {
@@ -73,12 +76,15 @@ impl<'a> Handing<'a> {
         matches!(self.stage, Stage::Begun(_) | Stage::Over { in_parts: true })
     }
 
-    /// Seals an output and sends it; gives it back. `feedback` is asked for the first part's.
+    /// Seals an output and sends it; gives it back. `feedback` is asked for the first part's, `pause` waits until
+    /// more is taken, before each chunk but the first.
     pub(crate) fn output(
         &mut self,
         output: Tensor,
         feedback: impl FnOnce() -> Feedback,
-    ) -> Result<Tensor, Gone> {
+        pause: &mut dyn FnMut() -> Result<(), Refusal>,
+    ) -> Result<Tensor, Refusal> {
+        let gone = |Gone| refusals::gone();
         let item = Item::Output(output);
         let first = !self.has_begun();
         let plain = item.encode(first);
@@ -86,25 +92,28 @@ impl<'a> Handing<'a> {
         let mut writer = match std::mem::replace(&mut self.stage, Stage::Over { in_parts: true }) {
             Stage::Begun(writer) => writer,
             Stage::Opened(sealer) => sealer.begin(&mut Randomness, &mut sealed),
-            Stage::Unopened | Stage::Over { .. } => return Err(Gone),
+            Stage::Unopened | Stage::Over { .. } => return Err(refusals::gone()),
         };
         let mut feedback = first.then_some(feedback);
-        for chunk in plain.chunks(RESPONSE_CHUNK_BYTES_MAX) {
+        for (index, chunk) in plain.chunks(RESPONSE_CHUNK_BYTES_MAX).enumerate() {
             writer.chunk(chunk, &mut sealed);
+            if index > 0 && !self.asker.takes_more() {
+                pause()?;
+            }
             match feedback.take() {
                 Some(feedback) => {
                     let sealed = std::mem::take(&mut sealed);
                     let first = Reply::Streamed(feedback(), sealed).encode();
-                    self.asker.part(&first)?;
+                    self.asker.part(&first).map_err(gone)?;
                 }
-                None => self.asker.part(&sealed)?,
+                None => self.asker.part(&sealed).map_err(gone)?,
             }
             sealed.clear();
         }
         self.stage = Stage::Begun(writer);
         match item {
             Item::Output(output) => Ok(output),
-            _ => Err(Gone),
+            _ => Err(refusals::gone()),
         }
     }
 

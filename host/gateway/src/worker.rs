@@ -79,10 +79,7 @@ impl Worker {
         let answer = tokio::task::spawn_blocking(move || {
             let mut answering = enclave.begin_call(&sealed, wait)?;
             let first = answering.next_part()?.unwrap_or_default();
-            let rest = (!answering.is_over()).then_some(Rest {
-                answering,
-                _slot: slot,
-            });
+            let rest = (!answering.is_over()).then_some(Rest { answering, slot });
             Ok(Answer { first, rest })
         });
         match answer.await {
@@ -147,17 +144,23 @@ pub(crate) struct Answer {
 /// The parts that are still to come.
 pub(crate) struct Rest {
     answering: Answering,
-    _slot: OwnedSemaphorePermit,
+    slot: OwnedSemaphorePermit,
 }
 
 impl Rest {
     /// Passes the parts on as they come. An error is the last: what came is then not all.
-    pub(crate) fn into_stream(mut self) -> impl Stream<Item = io::Result<Bytes>> {
+    pub(crate) fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> {
+        let Self {
+            mut answering,
+            slot,
+        } = self;
         let (parts, taken) = mpsc::channel(1);
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
+            // The call is under way until its last part left.
+            let _slot = slot;
             loop {
-                let part = match self.answering.next_part() {
+                let part = match answering.next_part() {
                     Ok(None) => return,
                     Ok(Some(part)) => Ok(Bytes::from(part)),
                     Err(error) => Err(io::Error::other(error)),

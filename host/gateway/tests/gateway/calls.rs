@@ -44,6 +44,24 @@ fn a_part_of_an_answer_reaches_the_client_before_the_next_is_made() {
 }
 
 #[test]
+fn an_answer_that_is_under_way_keeps_its_place() {
+    let gateway = Gateway::start("in-parts", &["--concurrency", "1", "--queue", "0"]);
+    let mut answer = gateway.post_and_read("/v1/call", &sealed_request(1, b"question"));
+    let mut first = [0; 6];
+    answer.read_exact(&mut first).unwrap();
+    let refused = gateway.post("/v1/call", &sealed_request(2, b"question"));
+    assert_eq!(
+        (refused.status, refused.error_code().as_str()),
+        (429, "queue-full")
+    );
+    let package = Digest::from_bytes([7; 32]);
+    std::fs::write(gateway.packages().join(format!("{package}.bield")), b"here").unwrap();
+    let mut rest = Vec::new();
+    answer.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"last");
+}
+
+#[test]
 fn an_answer_whose_runtime_dies_midway_is_no_whole_one() {
     let gateway = Gateway::start("cut", &[]);
     let mut answer = gateway.post_and_read("/v1/call", &sealed_request(1, b"question"));

@@ -4,17 +4,18 @@ use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use bield_envelope::ResponseReader;
+use bield_envelope::{RESPONSE_CHUNK_BYTES_MAX, ResponseReader};
 use bield_package::tensor::TensorSpec;
 use bield_protocol::parts::{Arriving, encode_request};
 
 use super::*;
-use crate::handing::Asker;
+use crate::handing::{Asker, Gone};
 
 /// What the scripted model does between its outputs.
 #[derive(Clone)]
 enum Step {
     Give(&'static str),
+    GiveLarge,
     /// Waits until the test says so.
     Wait,
     Fail,
@@ -81,6 +82,11 @@ impl Model for ScriptedModel {
                         break;
                     }
                 }
+                Step::GiveLarge => {
+                    if each(large()).is_break() {
+                        break;
+                    }
+                }
                 Step::Wait => lock(&self.go).recv().unwrap(),
                 Step::Fail => {
                     return Err(EngineError::UnknownOutput {
@@ -92,6 +98,16 @@ impl Model for ScriptedModel {
         }
         Ok(None)
     }
+
+    fn computes_in_parts(&self) -> bool {
+        true
+    }
+}
+
+/// An output that leaves in three chunks.
+fn large() -> Tensor {
+    let numbers = RESPONSE_CHUNK_BYTES_MAX / 2;
+    Tensor::from_f32("large", &[numbers as u64], &vec![0.5; numbers]).unwrap()
 }
 
 fn output(name: &str) -> Tensor {
@@ -385,6 +401,44 @@ fn whoever_takes_its_time_holds_no_turn_and_may_give_up() {
             (other, _) => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn whoever_reads_one_large_output_slowly_holds_no_turn_between_its_chunks() {
+    let (stage, runtime, _tell) = scripted(&[Step::GiveLarge]);
+    let (sealed, opener) = in_parts(&stage, 1);
+    let (reads, parts) = Reads::all();
+    let slow = Slow {
+        reads,
+        stage: &stage,
+        runtime: &runtime,
+        next: RefCell::new(0),
+        comes_back: true,
+    };
+    let answer = runtime.answer_to(&sealed, &slow);
+    let served = *slow.next.borrow() - 1;
+    drop(slow);
+    let mut opening = Opening::new(opener);
+    let chunks: Vec<_> = parts.iter().collect();
+    assert_eq!((chunks.len(), served), (3, 2));
+    assert!(opening.take(&chunks[0]).is_empty());
+    assert!(opening.take(&chunks[1]).is_empty());
+    assert_eq!(opening.take_output(&chunks[2]), large());
+    assert!(matches!(opening.end(answer), Item::End(_)));
+}
+
+#[test]
+fn readers_have_time_for_what_they_read_and_no_more() {
+    let (reads, _parts) = Reads::all();
+    let second = Duration::from_secs(1);
+    let waited = |before, bytes| Reading(before).wait(&reads, bytes).is_ok();
+    assert!(waited(READ_WAIT - second, 0));
+    assert!(!waited(READ_WAIT, 0));
+    assert!(waited(READ_WAIT + second, 3 * READ_BYTES_PER_SECOND_MIN));
+    assert!(!waited(
+        READ_WAIT + 3 * second,
+        3 * READ_BYTES_PER_SECOND_MIN
+    ));
 }
 
 #[test]
