@@ -416,11 +416,12 @@ impl<'a> Chains<'a> {
         if name.is_empty() {
             return Ok(());
         }
+        let shown = || name.chars().take(64).collect();
         match self.0.insert(name, Some(length)) {
-            Some(None) => Err(OnnxError::Order {
-                name: name.chars().take(64).collect(),
-            }),
-            _ => Ok(()),
+            None => Ok(()),
+            Some(None) => Err(OnnxError::Order { name: shown() }),
+            // An engine may take either for its source.
+            Some(Some(_)) => Err(OnnxError::Twice { name: shown() }),
         }
     }
 }

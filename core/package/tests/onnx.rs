@@ -151,6 +151,8 @@ fn large_graphs_are_wide_in_order_and_without_graphs_inside() {
             name: "late".into()
         })
     );
+    let twice = [node("x", "y"), node("7", "y")].concat();
+    assert_eq!(read(&twice), Err(OnnxError::Twice { name: "y".into() }));
     let branch = field(1, &field(5, &field(6, &[])));
     assert!(matches!(read(&branch), Err(OnnxError::TooMany { .. })));
 }

@@ -62,6 +62,12 @@ pub enum OnnxError {
         /// The value that is given after it was taken.
         name: String,
     },
+    /// Two nodes of a large graph give one value.
+    #[error("two nodes give {name}; export the model again")]
+    Twice {
+        /// The value.
+        name: String,
+    },
     /// More of something than a model can reasonably have.
     #[error("the model has more than {limit} {what}")]
     TooMany {

@@ -327,6 +327,12 @@ impl Scan {
                         what: "an operator that takes what a later one gives",
                     });
                 }
+                // An engine may take either for its source.
+                Some(Chain::Of(_)) => {
+                    return Err(PreparedError::Malformed {
+                        what: "a value that two operators give",
+                    });
+                }
                 Some(chain) => *chain = Chain::Of(length + 1),
                 None => {}
             }
