@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use bield_envelope::Time;
 use bield_evidence::{
-    Endorsements, Evidence as Bundle, PolicyConfig, TeeKind, appraise, canonical_dcap, verify,
+    Claims, Endorsements, Evidence as Bundle, HardeningDemand, HardeningStatement, Policy,
+    PolicyConfig, TeeKind, appraise, canonical_dcap, claims_report_data, verify,
 };
 use bield_sdk::now;
+use bield_session::SessionClaims;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -146,9 +148,12 @@ fn check(file: &Path, policy: &Path, at: Option<Time>, output: Output) -> Result
     };
     let config: PolicyConfig = toml::from_str(&text).map_err(|error| wrong(&error))?;
     let roots = config.roots().map_err(|error| wrong(&error))?;
+    let asked = config.hardening.is_some();
     let policy = config.into_policy().map_err(|error| wrong(&error))?;
     let at = at.unwrap_or_else(now);
-    let claims = verify(&bundle, &roots, at).map_err(Failure::refused)?;
+    let mut claims = verify(&bundle, &roots, at).map_err(Failure::refused)?;
+    claims.hardening = stated(&bundle, &claims);
+    let policy = alone(policy, &claims, asked);
     let appraisal = appraise(&claims, &policy, at);
     let passed = appraisal.passed();
     let checks = Checks(appraisal.checks());
@@ -172,6 +177,22 @@ fn check(file: &Path, policy: &Path, at: Option<Time>, output: Output) -> Result
     );
     let failure = format!("{} does not verify as of {at}", file.display());
     conclude(passed, value, &text, failure, output)
+}
+
+/// What the program stated of itself, when the evidence covers claims of a session of ours.
+fn stated(bundle: &Bundle, claims: &Claims) -> Option<HardeningStatement> {
+    let covered = claims.report_data == claims_report_data(&bundle.claims_buffer);
+    let decoded = covered.then(|| SessionClaims::decode(&bundle.claims_buffer));
+    Some(decoded?.ok()?.hardening)
+}
+
+/// The policy for evidence outside of a session, where a bare quote can state nothing: then hardening is shown as not
+/// checked, unless the file asks for it.
+fn alone(policy: Policy, claims: &Claims, asked: bool) -> Policy {
+    match claims.hardening {
+        None if !asked => policy.with_hardening(HardeningDemand::exactly([])),
+        _ => policy,
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -224,6 +245,9 @@ const VERIFY_EXAMPLES: &str = r"Examples:
 
 #[cfg(test)]
 mod tests {
+    use bield_evidence::{Outcome, Reference, Roots};
+    use serde_json::Value;
+
     use super::*;
 
     #[test]
@@ -236,5 +260,31 @@ mod tests {
         for wrong in ["", "now", "2026-01-31", "1969-12-31T23:59:59Z", "1"] {
             assert!(time(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_bare_quote_of_a_guest_is_asked_for_hardening_only_where_the_file_asks() {
+        let vectors = include_str!("../../../../spec/vectors/02-evidence.json");
+        let vectors: Value = serde_json::from_str(vectors).unwrap();
+        let bytes = |value: &Value| hex::decode(value.as_str().unwrap()).unwrap();
+        let guest = &vectors["evidence"][1];
+        let bundle = Bundle::decode(&bytes(&guest["evidence"])).unwrap();
+        assert_eq!(bundle.kind, TeeKind::Tdx);
+        let roots = Roots::none().with_simulated_dcap(bytes(&vectors["simulated_root"]));
+        let at = Time::from_secs(1_795_003_200); // 2026-11-18
+        let mut claims = verify(&bundle, &roots, at).unwrap();
+        claims.hardening = stated(&bundle, &claims);
+        assert_eq!(claims.hardening, None);
+        let judged = |asked| {
+            let cloud = Policy::cloud(Reference::Listed(vec![claims.measurement.clone()]));
+            let appraisal = appraise(&claims, &alone(cloud, &claims, asked), at);
+            let mut checks = appraisal.checks().iter();
+            checks
+                .find(|check| check.name == "hardening")
+                .unwrap()
+                .outcome
+        };
+        assert_eq!(judged(false), Outcome::NotChecked);
+        assert_eq!(judged(true), Outcome::Failed);
     }
 }
