@@ -113,7 +113,18 @@ impl Target {
         let request = opener.request();
         let Sealed { answer, feedback } = self.gateway.call(&sealed)?;
         let plain = opener.open(&answer).map_err(CallError::Open)?;
-        let answer = whole(&plain)?;
+        self.answered(request, &plain, feedback, clock)
+    }
+
+    /// What a whole reply answers, once its receipt was verified.
+    pub(crate) fn answered(
+        &self,
+        request: Digest,
+        plain: &[u8],
+        feedback: Option<serde_json::Value>,
+        clock: fn() -> Time,
+    ) -> Result<Answered, CallError> {
+        let answer = whole(plain)?;
         let bundle = bundle(answer.receipt.clone(), answer.certificate.clone());
         let receipt = self.proven(request, &answer.output, &answer.salt, &bundle, clock())?;
         let tensors = answer.output().map_err(CallError::Malformed)?.tensors;
@@ -249,7 +260,7 @@ fn pause(error: &CallError) -> Option<Duration> {
 }
 
 /// The answer in a whole reply.
-pub(crate) fn whole(plain: &[u8]) -> Result<Answer, CallError> {
+fn whole(plain: &[u8]) -> Result<Answer, CallError> {
     match Reply::decode(plain).map_err(CallError::Malformed)? {
         Reply::Answered(answer) => Ok(answer),
         Reply::Refused(refusal) => Err(CallError::Refused(refusal)),

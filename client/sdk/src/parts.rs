@@ -15,7 +15,7 @@ use bield_protocol::tensor::Tensor;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::call::{bundle, patiently, unknown, whole};
+use crate::call::{bundle, patiently, unknown};
 use crate::gateway::Coming;
 use crate::{Answered, CallError, CallOptions, Target};
 
@@ -146,16 +146,6 @@ impl Target {
         clock: fn() -> Time,
     ) -> Result<Answered, CallError> {
         let plain = arriving.into_whole().ok_or(CallError::Open(unknown()))?;
-        let answer = whole(&plain)?;
-        let bundle = bundle(answer.receipt.clone(), answer.certificate.clone());
-        let receipt = self.proven(request, &answer.output, &answer.salt, &bundle, clock())?;
-        let tensors = answer.output().map_err(CallError::Malformed)?.tensors;
-        Ok(Answered {
-            tensors,
-            receipt,
-            bundle,
-            feedback,
-            attempts: 1,
-        })
+        self.answered(request, &plain, feedback, clock)
     }
 }
