@@ -19,8 +19,9 @@
 //! was freed before the guard began; who is isolated from whom.
 //!
 //! On paper: a region of 178 MB is 85 huge pages instead of 43 000 small ones, so filling it for the first time costs
-//! 85 page faults; wiping it costs one pass over it, as fast as memory is. Without a guard, a free costs one relaxed
-//! load and an allocation one thread-local load more than `System`.
+//! 85 page faults (where a host backs memory so late that small ones are faster, it takes those); wiping it costs one
+//! pass over it, as fast as memory is. Without a guard, a free costs one relaxed load and an allocation one
+//! thread-local load more than `System`.
 #![expect(
     unsafe_code,
     reason = "a global allocator, and vectors over memory it maps itself"
@@ -37,7 +38,7 @@ use zeroize::optimization_barrier;
 
 /// Makes a vector of `len` zeroes whose memory is a mapping of its own: wiped and given back to the kernel when it is
 /// dropped, left out of core dumps, locked against swapping as far as `RLIMIT_MEMLOCK` lets, and from 2 MiB on backed
-/// by huge pages.
+/// by huge pages where those come quickly.
 ///
 /// It stays a region for as long as it keeps its capacity. One that is grown or shrunk moves into an ordinary block;
 /// the region is wiped and given back then.
