@@ -40,6 +40,7 @@ mod loading;
 mod metrics;
 mod models;
 mod program;
+mod readers;
 mod refusals;
 mod renewer;
 mod start;

@@ -1,7 +1,7 @@
 //! The accept loop and the threads behind it.
 //!
 //! ```text
-//! accept ─▶ Calls ──▶ threads read in turn: call ─▶ gate ─▶ whoever read it answers, another reads on
+//! accept ─▶ Calls ──▶ one thread reads: call ─▶ gate ─▶ whoever read it answers, another reads on (`readers`)
 //!        │                                        └ full ─▶ one thread says `busy`
 //!        ├▶ Status ──▶ answered at once
 //!        └▶ KeyService, Package ─▶ Offers::keep
@@ -33,6 +33,7 @@ use bield_protocol::status::Status;
 use crate::call::{Answer, Runtime};
 use crate::flights::lock;
 use crate::handing::{Asker, Gone};
+use crate::readers::Readers;
 use crate::refusals::unsealed;
 use crate::renewer::Renewer;
 use crate::start::{self, TeeAddress};
@@ -146,6 +147,7 @@ impl Program {
         spawn("busy", move || turn_away(&turner, &count, &full))?;
         let intake = Arc::new(Intake {
             runtime: Arc::clone(&runtime),
+            readers: Readers::default(),
             line: Mutex::new(None),
             came: Condvar::new(),
             servers: Mutex::new(Servers {
@@ -229,7 +231,9 @@ impl Program {
 /// Lets calls in.
 struct Intake {
     runtime: Arc<Runtime>,
-    /// Held by the thread that reads; the others that serve nothing wait for it.
+    /// The threads that serve nothing.
+    readers: Readers,
+    /// Held by the thread that reads.
     line: Mutex<Option<Calls>>,
     /// There is a line to read.
     came: Condvar,
@@ -279,6 +283,7 @@ impl Intake {
 
     /// Waits for the right to read, then for a call that this thread may serve.
     fn read(&self) -> (Call, Entry) {
+        let _reading = self.readers.wait();
         let mut line = lock(&self.line);
         loop {
             let Some(calls) = &mut *line else {
