@@ -24,7 +24,7 @@ mod weights;
 
 use std::collections::{HashMap, HashSet};
 
-use crate::tensor::{ElementType, TensorSpec};
+use crate::tensor::{ElementType, TENSOR_NAME_BYTES_MAX, TensorSpec};
 use protobuf::{Fields, Value};
 
 pub use error::OnnxError;
@@ -62,9 +62,21 @@ pub struct Signature {
     /// Nodes that convolve integers with padding (`ConvInteger`, `QLinearConv`), which some
     /// engines compute wrongly at the borders. Names, or the first output of a nameless node.
     pub padded_integer_convolutions: Vec<String>,
+    /// What the file calls the first axis of each input and then of each output; `None` where it has a length, no name,
+    /// or there is none.
+    pub first_axes: Vec<Option<String>>,
 }
 
 impl Signature {
+    /// Whether the first axis of every input and output is free and has the same name, so that it may be what counts
+    /// requests. An output whose rows are something else, such as what was detected, has another name or none.
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
+        let mut axes = self.first_axes.iter();
+        let first = axes.next().and_then(Option::as_ref);
+        !self.inputs.is_empty() && first.is_some() && axes.all(|axis| axis.as_ref() == first)
+    }
+
     /// Reads the signature of the ONNX file `bytes`.
     ///
     /// # Errors
@@ -94,16 +106,20 @@ impl Signature {
             .inputs
             .iter()
             .filter(|info| !graph.initializers.contains(info.name));
+        let inputs = supplied.map(ValueInfo::spec);
+        let inputs: Vec<End> = inputs.collect::<Result<_, _>>()?;
+        let outputs = graph.outputs.iter().map(ValueInfo::spec);
+        let outputs: Vec<End> = outputs.collect::<Result<_, _>>()?;
+        let (inputs, mut first_axes): (_, Vec<_>) = inputs.into_iter().unzip();
+        let (outputs, of_outputs): (_, Vec<_>) = outputs.into_iter().unzip();
+        first_axes.extend(of_outputs);
         Ok(Self {
-            inputs: supplied.map(ValueInfo::spec).collect::<Result<_, _>>()?,
-            outputs: graph
-                .outputs
-                .iter()
-                .map(ValueInfo::spec)
-                .collect::<Result<_, _>>()?,
+            inputs,
+            outputs,
             opset,
             nodes: nodes.seen,
             padded_integer_convolutions: nodes.padded,
+            first_axes,
         })
     }
 }
@@ -194,6 +210,15 @@ fn initializer_name(bytes: &[u8]) -> Result<&str, OnnxError> {
     Ok(name)
 }
 
+/// An input or output, and what its first axis is called.
+pub(crate) type End = (TensorSpec, Option<String>);
+
+/// A first axis's name, cut to what a tensor's may have.
+pub(crate) fn axis_name(name: &str) -> Option<String> {
+    let cut = || name.chars().take(TENSOR_NAME_BYTES_MAX).collect();
+    (!name.is_empty()).then(cut)
+}
+
 /// `ValueInfoProto`: 1 name, 2 type.
 struct ValueInfo<'a> {
     name: &'a str,
@@ -220,7 +245,7 @@ impl<'a> ValueInfo<'a> {
     }
 
     /// `TypeProto`: 1 tensor_type { 1 elem_type, 2 shape { 1 dim { 1 dim_value, 2 dim_param } } }.
-    fn spec(&self) -> Result<TensorSpec, OnnxError> {
+    fn spec(&self) -> Result<End, OnnxError> {
         let name = || self.name.chars().take(64).collect::<String>();
         let mut tensor = None;
         for field in Fields::of(self.kind) {
@@ -239,8 +264,8 @@ impl<'a> ValueInfo<'a> {
         }
         let element = ElementType::from_onnx(code)
             .ok_or_else(|| OnnxError::Element { name: name(), code })?;
-        let shape = shape.ok_or_else(|| OnnxError::NoShape { name: name() })?;
-        Ok(TensorSpec::new(self.name, element, shape)?)
+        let (shape, axis) = shape.ok_or_else(|| OnnxError::NoShape { name: name() })?;
+        Ok((TensorSpec::new(self.name, element, shape)?, axis))
     }
 }
 
@@ -266,8 +291,9 @@ fn check_type(bytes: &[u8], depth: usize) -> Result<(), OnnxError> {
     Ok(())
 }
 
-fn dimensions(shape: &[u8]) -> Result<Vec<Option<u64>>, OnnxError> {
-    let mut dimensions = Vec::new();
+/// The lengths, and the name of the first axis.
+fn dimensions(shape: &[u8]) -> Result<(Vec<Option<u64>>, Option<String>), OnnxError> {
+    let (mut dimensions, mut axis) = (Vec::new(), None);
     for field in Fields::of(shape) {
         if let (1, Value::Bytes(dimension)) = field? {
             below(
@@ -275,17 +301,22 @@ fn dimensions(shape: &[u8]) -> Result<Vec<Option<u64>>, OnnxError> {
                 "dimensions",
                 crate::tensor::TENSOR_RANK_MAX,
             )?;
-            let mut length = None;
+            let (mut length, mut name) = (None, None);
             for field in Fields::of(dimension) {
-                if let (1, Value::Varint(value)) = field? {
+                match field? {
                     // Some exporters write -1 for a free dimension.
-                    length = u64::try_from(value.cast_signed()).ok();
+                    (1, Value::Varint(value)) => length = u64::try_from(value.cast_signed()).ok(),
+                    (2, Value::Bytes(bytes)) => name = std::str::from_utf8(bytes).ok(),
+                    _ => {}
                 }
+            }
+            if dimensions.is_empty() && length.is_none() {
+                axis = name.and_then(axis_name);
             }
             dimensions.push(length);
         }
     }
-    Ok(dimensions)
+    Ok((dimensions, axis))
 }
 
 /// Walks nodes of a model and of the graphs inside its nodes.

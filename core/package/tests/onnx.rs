@@ -79,6 +79,36 @@ fn an_initializer_listed_among_the_inputs_is_not_an_input() {
 }
 
 #[test]
+fn a_model_has_rows_where_one_name_stands_for_every_first_axis() {
+    let length = |length: u8| field(1, &[8, length]);
+    let named = |name: &str| field(1, &field(2, name.as_bytes()));
+    let info = |name: &str, axes: &[Vec<u8>]| {
+        let kind = field(1, &[&[8, 1][..], &field(2, &axes.concat())].concat());
+        [field(1, name.as_bytes()), field(2, &kind)].concat()
+    };
+    let has_rows = |output: &[Vec<u8>]| {
+        let graph = [
+            field(11, &info("x", &[named("batch"), length(4)])),
+            field(12, &info("y", &[named("batch"), length(3)])),
+            field(12, &info("z", output)),
+        ];
+        let signature = Signature::read(&field(7, &graph.concat())).unwrap();
+        assert_eq!(signature.first_axes[0].as_deref(), Some("batch"));
+        signature.has_rows()
+    };
+    assert!(has_rows(&[named("batch"), named("n")]));
+    // What is detected, under a name of its own or none; a sum of all; a fixed length.
+    for other in [vec![named("n"), length(7)], vec![named(""), length(7)]] {
+        assert!(!has_rows(&other));
+    }
+    assert!(!has_rows(&[field(1, &[]), length(7)]));
+    assert!(!has_rows(&[]));
+    assert!(!has_rows(&[length(1), length(7)]));
+    let bare = Signature::read(&field(7, &field(12, &info("y", &[named("batch")]))));
+    assert!(!bare.unwrap().has_rows(), "nothing goes in");
+}
+
+#[test]
 fn graphs_nested_without_end_are_refused() {
     let mut graph = Vec::new();
     for _ in 0..40 {

@@ -24,6 +24,22 @@ fn an_ort_file_says_what_its_onnx_said() {
 }
 
 #[test]
+fn every_format_names_the_first_axes() {
+    let names = ["batch", "n", "n", "batch", "n", "n"].map(|name| Some(name.to_owned()));
+    let read = [
+        Signature::read(converted::MIXED_ONNX).unwrap(),
+        ort_signature(converted::MIXED_ORT).unwrap(),
+        RtenFile::read(converted::MIXED_RTEN).unwrap().as_said(),
+    ];
+    for signature in read {
+        assert_eq!(signature.first_axes, names);
+        assert!(!signature.has_rows(), "n need not be the batch");
+    }
+    let tiny = RtenFile::read(&bield_fixtures::tiny_rten()).unwrap();
+    assert!(tiny.as_said().has_rows());
+}
+
+#[test]
 fn a_rten_file_needs_its_onnx_to_tell_integers_apart() {
     let file = || RtenFile::read(converted::MIXED_RTEN).unwrap();
     assert_eq!(

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::flatbuffer::{Table, Vector};
 use super::{PreparedError, below};
-use crate::onnx::{GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature};
+use crate::onnx::{End, GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature, axis_name};
 use crate::tensor::{ElementType, TENSOR_RANK_MAX, TensorSpec};
 
 /// Reads what an `.ort` file takes and gives. Integer convolutions are not looked for: only onnxruntime runs
@@ -46,12 +46,16 @@ pub fn ort_signature(bytes: &[u8]) -> Result<Signature, PreparedError> {
             what: "its outputs",
         });
     }
+    let (inputs, mut first_axes): (_, Vec<_>) = specs(infos, &inputs)?.into_iter().unzip();
+    let (outputs, of_outputs): (_, Vec<_>) = specs(infos, &outputs)?.into_iter().unzip();
+    first_axes.extend(of_outputs);
     Ok(Signature {
-        inputs: specs(infos, &inputs)?,
-        outputs: specs(infos, &outputs)?,
+        inputs,
+        outputs,
         opset: 0,
         nodes,
         padded_integer_convolutions: Vec::new(),
+        first_axes,
     })
 }
 
@@ -81,7 +85,7 @@ fn supplied<'a>(names: Vector<'a>, weights: &HashSet<&str>) -> Result<Vec<&'a st
     Ok(supplied)
 }
 
-fn specs(infos: Vector<'_>, names: &[&str]) -> Result<Vec<TensorSpec>, PreparedError> {
+fn specs(infos: Vector<'_>, names: &[&str]) -> Result<Vec<End>, PreparedError> {
     below(infos.length(), "values", GRAPH_ENTRIES_MAX)?;
     let wanted: HashSet<&str> = names.iter().copied().collect();
     let mut found = HashMap::new();
@@ -102,8 +106,8 @@ fn specs(infos: Vector<'_>, names: &[&str]) -> Result<Vec<TensorSpec>, PreparedE
 }
 
 /// `ValueInfo { 2 type }`, `TypeInfo { 1 kind, 2 value }`, `TensorTypeAndShape { 0 elem_type, 1 shape }`,
-/// `Shape { 0 dim }`, `Dimension { 0 value }`, `DimensionValue { 0 kind, 1 length }`.
-fn spec(name: &str, info: Table<'_>) -> Result<TensorSpec, PreparedError> {
+/// `Shape { 0 dim }`, `Dimension { 0 value }`, `DimensionValue { 0 kind, 1 length, 2 name }`.
+fn spec(name: &str, info: Table<'_>) -> Result<End, PreparedError> {
     let shown = || name.chars().take(64).collect::<String>();
     let unsaid = |what| PreparedError::Unsaid {
         name: shown(),
@@ -131,24 +135,30 @@ fn spec(name: &str, info: Table<'_>) -> Result<TensorSpec, PreparedError> {
             limit: TENSOR_RANK_MAX,
         });
     }
-    let shape = dimensions
+    let axes = dimensions
         .into_iter()
         .flat_map(|dimensions| dimensions.tables(END))
-        .map(|dimension| length(dimension?))
-        .collect::<Result<_, PreparedError>>()?;
-    Ok(TensorSpec::new(name, element, shape)?)
+        .map(|dimension| axis(dimension?))
+        .collect::<Result<Vec<_>, PreparedError>>()?;
+    let first = axes.first().and_then(|(_, name)| axis_name((*name)?));
+    let shape = axes.into_iter().map(|(length, _)| length).collect();
+    Ok((TensorSpec::new(name, element, shape)?, first))
 }
 
-fn length(dimension: Table<'_>) -> Result<Option<u64>, PreparedError> {
+/// A length, or a name.
+fn axis(dimension: Table<'_>) -> Result<(Option<u64>, Option<&str>), PreparedError> {
     let Some(value) = dimension.table(0, END)? else {
-        return Ok(None);
+        return Ok((None, None));
     };
-    if value.number::<1>(0, END)? != Some([KNOWN_LENGTH]) {
-        return Ok(None);
+    match value.number::<1>(0, END)? {
+        Some([KNOWN_LENGTH]) => {
+            let length = i64::from_le_bytes(value.number(1, END)?.unwrap_or_default());
+            // Some exporters write -1 for a free dimension.
+            Ok((u64::try_from(length).ok(), None))
+        }
+        Some([NAMED]) => Ok((None, value.text(2, END)?)),
+        _ => Ok((None, None)),
     }
-    let length = i64::from_le_bytes(value.number(1, END)?.unwrap_or_default());
-    // Some exporters write -1 for a free dimension.
-    Ok(u64::try_from(length).ok())
 }
 
 const GRAPH: &str = "its graph";
@@ -158,3 +168,4 @@ const END: &str = "an input or output";
 const TENSOR_TYPE: u8 = 1;
 /// `DimensionValueType`.
 const KNOWN_LENGTH: u8 = 1;
+const NAMED: u8 = 2;

@@ -7,7 +7,8 @@
 use super::flatbuffer::{Table, Vector};
 use super::{PreparedError, below};
 use crate::onnx::{
-    CHAIN_NODES_MAX, GRAPH_DEPTH_MAX, GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature,
+    CHAIN_NODES_MAX, End, GRAPH_DEPTH_MAX, GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature,
+    axis_name,
 };
 use crate::tensor::{ElementType, TENSOR_RANK_MAX, TensorSpec};
 
@@ -27,6 +28,8 @@ pub struct RtenFile {
     /// Operators that convolve integers with padding, which some versions of rten compute wrongly at the
     /// borders. Names of the first ones.
     pub padded_integer_convolutions: Vec<String>,
+    /// As [`Signature::first_axes`].
+    pub first_axes: Vec<Option<String>>,
 }
 
 /// What an element is in rten: i64 and boolean are i32 there; `None` for what rten does not compute with.
@@ -65,18 +68,21 @@ impl RtenFile {
             Some(table) => table.text(0, "its metadata")?.map(str::to_owned),
             None => None,
         };
-        let outputs = ends(graph, 2)?;
+        let (inputs, mut first_axes): (_, Vec<_>) = ends(graph, 1)?.into_iter().unzip();
+        let (outputs, of_outputs): (Vec<_>, Vec<_>) = ends(graph, 2)?.into_iter().unzip();
+        first_axes.extend(of_outputs);
         if outputs.is_empty() {
             return Err(PreparedError::Malformed {
                 what: "its outputs",
             });
         }
         Ok(Self {
-            inputs: ends(graph, 1)?,
+            inputs,
             outputs,
             onnx_sha256,
             nodes: scan.operators,
             padded_integer_convolutions: scan.padded,
+            first_axes,
         })
     }
 
@@ -89,6 +95,7 @@ impl RtenFile {
             opset: 0,
             nodes: self.nodes,
             padded_integer_convolutions: self.padded_integer_convolutions,
+            first_axes: self.first_axes,
         }
     }
 
@@ -118,6 +125,7 @@ impl RtenFile {
         Ok(Signature {
             inputs: onnx.inputs,
             outputs: onnx.outputs,
+            first_axes: onnx.first_axes,
             ..self.as_said()
         })
     }
@@ -145,7 +153,7 @@ fn graph_of(bytes: &[u8]) -> Result<&[u8], PreparedError> {
 }
 
 /// The inputs (field 1) or outputs (field 2) of a graph; the numbers in them are places in its list of nodes.
-fn ends(graph: Table<'_>, field: usize) -> Result<Vec<TensorSpec>, PreparedError> {
+fn ends(graph: Table<'_>, field: usize) -> Result<Vec<End>, PreparedError> {
     const WHAT: &str = "its inputs and outputs";
     let Some(places) = graph.vector(field, 4, WHAT)? else {
         return Ok(Vec::new());
@@ -165,7 +173,7 @@ fn ends(graph: Table<'_>, field: usize) -> Result<Vec<TensorSpec>, PreparedError
 }
 
 /// `Node { 0 name, 1 kind, 2 data }`, `ValueNode { 0 shape, 1 dtype }`, `Dim { 0 value, 1 name }`.
-fn end(node: Table<'_>) -> Result<TensorSpec, PreparedError> {
+fn end(node: Table<'_>) -> Result<End, PreparedError> {
     const WHAT: &str = "an input or output";
     let malformed = PreparedError::Malformed { what: WHAT };
     let name = node.text(0, WHAT)?.ok_or(malformed.clone())?;
@@ -203,18 +211,21 @@ fn end(node: Table<'_>) -> Result<TensorSpec, PreparedError> {
             limit: TENSOR_RANK_MAX,
         });
     }
-    let length = |dimension: Result<Table<'_>, PreparedError>| {
-        let dimension = dimension?;
-        let named = dimension.text(1, WHAT)?.is_some();
-        let length = u32::from_le_bytes(dimension.number::<4>(0, WHAT)?.unwrap_or_default());
-        // The converter writes 0 for a free dimension that has no name.
-        Ok((!named && length > 0).then_some(u64::from(length)))
-    };
-    let shape = dimensions
-        .tables(WHAT)
-        .map(length)
-        .collect::<Result<_, PreparedError>>()?;
-    Ok(TensorSpec::new(name, element, shape)?)
+    let axes = dimensions.tables(WHAT).map(|dimension| axis(dimension?));
+    let axes = axes.collect::<Result<Vec<_>, PreparedError>>()?;
+    let first = axes.first().and_then(|(_, named)| axis_name((*named)?));
+    let shape = axes.into_iter().map(|(length, _)| length).collect();
+    Ok((TensorSpec::new(name, element, shape)?, first))
+}
+
+/// A length, or a name.
+fn axis(dimension: Table<'_>) -> Result<(Option<u64>, Option<&str>), PreparedError> {
+    const WHAT: &str = "an input or output";
+    let named = dimension.text(1, WHAT)?;
+    let length = u32::from_le_bytes(dimension.number::<4>(0, WHAT)?.unwrap_or_default());
+    // The converter writes 0 for a free dimension that has no name.
+    let length = (named.is_none() && length > 0).then_some(u64::from(length));
+    Ok((length, named))
 }
 
 /// Checks that a file's ends are the given ones, in any order, in the types of rten.
