@@ -70,6 +70,33 @@ impl From<Vec<u8>> for Wiped {
     }
 }
 
+impl Wiped {
+    /// Makes an empty one with room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// Appends bytes. What it held before it had to grow is wiped.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        let length = self.0.len() + bytes.len();
+        if length > self.0.capacity() {
+            let mut larger = Self::with_capacity(length.max(2 * self.0.capacity()));
+            larger.0.extend_from_slice(&self.0);
+            *self = larger;
+        }
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// Drops so many bytes of its begin.
+    ///
+    /// # Panics
+    /// It has fewer.
+    pub fn drop_first(&mut self, bytes: usize) {
+        self.0.drain(..bytes);
+    }
+}
+
 impl core::ops::Deref for Wiped {
     type Target = [u8];
 

@@ -11,11 +11,10 @@
 //! answer, [`Output`](crate::inference::Output) of all outputs. An [`Item::Output`] alone proves that who opened the
 //! request sealed this as the next output, and nothing of code, grant or receipt. Layout: spec/10 §4.
 
-use bield_envelope::{Signed, wire};
+use bield_envelope::{Signed, Wiped, wire};
 use bield_package::tensor::Tensor;
 use bield_receipt::{Receipt, WorkerCertificate};
 use minicbor::{Decode, Encode};
-use zeroize::Zeroizing;
 
 use crate::inference::{BODY_BYTES_MAX, Request, TENSORS_MAX};
 use crate::refusal::Refusal;
@@ -60,14 +59,14 @@ impl Item {
     /// # Panics
     /// When it is longer than 4 GiB; no output is.
     #[must_use]
-    pub fn encode(&self, first: bool) -> Zeroizing<Vec<u8>> {
-        let item = wire::encode_secret(self);
+    pub fn encode(&self, first: bool) -> Wiped {
+        let item = wire::encode_wiped(self);
         let length = u32::try_from(item.len()).expect("an output is shorter");
-        let mut bytes = Zeroizing::new(Vec::with_capacity(PREFIX_BYTES + item.len()));
+        let mut bytes = Wiped::with_capacity(PREFIX_BYTES + item.len());
         if first {
-            bytes.push(IN_PARTS);
+            bytes.extend_from_slice(&[IN_PARTS]);
         }
-        bytes.extend(length.to_be_bytes());
+        bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(&item);
         bytes
     }
@@ -75,9 +74,11 @@ impl Item {
 
 /// Encodes a request whose answer is to come in parts.
 #[must_use]
-pub fn encode_request(request: &Request) -> Vec<u8> {
-    let mut bytes = vec![IN_PARTS];
-    bytes.extend_from_slice(&request.encode()[..]);
+pub fn encode_request(request: &Request) -> Wiped {
+    let request = request.encode();
+    let mut bytes = Wiped::with_capacity(1 + request.len());
+    bytes.extend_from_slice(&[IN_PARTS]);
+    bytes.extend_from_slice(&request);
     bytes
 }
 
@@ -95,7 +96,7 @@ pub fn decode_request(bytes: &[u8]) -> Result<(Request, bool), wire::WireError> 
 /// An answer that is arriving, in parts or, because the runtime refuses it or pads it, whole.
 #[derive(Default)]
 pub struct Arriving {
-    plain: Zeroizing<Vec<u8>>,
+    plain: Wiped,
     /// Where in it the next item begins.
     at: usize,
     in_parts: Option<bool>,
@@ -119,7 +120,7 @@ impl Arriving {
             self.in_parts = Some(in_parts);
             self.at = usize::from(in_parts);
         } else if self.in_parts == Some(true) && self.at > 0 {
-            self.plain.drain(..self.at);
+            self.plain.drop_first(self.at);
             self.at = 0;
         }
         self.plain.extend_from_slice(plain);
@@ -163,7 +164,7 @@ impl Arriving {
 
     /// The plaintext of an answer that came whole; `None` when it came in parts.
     #[must_use]
-    pub fn into_whole(self) -> Option<Zeroizing<Vec<u8>>> {
+    pub fn into_whole(self) -> Option<Wiped> {
         (self.in_parts != Some(true)).then_some(self.plain)
     }
 }
@@ -252,7 +253,7 @@ mod tests {
             let mut arriving = Arriving::default();
             arriving.push(&whole).unwrap();
             assert!(arriving.next_item().unwrap().is_none());
-            assert_eq!(**arriving.into_whole().as_ref().unwrap(), whole);
+            assert_eq!(arriving.into_whole().unwrap()[..], whole[..]);
         }
         let request = Request {
             inputs: Vec::new(),

@@ -48,7 +48,7 @@ fn the_vectors_are_what_this_crate_makes() {
     let made = json!({
         "about": "spec/10-call.md. Byte strings are hex.",
         "request": hex::encode(&request().encode()[..]),
-        "request_for_parts": hex::encode(encode_request(&request())),
+        "request_for_parts": hex::encode(&encode_request(&request())[..]),
         "output": hex::encode(Output { tensors: tensors() }.encode()),
         "refused": hex::encode(Reply::Refused(refusal()).encode()),
         "refused_and_padded_bytes": Reply::Refused(refusal()).encode_padded().len(),

@@ -363,7 +363,7 @@ pub(crate) mod seeds {
             inputs: tensors(),
             outputs: vec!["probs".into()],
         };
-        vec![request.encode().to_vec(), parts::encode_request(&request)]
+        vec![request.encode().to_vec(), parts::encode_request(&request).to_vec()]
     }
 
     pub(crate) fn inference_parts() -> Vec<Vec<u8>> {
