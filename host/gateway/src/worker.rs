@@ -1,7 +1,8 @@
 //! One runtime with its bounded queue.
 //!
-//! An answer that comes in parts is passed on as it comes: at most one part waits here for a client, and one that takes
-//! nothing for [`TAKE_WAIT`] loses the rest.
+//! An answer that comes in parts is passed on as it comes, in pieces of at most `PIECE_BYTES_MAX`: two wait here for a client,
+//! and up to 3 MiB before them (`bield_launcher`). A client that takes no piece for [`TAKE_WAIT`] loses the rest; of one that
+//! goes away the runtime is told at once. How long the whole may take, the runtime bounds.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
-use bield_launcher::{Answering, Supervisor, VisitError};
+use bield_launcher::{Answering, Stop, Supervisor, VisitError};
 use futures_util::stream::{self, Stream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -18,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use crate::Arguments;
 use crate::refusal::Refusal;
 
-/// How long a client may take for what there is of an answer before the rest is cancelled.
+/// How long a client may take for a piece of an answer before the rest is cancelled.
 const TAKE_WAIT: Duration = Duration::from_secs(30);
 
 /// A supervised runtime.
@@ -154,6 +155,7 @@ impl Rest {
             mut answering,
             slot,
         } = self;
+        let stops = StopsWhenDropped(answering.stop());
         let (parts, taken) = mpsc::channel(1);
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
@@ -173,7 +175,18 @@ impl Rest {
                 }
             }
         });
-        stream::unfold(taken, async |mut taken| Some((taken.recv().await?, taken)))
+        stream::unfold((taken, stops), async |(mut taken, stops)| {
+            Some((taken.recv().await?, (taken, stops)))
+        })
+    }
+}
+
+/// Held by what a client reads: goes when all was read, or when the client does.
+struct StopsWhenDropped(Stop);
+
+impl Drop for StopsWhenDropped {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 

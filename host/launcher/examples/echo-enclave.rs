@@ -4,7 +4,8 @@
 //! `die:` ends it, with the rest as its last words on standard error; `nothing:` says that there is no answer;
 //! `lie:` breaks the rules of the ring;
 //! `stream:` answers in two parts, `first ` at once, and what the key service says to the rest; `cut:` ends it after a
-//! first part;
+//! first part; `parts:` answers 600 000 bytes 7 in parts, the later of them once others were taken; `cancels:` says how many
+//! calls were cancelled;
 //! `storage:` asks for the operations that follow, in the storage visit's own bytes, through one visit.
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,6 +33,9 @@ type Offers = HashMap<u8, (Sender<UnixStream>, Arc<Mutex<Receiver<UnixStream>>>)
 /// Said by its configuration.
 static IN_PARTS: AtomicBool = AtomicBool::new(false);
 static CUT: AtomicBool = AtomicBool::new(false);
+/// Said by the host.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+static CANCELS: AtomicU64 = AtomicU64::new(0);
 
 fn main() -> io::Result<()> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
@@ -102,7 +106,7 @@ fn end(mut watch: UnixStream, last_words: bool, storage: &Mutex<Receiver<UnixStr
 }
 
 /// `in-parts` answers each call with `first `, then, once the host has the package of 32 bytes 7, with `last`; `cut` ends it
-/// after the `first `; `delay=MS` slows calls down; `sick=WHY` ends it with that sentence soon after it said ok; `load` lists its files before it says ok; `last-words` stores something
+/// instead of the `last`; `delay=MS` slows calls down; `sick=WHY` ends it with that sentence soon after it said ok; `load` lists its files before it says ok; `last-words` stores something
 /// before it ends; `refuse:WHY` refuses; `silent` ends without a word.
 fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bool)> {
     let mut text = String::new();
@@ -163,6 +167,16 @@ fn serve_calls(
             Some(Kind::Whole | Kind::Part | Kind::Last) => {
                 frame.take(unfinished.entry(head.id).or_default());
             }
+            Some(Kind::More) => {
+                let mut bytes = Vec::new();
+                frame.take(&mut bytes);
+                let bytes = bytes.try_into().map(u64::from_le_bytes);
+                TAKEN.fetch_add(bytes.unwrap_or(0), Ordering::Relaxed);
+            }
+            Some(Kind::Cancel) => {
+                frame.skip();
+                CANCELS.fetch_add(1, Ordering::Relaxed);
+            }
             _ => frame.skip(),
         }
         if matches!(Kind::from_number(head.kind), Some(Kind::Whole | Kind::Last)) {
@@ -184,15 +198,13 @@ fn serve_calls(
 
 /// Answers as `in-parts` and `cut` say.
 fn answer_in_parts(id: u64, answers: &Answers<Shared>, offers: &Takers) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // Longer than any test waits.
+    let deadline = Instant::now() + Duration::from_secs(600);
     let send = |bytes: &[u8], last| answers.send_part(id, bytes, last, deadline, || false);
     let _ = send(
         &Reply::Streamed(feedback(), b"first ".to_vec()).encode(),
         false,
     );
-    if CUT.load(Ordering::Relaxed) {
-        std::process::exit(9)
-    }
     let has_it = || {
         let offer = take(&offers[&Visit::Package.byte()]);
         let served = offer.and_then(|offer| converse(offer, &[&[7; 32]], false));
@@ -201,7 +213,24 @@ fn answer_in_parts(id: u64, answers: &Answers<Shared>, offers: &Takers) {
     while !has_it() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
+    if CUT.load(Ordering::Relaxed) {
+        std::process::exit(9)
+    }
     let _ = send(b"last", true);
+}
+
+/// Sends some, waits until all of that was taken, then the rest.
+fn answer_as_it_is_taken(id: u64, answers: &Answers<Shared>) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let first = Reply::Streamed(feedback(), vec![7; 500_000]).encode();
+    let _ = answers.send_part(id, &first, false, deadline, || false);
+    while TAKEN.load(Ordering::Relaxed) < first.len() as u64 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    match TAKEN.load(Ordering::Relaxed) == first.len() as u64 {
+        true => drop(answers.send_part(id, &[7; 100_000], true, deadline, || false)),
+        false => answers.cancel(id),
+    }
 }
 
 fn call(request: Vec<u8>, id: u64, delay: Duration, answers: &Answers<Shared>, offers: &Takers) {
@@ -241,6 +270,8 @@ fn call(request: Vec<u8>, id: u64, delay: Duration, answers: &Answers<Shared>, o
             let _ = answers.send_part(id, &rest, true, deadline, || false);
             return;
         }
+        b"parts:" => return answer_as_it_is_taken(id, answers),
+        b"cancels:" => Ok(CANCELS.load(Ordering::Relaxed).to_string().into_bytes()),
         b"key:" => to_peer(Visit::KeyService),
         b"member:" => to_peer(Visit::Member),
         b"witness:" => to_peer(Visit::Witness),

@@ -8,36 +8,37 @@
 //!
 //! Always true: an answer reaches the call it belongs to or nobody; every call ends by its deadline; while a call waits,
 //! somebody reads; when the program is gone, or breaks the rules of the ring, all calls end at once as lost. What a
-//! program sends beyond [`ANSWER_BYTES_MAX`] is not kept; of an answer in parts, which is handed out as it comes, what
-//! nobody has taken stays below [`UNTAKEN_BYTES_MAX`], because the program waits. At most [`CALLS_IN_FLIGHT_MAX`] calls are on their way; more
-//! wait for a place. While nobody waits, nobody reads: what comes late then fills the ring and no more.
+//! program sends beyond [`ANSWER_BYTES_MAX`](crate::enclave::ANSWER_BYTES_MAX) is not kept; of an answer in parts, which is
+//! handed out as it comes, what nobody has taken stays below [`UNTAKEN_BYTES_MAX`](slot::UNTAKEN_BYTES_MAX), because the
+//! program waits. At most [`CALLS_IN_FLIGHT_MAX`] calls are on their way;
+//! more wait for a place. While nobody waits, nobody reads: what comes late then fills the ring and no more.
 //!
 //! On paper: a call alone is woken once, by the program, or not at all when it finds the answer while it spins. A call
 //! beside others is woken to take its answer or to read, and wakes one other when it leaves.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bield_protocol::call::ANSWER_AHEAD_BYTES_MAX;
 use bield_protocol::visit::CALLS_IN_FLIGHT_MAX;
 use bield_ring::{
-    Consumer, Frame, Kind, PARK_MAX, Poisoned, Producer, SendError, Sender, Shared, Spin,
+    Consumer, Kind, PARK_MAX, Poisoned, Producer, SendError, Sender, Shared, Spin, Waker,
 };
 
 use crate::VisitError;
 use crate::address::DoorAddress;
-use crate::enclave::ANSWER_BYTES_MAX;
 use crate::process::Process;
 use crate::record::{Pipe, Tape};
 
+mod answering;
+mod slot;
+
+pub use answering::{Answering, PIECE_BYTES_MAX, Stop};
+use slot::{Answer, Slot};
+
 /// Frames that a reader takes before it looks at its own answer and deadline.
 const FRAMES_AT_ONCE: usize = 64;
-
-/// Bytes of an answer in parts that are kept until they are taken: what a program may be ahead, and its longest part,
-/// a sealed chunk with its head.
-const UNTAKEN_BYTES_MAX: usize = ANSWER_AHEAD_BYTES_MAX + (2 << 20);
 
 /// The host's end of both rings.
 pub(crate) struct Calls {
@@ -45,6 +46,8 @@ pub(crate) struct Calls {
     open: Mutex<Open>,
     /// A place was freed.
     freed: Condvar,
+    /// Has whoever reads look around.
+    waker: Waker<Shared>,
     /// Open as long as calls may come.
     visit: Pipe,
     process: Arc<Process>,
@@ -62,33 +65,6 @@ struct Open {
     lost: bool,
 }
 
-/// Where one answer is put together.
-#[derive(Default)]
-struct Slot {
-    answer: Mutex<Answer>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Answer {
-    bytes: Vec<u8>,
-    /// Of how many bytes, when that was told.
-    length: Option<usize>,
-    /// Parts came before any length did.
-    is_streamed: bool,
-    end: Option<End>,
-    /// Nobody reads, and this call is to.
-    may_read: bool,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum End {
-    Complete,
-    /// The program says that there is no answer, or is gone.
-    Lost,
-    TooLong,
-}
-
 impl Calls {
     /// Makes the rings and passes them through the door.
     pub(crate) fn open(
@@ -100,7 +76,8 @@ impl Calls {
         let visit = door.calls(&file, wait)?;
         let answers = Consumer::new(from_program, Spin::measured());
         let waker = answers.waker();
-        process.at_end(move || waker.hang_up());
+        let hangs_up = waker.clone();
+        process.at_end(move || hangs_up.hang_up());
         Ok(Arc::new(Calls {
             requests: Sender::new(Producer::new(to_program, Spin::measured())),
             open: Mutex::new(Open {
@@ -111,6 +88,7 @@ impl Calls {
                 lost: false,
             }),
             freed: Condvar::new(),
+            waker,
             visit,
             process: Arc::clone(process),
         }))
@@ -130,18 +108,12 @@ impl Calls {
     ) -> Result<Answering, VisitError> {
         let deadline = Instant::now() + wait;
         let place = self.place(deadline, wait)?;
-        let mut answering = Answering {
-            place,
-            tape,
-            deadline,
-            wait,
-            is_over: false,
-        };
-        let (id, slot) = (answering.place.id, &answering.place.slot);
+        let mut answering = Answering::new(place, tape, deadline, wait);
+        let (id, slot) = (answering.place().id, &answering.place().slot);
         let sent = self.requests.send(id, request, deadline, || {
             // The program may be waiting for room in the other ring.
             self.look();
-            slot.lock().end.is_some()
+            slot.has_ended()
         });
         match sent {
             Ok(()) => {}
@@ -149,8 +121,8 @@ impl Calls {
             Err(SendError::GivenUp) => self.requests.cancel(id),
             Err(SendError::TimedOut) => return Err(VisitError::TimedOut { wait }),
             Err(_) => {
-                answering.is_over = true;
-                return Err(lost());
+                answering.give_up();
+                return Err(answering::lost());
             }
         }
         Ok(answering)
@@ -166,7 +138,7 @@ impl Calls {
             })
             .unwrap_or_else(PoisonError::into_inner);
         if open.lost {
-            return Err(lost());
+            return Err(answering::lost());
         }
         if open.slots.len() >= CALLS_IN_FLIGHT_MAX {
             return Err(VisitError::TimedOut { wait });
@@ -222,7 +194,7 @@ impl Calls {
                 return Ok(());
             }
             if is_idle {
-                self.requests.flush();
+                self.requests.flush()?;
             }
             is_idle = is_empty && !answers.wait(PARK_MAX.min(left))?;
         }
@@ -249,153 +221,13 @@ impl Calls {
         let mut open = self.lock();
         open.lost = true;
         for slot in open.slots.values() {
-            slot.end(&mut slot.lock(), End::Lost);
+            slot.lose();
         }
         self.freed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Slot {
-    /// Takes a frame of this answer.
-    fn take(&self, kind: Kind, frame: Frame<'_, Shared>) -> Result<(), Poisoned> {
-        let mut answer = self.lock();
-        let all = answer.bytes.len() + frame.head().length as usize;
-        if answer.end.is_some() {
-            frame.skip();
-        } else if kind == Kind::Cancel {
-            frame.skip();
-            self.end(&mut answer, End::Lost);
-        } else if kind == Kind::Length {
-            let mut length = Vec::new();
-            frame.take(&mut length);
-            let length = u64::from_le_bytes(length.try_into().map_err(|_| Poisoned)?);
-            match usize::try_from(length) {
-                Ok(length) if length <= ANSWER_BYTES_MAX => {
-                    answer.bytes.reserve_exact(length);
-                    answer.length = Some(length);
-                }
-                _ => self.end(&mut answer, End::TooLong),
-            }
-        } else {
-            answer.is_streamed |= kind == Kind::Part && answer.length.is_none();
-            if all > answer.bytes_max() {
-                frame.skip();
-                self.end(&mut answer, End::TooLong);
-                return Ok(());
-            }
-            frame.take(&mut answer.bytes);
-            if matches!(kind, Kind::Whole | Kind::Last) {
-                self.end(&mut answer, End::Complete);
-            } else if answer.is_streamed {
-                self.changed.notify_one();
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends an answer that has not ended, and wakes who waits.
-    fn end(&self, answer: &mut Answer, end: End) {
-        answer.end.get_or_insert(end);
-        self.changed.notify_one();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Answer> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Answer {
-    /// Whether there is something to hand out.
-    const fn is_ready(&self) -> bool {
-        self.end.is_some() || self.is_streamed && !self.bytes.is_empty()
-    }
-
-    const fn bytes_max(&self) -> usize {
-        match (self.is_streamed, self.length) {
-            (true, _) => UNTAKEN_BYTES_MAX,
-            (false, Some(length)) => length,
-            (false, None) => ANSWER_BYTES_MAX,
-        }
-    }
-}
-
-/// An answer on its way. Dropped before its end, it tells the program that nobody waits.
-pub struct Answering {
-    place: Place,
-    tape: Tape,
-    deadline: Instant,
-    wait: Duration,
-    /// The program knows, or needs not.
-    is_over: bool,
-}
-
-impl Answering {
-    /// Whether nothing more comes.
-    #[must_use]
-    pub const fn is_over(&self) -> bool {
-        self.is_over
-    }
-
-    /// Waits for the whole answer, or, of one that comes in parts, for what there is next; `None` after its end. Each
-    /// part may take as long as a whole call.
-    ///
-    /// # Errors
-    /// See [`VisitError`]; no more of it comes then, and what came is not all of it.
-    pub fn next_part(&mut self) -> Result<Option<Vec<u8>>, VisitError> {
-        if self.is_over {
-            return Ok(None);
-        }
-        self.place.wait(self.deadline);
-        let (bytes, end) = {
-            let mut answer = self.place.slot.lock();
-            match answer.is_ready() {
-                true => (std::mem::take(&mut answer.bytes), answer.end),
-                false => return Err(VisitError::TimedOut { wait: self.wait }),
-            }
-        };
-        self.tape.from_program(&bytes).map_err(VisitError::Lost)?;
-        match end {
-            None => {}
-            Some(End::Complete) => {
-                self.is_over = true;
-                return Ok(Some(bytes));
-            }
-            Some(End::Lost) => {
-                self.is_over = true;
-                return Err(lost());
-            }
-            Some(End::TooLong) => {
-                return Err(VisitError::TooLong {
-                    max: ANSWER_BYTES_MAX,
-                });
-            }
-        }
-        self.deadline = Instant::now() + self.wait;
-        let (calls, slot) = (&self.place.calls, &self.place.slot);
-        let sent =
-            calls
-                .requests
-                .send_more(self.place.id, bytes.len() as u64, self.deadline, || {
-                    calls.look();
-                    slot.lock().end.is_some()
-                });
-        match sent {
-            Ok(()) | Err(SendError::GivenUp) => Ok(Some(bytes)),
-            Err(SendError::TimedOut) => Err(VisitError::TimedOut { wait: self.wait }),
-            Err(_) => Err(lost()),
-        }
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.place.calls.requests.cancel(self.place.id);
-        }
     }
 }
 
@@ -503,39 +335,53 @@ impl Drop for Place {
     }
 }
 
-fn lost() -> VisitError {
-    VisitError::Lost(io::Error::new(
-        ErrorKind::ConnectionReset,
-        "there is no answer",
-    ))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::Write as _;
+    use std::net::TcpListener;
 
-    /// A slot that gets parts of this size until it has so many bytes more.
-    fn flooded(part: &[u8], bytes: usize) -> Slot {
-        let (_, [ring, _]) = bield_ring::create().unwrap();
-        let mut producer = Producer::new(ring.clone(), Spin::fixed(Duration::ZERO));
-        let mut consumer = Consumer::new(ring, Spin::fixed(Duration::ZERO));
-        let slot = Slot::default();
-        for _ in 0..bytes.div_ceil(part.len()) {
-            producer.try_push(Kind::Part.number(), 0, part).unwrap();
-            producer.publish();
-            let frame = consumer.peek().unwrap().unwrap();
-            slot.take(Kind::Part, frame).unwrap();
-        }
-        slot
+    use super::*;
+    use crate::{Enclave, Launch};
+
+    fn program() -> std::path::PathBuf {
+        let test = std::env::current_exe().unwrap();
+        let built = test.parent().and_then(|deps| deps.parent()).unwrap();
+        built.join("examples/echo-enclave")
     }
 
     #[test]
-    fn a_program_that_does_not_wait_until_its_parts_are_taken_is_cut_off() {
-        let part = vec![7; 100_000];
-        let honest = flooded(&part, ANSWER_AHEAD_BYTES_MAX);
-        assert!(honest.lock().end.is_none() && honest.lock().is_ready());
-        let hostile = flooded(&part, 2 * UNTAKEN_BYTES_MAX);
-        assert!(hostile.lock().end == Some(End::TooLong));
-        assert!(hostile.lock().bytes.len() <= UNTAKEN_BYTES_MAX);
+    fn whoever_reads_for_others_passes_it_on_when_it_leaves() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let enclave = Enclave::start(&Launch {
+            program: program(),
+            key_services: vec![listener.local_addr().unwrap().to_string()],
+            ..Launch::default()
+        })
+        .unwrap();
+        let long = Duration::from_secs(60);
+        let mut leaves = enclave.begin_call(b"hang:", long).unwrap();
+        let (calls, stop) = (Arc::clone(&leaves.place().calls), leaves.stop());
+        std::thread::scope(|scope| {
+            let leaves = scope.spawn(move || leaves.next_part());
+            // It reads before anybody else comes, and leaves while they wait.
+            while calls.lock().answers.is_some() {
+                std::thread::yield_now();
+            }
+            let stay: Vec<_> = (0..3)
+                .map(|_| scope.spawn(|| enclave.call(b"key:0lease", long)))
+                .collect();
+            while calls.lock().followers.len() < 3 {
+                std::thread::yield_now();
+            }
+            stop.stop();
+            assert!(matches!(leaves.join().unwrap(), Err(VisitError::Lost(_))));
+            for _ in 0..3 {
+                let (mut session, _) = listener.accept().unwrap();
+                session.write_all(b"here").unwrap();
+            }
+            for call in stay {
+                assert!(call.join().unwrap().unwrap().ends_with(b"here"));
+            }
+        });
     }
 }

@@ -42,7 +42,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use calls::Answering;
+pub use calls::{Answering, PIECE_BYTES_MAX, Stop};
 pub use enclave::{ANSWER_BYTES_MAX, CONFIGURATION_WAIT, Enclave};
 pub use offers::{OFFERS_OPEN, PEERS_OPEN};
 pub use pump::SESSION_IDLE_MAX;

@@ -213,6 +213,12 @@ pub struct Waker<M> {
 }
 
 impl<M: Memory> Waker<M> {
+    /// Has a consumer that sleeps look around now. One that is about to sleep may sleep its time.
+    pub fn nudge(&self) {
+        self.memory.fence();
+        self.memory.wake(End::Consumer);
+    }
+
     /// Tells the consumer that its peer is gone: it sleeps no more.
     pub fn hang_up(&self) {
         self.hung_up.store(true, Ordering::SeqCst);

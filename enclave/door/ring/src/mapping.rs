@@ -73,15 +73,24 @@ pub fn create() -> io::Result<(OwnedFd, [Shared; 2])> {
 /// # Errors
 /// See [`MapError`].
 pub fn open(file: impl AsFd) -> Result<[Shared; 2], MapError> {
-    let found = rustix::fs::fstat(&file).map_err(io::Error::from)?.st_size;
-    if usize::try_from(found) != Ok(MAPPING_BYTES) {
-        let found = u64::try_from(found).unwrap_or(0);
-        return Err(MapError::OtherSize { found });
-    }
+    has_size(&file)?;
     // Files that know no seals are no memory of ours either.
-    match rustix::fs::fcntl_get_seals(&file) {
-        Ok(seals) if seals.contains(SealFlags::SHRINK) => Ok(map(&file)?),
-        _ => Err(MapError::NotSealed),
+    let seals = rustix::fs::fcntl_get_seals(&file).unwrap_or(SealFlags::empty());
+    if !seals.contains(SealFlags::SHRINK) {
+        return Err(MapError::NotSealed);
+    }
+    // Once more: it may have been made smaller, then sealed, after the first look. From here on it cannot.
+    has_size(&file)?;
+    Ok(map(&file)?)
+}
+
+fn has_size(file: impl AsFd) -> Result<(), MapError> {
+    let found = rustix::fs::fstat(file).map_err(io::Error::from)?.st_size;
+    match usize::try_from(found) {
+        Ok(MAPPING_BYTES) => Ok(()),
+        _ => Err(MapError::OtherSize {
+            found: u64::try_from(found).unwrap_or(0),
+        }),
     }
 }
 

@@ -8,9 +8,11 @@
 //! ```
 //!
 //! Always true: the parts of one call are in order; whoever cannot send waits for room until its own deadline and
-//! no longer; a `Cancel` is never lost: without room for it now, it goes first when there is.
+//! no longer; a `Cancel` is never lost: without room for it now, it goes first when there is. Cancelling and flushing wait
+//! for nobody, so that a reader who does either goes on reading while others wait for room.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::memory::Memory;
@@ -21,6 +23,9 @@ use crate::{Poisoned, payload_max};
 pub const PARK_MAX: Duration = Duration::from_millis(500);
 /// How long one sender waits for room before it lets the others have a look.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
+/// Most `Cancel`s that wait for room: twice the calls that may be on their way (`bield_protocol::visit`). An honest peer,
+/// which reads, leaves fewer.
+const CANCELS_MAX: usize = 8192;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,14 +91,13 @@ pub enum SendError {
 
 /// Sends messages from any thread.
 pub struct Sender<M> {
-    outgoing: Mutex<Outgoing<M>>,
+    /// Held by who sends, also while it waits for room.
+    producer: Mutex<Producer<M>>,
+    /// Calls to cancel when there is room. Held for a moment only.
+    cancels: Mutex<Vec<u64>>,
+    /// The other side lied or reads nothing.
+    poisoned: AtomicBool,
     part_max: usize,
-}
-
-struct Outgoing<M> {
-    producer: Producer<M>,
-    /// Calls to cancel when there is room. Each had a frame in the ring, or is one the other side waits for.
-    cancels: Vec<u64>,
 }
 
 impl<M: Memory> Sender<M> {
@@ -102,10 +106,9 @@ impl<M: Memory> Sender<M> {
     pub fn new(producer: Producer<M>) -> Self {
         Self {
             part_max: payload_max(producer.capacity()),
-            outgoing: Mutex::new(Outgoing {
-                producer,
-                cancels: Vec::new(),
-            }),
+            producer: Mutex::new(producer),
+            cancels: Mutex::default(),
+            poisoned: AtomicBool::new(false),
         }
     }
 
@@ -172,21 +175,34 @@ impl<M: Memory> Sender<M> {
 
     /// Sends a `Cancel`, now or as soon as there is room; does not wait.
     pub fn cancel(&self, id: u64) {
-        let mut outgoing = self.lock();
-        outgoing.cancels.push(id);
-        outgoing.flush();
+        {
+            let mut cancels = lock(&self.cancels);
+            if cancels.len() == CANCELS_MAX {
+                self.poisoned.store(true, Ordering::Relaxed);
+                return;
+            }
+            cancels.push(id);
+        }
+        self.send_cancels();
     }
 
-    /// Sends what was left for later.
-    pub fn flush(&self) {
-        self.lock().flush();
+    /// Sends what was left for later; does not wait.
+    ///
+    /// # Errors
+    /// [`Poisoned`], whoever found it: nothing goes out any more.
+    pub fn flush(&self) -> Result<(), Poisoned> {
+        self.send_cancels();
+        match self.poisoned.load(Ordering::Relaxed) {
+            true => Err(Poisoned),
+            false => Ok(()),
+        }
     }
 
     /// How often a frame found the ring full, and how often the other side had to be woken.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
-        let outgoing = self.lock();
-        (outgoing.producer.full(), outgoing.producer.wakes())
+        let producer = lock(&self.producer);
+        (producer.full(), producer.wakes())
     }
 
     fn push(
@@ -197,44 +213,149 @@ impl<M: Memory> Sender<M> {
         deadline: Instant,
         given_up: &impl Fn() -> bool,
     ) -> Result<(), SendError> {
-        loop {
-            let mut outgoing = self.lock();
-            outgoing.flush();
-            match outgoing.producer.try_push(kind.number(), id, payload) {
+        let pushed = loop {
+            let mut producer = lock(&self.producer);
+            self.push_cancels(&mut producer);
+            match producer.try_push(kind.number(), id, payload) {
                 Ok(()) => {
-                    outgoing.producer.publish();
-                    return Ok(());
+                    producer.publish();
+                    break Ok(());
                 }
                 Err(PushError::Full) => {}
                 // Parts are never too long.
-                Err(_) => return Err(Poisoned.into()),
+                Err(_) => break Err(Poisoned.into()),
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if given_up() {
-                return Err(SendError::GivenUp);
+                break Err(SendError::GivenUp);
             }
             if left.is_zero() {
-                return Err(SendError::TimedOut);
+                break Err(SendError::TimedOut);
             }
             let wait = left.min(ROOM_WAIT);
-            outgoing.producer.wait_room(payload.len(), wait)?;
+            if let Err(error) = producer.wait_room(payload.len(), wait) {
+                break Err(error.into());
+            }
+        };
+        if matches!(pushed, Err(SendError::Poisoned(_))) {
+            self.poisoned.store(true, Ordering::Relaxed);
+        }
+        // Of those who cancelled while this one had the ring, and found it taken.
+        self.send_cancels();
+        pushed
+    }
+
+    /// Sends the cancels that wait, unless somebody sends at the moment: who does sends them afterwards.
+    fn send_cancels(&self) {
+        while !lock(&self.cancels).is_empty() {
+            let Some(mut producer) = try_lock(&self.producer) else {
+                return;
+            };
+            if !self.push_cancels(&mut producer) {
+                return;
+            }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outgoing<M>> {
-        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether all of them are on their way.
+    fn push_cancels(&self, producer: &mut Producer<M>) -> bool {
+        let mut cancels = lock(&self.cancels);
+        let kind = Kind::Cancel.number();
+        let mut pushed = Ok(());
+        while let Some(id) = cancels.last() {
+            pushed = producer.try_push(kind, *id, &[]);
+            if pushed.is_err() {
+                break;
+            }
+            cancels.pop();
+        }
+        producer.publish();
+        if matches!(pushed, Err(PushError::Poisoned(_))) {
+            self.poisoned.store(true, Ordering::Relaxed);
+        }
+        pushed.is_ok()
     }
 }
 
-impl<M: Memory> Outgoing<M> {
-    fn flush(&mut self) {
-        while let Some(id) = self.cancels.last() {
-            let kind = Kind::Cancel.number();
-            if self.producer.try_push(kind, *id, &[]).is_err() {
-                break;
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn try_lock<T>(what: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match what.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::{Consumer, Spin, create};
+
+    /// A sender whose ring is full, and the reading end.
+    fn full() -> (Sender<crate::Shared>, Consumer<crate::Shared>) {
+        let (_, [ring, _]) = create().unwrap();
+        let spin = || Spin::fixed(Duration::ZERO);
+        let sender = Sender::new(Producer::new(ring.clone(), spin()));
+        let payload = vec![0; sender.part_max];
+        while sender
+            .push(Kind::Part, 1, &payload, Instant::now(), &|| false)
+            .is_ok()
+        {}
+        while sender
+            .push(Kind::Part, 1, &[], Instant::now(), &|| false)
+            .is_ok()
+        {}
+        (sender, Consumer::new(ring, spin()))
+    }
+
+    #[test]
+    fn who_cancels_or_flushes_waits_for_nobody_and_the_cancel_comes() {
+        let (sender, mut consumer) = full();
+        let sending = lock(&sender.producer);
+        // Held by another: this would wait for ever if it did.
+        sender.cancel(7);
+        sender.flush().unwrap();
+        drop(sending);
+        sender.cancel(8);
+        assert_eq!(lock(&sender.cancels).len(), 2, "there is no room");
+        let until = Instant::now() + Duration::from_secs(60);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                sender
+                    .push(Kind::Whole, 9, b"last", until, &|| false)
+                    .unwrap()
+            });
+            let mut cancelled = Vec::new();
+            loop {
+                assert!(consumer.wait_until(until).unwrap(), "nothing came");
+                let frame = consumer.peek().unwrap().unwrap();
+                let head = frame.head();
+                frame.skip();
+                match Kind::from_number(head.kind) {
+                    Some(Kind::Cancel) => cancelled.push(head.id),
+                    Some(Kind::Whole) => break,
+                    _ => {}
+                }
             }
-            self.cancels.pop();
+            cancelled.sort_unstable();
+            assert_eq!(cancelled, [7, 8], "before what was sent after them");
+        });
+    }
+
+    #[test]
+    fn whoever_leaves_too_many_cancels_unread_is_believed_no_more() {
+        let (sender, _consumer) = full();
+        for id in 0..CANCELS_MAX as u64 {
+            sender.cancel(id);
         }
-        self.producer.publish();
+        sender.flush().unwrap();
+        sender.cancel(0);
+        assert_eq!(sender.flush(), Err(Poisoned));
+        assert_eq!(lock(&sender.cancels).len(), CANCELS_MAX);
     }
 }

@@ -65,9 +65,38 @@ fn an_answer_that_is_under_way_keeps_its_place() {
 fn an_answer_whose_runtime_dies_midway_is_no_whole_one() {
     let gateway = Gateway::start("cut", &[]);
     let mut answer = gateway.post_and_read("/v1/call", &sealed_request(1, b"question"));
+    let mut first = [0; 6];
+    answer.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"first ");
+    // Only now: the stand-in ends when it gets this package.
+    let package = Digest::from_bytes([7; 32]);
+    std::fs::write(gateway.packages().join(format!("{package}.bield")), b"here").unwrap();
+    let mut rest = Vec::new();
+    answer.read_to_end(&mut rest).unwrap_err();
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn a_client_that_goes_away_between_parts_gives_its_place_back_at_once() {
+    let gateway = Gateway::start("in-parts", &["--concurrency", "1", "--queue", "0"]);
+    let mut client = TcpStream::connect(gateway.http.trim_start_matches("http://")).unwrap();
+    let request = sealed_request(1, b"question");
+    let head = format!(
+        "POST /v1/call HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        request.len()
+    );
+    client.write_all(head.as_bytes()).unwrap();
+    client.write_all(&request).unwrap();
     let mut heard = Vec::new();
-    answer.read_to_end(&mut heard).unwrap_err();
-    assert_eq!(heard, b"first ");
+    while !heard.windows(6).any(|six| six == b"first ") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        heard.extend(byte);
+    }
+    assert_eq!(gateway.status()["workers"][0]["in_flight"], 1);
+    drop(client);
+    // The stand-in does not go on: nothing comes that would show it.
+    until(|| gateway.status()["workers"][0]["in_flight"] == 0);
 }
 
 #[test]

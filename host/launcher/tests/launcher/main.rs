@@ -318,33 +318,6 @@ fn many_calls_are_on_their_way_at_once() {
 }
 
 #[test]
-fn whoever_reads_for_others_passes_it_on_when_it_leaves() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let enclave = Enclave::start(&Launch {
-        key_services: vec![listener.local_addr().unwrap().to_string()],
-        ..launch()
-    })
-    .unwrap();
-    std::thread::scope(|scope| {
-        let leaves = scope.spawn(|| enclave.call(b"hang:", Duration::from_millis(50)));
-        let stays: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| answer(&enclave, b"key:0lease")))
-            .collect();
-        assert!(matches!(
-            leaves.join().unwrap(),
-            Err(VisitError::TimedOut { .. })
-        ));
-        for _ in 0..3 {
-            let (mut session, _) = listener.accept().unwrap();
-            session.write_all(b"here").unwrap();
-        }
-        for call in stays {
-            assert_eq!(call.join().unwrap(), b"here");
-        }
-    });
-}
-
-#[test]
 fn a_part_of_an_answer_comes_before_the_next_is_made() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let enclave = Enclave::start(&Launch {
@@ -366,6 +339,48 @@ fn a_part_of_an_answer_comes_before_the_next_is_made() {
     drop(session);
     assert_eq!(answering.next_part().unwrap().unwrap(), b"last");
     assert_eq!(answering.next_part().unwrap(), None);
+}
+
+#[test]
+fn a_long_answer_in_parts_is_handed_out_and_told_as_taken_piece_by_piece() {
+    let enclave = Enclave::start(&launch()).unwrap();
+    let mut answering = enclave.begin_call(b"parts:", WAIT).unwrap();
+    let (mut pieces, mut bytes) = (0, Vec::new());
+    while let Some(piece) = answering.next_part().unwrap() {
+        assert!(piece.len() <= 128 << 10, "{} bytes at once", piece.len());
+        pieces += 1;
+        bytes.extend(piece);
+    }
+    let Reply::Streamed(_, body) = Reply::decode(&bytes).unwrap() else {
+        panic!("not in parts")
+    };
+    assert!(body == vec![7; 600_000] && pieces >= 5, "{pieces} pieces");
+}
+
+#[test]
+fn whoever_stops_an_answer_wakes_who_waits_and_tells_the_program_once() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let enclave = Enclave::start(&Launch {
+        key_services: vec![silent.local_addr().unwrap().to_string()],
+        ..launch()
+    })
+    .unwrap();
+    let hour = Duration::from_secs(3600);
+    let mut answering = enclave.begin_call(b"stream:0rest", hour).unwrap();
+    assert!(answering.next_part().unwrap().is_some());
+    let stop = answering.stop();
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(move || answering.next_part());
+        stop.stop();
+        assert!(matches!(waits.join().unwrap(), Err(VisitError::Lost(_))));
+    });
+    stop.stop();
+    assert_eq!(answer(&enclave, b"cancels:"), b"1");
+    let mut whole = enclave.begin_call(b"next", WAIT).unwrap();
+    let stop = whole.stop();
+    assert!(whole.next_part().unwrap().is_some() && whole.is_over());
+    stop.stop();
+    assert_eq!(answer(&enclave, b"cancels:"), b"1", "it had come");
 }
 
 #[test]
