@@ -16,7 +16,20 @@ use crate::{EngineError, Model};
 ///
 /// [`EngineError::Golden`] for the first output that differs, and as [`Model::run`].
 pub fn check_golden(model: &dyn Model, pairs: &[GoldenPair]) -> Result<(), EngineError> {
-    check(pairs, |inputs, outputs| model.run(inputs, outputs))
+    check_golden_while(model, pairs, &|| true).map(drop)
+}
+
+/// Like [`check_golden`], asking `goes_on` before each pair and after the last; whether it never said no.
+///
+/// # Errors
+///
+/// As [`check_golden`].
+pub(crate) fn check_golden_while(
+    model: &dyn Model,
+    pairs: &[GoldenPair],
+    goes_on: &dyn Fn() -> bool,
+) -> Result<bool, EngineError> {
+    check(pairs, goes_on, |inputs, outputs| model.run(inputs, outputs))
 }
 
 /// Like [`check_golden`], on threads that end with each run.
@@ -28,16 +41,19 @@ pub(crate) fn check_golden_apart(
     model: &dyn Model,
     pairs: &[GoldenPair],
 ) -> Result<(), EngineError> {
-    check(pairs, |inputs, outputs| {
-        Ok(model.run_apart(inputs, outputs)?.0)
-    })
+    let run = |inputs: &[Tensor], outputs: &[&str]| Ok(model.run_apart(inputs, outputs)?.0);
+    check(pairs, &|| true, run).map(drop)
 }
 
 fn check(
     pairs: &[GoldenPair],
+    goes_on: &dyn Fn() -> bool,
     run: impl Fn(&[Tensor], &[&str]) -> Result<Vec<Tensor>, EngineError>,
-) -> Result<(), EngineError> {
+) -> Result<bool, EngineError> {
     for (index, pair) in pairs.iter().enumerate() {
+        if !goes_on() {
+            return Ok(false);
+        }
         let names: Vec<&str> = pair.outputs.iter().map(Tensor::name).collect();
         let computed = run(&pair.inputs, &names)?;
         for (expected, computed) in pair.outputs.iter().zip(&computed) {
@@ -49,7 +65,7 @@ fn check(
             }
         }
     }
-    Ok(())
+    Ok(goes_on())
 }
 
 /// Runs a model to make a golden pair of it. Only as good as the engine it ran on: an owner who

@@ -252,6 +252,23 @@ pub fn load_checked_apart(
     Ok(promised::promised(model, &manifest.inputs))
 }
 
+/// Like [`load_checked`], asking `goes_on` before and after each golden pair; `None` when it said no. One load and one
+/// run are not broken off.
+///
+/// # Errors
+///
+/// As [`load_checked`].
+pub fn load_checked_while(
+    engine: &dyn Engine,
+    bytes: Vec<u8>,
+    manifest: &Manifest,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Option<Box<dyn Model>>, EngineError> {
+    let model = specified(engine, engine.load(bytes, manifest.format)?, manifest)?;
+    let agrees = golden::check_golden_while(&*model, &manifest.golden, goes_on)?;
+    Ok(agrees.then(|| promised::promised(model, &manifest.inputs)))
+}
+
 /// The model with the types that its manifest promises, once they are compared.
 fn specified(
     engine: &dyn Engine,

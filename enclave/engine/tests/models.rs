@@ -8,7 +8,7 @@ use std::thread;
 
 use bield_engine::{
     Engine, EngineError, Engines, Model, Rten, Shape, agree, check_golden, load_checked,
-    record_golden, run_together,
+    load_checked_while, record_golden, run_together,
 };
 use bield_fixtures::{IMAGE_SHAPE, Network, converted, input_image};
 use bield_package::onnx::Signature;
@@ -102,6 +102,37 @@ fn a_converted_file_computes_what_its_onnx_does() {
     let mut inputs = mixed_inputs();
     inputs[1] = whole;
     assert!(matches!(rten.run(&inputs, &[]), Err(EngineError::Input(_))));
+}
+
+#[test]
+fn a_load_that_is_not_wanted_any_more_ends_between_golden_pairs() {
+    let onnx = load(converted::MIXED_ONNX.to_vec());
+    let good = record_golden(&*onnx, mixed_inputs(), TOLERANCE_PPM).unwrap();
+    let mut wrong = good.clone();
+    wrong.inputs = mixed_of(2, &[1, 2, 3]);
+    let signature = Signature::read(converted::MIXED_ONNX).unwrap();
+    let manifest = promised(ModelFormat::Onnx, signature, vec![good, wrong]);
+    let load_for = |answers: usize| {
+        let asked = std::cell::Cell::new(0);
+        let goes_on = || asked.replace(asked.get() + 1) < answers;
+        let (engine, bytes) = (Rten::new(1), converted::MIXED_ONNX.to_vec());
+        let loaded = load_checked_while(&engine, bytes, &manifest, &goes_on);
+        loaded.map(|model| model.is_some())
+    };
+    // The second pair is not even run.
+    assert_eq!(load_for(1), Ok(false));
+    assert!(matches!(
+        load_for(2),
+        Err(EngineError::Golden { pair: 1, .. })
+    ));
+    let manifest = promised(
+        ModelFormat::Onnx,
+        Signature::read(converted::MIXED_ONNX).unwrap(),
+        vec![],
+    );
+    let bytes = converted::MIXED_ONNX.to_vec();
+    let loaded = load_checked_while(&Rten::new(1), bytes, &manifest, &|| false);
+    assert!(loaded.unwrap().is_none());
 }
 
 #[test]

@@ -4,7 +4,9 @@
 
 mod support;
 
-use bield_engine::{EngineError, Model, Rten, load_checked, load_checked_apart};
+use bield_engine::{
+    EngineError, Model, Rten, load_checked, load_checked_apart, load_checked_while,
+};
 use bield_fixtures::converted;
 use bield_package::ModelFormat;
 use bield_package::onnx::Signature;
@@ -31,6 +33,9 @@ fn mixed(fixed: &[(&str, u64)]) -> Vec<Box<dyn Model>> {
         [
             load_checked(&rten, bytes.to_vec(), &manifest).unwrap(),
             load_checked_apart(&rten, bytes.to_vec(), &manifest).unwrap(),
+            load_checked_while(&rten, bytes.to_vec(), &manifest, &|| true)
+                .unwrap()
+                .unwrap(),
         ]
     });
     models.collect()

@@ -79,7 +79,7 @@ pub(crate) struct Runtime {
     pub(crate) batching: Option<Batching>,
     pub(crate) guard: Mutex<ReplayGuard>,
     pub(crate) turns: Turns,
-    pub(crate) tenancy: Tenancy,
+    pub(crate) tenancy: Arc<Tenancy>,
     /// How long a request may wait for others.
     pub(crate) queue_wait: Duration,
     /// Signs receipts; the key service certified it.
@@ -108,6 +108,9 @@ impl Runtime {
                 None,
             ))
         });
+        if let (Some(tiers), Some(second)) = (&self.tiers, call.second.take()) {
+            tiers.open(second);
+        }
         let in_parts = call.handing.has_begun();
         let feedback = self.feedback(&phases, started);
         if answered.is_ok() {
@@ -266,9 +269,6 @@ impl Runtime {
             }
         };
         drop(tenant);
-        if let (Some(tiers), Some(second)) = (&self.tiers, call.second.take()) {
-            tiers.open(second);
-        }
         served
     }
 
@@ -307,29 +307,36 @@ impl Runtime {
         keys: &Arc<Keys>,
         call: &mut Call<'_>,
     ) -> Result<Lent, Refusal> {
+        let model = match self.models.resident(keys.lease.package) {
+            Some(model) => model,
+            None => self.opened(user, keys, call)?,
+        };
+        call.second = Second::due(&model, keys);
+        Ok(model)
+    }
+
+    /// A model that is not there: opened here, or by another thread meanwhile.
+    fn opened(
+        &self,
+        user: Principal,
+        keys: &Arc<Keys>,
+        call: &mut Call<'_>,
+    ) -> Result<Lent, Refusal> {
         let package = keys.lease.package;
-        if let Some(model) = self.models.resident(package) {
-            return Ok(model);
-        }
         let started = Instant::now();
         // Which engine runs a model decides what isolation it can give: where that matters, there is one.
         let how = match self.tiers.is_some() && !keys.asks_for_wiping() {
             true => How::Tiered,
             false => How::Shared,
         };
-        let (mut times, mut second) = (None, None);
+        let mut times = None;
         let model = self.models.get(package, self.queue_wait, || {
             let times = times.insert(LoadTimes::default());
-            let mut loaded = self.load(user, keys, how, times)?;
-            second = loaded.second.take();
-            Ok(loaded)
+            self.load(user, keys, how, times)
         });
         // They may have been refused since this request was admitted, when there was no model to forget.
         if self.leases.cached(package).is_none() {
             self.models.forget(package);
-        }
-        if let (Ok(model), Some(space)) = (&model, second) {
-            call.second = Some(Second::new(model, Arc::clone(keys), space));
         }
         // Whoever waited for another thread's load waited that long for the opening and more.
         call.phases.load = Some(times.unwrap_or(LoadTimes {

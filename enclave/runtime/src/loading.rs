@@ -5,8 +5,9 @@
 //!               ──▶ memory reserved ─▶ region: chunk by chunk on all threads ─▶ engine ─▶ golden pairs ─▶ Loaded
 //! ```
 //!
-//! Where engines are tiered and memory for both is free, the first of them loads the model, and what the other takes stays
-//! set aside for [`Loader::load_second`], which opens the package once more.
+//! Where engines are tiered and memory for both is free, the first of them loads the model, and [`Loader::load_second`]
+//! opens the package once more for the other. Both are counted alike (`Counted`). A package whose first engine failed is
+//! loaded by the other alone from then on.
 //!
 //! Always true: no memory for the model is taken before its manifest was verified and the budget agreed; a region
 //! with a bad chunk is zeroed and the refusal names the chunk; a model whose golden pairs differ never serves; a
@@ -22,18 +23,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bield_door::{DoorError, Offers, Visit};
-use bield_engine::{Engine, load_checked, load_checked_apart};
+use bield_engine::{Engine, load_checked, load_checked_apart, load_checked_while};
 use bield_envelope::{Digest, Principal};
-use bield_package::{OpenPackage, PackageError, PackageHead};
+use bield_package::{ModelFormat, OpenPackage, PackageError, PackageHead};
 use bield_platform::memory;
 use bield_protocol::refusal::{Refusal, Retry};
 use zeroize::Zeroize as _;
 
 use crate::flights::lock;
 use crate::keys::Keys;
-use crate::models::{Loaded, Models, Opened, Space};
+use crate::models::{Loaded, Models, Space};
 use crate::refusals;
 use crate::turns::Turns;
+
+mod counted;
+mod unfit;
+
+use counted::Counted;
+pub(crate) use unfit::Unfit;
 
 /// How long to wait for the host to offer to serve a package.
 const OFFER_WAIT: Duration = Duration::from_secs(10);
@@ -81,7 +88,12 @@ pub(crate) struct Loader {
     pub(crate) engine: Box<dyn Engine>,
     /// Threads that open chunks.
     pub(crate) threads: usize,
+    /// Packages that the first of two engines failed to load.
+    pub(crate) unfit: Unfit,
 }
+
+/// Says whether a second tier is still wanted; asked while its package is read.
+pub(crate) type GoesOn = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// How long the two halves of a load took, and the wait for others before and between them.
 #[derive(Default, Clone, Copy)]
@@ -134,7 +146,7 @@ impl Loader {
         let (format, bytes) = (package.manifest().format, package.model_bytes());
         let footprint = self.engine.footprint(format, bytes);
         let mut waited = Duration::ZERO;
-        let mut space = match models.reserve(bytes, footprint.loading, Duration::ZERO) {
+        let space = match models.reserve(bytes, footprint.loading, Duration::ZERO) {
             Err(refusal) if refusal.retry == Retry::Anew => {
                 // A few visits serve all packages, and the host gives one up that is not read.
                 drop(source);
@@ -148,18 +160,21 @@ impl Loader {
             }
             space => space?,
         };
+        let mut counted = Counted::new(models, bytes, space);
         let region = self.open(&package, source, self.threads)?;
         let open = started.elapsed().saturating_sub(waited);
         times.open += open;
 
-        // Half-precision weights, for example, are longer in the engine than in the file.
         let exact = self.engine.footprint_of(&region, format);
-        models.grow(&mut space, bytes, exact.loading)?;
-        let first = (how == How::Tiered).then(|| self.engine.first(&region, format));
-        let first = first.flatten().and_then(|engine| {
-            let resident = engine.footprint_of(&region, format).resident;
-            Some((engine, models.reserve_free(resident)?, resident))
-        });
+        counted.measure(exact)?;
+        let first = match how {
+            How::Tiered => self.first(package.digest(), &region, format, models),
+            How::Shared | How::Apart => None,
+        };
+        let (engine, counted, second) = match first {
+            Some((engine, own)) => (engine, own, Some(counted)),
+            None => (&*self.engine, counted, None),
+        };
         let waiting = Instant::now();
         // Not bounded: those who wait for the same model must not be refused for one user's wait.
         let turn = turns
@@ -167,57 +182,77 @@ impl Loader {
             .map_err(|_| refusals::late(wait))?;
         times.queue += waiting.elapsed();
         let started = Instant::now();
-        let engine = first.as_ref().map_or(&*self.engine, |(engine, ..)| *engine);
         let model = match how {
             How::Apart => load_checked_apart(engine, region, package.manifest()),
             How::Shared | How::Tiered => load_checked(engine, region, package.manifest()),
         };
         drop(turn);
         times.load += started.elapsed();
-        let model = match model {
-            Ok(model) => Opened::new(model),
-            Err(_) if first.is_some() => {
-                // It may load on the engine that is chosen for it, which decides.
-                drop((first, space));
+        let is_first = second.is_some();
+        if is_first && model.is_err() {
+            self.unfit.note(package.digest());
+        }
+        let due = if is_first { exact.loading } else { 0 };
+        let loaded = model
+            .map_err(|error| refusals::load(&error))
+            .and_then(|model| counted.keep(model, due, open + started.elapsed()));
+        match loaded {
+            // The engine that is chosen for it decides.
+            Err(_) if is_first => {
+                drop(second);
                 let how = How::Shared;
-                return self.load(&LoadFor { how, ..*load }, models, turns, times);
+                self.load(&LoadFor { how, ..*load }, models, turns, times)
             }
-            Err(error) => return Err(refusals::load(&error)),
-        };
-        let (mut space, resident, second) = match first {
-            Some((_, own, resident)) => (own, resident, Some(space)),
-            None => (space, exact.resident, None),
-        };
-        // With what was computed from constants, which may be more than the file.
-        let resident = resident.max(model.resident_bytes().unwrap_or_default());
-        models.grow(&mut space, bytes, resident)?;
-        Ok(Loaded {
-            model,
-            bytes: resident,
-            space,
-            second,
-            took: open + started.elapsed(),
-        })
+            loaded => loaded,
+        }
     }
 
-    /// Loads the model once more, on the engine that is chosen for it, in memory that was set aside when another loaded it.
-    /// Takes no turn and opens chunks on this one thread, to leave the others to requests.
+    /// The engine that answers for a model first, with memory for it beside that of the one that is chosen.
+    fn first<'a>(
+        &self,
+        package: Digest,
+        region: &[u8],
+        format: ModelFormat,
+        models: &'a Arc<Models>,
+    ) -> Option<(&dyn Engine, Counted<'a>)> {
+        if self.unfit.holds(package) {
+            return None;
+        }
+        let engine = self.engine.first(region, format)?;
+        let resident = engine.footprint_of(region, format).resident;
+        let space = models.reserve_free(resident)?;
+        let counted = Counted::new(models, region.len() as u64, space);
+        // What it takes while it loads is less than the other, for which there is room meanwhile.
+        Some((engine, counted.staying(resident)))
+    }
+
+    /// Loads the model once more, on the engine that is chosen for it, in memory that was set aside for that. Takes no turn
+    /// and opens chunks on this one thread, to leave the others to requests; gives up between reads of the package, and
+    /// between golden pairs, when `goes_on` says no.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
-    pub(crate) fn load_second(&self, keys: &Keys, space: Space) -> Result<Loaded, Refusal> {
+    /// As [`load`](Self::load); any when it gave up.
+    pub(crate) fn load_second(
+        &self,
+        keys: &Keys,
+        models: &Arc<Models>,
+        space: Space,
+        goes_on: &GoesOn,
+    ) -> Result<Loaded, Refusal> {
         let started = Instant::now();
         let (package, source) = self.manifest(keys)?;
-        let (format, bytes) = (package.manifest().format, package.model_bytes());
-        let region = self.open(&package, source, 1)?;
-        let model = load_checked(&*self.engine, region, package.manifest());
-        Ok(Loaded {
-            model: Opened::new(model.map_err(|error| refusals::load(&error))?),
-            bytes: self.engine.footprint(format, bytes).resident,
-            space,
-            second: None,
-            took: started.elapsed(),
-        })
+        let format = package.manifest().format;
+        let mut counted = Counted::new(models, package.model_bytes(), space);
+        let wanted = Wanted {
+            source,
+            goes_on: Arc::clone(goes_on),
+        };
+        let region = self.open(&package, Box::new(wanted), 1)?;
+        counted.measure(self.engine.footprint_of(&region, format))?;
+        let manifest = package.manifest();
+        let model = load_checked_while(&*self.engine, region, manifest, &**goes_on);
+        let model = model.map_err(|error| refusals::load(&error))?;
+        counted.keep(model.ok_or_else(refusals::gone)?, 0, started.elapsed())
     }
 
     /// Starts to read the package that `keys` are for.
@@ -257,6 +292,21 @@ impl Loader {
                 wipe(&mut region);
                 Err(refusals::package(&error))
             }
+        }
+    }
+}
+
+/// A source that fails as soon as it is not wanted any more.
+struct Wanted {
+    source: Source,
+    goes_on: GoesOn,
+}
+
+impl Read for Wanted {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match (self.goes_on)() {
+            true => self.source.read(out),
+            false => Err(io::Error::other("it is not wanted any more")),
         }
     }
 }

@@ -14,13 +14,14 @@
 //! afterwards and refused if it does not fit; residents and reservations together never exceed the budget; a model that is running is never evicted, since that would free nothing; what a failed load had
 //! reserved is free again; nobody evicts for a model that does not fit all the same. While it loads, a model may take
 //! more than afterwards, when the engine copies it: its engine says how much. A model that is replaced by the same one
-//! on another engine, is forgotten or broke takes no new runs, and its memory counts until the last run on it ends. What a
+//! on another engine (`seconds`), is forgotten or broke takes no new runs, and its memory counts until the last run on it ends. What a
 //! run needs beyond its model is not counted; at most `concurrency` runs exist. Not here: how a model is loaded (`loading`), clocks.
 //!
 //! On paper: a look-up is one hash; an eviction looks at each resident once.
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -37,14 +38,32 @@ use crate::turns::Gate;
 pub(crate) struct Opened {
     model: Box<dyn Model>,
     pub(crate) lane: Lane,
+    /// Bytes that opening it on another engine takes, when that is due; else 0.
+    second: AtomicU64,
 }
 
 impl Opened {
     pub(crate) fn new(model: Box<dyn Model>) -> Arc<Self> {
+        Self::with_second(model, 0)
+    }
+
+    /// A model that another engine is to open as well, which takes `second` bytes; none is if that is 0.
+    pub(crate) fn with_second(model: Box<dyn Model>, second: u64) -> Arc<Self> {
         Arc::new(Self {
             lane: Lane::of(&*model),
             model,
+            second: AtomicU64::new(second),
         })
+    }
+
+    /// Whether another engine is to open it as well.
+    pub(crate) fn second_is_due(&self) -> bool {
+        self.second.load(Ordering::Relaxed) > 0
+    }
+
+    /// What opening it on another engine takes, if that is due; from here on it is not.
+    pub(crate) fn take_second(&self) -> Option<u64> {
+        Some(self.second.swap(0, Ordering::Relaxed)).filter(|bytes| *bytes > 0)
     }
 }
 
@@ -147,7 +166,12 @@ impl Models {
             let _opening = Opening(self, package);
             Ok(self.keep(package, load()?))
         });
-        Ok(self.lend(model.ok_or_else(|| refusals::late(wait))??))
+        let Some(model) = model else {
+            // It held the model for a moment if that landed just then, and may have been the last to.
+            self.look_again(lock(&self.table));
+            return Err(refusals::late(wait));
+        };
+        Ok(self.lend(model?))
     }
 
     /// Lends a model that is kept from everybody else and goes with its last run.
@@ -238,40 +262,6 @@ impl Models {
         })
     }
 
-    /// Puts `loaded` in the place of `first`, which is the same model on another engine: new runs are on the new one from
-    /// here on, and those under way end as they began. Whether it did: when `first` is no longer resident, neither is
-    /// the new one.
-    pub(crate) fn replace(
-        self: &Arc<Self>,
-        package: Digest,
-        first: &Weak<Opened>,
-        mut loaded: Loaded,
-    ) -> bool {
-        loaded.space.shrink(loaded.bytes);
-        let mut table = lock(&self.table);
-        let resident = table.residents.get_mut(&package);
-        let is_first =
-            |resident: &&mut Resident| Weak::ptr_eq(&Arc::downgrade(&resident.model), first);
-        let Some(resident) = resident.filter(is_first) else {
-            drop(table);
-            return false;
-        };
-        let bytes = std::mem::replace(&mut resident.bytes, std::mem::take(&mut loaded.space.bytes));
-        resident.took += loaded.took;
-        let leaving = Leaving {
-            model: std::mem::replace(&mut resident.model, loaded.model),
-            _space: Space {
-                models: Arc::clone(self),
-                bytes,
-            },
-        };
-        table.leaving.push(leaving);
-        let left = table.left();
-        drop(table);
-        drop(left);
-        true
-    }
-
     /// Lets a model go: at once when nobody runs it, else with its last run, and if it is being opened, with the last run
     /// of those who wait for that.
     pub(crate) fn forget(self: &Arc<Self>, package: Digest) {
@@ -344,6 +334,13 @@ impl Models {
         }
         drop(table);
         Arc::clone(&loaded.model)
+    }
+
+    /// Lets go what nobody holds any more, and tells those who wait for room.
+    fn look_again(&self, mut table: MutexGuard<'_, Table>) {
+        let left = table.left();
+        self.ease(table);
+        drop(left);
     }
 
     /// Tells those who wait for room; under the lock, so that none of them looks away just then.
@@ -442,8 +439,6 @@ pub(crate) struct Loaded {
     pub(crate) bytes: u64,
     /// What was set aside for loading it.
     pub(crate) space: Space,
-    /// What was set aside for opening it on another engine as well, which then replaces this one.
-    pub(crate) second: Option<Space>,
     /// How long it took.
     pub(crate) took: Duration,
 }
@@ -494,9 +489,7 @@ impl Drop for Lent {
         }
         // Never the last one of a model that was evicted: only idle ones are.
         drop(model);
-        let left = table.left();
-        self.models.ease(table);
-        drop(left);
+        self.models.look_again(table);
     }
 }
 
@@ -566,6 +559,8 @@ fn opening() -> Refusal {
 const fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
+
+mod seconds;
 
 #[cfg(test)]
 mod forgotten;

@@ -29,12 +29,12 @@ use crate::clock::{Clock, MachineClock};
 use crate::engines;
 use crate::key_service::KeyService;
 use crate::leases::Leases;
-use crate::loading::{HostPackages, Loader};
+use crate::loading::{HostPackages, Loader, Unfit};
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::program::{Facts, Program, call_threads};
 use crate::tenancy::Tenancy;
-use crate::tiers::Tiers;
+use crate::tiers::{Opener, Patience, Tiers};
 use crate::turns::{Gate, Turns};
 
 /// Most threads of one run or one opening: the cores of a large machine.
@@ -108,18 +108,22 @@ pub(crate) fn start(
         packages: Box::new(HostPackages(Arc::clone(&offers))),
         engine,
         threads: configuration.threads,
+        unfit: Unfit::default(),
     });
     let (concurrency, queue_max) = (configuration.concurrency, configuration.queue_max);
     let waiting = call_threads(concurrency, queue_max) - concurrency;
     // A quarter of the threads that wait is left for calls whose model is open.
     let models = Models::new(configuration.models_mib_max << 20).with_places(waiting - waiting / 4);
     let models = Arc::new(models);
+    let tenancy = Arc::<Tenancy>::default();
     let tiers = match configuration.tiered {
-        true => Some(Tiers::start(
-            Arc::clone(&loader),
-            Arc::clone(&models),
-            Arc::clone(&metrics.tiers),
-        )?),
+        true => Some(Tiers::start(Opener {
+            loader: Arc::clone(&loader),
+            models: Arc::clone(&models),
+            tenancy: Arc::clone(&tenancy),
+            counts: Arc::clone(&metrics.tiers),
+            patience: Patience::default(),
+        })?),
         false => None,
     };
 
@@ -148,7 +152,7 @@ pub(crate) fn start(
         }),
         guard: Mutex::new(ReplayGuard::new(REPLAY_ENTRIES_MAX)),
         turns: Turns::new(configuration.concurrency),
-        tenancy: Tenancy::default(),
+        tenancy,
         queue_wait: Duration::from_millis(configuration.queue_ms_max.into()),
         gate: Gate::new(configuration.concurrency + configuration.queue_max),
         signer,

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Always true: from a claim on, no request of another user runs here, and the claimant's runs when those that were
-//! inside have left; a claim is never given back, since a process that served one user alone is not clean for the next;
+//! inside have left, and with them what is done for no request (`work`), of which nothing begins any more; a claim is never given back, since a process that served one user alone is not clean for the next;
 //! once over, nobody is let in. Not here: starting a clean process (the launcher does when this one ends).
 
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -30,7 +30,7 @@ pub(crate) struct Tenancy {
 
 #[derive(Default)]
 struct State {
-    /// Requests of everybody.
+    /// Requests of everybody, and work for none.
     inside: usize,
     claim: Option<Claim>,
     over: bool,
@@ -99,6 +99,19 @@ impl Tenancy {
         Ok(tenant)
     }
 
+    /// Lets in what is done for no request of this moment; `None` once the process serves one user alone.
+    pub(crate) fn work(&self) -> Option<Tenant<'_>> {
+        let mut state = lock(&self.state);
+        if state.claim.is_some() || state.over {
+            return None;
+        }
+        state.inside += 1;
+        Some(Tenant {
+            tenancy: self,
+            alone: false,
+        })
+    }
+
     /// Waits until a claim has been idle for `idle`; nobody is let in afterwards.
     pub(crate) fn wait_over(&self, idle: Duration) {
         let mut state = lock(&self.state);
@@ -126,7 +139,7 @@ impl State {
         !self.over && self.claim.as_ref().is_none_or(|claim| claim.user == user)
     }
 
-    /// Requests that are not the claimant's since its claim.
+    /// All that is not the claimant's since its claim.
     fn others(&self) -> usize {
         self.inside - self.claim.as_ref().map_or(0, |claim| claim.own)
     }
@@ -138,7 +151,7 @@ impl State {
     }
 }
 
-/// A request that is let in, until dropped.
+/// A request or work that is let in, until dropped.
 pub(crate) struct Tenant<'a> {
     tenancy: &'a Tenancy,
     alone: bool,
@@ -236,6 +249,18 @@ mod tests {
             drop(other);
             assert!(waits.join().unwrap());
         });
+    }
+
+    #[test]
+    fn a_claim_waits_for_work_that_is_for_no_request_and_none_begins_after_it() {
+        let tenancy = Tenancy::default();
+        let work = tenancy.work().unwrap();
+        assert!(enter(&tenancy, 2, false).is_ok(), "it is in nobody's way");
+        let refused = enter(&tenancy, 1, true).err();
+        assert_eq!(refused.as_deref(), Some("instance-in-use"));
+        drop(work);
+        assert!(tenancy.work().is_none());
+        assert!(enter(&tenancy, 1, true).is_ok());
     }
 
     #[test]

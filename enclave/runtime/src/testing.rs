@@ -29,10 +29,9 @@ use crate::clock::Clock;
 use crate::flights::lock;
 use crate::handing::{Asker, Gone};
 use crate::keys::{Asked, Keys};
-use crate::loading::{Loader, PackageSource};
+use crate::loading::{Loader, PackageSource, Unfit};
 use crate::metrics::Metrics;
 use crate::models::Models;
-use crate::tenancy::Tenancy;
 use crate::turns::{Gate, Turns};
 
 mod service;
@@ -367,12 +366,13 @@ impl Stage {
                 packages: Box::new(Arc::clone(&self.shelf)),
                 engine: Box::new(engine),
                 threads: 2,
+                unfit: Unfit::default(),
             }),
             tiers: None,
             batching: None,
             guard: Mutex::new(ReplayGuard::new(1000)),
             turns: Turns::new(1),
-            tenancy: Tenancy::default(),
+            tenancy: Arc::default(),
             queue_wait: Duration::from_secs(60),
             signer: Cast::new().worker,
             gate: Gate::new(2),

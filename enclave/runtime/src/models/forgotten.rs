@@ -57,7 +57,6 @@ impl Play {
             space: self.models.reserve(MIB, MIB, Duration::ZERO)?,
             model: Opened::new(Box::new(Brittle(Arc::clone(&self.broken)))),
             bytes: MIB,
-            second: None,
             took: Duration::from_millis(1),
         })
     }
@@ -122,4 +121,25 @@ fn a_model_that_broke_goes_with_its_last_run_and_is_opened_anew() {
     play.broken.store(false, Ordering::SeqCst);
     drop(play.load());
     assert!(play.is_here());
+}
+
+#[test]
+fn a_late_request_that_was_the_last_to_hold_a_model_lets_its_memory_go() {
+    let play = Play::new();
+    let lent = play.load();
+    // As a late request holds it with the outcome that it did not wait for.
+    let held = lent.model.clone();
+    play.models.forget(package(1));
+    drop(lent);
+    assert_eq!(play.used(), MIB);
+    drop(held);
+    let opened = play.models.get(package(2), Duration::MAX, || {
+        let late = play
+            .models
+            .get(package(2), Duration::ZERO, || play.loaded());
+        assert_eq!(late.err().unwrap().code, "queue-full");
+        assert_eq!(play.used(), 0);
+        play.loaded()
+    });
+    assert!(opened.is_ok());
 }

@@ -47,7 +47,6 @@ fn load_slowly(models: &Arc<Models>, name: u8, mib: u64, took: Duration) -> Resu
             space: models.reserve(mib * MIB, 2 * mib * MIB, AT_ONCE)?,
             model: Opened::new(Box::new(Nothing)),
             bytes: mib * MIB,
-            second: None,
             took,
         })
     })
@@ -238,7 +237,6 @@ fn a_model_lent_apart_is_counted_and_nobody_else_finds_it() {
         space: models.reserve(2 * MIB, 4 * MIB, AT_ONCE).unwrap(),
         model: Opened::new(Box::new(Nothing)),
         bytes: 2 * MIB,
-        second: None,
         took: AT_ONCE,
     });
     assert_eq!(used(&models), 2 * MIB);
@@ -262,7 +260,6 @@ fn a_model_asked_for_by_many_is_loaded_once() {
                         space: models.reserve(MIB, 2 * MIB, AT_ONCE)?,
                         model: Opened::new(Box::new(Nothing)),
                         bytes: MIB,
-                        second: None,
                         took: AT_ONCE,
                     })
                 });

@@ -9,11 +9,15 @@ use bield_package::ModelFormat;
 use bield_package::tensor::{Tensor, TensorSpec};
 use bield_protocol::call::Reply;
 use bield_protocol::inference;
+use bield_protocol::refusal::Refusal;
 
 use super::*;
 use crate::call::Runtime;
 use crate::flights::lock;
 use crate::testing::{Shelf, Stage};
+
+mod bounds;
+mod claims;
 
 const MIB: u64 = 1 << 20;
 
@@ -36,8 +40,18 @@ struct Acts {
     held: bool,
     fails: Option<Failure>,
     loads: u32,
+    runs: u32,
+    /// What copies say that they take.
+    resident: u64,
     /// Copies that exist now.
     alive: u32,
+}
+
+impl Acts {
+    /// Loads so far, and copies that exist now.
+    fn copies(self) -> (u32, u32) {
+        (self.loads, self.alive)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -52,6 +66,10 @@ impl Script {
     fn change(&self, change: impl FnOnce(&mut Acts)) {
         change(&mut lock(&self.state));
         self.changed.notify_all();
+    }
+
+    fn now(&self) -> Acts {
+        *lock(&self.state)
     }
 
     fn wait(&self, until: impl Fn(&Acts) -> bool) -> Acts {
@@ -120,11 +138,16 @@ impl Model for NamedModel {
         inputs: &[Tensor],
         outputs: &[&str],
     ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
+        self.script.change(|acts| acts.runs += 1);
         let (mut answer, opened) = self.inner.run_timed(inputs, outputs)?;
         if self.is_wrong {
             answer[0] = Tensor::from_f32("probs", &[1, 3], &[9.0; 3]).unwrap();
         }
         Ok((answer, opened))
+    }
+
+    fn resident_bytes(&self) -> Option<u64> {
+        Some(self.script.now().resident)
     }
 
     fn wipes(&self) -> bool {
@@ -149,8 +172,42 @@ struct Play {
     next_id: std::sync::atomic::AtomicU8,
 }
 
+/// A play in which second tiers are opened when a test says so.
+struct ByHand {
+    play: Play,
+    opener: Opener,
+    seconds: Receiver<Second>,
+}
+
+impl ByHand {
+    fn new(models: u64) -> Self {
+        let (mut play, opener) = Play::prepared(models);
+        let (due, seconds) = sync_channel(WAITING_MAX);
+        let models = Arc::clone(&play.runtime.models);
+        play.runtime.tiers = Some(Tiers { due, models });
+        Self {
+            play,
+            opener,
+            seconds,
+        }
+    }
+
+    /// Opens the one that waits; whether there was one.
+    fn open(&self) -> bool {
+        let waits = self.seconds.try_recv();
+        waits.map(|second| self.opener.open_one(&second)).is_ok()
+    }
+}
+
 impl Play {
     fn new(models: u64) -> Self {
+        let (mut play, opener) = Self::prepared(models);
+        play.runtime.tiers = Some(Tiers::start(opener).unwrap());
+        play
+    }
+
+    /// A play before anybody opens second tiers.
+    fn prepared(models: u64) -> (Self, Opener) {
         let stage = Stage::new(Shelf::stocked());
         let (first, second) = (Arc::<Script>::default(), Arc::<Script>::default());
         let engine = |name, script: &Arc<Script>| -> Box<dyn Engine> {
@@ -161,17 +218,22 @@ impl Play {
             })
         };
         let engines = vec![engine(SECOND, &second), engine(FIRST, &first)];
-        let mut runtime = stage.runtime(Engines::new(engines).tiered(), models);
-        let (loader, models) = (Arc::clone(&runtime.loader), Arc::clone(&runtime.models));
-        let counts = Arc::clone(&runtime.metrics.tiers);
-        runtime.tiers = Some(Tiers::start(loader, models, counts).unwrap());
-        Self {
+        let runtime = stage.runtime(Engines::new(engines).tiered(), models);
+        let opener = Opener {
+            loader: Arc::clone(&runtime.loader),
+            models: Arc::clone(&runtime.models),
+            tenancy: Arc::clone(&runtime.tenancy),
+            counts: Arc::clone(&runtime.metrics.tiers),
+            patience: Patience::default(),
+        };
+        let play = Self {
             stage,
             runtime,
             first,
             second,
             next_id: 1.into(),
-        }
+        };
+        (play, opener)
     }
 
     /// The engine that answered, as the host is told.
