@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Bar {
     /// What was measured.
     pub(crate) name: String,
-    /// The measured value; a ratio where there is a target, null where nothing could be measured.
+    /// The measured value; null where nothing could be measured.
     #[serde(deserialize_with = "or_nan")]
     pub(crate) value: f64,
-    /// Its unit.
+    /// Its unit, and the target's.
     pub(crate) unit: Cow<'static, str>,
     /// The most or the least it may be; `None` for a value that is only told.
     pub(crate) target: Option<f64>,
@@ -48,6 +48,12 @@ impl Bar {
             side: "≥".into(),
             ..Self::at_most(name, value, target, note)
         }
+    }
+
+    /// The same bar in a unit, for what is promised as such.
+    pub(crate) fn of(mut self, unit: &'static str) -> Self {
+        self.unit = unit.into();
+        self
     }
 
     /// The same bar, which does not hold unless this does too.
@@ -154,8 +160,27 @@ fn readable(value: f64) -> String {
     out
 }
 
+/// The median of the ratios of values that were measured side by side, pair by pair.
+pub(crate) fn ratio(these: &[f64], those: &[f64]) -> f64 {
+    median(these.iter().zip(those).map(|(a, b)| a / b).collect())
+}
+
 /// The middle of some values.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_in_megabytes_says_so_in_the_file() {
+        let bar = Bar::at_most("memory".into(), 29.0, 25.0, String::new()).of("MB");
+        let told = serde_json::to_value([&bar]).unwrap();
+        assert_eq!(told[0]["unit"], "MB");
+        assert_eq!(told[0]["target"], 25.0);
+        assert_eq!(told[0]["holds"], false);
+    }
 }

@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use bield_door::{Calls, Door, Limits, Visit};
+use bield_door::{Calls, Door, Inside, Limits, Visit};
 use bield_launcher::{Enclave, Launch};
 use bield_ring::{Consumer, PARK_MAX, Producer, Shared, Spin};
 use clap::ValueEnum;
@@ -262,7 +262,7 @@ fn program() -> Result<()> {
                 request_bytes_max: 1 << 20,
                 bytes_max: 16 << 20,
             };
-            let mut calls = Calls::open(stream, limits)?;
+            let mut calls = Calls::open(stream, limits, &Inside::default())?;
             std::thread::spawn(move || {
                 while let Ok(call) = calls.next_call() {
                     let _ = call.caller.reply(&call.bytes.unwrap_or_default());
@@ -356,30 +356,33 @@ fn round_trips(size: usize, quick: bool, bars: &mut Vec<Bar>) -> Result<()> {
 }
 
 fn rates(size: usize, quick: bool, bars: &mut Vec<Bar>) -> Result<()> {
-    let mut ring = f64::NAN;
-    for way in [Way::Ring, Way::Unix, Way::Pipe, Way::Tcp] {
-        let mut peer = Peer::start(way, Task::Stream, size)?;
-        let mut buffer = vec![0; size];
-        let mut windows = Vec::new();
-        let until = Instant::now() + Duration::from_millis(if quick { 100 } else { 1000 });
-        while Instant::now() < until {
-            let begin = Instant::now();
-            for _ in 0..STREAMED {
-                peer.end.receive(&mut buffer)?;
+    let ways = [Way::Ring, Way::Unix, Way::Pipe, Way::Tcp];
+    let mut windows: [Vec<f64>; 4] = Default::default();
+    // A peer for each turn: one that waits meanwhile would begin with what it had buffered.
+    for _ in 0..if quick { 1 } else { 5 } {
+        for (way, windows) in ways.into_iter().zip(&mut windows) {
+            let mut peer = Peer::start(way, Task::Stream, size)?;
+            let mut buffer = vec![0; size];
+            let until = Instant::now() + Duration::from_millis(if quick { 100 } else { 200 });
+            while Instant::now() < until {
+                let begin = Instant::now();
+                for _ in 0..STREAMED {
+                    peer.end.receive(&mut buffer)?;
+                }
+                windows.push(f64::from(STREAMED) / begin.elapsed().as_secs_f64());
             }
-            windows.push(f64::from(STREAMED) / begin.elapsed().as_secs_f64());
         }
-        let rate = median(windows);
-        if way == Way::Ring {
-            ring = rate;
-        }
-        let note = format!(
-            "{:.0} MB/s; ring ÷ this {:.1}",
-            rate * size as f64 / 1e6,
-            ring / rate
-        );
+    }
+    let rates = windows.map(median);
+    for (way, rate) in ways.into_iter().zip(rates) {
         let name = format!("{size} B one way: {}", way.name());
+        let note = format!("{:.0} MB/s", rate * size as f64 / 1e6);
         bars.push(Bar::told(name, rate, "messages/s", note));
+    }
+    for (way, rate) in ways.into_iter().zip(rates).skip(1) {
+        let name = format!("{size} B one way: ring ÷ {}", way.name());
+        let note = "messages a second".to_owned();
+        bars.push(Bar::told(name, rates[0] / rate, "ratio", note));
     }
     Ok(())
 }

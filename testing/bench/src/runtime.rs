@@ -8,9 +8,9 @@
 //!      └─ native: a runtime started for each request; reuse-enclave-only: a runtime that keeps nothing
 //! ```
 //!
-//! Always true: everything that is compared alternates, call by call, and the median of the ratios counts, so that a
-//! disturbance meets all; answers are compared with the peers'; what cannot be had is a row that says why, and a part that
-//! fails keeps no other from the table.
+//! Always true: everything that is compared has the same inputs, threads and warm-up and alternates, call by call, and the
+//! median of the ratios counts, so that a disturbance meets all; ours and each peer's answers agree, or the part fails; what
+//! cannot be had is a row that says why, and a part that fails keeps no other from the table.
 //!
 //! On paper, a hot sealed call adds to the run: one HPKE seal and open (0.7 ms), 600 KB of image through AES-GCM twice,
 //! BLAKE3 twice and four copies (1 ms), two HTTP hops on loopback, and three signatures. A cold one adds an attested
@@ -29,7 +29,7 @@ mod plain;
 mod plot;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -59,7 +59,7 @@ pub(crate) enum Part {
     Load,
     /// Where the time goes for each kind of start, and baselines.
     Kinds,
-    /// Opening, one more run, unloading.
+    /// Opening, one more session, unloading.
     Memory,
     /// What `wiped` and `dedicated` cost.
     Isolation,
@@ -85,9 +85,12 @@ pub(crate) struct Options {
     /// Only this engine; repeatable.
     #[arg(long = "engine")]
     engines: Vec<EngineKind>,
-    /// Threads of one run, ours and the peers'.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    /// Threads of one run, ours and the peers'; when not said, all parts have 1, and `hot` has 2 as well unless quick.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// The name of the file with the results.
+    #[arg(long, hide = true, default_value = "runtime")]
+    into: String,
 }
 
 /// How often things are measured.
@@ -107,9 +110,14 @@ impl Effort {
         if self.quick { 8 } else { 60 }
     }
 
+    /// Whether so many hot calls in so long are enough: large models have fewer, so that a run ends.
+    fn is_enough(self, calls: usize, took: Duration) -> bool {
+        calls >= 20 && took > Duration::from_secs(45)
+    }
+
     /// One window of load.
     const fn span(self) -> Duration {
-        Duration::from_millis(if self.quick { 400 } else { 1500 })
+        Duration::from_millis(if self.quick { 400 } else { 1000 })
     }
 
     /// Windows of load, of which the median counts.
@@ -126,6 +134,19 @@ impl Effort {
 /// Measures a part and adds its rows.
 type Measure = fn(&Bench<'_>, &mut Vec<Bar>) -> Result<()>;
 
+/// The parts of each model on each engine.
+const PARTS: [(Part, Measure); 6] = [
+    (Part::Cold, cold::measured),
+    (Part::Hot, hot::latency),
+    (Part::Load, hot::load),
+    (Part::Kinds, kinds::measured),
+    (Part::Memory, memory::measured),
+    (Part::Isolation, isolation::measured),
+];
+
+/// The row of how long all took.
+const WHOLE: &str = "the whole run";
+
 /// One model on one engine, with what all parts need.
 struct Bench<'a> {
     subject: &'a Subject,
@@ -139,8 +160,13 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    /// Begins its rows; 1 thread is not said.
     fn name(&self) -> String {
-        format!("{}, {}", self.subject.which.name(), self.kind.name())
+        let name = format!("{}, {}", self.subject.which.name(), self.kind.name());
+        match self.threads {
+            1 => name,
+            threads => format!("{name}, {threads} threads"),
+        }
     }
 
     /// A deployment with room for everything.
@@ -182,7 +208,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         quick: options.quick,
     };
     let library = std::env::var_os("BIELD_ONNXRUNTIME").map(PathBuf::from);
-    let engines = Engines::open(options.threads, CONCURRENCY, library.as_deref())?;
+    let threads = options.threads.unwrap_or(1);
+    let engines = Engines::open(threads, CONCURRENCY, library.as_deref())?;
     let folder = bars::folder(&options.programs);
     std::fs::create_dir_all(&folder)?;
     let usual = match effort.quick {
@@ -192,6 +219,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let models = chosen(&options.models, usual);
     let (mut bars, mut failed) = (Vec::new(), Vec::new());
     let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
+    let kinds = chosen(&options.engines, &EngineKind::ALL);
+    let steps = models.len() * kinds.len() * PARTS.iter().filter(|(part, _)| wanted(*part)).count();
+    let mut at = 0;
     for which in models {
         let subject = match Subject::find(&options.programs, which) {
             Ok(subject) => subject,
@@ -200,7 +230,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 continue;
             }
         };
-        for kind in chosen(&options.engines, &EngineKind::ALL) {
+        for kind in kinds.iter().copied() {
             let ready = engines
                 .get(kind)
                 .and_then(|engine| Ok((engine, subject.file(kind)?)));
@@ -218,21 +248,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 engine,
                 file,
                 library: library.as_deref(),
-                threads: options.threads,
+                threads,
                 effort,
                 folder: &folder,
             };
-            let parts: [(Part, Measure); 6] = [
-                (Part::Cold, cold::measured),
-                (Part::Hot, hot::latency),
-                (Part::Load, hot::load),
-                (Part::Kinds, kinds::measured),
-                (Part::Memory, memory::measured),
-                (Part::Isolation, isolation::measured),
-            ];
-            for (part, measure) in parts.into_iter().filter(|(part, _)| wanted(*part)) {
+            for (part, measure) in PARTS.into_iter().filter(|(part, _)| wanted(*part)) {
+                at += 1;
                 let seconds = begin.elapsed().as_secs_f64();
-                eprintln!("{seconds:>4.0} s  {}: {}", bench.name(), name_of(part));
+                let name = bench.name();
+                eprintln!(
+                    "{seconds:>4.0} s  {at:>2}/{steps}  {name}: {}",
+                    name_of(part)
+                );
                 if let Err(why) = measure(&bench, &mut bars) {
                     let part = format!("{}: {}", bench.name(), name_of(part));
                     eprintln!("{part} failed: {why:#}");
@@ -242,15 +269,52 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             }
         }
     }
+    if options.threads.is_none() && !options.quick && wanted(Part::Hot) {
+        eprintln!("{:>4.0} s  hot, 2 threads", begin.elapsed().as_secs_f64());
+        hot_again(options, 2, &mut bars, &mut failed);
+    }
     if wanted(Part::Door) {
         eprintln!("{:>4.0} s  door", begin.elapsed().as_secs_f64());
         door(&options.programs, effort, &mut bars)?;
     }
     let seconds = begin.elapsed().as_secs_f64();
-    bars.push(Bar::told("the whole run".into(), seconds, "s", machine()));
-    bars::report("runtime", &options.programs, &bars)?;
+    bars.push(Bar::told(WHOLE.into(), seconds, "s", machine()));
+    bars::report(&options.into, &options.programs, &bars)?;
     ensure!(failed.is_empty(), "failed: {}", failed.join("; "));
     Ok(())
+}
+
+/// Part `hot` with other threads, in a process of its own: onnxruntime's are made once in a process.
+fn hot_again(options: &Options, threads: usize, bars: &mut Vec<Bar>, failed: &mut Vec<String>) {
+    let into = format!("runtime-{threads}-threads");
+    let mut again = || -> Result<bool> {
+        // What an earlier run left is not this one's.
+        let file = bars::folder(&options.programs).join(format!("{into}.json"));
+        let _ = std::fs::remove_file(file);
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["runtime", "--only", "hot", "--into", &into]);
+        command.arg("--programs").arg(&options.programs);
+        command.args(["--threads", &threads.to_string()]);
+        for which in &options.models {
+            command.args(["--model", &name_of(*which)]);
+        }
+        for kind in &options.engines {
+            command.args(["--engine", kind.name()]);
+        }
+        // Its table stands in ours.
+        let done = command.stdout(Stdio::null()).status()?;
+        let more = bars::read(&into, &options.programs)?;
+        bars.extend(more.into_iter().filter(|bar| bar.name != WHOLE));
+        Ok(done.success())
+    };
+    let done = again();
+    let part = format!("hot, {threads} threads");
+    if let Err(why) = &done {
+        bars.push(Bar::missing(part.clone(), &format!("failed: {why:#}")));
+    }
+    if !done.unwrap_or(false) {
+        failed.push(part);
+    }
 }
 
 /// `bench door` in a process of its own, since it takes a core for itself.
@@ -276,7 +340,8 @@ fn chosen<T: Copy>(asked: &[T], usual: &[T]) -> Vec<T> {
     }
 }
 
-fn name_of(part: Part) -> String {
-    let value = clap::ValueEnum::to_possible_value(&part);
+/// As the command line has it.
+fn name_of(value: impl clap::ValueEnum) -> String {
+    let value = value.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
 }

@@ -5,10 +5,10 @@ use anyhow::{Result, ensure};
 
 use super::Bench;
 use super::caller::Caller;
-use super::models::{EngineKind, Which, agree};
+use super::models::EngineKind;
 use super::peers::{Library, Peer, missing};
 use super::plain;
-use crate::bars::{Bar, median};
+use crate::bars::{Bar, median, ratio};
 use crate::deployment::Deployment;
 
 /// Sealed cold start against onnxruntime's plaintext one.
@@ -26,36 +26,36 @@ pub(crate) fn measured(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
     ];
     let (mut sealed, mut plain) = (Vec::new(), Vec::new());
     let mut theirs = [Vec::new(), Vec::new()];
-    let mut answer = Vec::new();
     for round in 0..rounds {
-        plain.push(plain::cold(bench.engine, &bench.file, inputs)?.2);
+        let (_, own, took) = plain::cold(bench.engine, &bench.file, inputs)?;
+        plain.push(took);
         let package = deployment.publish_own(&format!("cold-{round}"), &bench.file)?;
         let caller = Caller::of(&deployment, &package, &deployment.owner)?;
         let (tensors, parts) = caller.call(inputs)?;
         ensure!(parts.start == "cold", "not a cold start: {}", parts.start);
-        answer = tensors[0].to_f32().unwrap_or_default();
+        let answer = plain::numbers(&tensors);
+        bench.subject.agree(&answer, &plain::numbers(&own))?;
         sealed.push(parts.total());
         for ((library, lack), times) in peers.iter().zip(&lacks).zip(&mut theirs) {
             if lack.is_none() {
                 let peer = Peer::start(*library, bench.subject, bench.threads)?;
-                agree(&answer, &peer.output, tolerance(bench.subject.which))?;
+                bench.subject.agree(&answer, &peer.output)?;
                 times.push(peer.cold.0 + peer.cold.1);
             }
         }
     }
-    ensure!(!answer.is_empty(), "the model gives no floats");
 
-    let ratio = |theirs: &[f64]| median(sealed.iter().zip(theirs).map(|(a, b)| a / b).collect());
     let note = |theirs: &[f64]| {
         format!(
-            "median of {rounds} ratios, {:.0} ms ÷ {:.0} ms; package on disk → first verified answer",
+            "median of {rounds} ratios, {:.0} ms ÷ {:.0} ms; package of {} on disk → first verified answer",
             median(sealed.clone()),
-            median(theirs.to_vec())
+            median(theirs.to_vec()),
+            bench.file.format
         )
     };
     bars.push(Bar::told(
         format!("{name}: sealed cold ÷ in process"),
-        ratio(&plain),
+        ratio(&sealed, &plain),
         "ratio",
         note(&plain),
     ));
@@ -64,9 +64,9 @@ pub(crate) fn measured(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
         bars.push(match lack {
             Some(why) => Bar::missing(name, &why),
             None if *library == "onnxruntime" => {
-                Bar::at_most(name, ratio(times), COLD_TO_PEER, note(times))
+                Bar::at_most(name, ratio(&sealed, times), COLD_TO_PEER, note(times))
             }
-            None => Bar::told(name, ratio(times), "ratio", note(times)),
+            None => Bar::told(name, ratio(&sealed, times), "ratio", note(times)),
         });
     }
     if bench.kind == EngineKind::Rten {
@@ -76,12 +76,4 @@ pub(crate) fn measured(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-/// How far answers of different engines may be apart: the encoder quantises its activations as it goes.
-pub(crate) const fn tolerance(which: Which) -> f32 {
-    match which {
-        Which::Minilm => 0.15,
-        _ => 2e-3,
-    }
 }

@@ -12,6 +12,8 @@ use crate::bars::median;
 pub(crate) struct Load {
     /// Answers a second.
     pub(crate) rate: f64,
+    /// Milliseconds that the middle one took.
+    pub(crate) middle: f64,
     /// Milliseconds that the 99th of a hundred took.
     pub(crate) p99: f64,
 }
@@ -21,15 +23,18 @@ impl Load {
     pub(crate) fn of(took: Vec<f64>, seconds: f64) -> Self {
         Self {
             rate: took.len() as f64 / seconds,
+            middle: median(took.clone()),
             p99: percentile(took, 0.99),
         }
     }
 
     /// The medians of several.
     pub(crate) fn medians(loads: &[Self]) -> Self {
+        let of = |value: fn(&Self) -> f64| median(loads.iter().map(value).collect());
         Self {
-            rate: median(loads.iter().map(|load| load.rate).collect()),
-            p99: median(loads.iter().map(|load| load.p99).collect()),
+            rate: of(|load| load.rate),
+            middle: of(|load| load.middle),
+            p99: of(|load| load.p99),
         }
     }
 }

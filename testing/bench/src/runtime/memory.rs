@@ -1,4 +1,4 @@
-//! Memory: while a package is opened, of one more run at a time, and after a model made room for another.
+//! Memory: while a package is opened, of one more session, and after a model made room for another.
 //!
 //! Resident memory of processes, as the kernel counts it.
 
@@ -6,9 +6,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use bield_package::{CHUNK_BYTES, PackageHead, PackageKey};
 use bield_sdk::{Home, Randomness};
 
@@ -19,8 +21,13 @@ use crate::deployment::{Deployment, own_status};
 
 /// Peak memory while opening, in models.
 const OPENING: f64 = 1.05;
-/// What one more run at a time may take, in MB.
+/// What one more session may keep, in MB: an engine's second run at a time, when both have ended.
 const SESSION_MB: f64 = 25.0;
+/// Calls before the first look, and how long each look at the peak lasts.
+const CALLS: usize = 20;
+const LOOK: Duration = Duration::from_secs(2);
+/// Between two looks while runs go on: less than a run of any network takes.
+const PAUSE: Duration = Duration::from_millis(2);
 /// How far an unloaded model may leave the process from where it was, in MB.
 const UNLOAD_MB: f64 = 15.0;
 /// How often a model makes room for its twin and back.
@@ -40,7 +47,10 @@ pub(crate) fn measured(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
         format!("{name}: peak memory opening, less one chunk ÷ model"),
         opening,
         OPENING,
-        "a process that only opens the package".into(),
+        format!(
+            "a process that only opens the package of {}",
+            bench.file.format
+        ),
     ));
 
     let targets = [
@@ -54,15 +64,17 @@ pub(crate) fn measured(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
     }
     let firsts: Vec<f64> = after.iter().copied().step_by(2).collect();
     let back = firsts[1..].iter().map(|one| (one - firsts[0]).abs());
-    bars.push(Bar::at_most(
+    let note = format!(
+        "{:.0} MB with a model, then {TURNS} times its twin in a budget for one and it again, the worst",
+        firsts[0]
+    );
+    let off = Bar::at_most(
         format!("{name}: after unloading, off from before"),
         back.fold(0.0, f64::max),
         UNLOAD_MB,
-        format!(
-            "MB; {:.0} MB with a model, then {TURNS} times its twin in a budget for one and it again, the worst",
-            firsts[0]
-        ),
-    ));
+        note,
+    );
+    bars.push(off.of("MB"));
     bars.push(Bar::told(
         format!("{name}: after unloading, the last time over the first"),
         firsts[TURNS] - firsts[1],
@@ -72,15 +84,15 @@ pub(crate) fn measured(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
     Ok(())
 }
 
-/// What a second run at a time takes.
+/// What a second run at a time takes: while both run, and for good.
 fn session(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
+    let name = bench.name();
     let roomy = Deployment::start(&bench.roomy())?;
     let package = roomy.publish_own("session", &bench.file)?;
     let target = roomy.owner.target(&package)?;
-    for _ in 0..bench.effort.calls() {
+    for _ in 0..CALLS {
         bench.call(&roomy.owner, &target)?;
     }
-    let one = megabytes(&roomy)?;
     let client = || -> Result<Client<'_>> {
         let target = roomy.owner.target(&package)?;
         let (key, inputs) = (&roomy.owner.key, bench.subject.inputs.clone());
@@ -89,15 +101,44 @@ fn session(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
             Ok(())
         }))
     };
-    closed(2, Duration::from_secs(2), &client)?;
-    let two = megabytes(&roomy)?;
-    bars.push(Bar::at_most(
-        format!("{}: one more run at a time", bench.name()),
+    let (alone, one) = peak(&roomy, || closed(1, LOOK, &client))?;
+    let (both, two) = peak(&roomy, || closed(2, LOOK, &client))?;
+    let stays = Bar::at_most(
+        format!("{name}: per extra session, what stays of it"),
         two - one,
         SESSION_MB,
-        format!("MB of the runtime, {one:.0} before; requests and answers included"),
+        format!(
+            "{one:.0} MB at rest after single calls, {two:.0} after two at a time; weights are shared; the bar is on this"
+        ),
+    );
+    bars.push(stays.of("MB"));
+    bars.push(Bar::told(
+        format!("{name}: per extra session, while both run"),
+        both - alone,
+        "MB",
+        format!("peak {alone:.0} MB while one runs, {both:.0} while two do; requests and answers included"),
     ));
     Ok(())
+}
+
+/// The most that the runtime has resident while `work` goes on, and what it has afterwards, in MB.
+fn peak<T>(deployment: &Deployment, work: impl FnOnce() -> Result<T>) -> Result<(f64, f64)> {
+    let done = AtomicBool::new(false);
+    let most = thread::scope(|scope| {
+        let watch = scope.spawn(|| -> Result<f64> {
+            let mut most = 0.0_f64;
+            while !done.load(Ordering::Relaxed) {
+                most = most.max(megabytes(deployment)?);
+                thread::sleep(PAUSE);
+            }
+            Ok(most)
+        });
+        let worked = work();
+        done.store(true, Ordering::Relaxed);
+        let most = watch.join().map_err(|_| anyhow!("the watch panicked"))?;
+        worked.and(most)
+    })?;
+    Ok((most, megabytes(deployment)?))
 }
 
 fn megabytes(deployment: &Deployment) -> Result<f64> {

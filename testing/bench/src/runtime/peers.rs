@@ -1,14 +1,17 @@
 //! What people use today, on the plaintext file: onnxruntime and OpenVINO in a Python process, onnxruntime behind HTTP
 //! servers. Each is optional; one that is missing is named with the reason.
 //!
-//! `PYTHON` says which Python has them; `pip install onnxruntime numpy openvino fastapi uvicorn mlserver` in an
-//! environment of its own is enough.
+//! `PYTHON` says which Python has them; `pip install onnxruntime numpy openvino fastapi uvicorn mlserver
+//! rten-convert` in an environment of its own is enough.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,6 +21,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use ureq::Agent;
 
+use super::caller::milliseconds;
 use super::load::{Load, closed};
 use super::models::Subject;
 
@@ -40,32 +44,68 @@ impl Library {
     }
 }
 
-/// Why a module cannot be had; `None` when it can.
-pub(crate) fn missing(modules: &[&str]) -> Option<String> {
-    let program = format!("import {}", modules.join(", "));
-    let tried = python().args(["-c", &program]).output();
-    let fails = |why: String| Some(format!("{} in Python: {why}", modules.join(", ")));
-    match tried {
-        Ok(tried) if tried.status.success() => None,
-        Ok(tried) => {
-            let said = String::from_utf8_lossy(&tried.stderr);
-            fails(said.lines().last().unwrap_or("does not start").to_owned())
-        }
-        Err(error) => fails(error.to_string()),
-    }
+/// Why a module cannot be had; `None` when it can. Asked once for each list.
+pub(crate) fn missing(modules: &[&'static str]) -> Option<String> {
+    static KNOWN: Mutex<BTreeMap<String, Option<String>>> = Mutex::new(BTreeMap::new());
+    let list = modules.join(", ");
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    known
+        .entry(list.clone())
+        .or_insert_with(|| {
+            let said = script(&format!("import {list}"), &[]);
+            said.err().map(|why| format!("{list} in Python: {why:#}"))
+        })
+        .clone()
 }
 
-/// Writes the `.ort` file of a model.
-pub(crate) fn convert(onnx: &Path, ort: &Path) -> Result<()> {
-    let mut command = python();
-    command.args(["-c", include_str!("convert.py")]).arg(onnx);
-    let done = command.arg(ort).output()?;
-    ensure!(
-        done.status.success(),
-        "onnxruntime in Python writes the .ort file: {}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    Ok(())
+/// Runs a script; returns what it prints.
+fn script(text: &str, arguments: &[&OsStr]) -> Result<String> {
+    let done = python().args(["-c", text]).args(arguments).output()?;
+    let said = String::from_utf8_lossy(&done.stderr);
+    let last = said.lines().last().unwrap_or("it does not start");
+    ensure!(done.status.success(), "{last}");
+    Ok(String::from_utf8_lossy(&done.stdout).trim().to_owned())
+}
+
+/// What makes an engine's own file of an ONNX file.
+#[derive(Clone, Copy)]
+pub(crate) enum Converter {
+    RtenConvert,
+    Onnxruntime,
+}
+
+impl Converter {
+    pub(crate) const fn ending(self) -> &'static str {
+        match self {
+            Self::RtenConvert => "rten",
+            Self::Onnxruntime => "ort",
+        }
+    }
+
+    /// Its name and version.
+    pub(crate) fn version(self) -> Result<String> {
+        let name = match self {
+            Self::RtenConvert => "rten-convert",
+            Self::Onnxruntime => "onnxruntime",
+        };
+        let asked = "import sys, importlib.metadata as m; print(m.version(sys.argv[1]))";
+        let version = script(asked, &[OsStr::new(name)]);
+        Ok(format!(
+            "{name}-{}",
+            version.with_context(|| format!("{name} in Python"))?
+        ))
+    }
+
+    /// Writes the file.
+    pub(crate) fn convert(self, onnx: &Path, into: &Path) -> Result<()> {
+        let text = match self {
+            Self::RtenConvert => "from rten_convert.converter import main; main()",
+            Self::Onnxruntime => include_str!("convert.py"),
+        };
+        let done = script(text, &[onnx.as_os_str(), into.as_os_str()]);
+        done.context("making the engine's own file in Python")?;
+        Ok(())
+    }
 }
 
 /// A Python process that has loaded a model and answered once.
@@ -102,9 +142,7 @@ impl Peer {
         let said = peer.read()?;
         ensure!(said.len() == 2, "it said {said:?}");
         peer.cold = (said[0], said[1]);
-        let words = fs::read(&output)?;
-        let words = words.as_chunks::<4>().0.iter();
-        peer.output = words.map(|word| f32::from_le_bytes(*word)).collect();
+        peer.output = floats(&fs::read(&output)?);
         Ok(peer)
     }
 
@@ -197,7 +235,7 @@ impl Server {
         let request = Request {
             url: format!("http://127.0.0.1:{port}/v2/models/model/infer"),
             body: body.to_string().into_bytes(),
-            kind: "application/json",
+            kind: JSON,
         };
         Self::start(command, request, folder)
     }
@@ -214,7 +252,7 @@ impl Server {
         };
         let agent = Self::agent();
         let mut last = String::new();
-        let answers = wait_until(START_WAIT, || match server.ask(&agent) {
+        let answers = wait_until(START_WAIT, || match server.post(&agent) {
             Ok(_) => true,
             Err(error) => {
                 last = format!("{error:#}");
@@ -231,19 +269,34 @@ impl Server {
         config.build().new_agent()
     }
 
-    /// Milliseconds of one answer.
-    fn ask(&self, agent: &Agent) -> Result<f64> {
+    /// The body of one answer.
+    fn post(&self, agent: &Agent) -> Result<Vec<u8>> {
         let Request { url, body, kind } = &self.request;
-        let started = Instant::now();
         let post = agent.post(url).header("content-type", *kind);
         let mut answer = post.send(&body[..])?;
-        let body = answer
-            .body_mut()
-            .with_config()
-            .limit(1 << 30)
-            .read_to_vec()?;
-        ensure!(!body.is_empty(), "an empty answer");
-        Ok(started.elapsed().as_secs_f64() * 1e3)
+        let body = answer.body_mut().with_config().limit(1 << 30);
+        Ok(body.read_to_vec()?)
+    }
+
+    /// Milliseconds of one answer.
+    fn ask(&self, agent: &Agent) -> Result<f64> {
+        let started = Instant::now();
+        ensure!(!self.post(agent)?.is_empty(), "an empty answer");
+        Ok(milliseconds(started))
+    }
+
+    /// The first `count` numbers of one answer.
+    fn numbers(&self, agent: &Agent, count: usize) -> Result<Vec<f32>> {
+        let body = self.post(agent)?;
+        if self.request.kind == JSON {
+            let answer: Value = serde_json::from_slice(&body)?;
+            return Ok(serde_json::from_value(
+                answer["outputs"][0]["data"].clone(),
+            )?);
+        }
+        let mut numbers = floats(&body);
+        numbers.truncate(count);
+        Ok(numbers)
     }
 }
 
@@ -283,33 +336,42 @@ impl Rival {
         "plain HTTP, MLServer + onnxruntime",
     ];
 
-    /// Starts all; `Err` says why one cannot be had.
-    pub(crate) fn start(subject: &Subject, threads: usize) -> [Result<Self, String>; 3] {
-        let usable = |modules: &[&str], start: &dyn Fn() -> Result<Self>| match missing(modules) {
-            Some(why) => Err(why),
-            None => start().map_err(|error| format!("{error:#}")),
-        };
-        [
+    /// Starts all; an inner `Err` says why one cannot be had.
+    ///
+    /// # Errors
+    /// One answers otherwise than `expected`, the numbers of the first output.
+    pub(crate) fn start(
+        subject: &Subject,
+        threads: usize,
+        expected: &[f32],
+    ) -> Result<[Result<Self, String>; 3]> {
+        let usable =
+            |modules: &[&'static str], start: &dyn Fn() -> Result<Self>| match missing(modules) {
+                Some(why) => Err(why),
+                None => start().map_err(|error| format!("{error:#}")),
+            };
+        let http = |server: Server| Self::Http(server, Server::agent());
+        let all = [
             usable(&["onnxruntime", "numpy"], &|| {
-                Ok(Self::Python(Peer::start(
-                    Library::Onnxruntime,
-                    subject,
-                    threads,
-                )?))
+                let peer = Peer::start(Library::Onnxruntime, subject, threads)?;
+                Ok(Self::Python(peer))
             }),
             usable(&["fastapi", "uvicorn", "onnxruntime", "numpy"], &|| {
-                Ok(Self::Http(
-                    Server::fastapi(subject, threads)?,
-                    Server::agent(),
-                ))
+                Server::fastapi(subject, threads).map(http)
             }),
             usable(&["mlserver", "onnxruntime", "numpy"], &|| {
-                Ok(Self::Http(
-                    Server::mlserver(subject, threads)?,
-                    Server::agent(),
-                ))
+                Server::mlserver(subject, threads).map(http)
             }),
-        ]
+        ];
+        for (one, name) in all.iter().zip(Self::NAMES) {
+            let numbers = match one {
+                Ok(Self::Python(peer)) => peer.output.clone(),
+                Ok(Self::Http(server, agent)) => server.numbers(agent, expected.len())?,
+                Err(_) => continue,
+            };
+            subject.agree(expected, &numbers).context(name)?;
+        }
+        Ok(all)
     }
 
     /// Milliseconds of one answer.
@@ -330,6 +392,14 @@ impl Rival {
             }),
         }
     }
+}
+
+/// What MLServer's clients send.
+const JSON: &str = "application/json";
+
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let words = bytes.as_chunks::<4>().0.iter();
+    words.map(|word| f32::from_le_bytes(*word)).collect()
 }
 
 fn free_port() -> Result<u16> {

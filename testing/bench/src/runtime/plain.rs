@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use bield_engine::{Engine, Model, Rten};
-use bield_sdk::Tensor;
+use bield_sdk::{ElementType, Tensor};
 
 use super::caller::milliseconds;
 use super::models::EngineKind;
@@ -59,8 +59,31 @@ pub(crate) fn cold(
     let started = Instant::now();
     let bytes = std::fs::read(&file.path).with_context(|| file.path.display().to_string())?;
     let model = engine.load(bytes, file.format)?;
-    let answer = model.run(inputs, &[])?;
+    let answer = model.run(&taken(&*model, inputs)?, &[])?;
     Ok((model, answer, milliseconds(started)))
+}
+
+/// The inputs as the model itself takes them: a `.rten` file has i32 where its ONNX file had i64, and the runtime converts.
+pub(crate) fn taken(model: &dyn Model, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    let narrow = |input: &Tensor| {
+        let mut specs = model.inputs().iter();
+        let spec = specs.find(|spec| spec.name() == input.name());
+        match (spec.map(|spec| spec.element()), input.to_i64()) {
+            (Some(ElementType::I32), Some(numbers)) => {
+                let numbers = numbers.into_iter().map(i32::try_from);
+                let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
+                Ok(Tensor::from_i32(input.name(), input.shape(), &numbers)?)
+            }
+            _ => Ok(input.clone()),
+        }
+    };
+    inputs.iter().map(narrow).collect()
+}
+
+/// The numbers of the first output.
+pub(crate) fn numbers(answer: &[Tensor]) -> Vec<f32> {
+    let first = answer.first().and_then(Tensor::to_f32);
+    first.unwrap_or_default()
 }
 
 /// Answers once; returns the milliseconds.
