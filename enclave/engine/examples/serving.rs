@@ -11,9 +11,9 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use bield_engine::{Engine, Model, Rten, Shape, run_together};
-use bield_package::ModelFormat;
+use bield_engine::{Engine, Model, Rows, Rten, Shape, prove_rows, record_golden, run_together};
 use bield_package::tensor::{ElementType, Tensor, TensorSpec};
+use bield_package::{ModelFormat, TOLERANCE_PPM};
 
 /// Requests in one joint run.
 const CALLERS: usize = 8;
@@ -48,6 +48,14 @@ fn together(model: &dyn Model) -> Result<(), Box<dyn Error>> {
         println!("{}: its requests do not run together", model.engine());
         return Ok(());
     };
+    let golden = record_golden(model, requests[0].clone(), TOLERANCE_PPM)?;
+    match prove_rows(model, &[golden], CALLERS, &|| true) {
+        Rows::Apart(_) => {}
+        other => println!(
+            "{}: a runtime would not join them: {other:?}",
+            model.engine()
+        ),
+    }
     let borrowed: Vec<&[Tensor]> = requests.iter().map(Vec::as_slice).collect();
     let mut ratios = Vec::new();
     for _ in 0..ROUNDS {

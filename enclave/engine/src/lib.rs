@@ -44,7 +44,7 @@ pub use crate::rten::Rten;
 pub use engines::Engines;
 pub use error::EngineError;
 pub use golden::{agree, check_golden, record_golden};
-pub use rows::{ROW_BYTES_MAX, Shape, run_together};
+pub use rows::{ROW_BYTES_MAX, Rows, Shape, prove_rows, run_together, same_answers};
 
 /// Something that can load models.
 pub trait Engine: Send + Sync {
@@ -184,6 +184,11 @@ pub trait Model: Send + Sync {
     /// Whether [`Model::run_in_parts`] computes on after it handed an output over. If not, all is computed before the first
     /// one leaves.
     fn computes_in_parts(&self) -> bool {
+        false
+    }
+
+    /// Whether its file names the first axis of every input and output alike, so that it may be what counts requests.
+    fn has_rows(&self) -> bool {
         false
     }
 

@@ -68,6 +68,10 @@ impl Model for Narrowed {
         self.wide(inputs, |inputs| self.inner.run_apart(inputs, outputs))
     }
 
+    fn has_rows(&self) -> bool {
+        self.inner.has_rows()
+    }
+
     fn runs_max(&self) -> usize {
         self.inner.runs_max()
     }

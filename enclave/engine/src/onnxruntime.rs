@@ -154,6 +154,7 @@ impl Engine for OnnxRuntime {
             sessions_max,
             broken: AtomicBool::new(false),
             environment: self.environment.clone(),
+            has_rows: signature.has_rows(),
             inputs: signature.inputs,
             outputs: signature.outputs,
             name: self.name,
@@ -253,6 +254,7 @@ struct Loaded {
     environment: Environment,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    has_rows: bool,
     name: &'static str,
 }
 
@@ -330,6 +332,10 @@ impl Model for Loaded {
                 }
             }
         })
+    }
+
+    fn has_rows(&self) -> bool {
+        self.has_rows
     }
 
     fn runs_max(&self) -> usize {

@@ -92,6 +92,10 @@ impl Model for Promised {
         self.inner.computes_in_parts()
     }
 
+    fn has_rows(&self) -> bool {
+        self.inner.has_rows()
+    }
+
     fn runs_max(&self) -> usize {
         self.inner.runs_max()
     }

@@ -6,17 +6,23 @@
 //! [1, 4] ┘                         └ [1, 3]
 //! ```
 //!
-//! Always true: only requests of one row each are joined, of one [`Shape`], for outputs whose first axis the model leaves
-//! free; outputs that do not have a row for each request are given to nobody. Not here: whether each row of the answer
-//! depends on its own row alone, which no shape shows (`enclave/runtime` compares), and who may be joined with whom.
+//! Always true: only requests of one row each are joined, of one [`Shape`], for models that call the first axis of every
+//! input and output by one name; outputs that do not have a row for each request are given to nobody. Not here: whether
+//! each row of the answer depends on its own row alone, which no shape shows (`proof`, and `enclave/runtime` compares), and
+//! who may be joined with whom.
 //!
 //! On paper: one more copy of each input and output, of at most [`ROW_BYTES_MAX`] per input.
 
+mod proof;
+
 use std::time::Duration;
 
+use bield_package::TOLERANCE_PPM;
 use bield_package::tensor::{ElementType, Tensor, TensorSpec};
 
-use crate::{EngineError, Model};
+use crate::{EngineError, Model, agree};
+
+pub use proof::{Rows, prove_rows};
 
 /// Longest input that is joined with others, in bytes: longer ones keep all threads busy by themselves, and what is joined
 /// is held twice.
@@ -31,16 +37,13 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of a request that can run together with others: every input is there once, fits the model, and has one row
-    /// of at most [`ROW_BYTES_MAX`] along a first axis that the model leaves free, as it does that of each output asked for.
+    /// The shape of a request that can run together with others: the model [has rows](Model::has_rows), every input is
+    /// there once, fits it, and has one row of at most [`ROW_BYTES_MAX`].
     pub fn of(model: &dyn Model, inputs: &[Tensor], outputs: &[&str]) -> Option<Self> {
-        let has_rows = |spec: &TensorSpec| spec.shape().first() == Some(&None);
+        // A manifest may fix what the file leaves free.
+        let is_free = |spec: &TensorSpec| spec.shape().first() == Some(&None);
         let specs = model.inputs();
-        if inputs.len() != specs.len() || specs.is_empty() || !specs.iter().all(has_rows) {
-            return None;
-        }
-        let is_asked = |spec: &&TensorSpec| outputs.is_empty() || outputs.contains(&spec.name());
-        if !model.outputs().iter().filter(is_asked).all(has_rows) {
+        if !model.has_rows() || inputs.len() != specs.len() || !specs.iter().all(is_free) {
             return None;
         }
         let inputs = specs.iter().map(|spec| {
@@ -59,6 +62,14 @@ impl Shape {
     /// The outputs that are asked for; all of them when empty.
     pub fn outputs(&self) -> Vec<&str> {
         self.outputs.iter().map(String::as_str).collect()
+    }
+
+    /// Bytes of one row of all inputs.
+    pub fn row_bytes(&self) -> u64 {
+        let bytes = |(element, row): &(ElementType, Vec<u64>)| {
+            row.iter().product::<u64>() * element.size_bytes() as u64
+        };
+        self.inputs.iter().map(bytes).sum()
     }
 }
 
@@ -97,6 +108,26 @@ pub fn run_together(
         }
     }
     Ok((Some(answers), session))
+}
+
+/// Whether a request's answer from a joint run is the one that it gets alone, within the usual tolerance. `None` when that
+/// cannot be told, because what it gets alone has numbers that are not finite and the rest is the same.
+pub fn same_answers(single: &[Tensor], together: &[Tensor]) -> Option<bool> {
+    if single.len() != together.len() {
+        return Some(false);
+    }
+    let mut tells = true;
+    for (single, together) in single.iter().zip(together) {
+        let numbers = single.to_f64().unwrap_or_default();
+        if numbers.iter().all(|number| number.is_finite()) {
+            if !agree(single, together, TOLERANCE_PPM) {
+                return Some(false);
+            }
+        } else {
+            tells = false;
+        }
+    }
+    tells.then_some(true)
 }
 
 /// One input of all requests.

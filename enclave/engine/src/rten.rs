@@ -134,6 +134,7 @@ impl Rten {
             output_ids: ids(&signature.outputs)?,
             inputs: native(&signature.inputs)?,
             outputs: native(&signature.outputs)?,
+            has_rows: signature.has_rows(),
             // rten tells numbers, not their types; none is longer than 4 bytes.
             bytes: (model.total_params() as u64)
                 .saturating_sub(numbers)
@@ -211,6 +212,7 @@ struct Loaded {
     outputs: Vec<TensorSpec>,
     input_ids: Vec<NodeId>,
     output_ids: Vec<NodeId>,
+    has_rows: bool,
     bytes: u64,
     pool: Arc<ThreadPool>,
     /// Of the pool, which is not asked: its threads may all be at work.
@@ -250,6 +252,10 @@ impl Model for Loaded {
         let ran = self.run_on(apart.pool(), inputs, outputs);
         apart.end();
         Ok((ran?, Some(took)))
+    }
+
+    fn has_rows(&self) -> bool {
+        self.has_rows
     }
 
     fn resident_bytes(&self) -> Option<u64> {

@@ -7,7 +7,8 @@
 //!
 //! Where engines are tiered and memory for both is free, the first of them loads the model, and [`Loader::load_second`]
 //! opens the package once more for the other. Both are counted alike (`Counted`). A package whose first engine failed is
-//! loaded by the other alone from then on.
+//! loaded by the other alone from then on. Where requests may run together, the golden pairs also tell whether they do
+//! (`batches`), in the same turn.
 //!
 //! Always true: no memory for the model is taken before its manifest was verified and the budget agreed; a region
 //! with a bad chunk is zeroed and the refusal names the chunk; a model whose golden pairs differ never serves; a
@@ -23,13 +24,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bield_door::{DoorError, Offers, Visit};
-use bield_engine::{Engine, load_checked, load_checked_apart, load_checked_while};
+use bield_engine::{Engine, Model, Rows, load_checked, load_checked_apart, load_checked_while};
 use bield_envelope::{Digest, Principal};
-use bield_package::{ModelFormat, OpenPackage, PackageError, PackageHead};
+use bield_package::{Manifest, ModelFormat, OpenPackage, PackageError, PackageHead};
 use bield_platform::memory;
 use bield_protocol::refusal::{Refusal, Retry};
 use zeroize::Zeroize as _;
 
+use crate::batches::Trial;
 use crate::flights::lock;
 use crate::keys::Keys;
 use crate::models::{Loaded, Models, Space};
@@ -90,6 +92,8 @@ pub(crate) struct Loader {
     pub(crate) threads: usize,
     /// Packages that the first of two engines failed to load.
     pub(crate) unfit: Unfit,
+    /// Where requests may run together.
+    pub(crate) trial: Option<Trial>,
 }
 
 /// Says whether a second tier is still wanted; asked while its package is read.
@@ -186,6 +190,12 @@ impl Loader {
             How::Apart => load_checked_apart(engine, region, package.manifest()),
             How::Shared | How::Tiered => load_checked(engine, region, package.manifest()),
         };
+        let rows = match (&model, how) {
+            (Ok(model), How::Shared | How::Tiered) => {
+                self.rows(&**model, package.manifest(), &|| true)
+            }
+            _ => Rows::Unproven,
+        };
         drop(turn);
         times.load += started.elapsed();
         let is_first = second.is_some();
@@ -196,7 +206,7 @@ impl Loader {
         let loaded = model
             .map_err(|error| refusals::load(&error))
             .and_then(|model| counted.keep(model, due, open + started.elapsed()));
-        match loaded {
+        match loaded.inspect(|loaded| loaded.model.lane.settle(rows)) {
             // The engine that is chosen for it decides.
             Err(_) if is_first => {
                 drop(second);
@@ -252,7 +262,22 @@ impl Loader {
         let manifest = package.manifest();
         let model = load_checked_while(&*self.engine, region, manifest, &**goes_on);
         let model = model.map_err(|error| refusals::load(&error))?;
-        counted.keep(model.ok_or_else(refusals::gone)?, 0, started.elapsed())
+        let model = model.ok_or_else(refusals::gone)?;
+        let rows = self.rows(&*model, manifest, &**goes_on);
+        if !goes_on() {
+            return Err(refusals::gone());
+        }
+        let loaded = counted.keep(model, 0, started.elapsed())?;
+        loaded.model.lane.settle(rows);
+        Ok(loaded)
+    }
+
+    /// What the golden pairs tell of rows that run together, where requests may.
+    fn rows(&self, model: &dyn Model, manifest: &Manifest, goes_on: &dyn Fn() -> bool) -> Rows {
+        let trial = self.trial.as_ref();
+        trial.map_or(Rows::Unproven, |trial| {
+            trial.of(model, &manifest.golden, goes_on)
+        })
     }
 
     /// Starts to read the package that `keys` are for.

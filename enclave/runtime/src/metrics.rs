@@ -15,7 +15,8 @@
 //! | `waiting` | requests that wait for a turn |
 //! | `batches_total`, `batched_requests_total`, `batch_largest` | runs of several requests, those in them, the most in one |
 //! | `batches_retried_total` | such runs that failed, after which each request ran by itself |
-//! | `batching_refused_total` | models that answer differently so, and do not run so any more |
+//! | `batching_refused_total` | models that answer differently so, and do not run so |
+//! | `batching_unproven_total` | models of which no golden pair tells whether they do, and that do not run so either |
 //! | `tiers_swapped_total`, `tiers_failed_total` | models that went on to the engine preferred for them, and that did not |
 
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub(crate) struct Metrics {
     phases: [AtomicU64; PHASES.len()],
     not_fresh: Arc<AtomicU64>,
     pub(crate) tiers: Arc<TierCounts>,
-    pub(crate) batches: BatchCounts,
+    pub(crate) batches: Arc<BatchCounts>,
 }
 
 /// What a sealed answer had to wait for, and its name.
@@ -122,6 +123,7 @@ impl Metrics {
             metric("batch_largest", read(&self.batches.largest)),
             metric("batches_retried_total", read(&self.batches.retried)),
             metric("batching_refused_total", read(&self.batches.refused)),
+            metric("batching_unproven_total", read(&self.batches.unproven)),
         ]);
         all
     }

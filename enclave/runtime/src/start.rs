@@ -23,7 +23,7 @@ use bield_platform::{
 use bield_protocol::configuration::RuntimeConfiguration;
 use bield_session::{Expect, Freshness, Role};
 
-use crate::batches::Batching;
+use crate::batches::{Batching, COMPARED_ONE_IN, Trial};
 use crate::call::Runtime;
 use crate::clock::{Clock, MachineClock};
 use crate::engines;
@@ -109,6 +109,10 @@ pub(crate) fn start(
         engine,
         threads: configuration.threads,
         unfit: Unfit::default(),
+        trial: configuration.batching.as_ref().map(|batching| Trial {
+            requests_max: batching.requests_max,
+            counts: Arc::clone(&metrics.batches),
+        }),
     });
     let (concurrency, queue_max) = (configuration.concurrency, configuration.queue_max);
     let waiting = call_threads(concurrency, queue_max) - concurrency;
@@ -149,6 +153,7 @@ pub(crate) fn start(
             wait: Duration::from_micros(batching.wait_us.into()),
             requests_max: batching.requests_max,
             across_users: batching.across_users,
+            compared_one_in: COMPARED_ONE_IN,
         }),
         guard: Mutex::new(ReplayGuard::new(REPLAY_ENTRIES_MAX)),
         turns: Turns::new(configuration.concurrency),

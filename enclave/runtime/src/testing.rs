@@ -367,6 +367,7 @@ impl Stage {
                 engine: Box::new(engine),
                 threads: 2,
                 unfit: Unfit::default(),
+                trial: None,
             }),
             tiers: None,
             batching: None,

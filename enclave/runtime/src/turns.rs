@@ -5,7 +5,8 @@
 //!
 //! Always true: of several users who wait each gets one turn before any gets a second, and one user's calls go in
 //! the order in which they came to wait; nobody waits longer than it said; a turn is never lost, and waiting takes no
-//! processor time. On paper: a hash look-up in, one out, one wake-up.
+//! processor time; who needs no turn any more, because another's run answers it, is out of the line at once. On paper: a
+//! hash look-up in, one out, one wake-up.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,10 +88,13 @@ struct Line {
     users: VecDeque<Principal>,
 }
 
-struct Waiter {
+/// One that waits for one turn.
+#[derive(Default)]
+pub(crate) struct Waiter {
     called: Condvar,
-    /// Changed and read under the line's lock only; atomic for sharing.
+    /// Changed and read under the line's lock only, as the other; atomic for sharing.
     has_turn: AtomicBool,
+    is_dismissed: AtomicBool,
 }
 
 /// A turn that did not come in time.
@@ -113,22 +117,51 @@ impl Turns {
     /// # Errors
     /// [`Late`].
     pub(crate) fn take(&self, user: Principal, wait: Duration) -> Result<Turn<'_>, Late> {
+        self.take_as(&Arc::default(), user, wait)
+    }
+
+    /// The same as somebody who can be [dismissed](Self::dismiss), once.
+    ///
+    /// # Errors
+    /// [`Late`], also when dismissed.
+    pub(crate) fn take_as(
+        &self,
+        waiter: &Arc<Waiter>,
+        user: Principal,
+        wait: Duration,
+    ) -> Result<Turn<'_>, Late> {
         let mut line = lock(&self.line);
+        if waiter.is_dismissed() {
+            return Err(Late);
+        }
         if line.free > 0 {
             // Nobody waits then.
             line.free -= 1;
             return Ok(Turn(self));
         }
-        let waiter = line.join(user);
+        line.join(user, waiter);
         let (mut line, _) = waiter
             .called
-            .wait_timeout_while(line, wait, |_| !waiter.has_turn())
+            .wait_timeout_while(line, wait, |_| !waiter.has_turn() && !waiter.is_dismissed())
             .unwrap_or_else(PoisonError::into_inner);
         if waiter.has_turn() {
             return Ok(Turn(self));
         }
-        line.leave(user, &waiter);
+        line.leave(user, waiter);
         Err(Late)
+    }
+
+    /// Takes somebody out of the line, or keeps it out; a turn that it has already stays its own.
+    pub(crate) fn dismiss(&self, user: Principal, waiter: &Arc<Waiter>) {
+        let mut line = lock(&self.line);
+        waiter.is_dismissed.store(true, Ordering::Relaxed);
+        line.leave(user, waiter);
+        waiter.called.notify_one();
+    }
+
+    /// Whether a turn is free, so that nobody waits.
+    pub(crate) fn is_free(&self) -> bool {
+        lock(&self.line).free > 0
     }
 
     /// Counts those who wait.
@@ -138,17 +171,12 @@ impl Turns {
 }
 
 impl Line {
-    fn join(&mut self, user: Principal) -> Arc<Waiter> {
-        let waiter = Arc::new(Waiter {
-            called: Condvar::new(),
-            has_turn: AtomicBool::new(false),
-        });
+    fn join(&mut self, user: Principal, waiter: &Arc<Waiter>) {
         let of_user = self.by.entry(user).or_default();
         if of_user.is_empty() {
             self.users.push_back(user);
         }
-        of_user.push_back(Arc::clone(&waiter));
-        waiter
+        of_user.push_back(Arc::clone(waiter));
     }
 
     fn leave(&mut self, user: Principal, waiter: &Arc<Waiter>) {
@@ -179,6 +207,10 @@ impl Line {
 impl Waiter {
     fn has_turn(&self) -> bool {
         self.has_turn.load(Ordering::Relaxed)
+    }
+
+    fn is_dismissed(&self) -> bool {
+        self.is_dismissed.load(Ordering::Relaxed)
     }
 }
 
@@ -268,6 +300,28 @@ mod tests {
         });
         let order: Vec<u8> = told.try_iter().collect();
         assert_eq!(order, [1, 2, 3, 1, 3, 1, 1]);
+    }
+
+    #[test]
+    fn who_is_dismissed_takes_no_turn_from_those_behind_it() {
+        let turns = Turns::new(1);
+        let held = turns.take(user(9), LONG).unwrap();
+        let dismissed = [Arc::default(), Arc::default()];
+        thread::scope(|scope| {
+            let rides = scope.spawn(|| turns.take_as(&dismissed[0], user(1), LONG).is_err());
+            until_waiting(&turns, 1);
+            let waits = scope.spawn(|| turns.take(user(2), LONG).is_ok());
+            until_waiting(&turns, 2);
+            turns.dismiss(user(1), &dismissed[0]);
+            assert_eq!(turns.waiting(), 1);
+            drop(held);
+            assert!(waits.join().unwrap());
+            assert!(rides.join().unwrap());
+        });
+        assert!(turns.is_free());
+        turns.dismiss(user(1), &dismissed[1]);
+        let before = turns.take_as(&dismissed[1], user(1), LONG);
+        assert_eq!(before.err(), Some(Late), "before it came to wait");
     }
 
     #[test]

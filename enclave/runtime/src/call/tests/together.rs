@@ -5,7 +5,7 @@ use std::thread;
 use bield_grant::UserSelector;
 
 use super::*;
-use crate::batches::Batching;
+use crate::batches::{Batching, Trial};
 
 /// Users who are granted `isolation`, and a runtime in which all of them wait for one turn.
 struct Play {
@@ -16,7 +16,12 @@ struct Play {
 
 impl Play {
     fn new(isolation: Isolation) -> Self {
-        let (stage, mut runtime) = stage();
+        Self::with(Shelf::stocked(), isolation)
+    }
+
+    fn with(shelf: Shelf, isolation: Isolation) -> Self {
+        let stage = Stage::new(shelf);
+        let mut runtime = stage.runtime(Rten::new(1), 64 * MIB);
         let users: Vec<_> = (90..94)
             .map(|seed| SigningKey::generate(&mut Seeded::new(seed)))
             .collect();
@@ -32,7 +37,13 @@ impl Play {
             wait: Duration::ZERO,
             requests_max: 8,
             across_users: true,
+            compared_one_in: u32::MAX,
         });
+        let trial = Trial {
+            requests_max: 8,
+            counts: Arc::clone(&runtime.metrics.batches),
+        };
+        Arc::get_mut(&mut runtime.loader).unwrap().trial = Some(trial);
         Self {
             stage,
             runtime,
@@ -135,4 +146,17 @@ fn who_is_kept_apart_never_runs_with_others() {
         assert_eq!(play.round(round).len(), 4);
     }
     assert_eq!(play.counted(), [0, 0, 0]);
+}
+
+#[test]
+fn a_package_whose_owner_recorded_nothing_never_runs_requests_together() {
+    let shelf = Shelf::packed(bield_fixtures::tiny_model(), Vec::new());
+    let play = Play::with(shelf, Isolation::Shared);
+    play.open();
+    for round in 1..8 {
+        assert_eq!(play.round(round).len(), 4);
+    }
+    assert_eq!(play.counted(), [0, 0, 0]);
+    let unproven = &play.runtime.metrics.batches.unproven;
+    assert_eq!(unproven.load(Ordering::Relaxed), 1);
 }
