@@ -43,12 +43,8 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    pub(crate) fn new(model: Box<dyn Model>) -> Arc<Self> {
-        Self::with_second(model, 0)
-    }
-
     /// A model that another engine is to open as well, which takes `second` bytes; none is if that is 0.
-    pub(crate) fn with_second(model: Box<dyn Model>, second: u64) -> Arc<Self> {
+    pub(crate) fn new(model: Box<dyn Model>, second: u64) -> Arc<Self> {
         Arc::new(Self {
             lane: Lane::of(&*model),
             model,

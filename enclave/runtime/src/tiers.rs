@@ -154,12 +154,15 @@ impl Opener {
 
     fn open_one(&self, second: &Second) {
         let became = catch_unwind(AssertUnwindSafe(|| self.open(second)));
-        match became.unwrap_or(Became::Failed) {
-            Became::Swapped => self.counts.swapped.fetch_add(1, Ordering::Relaxed),
-            Became::Failed => self.counts.failed.fetch_add(1, Ordering::Relaxed),
-            Became::Due => return second.again(&self.models),
-            Became::Unwanted => return,
+        let count = |count: &AtomicU64| {
+            count.fetch_add(1, Ordering::Relaxed);
         };
+        match became.unwrap_or(Became::Failed) {
+            Became::Swapped => count(&self.counts.swapped),
+            Became::Failed => count(&self.counts.failed),
+            Became::Due => second.again(&self.models),
+            Became::Unwanted => {}
+        }
     }
 
     fn open(&self, second: &Second) -> Became {

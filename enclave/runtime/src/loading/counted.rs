@@ -54,7 +54,7 @@ impl<'a> Counted<'a> {
         self.resident = self.resident.max(told);
         self.grow(self.resident)?;
         Ok(Loaded {
-            model: Opened::with_second(model, second),
+            model: Opened::new(model, second),
             bytes: self.resident,
             space: self.space,
             took,

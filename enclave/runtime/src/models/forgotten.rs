@@ -55,7 +55,7 @@ impl Play {
     fn loaded(&self) -> Result<Loaded, Refusal> {
         Ok(Loaded {
             space: self.models.reserve(MIB, MIB, Duration::ZERO)?,
-            model: Opened::new(Box::new(Brittle(Arc::clone(&self.broken)))),
+            model: Opened::new(Box::new(Brittle(Arc::clone(&self.broken))), 0),
             bytes: MIB,
             took: Duration::from_millis(1),
         })

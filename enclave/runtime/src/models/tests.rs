@@ -45,7 +45,7 @@ fn load_slowly(models: &Arc<Models>, name: u8, mib: u64, took: Duration) -> Resu
     models.get(package(name), Duration::MAX, || {
         Ok(Loaded {
             space: models.reserve(mib * MIB, 2 * mib * MIB, AT_ONCE)?,
-            model: Opened::new(Box::new(Nothing)),
+            model: Opened::new(Box::new(Nothing), 0),
             bytes: mib * MIB,
             took,
         })
@@ -235,7 +235,7 @@ fn a_model_lent_apart_is_counted_and_nobody_else_finds_it() {
     let models = models(4);
     let lent = models.lend_apart(Loaded {
         space: models.reserve(2 * MIB, 4 * MIB, AT_ONCE).unwrap(),
-        model: Opened::new(Box::new(Nothing)),
+        model: Opened::new(Box::new(Nothing), 0),
         bytes: 2 * MIB,
         took: AT_ONCE,
     });
@@ -258,7 +258,7 @@ fn a_model_asked_for_by_many_is_loaded_once() {
                     thread::sleep(Duration::from_millis(50));
                     Ok(Loaded {
                         space: models.reserve(MIB, 2 * MIB, AT_ONCE)?,
-                        model: Opened::new(Box::new(Nothing)),
+                        model: Opened::new(Box::new(Nothing), 0),
                         bytes: MIB,
                         took: AT_ONCE,
                     })

@@ -11,7 +11,7 @@ impl Play {
         let loaded = || {
             let model = Rten::new(1).load(bield_fixtures::tiny_model(), ModelFormat::Onnx);
             Ok(Loaded {
-                model: Opened::new(model.unwrap()),
+                model: Opened::new(model.unwrap(), 0),
                 bytes,
                 space: models.reserve(bytes, bytes, Duration::ZERO)?,
                 took: Duration::ZERO,
