@@ -60,7 +60,7 @@ impl Secret {
 /// Bytes that are wiped on drop, spare room included, at the speed of memory: 602 KB in 10 µs, where `Zeroizing` writes
 /// byte by byte (200 µs).
 ///
-/// No `Debug`, `Clone` or serialisation. Who appends to it would leave copies behind, so nobody can.
+/// No `Debug`, `Clone` or serialisation. Appending goes through it alone, so that no copy is left behind where it grew.
 #[derive(Default)]
 pub struct Wiped(Vec<u8>);
 

@@ -9,26 +9,31 @@
 //! Goes in: frames of a host that may lie. Comes out: whole requests in private memory, each with the right to answer it
 //! once.
 //!
-//! Always true: one request has at most [`Limits::request_bytes_max`] bytes and all that are inside together at most
-//! [`Limits::bytes_max`], from their first frame until their [`Caller`] is dropped; one that would exceed either is
-//! handed out as [`Unread`] before its bytes are kept. At most [`CALLS_IN_FLIGHT_MAX`] calls, twice, are known. A
-//! caller that is dropped says that there is no answer. Of an answer that is sent in parts at most
-//! [`ANSWER_AHEAD_BYTES_MAX`] and one part are on their way that nobody took yet; more waits. A frame that an honest host never sends ends this line, and
-//! nothing else. Left to others: what is in a request, and how many calls are let in (`enclave/runtime`).
+//! Always true: one request has at most [`Limits::request_bytes_max`] bytes and all that are [`Inside`] together, whichever
+//! line they came through, at most [`Limits::bytes_max`], from their first frame until their [`Caller`] is dropped; one that
+//! would exceed either is handed out as [`Unread`] before its bytes are kept. At most [`CALLS_IN_FLIGHT_MAX`] calls, twice,
+//! are known. A caller that is dropped says that there is no answer. Of an answer that is sent in parts at most
+//! [`ANSWER_AHEAD_BYTES_MAX`](bield_protocol::call::ANSWER_AHEAD_BYTES_MAX), one part and the last are on their way that nobody took yet; more waits. A frame that an honest
+//! host never sends ends this line, and nothing else; so does a host that lies about what it read, whoever finds out. Left to
+//! others: what is in a request, and how many calls are let in (`enclave/runtime`).
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bield_protocol::call::ANSWER_AHEAD_BYTES_MAX;
 use bield_protocol::visit::CALLS_IN_FLIGHT_MAX;
 use bield_ring::{
-    Consumer, Head, Kind, Memory, PARK_MAX, Poisoned, Producer, SendError, Sender, Shared, Spin,
+    Consumer, Head, Kind, Memory, PARK_MAX, Poisoned, Producer, Sender, Shared, Spin,
 };
 
-use crate::{DoorError, STREAM_WAIT, Stream};
+use crate::{DoorError, Stream};
+
+mod caller;
+
+use caller::Asked;
+pub use caller::Caller;
 
 /// How long a host may pause in the middle of a request.
 pub const REQUEST_PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -41,6 +46,10 @@ pub struct Limits {
     /// Bytes of all requests that are inside.
     pub bytes_max: usize,
 }
+
+/// Bytes of all requests that a program has; clones count together.
+#[derive(Clone, Default)]
+pub struct Inside(Arc<AtomicUsize>);
 
 /// One call.
 pub struct Call<M: Memory = Shared> {
@@ -86,18 +95,8 @@ struct Line<M> {
     answers: Sender<M>,
     /// Calls handed out and not answered.
     asked: Mutex<HashMap<u64, Arc<Asked>>>,
-    bytes: AtomicUsize,
+    inside: Inside,
     gone: AtomicBool,
-}
-
-/// What who asked said since.
-#[derive(Default)]
-struct Asked {
-    /// It does not wait any more.
-    cancelled: AtomicBool,
-    /// Bytes of the answer that it has taken, as it says: more than were sent does no harm.
-    taken: Mutex<u64>,
-    changed: Condvar,
 }
 
 /// The buffer for a request, or why there is none; and who waits.
@@ -111,17 +110,17 @@ struct Unfinished<M: Memory> {
 }
 
 impl Calls {
-    /// Takes the memory that came with a [`Calls`](crate::Visit::Calls) visit.
+    /// Takes the memory that came with a [`Calls`](crate::Visit::Calls) visit. Its requests count among those `inside`.
     ///
     /// # Errors
     /// [`DoorError::NoRings`] when there came none that is safe to use.
-    pub fn open(mut stream: Stream, limits: Limits) -> Result<Calls, DoorError> {
+    pub fn open(mut stream: Stream, limits: Limits, inside: &Inside) -> Result<Calls, DoorError> {
         let Some(file) = stream.take_file() else {
             return Err(DoorError::NoRings("no file came with the visit".to_owned()));
         };
         let rings =
             bield_ring::open(file).map_err(|error| DoorError::NoRings(error.to_string()))?;
-        let mut calls = Calls::over(rings, limits);
+        let mut calls = Calls::over(rings, limits, inside);
         calls.stream = Some(stream);
         Ok(calls)
     }
@@ -144,13 +143,14 @@ impl Calls {
 
     fn wait_for_call(&mut self) -> Result<Call, DoorError> {
         loop {
+            // Whoever answered may have found that the host lies.
+            self.line.answers.flush()?;
             if let Some(call) = self.try_next()? {
                 return Ok(call);
             }
             if let Some(call) = self.broken_off(Instant::now()) {
                 return Ok(call);
             }
-            self.line.answers.flush();
             let stream = self.stream.as_ref();
             if !self.requests.wait(PARK_MAX)? && stream.is_none_or(Stream::is_gone) {
                 return Err(DoorError::HostGone);
@@ -162,13 +162,13 @@ impl Calls {
 impl<M: Memory + Clone> Calls<M> {
     /// Reads calls from the first of these rings and answers into the second.
     #[must_use]
-    pub fn over([to_program, from_program]: [M; 2], limits: Limits) -> Calls<M> {
+    pub fn over([to_program, from_program]: [M; 2], limits: Limits, inside: &Inside) -> Calls<M> {
         Calls {
             requests: Consumer::new(to_program, Spin::measured()),
             line: Arc::new(Line {
                 answers: Sender::new(Producer::new(from_program, Spin::measured())),
                 asked: Mutex::default(),
-                bytes: AtomicUsize::new(0),
+                inside: inside.clone(),
                 gone: AtomicBool::new(false),
             }),
             limits,
@@ -201,8 +201,7 @@ impl<M: Memory + Clone> Calls<M> {
                     frame.skip();
                     self.unfinished.remove(&head.id);
                     if let Some(asked) = self.line.lock().remove(&head.id) {
-                        asked.cancelled.store(true, Ordering::Relaxed);
-                        asked.tell(|_| {});
+                        asked.cancel();
                     }
                     None
                 }
@@ -312,19 +311,10 @@ impl<M: Memory + Clone> Calls<M> {
         let bytes = if length > max {
             Err(Unread::TooLong { max })
         } else {
-            line.reserve(length, self.limits.bytes_max)
+            line.inside.reserve(length, self.limits.bytes_max)
         };
         let reserved = bytes.as_ref().map_or(0, |_| length);
-        let caller = Caller {
-            id,
-            line,
-            asked,
-            reserved,
-            sent: 0,
-            begun: false,
-            ended: false,
-        };
-        Ok((bytes, caller))
+        Ok((bytes, Caller::new(id, line, asked, reserved)))
     }
 
     /// A request that stopped on its way, if there is one.
@@ -371,129 +361,21 @@ impl<M> Line<M> {
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Asked>>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
+impl Inside {
     /// An empty buffer with room for `length` bytes that count among those of all requests.
     fn reserve(&self, length: usize, max: usize) -> Result<Vec<u8>, Unread> {
         let fits = |bytes: usize| bytes.checked_add(length).filter(|all| *all <= max);
         let order = Ordering::Relaxed;
-        self.bytes
+        self.0
             .fetch_update(order, order, fits)
             .map_err(|_| Unread::NoRoom)?;
         let mut bytes = Vec::new();
         if bytes.try_reserve_exact(length).is_err() {
-            self.bytes.fetch_sub(length, order);
+            self.0.fetch_sub(length, order);
             return Err(Unread::NoRoom);
         }
         Ok(bytes)
-    }
-}
-
-impl Asked {
-    /// Notes what the host said, and wakes who waits for it.
-    fn tell(&self, note: impl FnOnce(&mut u64)) {
-        note(&mut self.taken());
-        self.changed.notify_all();
-    }
-
-    fn taken(&self) -> MutexGuard<'_, u64> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Who waits for the answer of one call. Dropped without a reply, it tells them that there is none.
-pub struct Caller<M: Memory = Shared> {
-    id: u64,
-    line: Arc<Line<M>>,
-    asked: Arc<Asked>,
-    /// Bytes of the request.
-    reserved: usize,
-    /// Bytes of parts.
-    sent: u64,
-    /// Parts were sent.
-    begun: bool,
-    ended: bool,
-}
-
-impl<M: Memory> Caller<M> {
-    /// Whether nobody waits for the answer any more: what has not begun need not begin.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        self.asked.cancelled.load(Ordering::Relaxed) || self.line.gone.load(Ordering::Relaxed)
-    }
-
-    /// Whether a part would go out at once, as far as who asked has taken what was sent.
-    #[must_use]
-    pub fn takes_more(&self) -> bool {
-        self.is_behind(*self.asked.taken())
-    }
-
-    /// Waits until who asked has taken enough of what was sent.
-    ///
-    /// # Errors
-    /// As [`part`](Self::part).
-    pub fn wait_until_taken(&self) -> Result<(), DoorError> {
-        let waits = |taken: &mut u64| !self.is_behind(*taken) && !self.is_cancelled();
-        let (taken, _) = self
-            .asked
-            .changed
-            .wait_timeout_while(self.asked.taken(), STREAM_WAIT, waits)
-            .unwrap_or_else(PoisonError::into_inner);
-        if self.is_cancelled() {
-            return Err(SendError::GivenUp.into());
-        }
-        match self.is_behind(*taken) {
-            true => Ok(()),
-            false => Err(SendError::TimedOut.into()),
-        }
-    }
-
-    fn is_behind(&self, taken: u64) -> bool {
-        self.sent.saturating_sub(taken) < ANSWER_AHEAD_BYTES_MAX as u64
-    }
-
-    /// Sends the next part of an answer whose length is not known yet, when who asked has taken enough of what went
-    /// before.
-    ///
-    /// # Errors
-    /// [`DoorError::NotSent`] when the caller went away or takes nothing for [`STREAM_WAIT`].
-    pub fn part(&mut self, bytes: &[u8]) -> Result<(), DoorError> {
-        self.begun = true;
-        self.wait_until_taken()?;
-        self.sent += bytes.len() as u64;
-        self.send(bytes, false)
-    }
-
-    /// Sends the answer, or the last part of it.
-    ///
-    /// # Errors
-    /// As [`part`](Self::part).
-    pub fn reply(mut self, bytes: &[u8]) -> Result<(), DoorError> {
-        if self.begun {
-            self.wait_until_taken()?;
-        }
-        self.send(bytes, true)?;
-        self.ended = true;
-        Ok(())
-    }
-
-    fn send(&self, bytes: &[u8], last: bool) -> Result<(), DoorError> {
-        let (answers, id) = (&self.line.answers, self.id);
-        let deadline = Instant::now() + STREAM_WAIT;
-        let given_up = || self.is_cancelled();
-        match self.begun {
-            true => answers.send_part(id, bytes, last, deadline, given_up)?,
-            false => answers.send(id, bytes, deadline, given_up)?,
-        }
-        Ok(())
-    }
-}
-
-impl<M: Memory> Drop for Caller<M> {
-    fn drop(&mut self) {
-        self.line.lock().remove(&self.id);
-        self.line.bytes.fetch_sub(self.reserved, Ordering::Relaxed);
-        if !self.ended {
-            self.line.answers.cancel(self.id);
-        }
     }
 }

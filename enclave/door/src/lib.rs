@@ -31,7 +31,7 @@ mod offers;
 mod stream;
 
 pub use bield_protocol::visit::Visit;
-pub use calls::{Call, Caller, Calls, Limits, REQUEST_PAUSE_MAX, Unread};
+pub use calls::{Call, Caller, Calls, Inside, Limits, REQUEST_PAUSE_MAX, Unread};
 pub use door::{CONFIGURATION_WAIT, Configuring, Door, KIND_WAIT};
 pub use offers::{OFFERS_MAX, Offers};
 pub use stream::{STREAM_WAIT, Stream};

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bield_door::{Call, Caller, Calls, Door, DoorError, Limits, Stream, Unread, Visit};
+use bield_door::{Call, Caller, Calls, Door, DoorError, Inside, Limits, Stream, Unread, Visit};
 use bield_protocol::call::ANSWER_AHEAD_BYTES_MAX;
-use bield_ring::{Consumer, Kind, Producer, RING_BYTES, SendError, Sender, Shared, Spin};
+use bield_ring::{
+    Consumer, End, Kind, Memory as _, Producer, RING_BYTES, SendError, Sender, Shared, Spin,
+};
 use rustix::fs::MemfdFlags;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
@@ -47,6 +49,11 @@ fn visit_with(files: &[BorrowedFd<'_>]) -> (UnixStream, Stream) {
 }
 
 fn line() -> (Host, Calls) {
+    line_beside(&Inside::default())
+}
+
+/// A line whose requests count among these.
+fn line_beside(inside: &Inside) -> (Host, Calls) {
     let (file, [to_program, from_program]) = bield_ring::create().unwrap();
     let (visit, stream) = visit_with(&[file.as_fd()]);
     let host = Host {
@@ -54,7 +61,7 @@ fn line() -> (Host, Calls) {
         requests: Sender::new(Producer::new(to_program, Spin::measured())),
         answers: Consumer::new(from_program, Spin::measured()),
     };
-    (host, Calls::open(stream, LIMITS).unwrap())
+    (host, Calls::open(stream, LIMITS, inside).unwrap())
 }
 
 impl Host {
@@ -304,6 +311,55 @@ fn requests_take_no_more_memory_than_they_may() {
 }
 
 #[test]
+fn what_came_through_a_line_that_is_gone_counts_until_it_is_dropped() {
+    let inside = Inside::default();
+    let (host, mut calls) = line_beside(&inside);
+    let (next_host, mut next_calls) = line_beside(&inside);
+    let first = thread::scope(|scope| {
+        scope.spawn(|| host.send(1, &vec![0; 3 << 20]));
+        calls.next_call().unwrap()
+    });
+    assert!(first.bytes.is_ok());
+    drop((host, calls));
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender = &next_host.requests;
+        let given_up = || over.load(Ordering::Relaxed);
+        scope.spawn(move || sender.send(1, &vec![0; 3 << 20], Instant::now() + WAIT, given_up));
+        let refused = next_calls.next_call().unwrap();
+        assert_eq!(refused.bytes.unwrap_err(), Unread::NoRoom);
+        over.store(true, Ordering::Relaxed);
+    });
+    let (last_host, mut last_calls) = line_beside(&inside);
+    drop(first);
+    thread::scope(|scope| {
+        scope.spawn(|| last_host.send(1, &vec![0; 3 << 20]));
+        assert!(last_calls.next_call().unwrap().bytes.is_ok());
+    });
+}
+
+#[test]
+fn a_host_that_lies_about_what_it_read_ends_the_line() {
+    let (_, [to_program, from_program]) = bield_ring::create().unwrap();
+    let mut requests = Producer::new(to_program.clone(), Spin::measured());
+    requests
+        .try_push(Kind::Whole.number(), 1, b"request")
+        .unwrap();
+    requests.publish();
+    let rings = [to_program, from_program.clone()];
+    let mut calls = Calls::over(rings, LIMITS, &Inside::default());
+    let caller = calls.try_next().unwrap().unwrap().caller;
+    // Where no frame ends.
+    from_program.publish(End::Consumer, 1);
+    let sent = caller.reply(&vec![0; 2 * RING_BYTES]);
+    assert!(matches!(
+        sent,
+        Err(DoorError::NotSent(SendError::Poisoned(_)))
+    ));
+    assert!(matches!(calls.next_call(), Err(DoorError::Poisoned(_))));
+}
+
+#[test]
 fn a_request_that_was_given_up_is_forgotten() {
     let (host, mut calls) = line();
     let sent = host
@@ -336,7 +392,7 @@ fn a_host_that_lies_poisons_its_own_line_only() {
             producer.try_push(*kind, *id, payload).unwrap();
         }
         producer.publish();
-        let mut calls = Calls::over(rings, LIMITS);
+        let mut calls = Calls::over(rings, LIMITS, &Inside::default());
         let mut inside = Vec::new();
         let ended = loop {
             match calls.try_next() {
@@ -357,7 +413,7 @@ fn late_parts_of_what_was_cancelled_are_no_lie() {
     }
     producer.try_push(6, 3, &u64::MAX.to_le_bytes()).unwrap();
     producer.publish();
-    let mut calls = Calls::over(rings, LIMITS);
+    let mut calls = Calls::over(rings, LIMITS, &Inside::default());
     assert!(calls.try_next().unwrap().is_none());
 }
 
@@ -366,7 +422,7 @@ fn a_visit_without_memory_or_with_other_memory_is_refused() {
     let other = rustix::fs::memfd_create(c"other", MemfdFlags::ALLOW_SEALING).unwrap();
     for files in [&[][..], &[other.as_fd()]] {
         let (_visit, stream) = visit_with(files);
-        let opened = Calls::open(stream, LIMITS);
+        let opened = Calls::open(stream, LIMITS, &Inside::default());
         assert!(matches!(opened, Err(DoorError::NoRings(_))));
     }
 }

@@ -19,52 +19,44 @@
 //! its sender, answer and refusal alike. Only an `Admitted` request reaches a model. Memory is wiped from before a request
 //! is opened until its answer is sealed, if any grant of its package asks for that. A panic is a refusal of
 //! this one request. Not here: reading and writing bytes, and the bound on calls (`program`); who may be inside beside
-//! whom (`tenancy`).
+//! whom (`tenancy`); running the request (`whole`, `parts`).
 
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bield_engine::Shape;
-use bield_envelope::{
-    Digest, EnvelopeError, Principal, ResponseSealer, SealedRequest, Signed, SigningKey,
-};
+use bield_envelope::{Digest, EnvelopeError, Principal, ResponseSealer, SealedRequest, SigningKey};
 use bield_evidence::Measurement;
 use bield_grant::{Admitted, GrantedRequest, Isolation, Refused, ReplayGuard, admit, audience};
-use bield_package::tensor::Tensor;
-use bield_platform::Randomness;
 use bield_platform::memory::Wiping;
 use bield_protocol::call::{Reply, Unsealed};
-use bield_protocol::feedback::{Feedback, StartKind};
-use bield_protocol::inference::{self, Output};
-use bield_protocol::parts::{self, End, Item};
-use bield_protocol::refusal::{Refusal, Retry};
-use bield_receipt::{Receipt, output_commitment};
-use rand_core::Rng as _;
+use bield_protocol::inference;
+use bield_protocol::parts::{End, Item};
+use bield_protocol::refusal::Refusal;
 use zeroize::Zeroizing;
 
-use crate::batches::{Batching, Joins, NotRun, Ran};
+use crate::batches::Batching;
 use crate::flights::lock;
 use crate::handing::{Asker, Handing};
 use crate::keys::Keys;
 use crate::leases::{KeysError, Leases};
 use crate::loading::{How, LoadFor, LoadTimes, Loader};
 use crate::metrics::Metrics;
-use crate::models::{Lent, Models, Opened};
+use crate::models::{Lent, Models};
 use crate::refusals;
 use crate::tenancy::{self, Tenancy};
 use crate::tiers::{Second, Tiers};
 use crate::turns::{Gate, Turns};
+use crate::unsent::Unsent;
+
+mod parts;
+mod phases;
+mod whole;
+
+use phases::Phases;
 
 /// Longest encoded output in bytes; the host carries answers of up to 80 MiB.
 pub(crate) const OUTPUT_BYTES_MAX: usize = 64 << 20;
-/// Most packages named in one feedback.
-const RESIDENT_NAMED_MAX: usize = 64;
-/// How long the reader of an answer in parts may be waited for in all, and how fast it reads at least beyond that: as slow
-/// as a package may come.
-const READ_WAIT: Duration = Duration::from_secs(30);
-const READ_BYTES_PER_SECOND_MIN: usize = 1 << 20;
 
 /// What answers calls; shared by all threads.
 pub(crate) struct Runtime {
@@ -85,6 +77,8 @@ pub(crate) struct Runtime {
     /// Signs receipts; the key service certified it.
     pub(crate) signer: SigningKey,
     pub(crate) gate: Arc<Gate>,
+    /// Outputs that wait to be read.
+    pub(crate) unsent: Unsent,
     pub(crate) metrics: Metrics,
 }
 
@@ -361,236 +355,6 @@ impl Runtime {
         };
         self.loader.load(&load, &self.models, &self.turns, times)
     }
-
-    /// Runs the request on the model that `model` gives; `apart` leaves nothing of the run in the engine.
-    fn run(
-        &self,
-        admitted: &Admitted<GrantedRequest>,
-        keys: &Keys,
-        call: &mut Call<'_>,
-        apart: bool,
-        model: impl FnOnce(&mut Call<'_>) -> Result<Lent, Refusal>,
-    ) -> Result<inference::Answer, Refusal> {
-        let (request, in_parts) = parts::decode_request(admitted.request.body())
-            .map_err(|error| Refusal::new("malformed-body", error, Retry::Never))?;
-        if in_parts && self.tenancy.is_claimed() {
-            return Err(refusals::no_parts());
-        }
-        let names: Vec<&str> = request.outputs.iter().map(String::as_str).collect();
-        call.must_be_there()?;
-        let model = model(call)?;
-        if apart && !model.wipes() {
-            return Err(refusals::isolation_unsupported(admitted.isolation));
-        }
-        let user = admitted.request.sender();
-        if in_parts {
-            let tensors =
-                self.run_in_parts(&model, user, (&request.inputs, &names), apart, call)?;
-            drop(model);
-            let output = Output { tensors }.encode();
-            return Ok(self.receipted(admitted, keys, output));
-        }
-        let waiting = Instant::now();
-        let shape = match &self.batching {
-            Some(_) if !apart && model.lane.joins() => Shape::of(&**model, &request.inputs, &names),
-            _ => None,
-        };
-        let ran = match (shape, &self.batching) {
-            (Some(shape), Some(batching)) => {
-                let joins = Joins {
-                    user,
-                    shape,
-                    inputs: request.inputs,
-                    wait: self.queue_wait,
-                    is_alone: self.gate.inside() <= 1,
-                    is_gone: call.is_gone,
-                };
-                let counts = &self.metrics.batches;
-                let lane = &model.lane;
-                lane.run(&**model, joins, &self.turns, (batching, counts))
-            }
-            _ => self.run_alone(&model, user, (&request.inputs, &names), apart, call),
-        };
-        let ran = ran.map_err(|not_run| match not_run {
-            NotRun::Late => refusals::late(self.queue_wait),
-            NotRun::Gone => refusals::gone(),
-        });
-        let took = ran.as_ref().map_or(Duration::ZERO, |ran| ran.run);
-        call.phases.queue += waiting.elapsed().saturating_sub(took);
-        let ran = ran?;
-        call.phases.run = took;
-        call.phases.engine = Some(model.engine());
-        drop(model);
-        let tensors = ran.answer.map_err(|error| refusals::run(&error))?;
-        call.phases.session = ran.session;
-        let bytes: usize = tensors.iter().map(|tensor| tensor.data().len()).sum();
-        if bytes > OUTPUT_BYTES_MAX {
-            return Err(too_long(bytes));
-        }
-        let output = Output { tensors }.encode();
-        Ok(self.receipted(admitted, keys, output))
-    }
-
-    /// Runs one request when its turn comes.
-    fn run_alone(
-        &self,
-        model: &Opened,
-        user: Principal,
-        (inputs, outputs): (&[Tensor], &[&str]),
-        apart: bool,
-        call: &Call<'_>,
-    ) -> Result<Ran, NotRun> {
-        let turn = model.lane.take(&self.turns, user, self.queue_wait);
-        let _turn = turn.map_err(|_| NotRun::Late)?;
-        if (call.is_gone)() {
-            return Err(NotRun::Gone);
-        }
-        let started = Instant::now();
-        let ran = match apart {
-            true => model.run_apart(inputs, outputs),
-            false => model.run_timed(inputs, outputs),
-        };
-        let run = started.elapsed();
-        let (answer, session) = match ran {
-            Ok((tensors, session)) => (Ok(tensors), session),
-            Err(error) => (Err(error), None),
-        };
-        Ok(Ran {
-            answer,
-            run,
-            session,
-        })
-    }
-
-    /// Runs one request when its turn comes, and hands each output over as soon as it is there. Nobody holds a turn who
-    /// only waits to be read, and nobody takes one to be read what is computed.
-    fn run_in_parts(
-        &self,
-        model: &Opened,
-        user: Principal,
-        (inputs, outputs): (&[Tensor], &[&str]),
-        apart: bool,
-        call: &mut Call<'_>,
-    ) -> Result<Vec<Tensor>, Refusal> {
-        let late = |_| refusals::late(self.queue_wait);
-        let waiting = Instant::now();
-        let turn = model.lane.take(&self.turns, user, self.queue_wait);
-        let (turn, place) = turn.map_err(late)?;
-        let (mut turn, mut place) = (Some(turn), place);
-        call.phases.queue += waiting.elapsed();
-        call.must_be_there()?;
-        call.phases.engine = Some(model.engine());
-        let (started, began) = (Instant::now(), call.started);
-        let (handing, phases) = (&mut call.handing, &mut *call.phases);
-        let (mut tensors, mut bytes, mut failed) = (Vec::new(), 0, None);
-        let computes_on = !apart && model.computes_in_parts();
-        let asked_for = match outputs.len() {
-            0 => model.outputs().len(),
-            some => some,
-        };
-        let mut reading = Reading::default();
-        let mut hand = |output: Tensor| {
-            bytes += output.data().len();
-            if bytes > OUTPUT_BYTES_MAX {
-                return Err(too_long(bytes));
-            }
-            if tensors.is_empty() {
-                phases.run = started.elapsed();
-            }
-            if !computes_on {
-                (turn, place) = (None, None);
-            }
-            let asker = handing.asker();
-            let mut pause = || {
-                turn = None;
-                reading.wait(asker, bytes)
-            };
-            if !asker.takes_more() {
-                pause()?;
-            }
-            let feedback = || self.feedback(phases, began);
-            tensors.push(handing.output(output, feedback, &mut pause)?);
-            if computes_on && turn.is_none() && tensors.len() < asked_for {
-                let again = self.turns.take(user, self.queue_wait);
-                turn = Some(again.map_err(late)?);
-            }
-            Ok(())
-        };
-        let mut each = |output: Tensor| match hand(output) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(refusal) => {
-                failed = Some(refusal);
-                ControlFlow::Break(())
-            }
-        };
-        let ran = match apart {
-            true => model.run_apart(inputs, outputs).map(|(outputs, opened)| {
-                let _ = outputs.into_iter().try_for_each(&mut each);
-                opened
-            }),
-            false => model.run_in_parts(inputs, outputs, &mut each),
-        };
-        call.phases.session = ran.map_err(|error| refusals::run(&error))?;
-        drop((turn, place));
-        match failed {
-            None => Ok(tensors),
-            Some(refusal) => Err(refusal),
-        }
-    }
-
-    fn receipted(
-        &self,
-        admitted: &Admitted<GrantedRequest>,
-        keys: &Keys,
-        output: Vec<u8>,
-    ) -> inference::Answer {
-        let mut salt = [0; 32];
-        Randomness.fill_bytes(&mut salt);
-        let commitment = output_commitment(&salt, &output);
-        let receipt = Receipt::bind(admitted, commitment, None, keys.lease.simulated, keys.now());
-        inference::Answer {
-            output,
-            salt,
-            receipt: Signed::sign(&self.signer, receipt).into_signed(),
-            certificate: keys.certificate.as_signed().clone(),
-        }
-    }
-
-    fn feedback(&self, phases: &Phases, started: Instant) -> Feedback {
-        let load = phases.load.unwrap_or_default();
-        let models = self.models.counts();
-        Feedback {
-            start: phases.start(),
-            lease_us: micros(phases.lease.unwrap_or_default()),
-            open_us: micros(load.open),
-            load_us: micros(load.load),
-            run_us: micros(phases.run),
-            total_us: micros(started.elapsed()),
-            resident: self.models.names(RESIDENT_NAMED_MAX),
-            in_flight: u32::try_from(self.gate.inside()).unwrap_or(u32::MAX),
-            queue_us: micros(phases.queue + load.queue),
-            free_bytes: models.free_bytes,
-            engine: phases.engine.map(str::to_owned),
-        }
-    }
-}
-
-/// How long a reader took in all.
-#[derive(Default)]
-struct Reading(Duration);
-
-impl Reading {
-    /// Waits for the reader of `bytes`, as long as it reads [`READ_BYTES_PER_SECOND_MIN`], after [`READ_WAIT`].
-    fn wait(&mut self, asker: &dyn Asker, bytes: usize) -> Result<(), Refusal> {
-        let began = Instant::now();
-        let taken = asker.wait_until_taken();
-        self.0 += began.elapsed();
-        let seconds = (bytes / READ_BYTES_PER_SECOND_MIN) as u64;
-        match taken {
-            Ok(()) if self.0 <= READ_WAIT + Duration::from_secs(seconds) => Ok(()),
-            _ => Err(refusals::gone()),
-        }
-    }
 }
 
 /// Lets go the keys of a package that are kept for nobody, however the request ends that they were fetched for.
@@ -647,37 +411,6 @@ impl Call<'_> {
     }
 }
 
-/// What a call had to wait for; what is absent was there already.
-#[derive(Default)]
-struct Phases {
-    lease: Option<Duration>,
-    load: Option<LoadTimes>,
-    queue: Duration,
-    run: Duration,
-    /// Making the engine's state for the run.
-    session: Option<Duration>,
-    engine: Option<&'static str>,
-}
-
-impl Phases {
-    fn lease<T>(&mut self, act: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
-        let done = act();
-        *self.lease.get_or_insert_default() += started.elapsed();
-        done
-    }
-
-    const fn start(&self) -> StartKind {
-        match (&self.lease, &self.load) {
-            (None, None) if self.session.is_some() => StartKind::WarmRuntime,
-            (None, None) => StartKind::Hot,
-            (Some(_), None) => StartKind::WarmModel,
-            (None, Some(_)) => StartKind::WarmKey,
-            (Some(_), Some(_)) => StartKind::Cold,
-        }
-    }
-}
-
 fn may_change_with_the_lease(decided: &Result<Decided, EnvelopeError>) -> bool {
     match decided {
         Ok(Decided { verdict, .. }) => match verdict {
@@ -703,30 +436,13 @@ fn other_audience(code: &Measurement) -> Unsealed {
     )
 }
 
-fn too_long(bytes: usize) -> Refusal {
-    Refusal::new(
-        "answer-too-long",
-        format_args!(
-            "the outputs have {} MiB, an answer at most {}; ask for fewer outputs or a smaller batch",
-            bytes >> 20,
-            OUTPUT_BYTES_MAX >> 20,
-        ),
-        Retry::Never,
-    )
-}
-
 /// Runs one request's work; `None` when it panicked. What it may have left half-done is its own: the shared
 /// tables are changed under locks by code that does not panic in between.
 fn quietly<T>(act: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(act)).ok()
 }
 
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
-}
-
 const _: () = assert!(OUTPUT_BYTES_MAX < inference::BODY_BYTES_MAX);
-const _: () = assert!(RESIDENT_NAMED_MAX * 40 < 64 << 10);
 
 #[cfg(test)]
 mod tests;

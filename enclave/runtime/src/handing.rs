@@ -9,6 +9,8 @@
 //! not kept; the first part says which feedback goes with it. Not here: what the outputs are and what proves them (`call`).
 //! On paper: each output is encoded and sealed once, as in a whole answer, and copied once more into the ring.
 
+use std::time::Duration;
+
 use bield_envelope::{RESPONSE_CHUNK_BYTES_MAX, ResponseSealer, ResponseWriter};
 use bield_package::tensor::Tensor;
 use bield_platform::Randomness;
@@ -27,8 +29,8 @@ pub(crate) trait Asker {
     /// Whether a part would leave at once.
     fn takes_more(&self) -> bool;
 
-    /// Waits until it would, for a limited time.
-    fn wait_until_taken(&self) -> Result<(), Gone>;
+    /// Waits until it would, at most so long, and less for who takes nothing.
+    fn wait_until_taken(&self, at_most: Duration) -> Result<(), Gone>;
 
     /// Sends a part.
     fn part(&self, bytes: &[u8]) -> Result<(), Gone>;
@@ -84,7 +86,7 @@ impl<'a> Handing<'a> {
         feedback: impl FnOnce() -> Feedback,
         pause: &mut dyn FnMut() -> Result<(), Refusal>,
     ) -> Result<Tensor, Refusal> {
-        let gone = |Gone| refusals::gone();
+        let gone = |Gone| refusals::left();
         let item = Item::Output(output);
         let first = !self.has_begun();
         let plain = item.encode(first);
@@ -92,7 +94,7 @@ impl<'a> Handing<'a> {
         let mut writer = match std::mem::replace(&mut self.stage, Stage::Over { in_parts: true }) {
             Stage::Begun(writer) => writer,
             Stage::Opened(sealer) => sealer.begin(&mut Randomness, &mut sealed),
-            Stage::Unopened | Stage::Over { .. } => return Err(refusals::gone()),
+            Stage::Unopened | Stage::Over { .. } => return Err(refusals::left()),
         };
         let mut feedback = first.then_some(feedback);
         for (index, chunk) in plain.chunks(RESPONSE_CHUNK_BYTES_MAX).enumerate() {
@@ -113,7 +115,7 @@ impl<'a> Handing<'a> {
         self.stage = Stage::Begun(writer);
         match item {
             Item::Output(output) => Ok(output),
-            _ => Err(refusals::gone()),
+            _ => Err(refusals::left()),
         }
     }
 

@@ -50,6 +50,7 @@ mod testing;
 mod tiers;
 mod tokens;
 mod turns;
+mod unsent;
 
 pub use program::run;
 pub use start::{TeeAddress, TeeAddressError};

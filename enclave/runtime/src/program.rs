@@ -25,12 +25,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use bield_door::{Call, Caller, Calls, Door, DoorError, Limits, Offers, Stream, Unread, Visit};
+use bield_door::{
+    Call, Caller, Calls, Door, DoorError, Inside, Limits, Offers, Stream, Unread, Visit,
+};
 use bield_envelope::SEALED_REQUEST_BYTES_MAX;
 use bield_protocol::call::{Reply, Unsealed};
 use bield_protocol::status::Status;
 
-use crate::call::{Answer, Runtime};
+use crate::call::{Answer, OUTPUT_BYTES_MAX, Runtime};
 use crate::flights::lock;
 use crate::handing::{Asker, Gone};
 use crate::readers::Readers;
@@ -100,6 +102,11 @@ const fn request_bytes(concurrency: usize) -> usize {
     (concurrency + THREADS_AHEAD) * SEALED_REQUEST_BYTES_MAX
 }
 
+/// Bytes of all outputs that wait to be read: as many answers of full length as requests.
+pub(crate) const fn output_bytes(concurrency: usize) -> usize {
+    (concurrency + THREADS_AHEAD) * OUTPUT_BYTES_MAX
+}
+
 /// A program whose threads wait for calls.
 pub(crate) struct Program {
     runtime: Arc<Runtime>,
@@ -159,6 +166,7 @@ impl Program {
                 request_bytes_max: SEALED_REQUEST_BYTES_MAX,
                 bytes_max: request_bytes(concurrency),
             },
+            inside: Inside::default(),
             is_read: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         });
@@ -240,6 +248,7 @@ struct Intake {
     servers: Mutex<Servers>,
     turned_away: SyncSender<Call>,
     limits: Limits,
+    inside: Inside,
     /// There is one line at a time: further visits of the kind are closed.
     is_read: AtomicBool,
     /// The program ends: what comes now is not begun.
@@ -257,7 +266,7 @@ impl Intake {
         if self.is_read.swap(true, Ordering::Relaxed) {
             return;
         }
-        match Calls::open(stream, self.limits) {
+        match Calls::open(stream, self.limits, &self.inside) {
             Ok(calls) => {
                 // Free now: without a line nobody reads.
                 *lock(&self.line) = Some(calls);
@@ -381,8 +390,9 @@ impl Asker for Waits {
         self.0.borrow().takes_more()
     }
 
-    fn wait_until_taken(&self) -> Result<(), Gone> {
-        self.0.borrow().wait_until_taken().map_err(|_| Gone)
+    fn wait_until_taken(&self, at_most: Duration) -> Result<(), Gone> {
+        let caller = self.0.borrow();
+        caller.wait_until_taken(at_most).map_err(|_| Gone)
     }
 
     fn part(&self, bytes: &[u8]) -> Result<(), Gone> {

@@ -6,7 +6,8 @@
 //! | `isolation-unsupported` | owner: grant `shared`, or choose an engine that forgets |
 //! | `instance-taken`, `instance-in-use`, `queue-full`, `packages-busy`, `model-opening` | nobody: another moment, or another instance |
 //! | `no-lease`, `key-service-unreachable` | operator, as the sentence says |
-//! | `malformed-body`, `input-mismatch`, `run-failed`, `answer-too-long`, `no-parts` | user |
+//! | `malformed-body`, `input-mismatch`, `run-failed`, `answer-too-long`, `no-parts`, `read-too-slowly` | user |
+//! | `answers-unread` | those who read slowly; or ask for the whole answer |
 //! | `package-missing`, `package-unreadable`, `package-foreign`, `package-damaged` | operator |
 //! | `models-full`, `model-too-large` | operator |
 //! | `model-not-loadable`, `golden-mismatch` | owner |
@@ -24,6 +25,7 @@ use bield_platform::memory::NoMemory;
 use bield_protocol::call::Unsealed;
 use bield_protocol::refusal::{Refusal, Retry};
 
+use crate::call::OUTPUT_BYTES_MAX;
 use crate::leases::KeysError;
 
 /// A public refusal; long sentences are cut.
@@ -95,6 +97,61 @@ pub(crate) fn gone() -> Refusal {
         "cancelled",
         "whoever asked did not wait; the request was not begun",
         Retry::Anew,
+    )
+}
+
+/// Who asked went away while the answer left.
+pub(crate) fn left() -> Refusal {
+    Refusal::new(
+        "cancelled",
+        "whoever asked did not wait for the rest of the answer",
+        Retry::Anew,
+    )
+}
+
+/// Who asked takes less of the answer than it must.
+pub(crate) fn read_too_slowly() -> Refusal {
+    Refusal::new(
+        "read-too-slowly",
+        "what came of the answer was read so slowly that the rest is not sent; seal the request anew and ask for fewer \
+         outputs, or for the whole answer",
+        Retry::Anew,
+    )
+}
+
+/// Others' turns did not come back in time between two outputs.
+pub(crate) fn late_midway(waited: Duration) -> Refusal {
+    Refusal::new(
+        "queue-full",
+        format_args!(
+            "the answer was read slowly, waited {} ms for others before its next output, and ends here; seal the request \
+             anew, or its operator gives this runtime more to compute with (concurrency) or more time (queue_ms_max)",
+            waited.as_millis(),
+        ),
+        Retry::Anew,
+    )
+}
+
+/// Outputs that wait to be read take all the memory that there is for them.
+pub(crate) fn no_room_for_outputs() -> Refusal {
+    Refusal::new(
+        "answers-unread",
+        "answers in parts that are read slowly take all memory for outputs that wait, or this user's take half of it; seal \
+         the request anew in a moment, or ask for the whole answer",
+        Retry::Anew,
+    )
+}
+
+/// More output than an answer has.
+pub(crate) fn too_long(bytes: usize) -> Refusal {
+    Refusal::new(
+        "answer-too-long",
+        format_args!(
+            "the outputs have {} MiB, an answer at most {}; ask for fewer outputs or a smaller batch",
+            bytes >> 20,
+            OUTPUT_BYTES_MAX >> 20,
+        ),
+        Retry::Never,
     )
 }
 

@@ -32,10 +32,11 @@ use crate::leases::Leases;
 use crate::loading::{HostPackages, Loader, Unfit};
 use crate::metrics::Metrics;
 use crate::models::Models;
-use crate::program::{Facts, Program, call_threads};
+use crate::program::{Facts, Program, call_threads, output_bytes};
 use crate::tenancy::Tenancy;
 use crate::tiers::{Opener, Patience, Tiers};
 use crate::turns::{Gate, Turns};
+use crate::unsent::Unsent;
 
 /// Most threads of one run or one opening: the cores of a large machine.
 const THREADS_MAX: usize = 256;
@@ -160,6 +161,7 @@ pub(crate) fn start(
         tenancy,
         queue_wait: Duration::from_millis(configuration.queue_ms_max.into()),
         gate: Gate::new(configuration.concurrency + configuration.queue_max),
+        unsent: Unsent::new(output_bytes(configuration.concurrency)),
         signer,
         code,
         metrics,

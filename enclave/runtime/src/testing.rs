@@ -24,7 +24,7 @@ use bield_protocol::inference::Request;
 use bield_protocol::service::{LeasedAudienceKey, LeasedKeys};
 use bield_receipt::WorkerCertificate;
 
-use crate::call::{Answer, Runtime};
+use crate::call::{Answer, OUTPUT_BYTES_MAX, Runtime};
 use crate::clock::Clock;
 use crate::flights::lock;
 use crate::handing::{Asker, Gone};
@@ -33,6 +33,7 @@ use crate::loading::{Loader, PackageSource, Unfit};
 use crate::metrics::Metrics;
 use crate::models::Models;
 use crate::turns::{Gate, Turns};
+use crate::unsent::Unsent;
 
 mod service;
 
@@ -377,6 +378,7 @@ impl Stage {
             queue_wait: Duration::from_secs(60),
             signer: Cast::new().worker,
             gate: Gate::new(2),
+            unsent: Unsent::new(8 * OUTPUT_BYTES_MAX),
             metrics: Metrics::default(),
         }
     }
@@ -394,7 +396,7 @@ impl Asker for Plain<'_> {
         true
     }
 
-    fn wait_until_taken(&self) -> Result<(), Gone> {
+    fn wait_until_taken(&self, _: Duration) -> Result<(), Gone> {
         Ok(())
     }
 

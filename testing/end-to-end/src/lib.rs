@@ -33,7 +33,7 @@ mod tap;
 pub use command::Ran;
 pub use instance::Instance;
 pub use letter::{Answer, Letter, post};
-pub use person::{Package, Person, numbers, tiny_model};
+pub use person::{Package, Person, noted, numbers, tiny_model};
 pub use process::{Process, children};
 pub use programs::{SERVERS, gather, program};
 pub use scan::{Canary, Finding, files, scan};

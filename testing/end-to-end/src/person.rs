@@ -264,7 +264,11 @@ pub fn numbers(batch: u64) -> Vec<Tensor> {
 
 /// The tiny model with `note` as its documentation, so that every test has bytes of its own.
 pub fn tiny_model(note: &str) -> Vec<u8> {
-    let mut model = bield_fixtures::tiny_model();
+    noted(bield_fixtures::tiny_model(), note)
+}
+
+/// A model with `note` as its documentation.
+pub fn noted(mut model: Vec<u8>, note: &str) -> Vec<u8> {
     // onnx.proto: ModelProto.doc_string is field 6, a string of under 128 bytes has one byte of length.
     let length = u8::try_from(note.len()).unwrap_or(127).min(127);
     model.extend([6 << 3 | 2, length]);

@@ -9,9 +9,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
 
-use bield_end_to_end::{Package, Person, Shared, Stack, numbers};
+use bield_end_to_end::{Package, Person, Shared, Stack, noted, numbers};
 use bield_envelope::EnvelopeError;
 use bield_grant::Isolation;
+use bield_package::tensor::ElementType;
 use bield_sdk::{
     Answered, CallError, CallOptions, KeyService, Randomness, Target, Tensor, Trust, now,
 };
@@ -44,13 +45,32 @@ fn call_in_parts(
     (early, called)
 }
 
+/// A user of a package whose model gives `doubled`, then `inverse`.
+fn cast(stack: &Stack, scene: &str) -> (Person, Package) {
+    let owner = stack.person(&format!("owner-{scene}")).unwrap();
+    let user = stack.person(&format!("user-{scene}")).unwrap();
+    let model = noted(bield_fixtures::integer_model(), scene);
+    let package = owner.publish(scene, &model).unwrap();
+    owner.grant(&package, &user).unwrap();
+    (user, package)
+}
+
+fn integers() -> Vec<Tensor> {
+    let numbers = [3_i64, -4, 5].map(i64::to_le_bytes).concat();
+    let mask = vec![1, 0, 1];
+    vec![
+        Tensor::new("numbers", ElementType::I64, vec![3], numbers).unwrap(),
+        Tensor::new("mask", ElementType::Bool, vec![3], mask).unwrap(),
+    ]
+}
+
 #[test]
 fn outputs_come_before_their_receipt_and_are_those_of_a_whole_answer() {
     let stack = STACK.get();
-    let (_, user, package) = stack.cast("in-parts").unwrap();
-    let inputs = numbers(1);
-    let whole = user.call(&package, inputs.clone()).unwrap().unwrap();
-    let (early, called) = call_in_parts(&user.target(&package).unwrap(), &user, inputs);
+    let (user, package) = cast(&stack, "in-parts");
+    let whole = user.call(&package, integers()).unwrap().unwrap();
+    assert_eq!(whole.tensors.len(), 2);
+    let (early, called) = call_in_parts(&user.target(&package).unwrap(), &user, integers());
     assert_eq!(early, whole.tensors);
     assert_eq!(called.unwrap().tensors, whole.tensors);
 }
@@ -96,8 +116,8 @@ fn altering(
             let answer = stack.post(&request(&mut client)).unwrap();
             assert_eq!(answer.status, 200);
             let mut chunks = chunks(&answer.body);
-            // An output and an end, each in a chunk of its own.
-            assert_eq!(chunks.len(), 3);
+            // Two outputs and an end, each in a chunk of its own.
+            assert_eq!(chunks.len(), 4);
             alter(&mut chunks);
             let body = chunks.concat();
             let head = format!(
@@ -107,7 +127,7 @@ fn altering(
             client.write_all(head.as_bytes()).unwrap();
             client.write_all(&body).unwrap();
         });
-        call_in_parts(&target, user, numbers(1))
+        call_in_parts(&target, user, integers())
     })
 }
 
@@ -148,14 +168,17 @@ fn chunks(sealed: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn an_answer_that_a_host_cuts_or_reorders_is_none_whatever_came_of_it() {
     let stack = STACK.get();
-    let (_, user, package) = stack.cast("altered-parts").unwrap();
+    let (user, package) = cast(&stack, "altered-parts");
     let (early, called) = altering(&stack, &user, &package, |_| {});
-    assert_eq!((early.len(), called.is_ok()), (1, true), "unchanged");
-    let attacks: [(&str, Attack, usize); 4] = [
-        ("cut", |chunks| chunks.truncate(2), 1),
-        ("dropped", |chunks| drop(chunks.remove(1)), 0),
-        ("reordered", |chunks| chunks.swap(1, 2), 0),
-        ("repeated", |chunks| chunks.insert(1, chunks[1].clone()), 1),
+    assert_eq!((early.len(), called.is_ok()), (2, true), "unchanged");
+    let attacks: [(&str, Attack, usize); 7] = [
+        ("cut", |chunks| chunks.truncate(3), 2),
+        ("cut earlier", |chunks| chunks.truncate(2), 1),
+        ("first dropped", |chunks| drop(chunks.remove(1)), 0),
+        ("second dropped", |chunks| drop(chunks.remove(2)), 1),
+        ("outputs reordered", |chunks| chunks.swap(1, 2), 0),
+        ("ended before the last", |chunks| chunks.swap(2, 3), 1),
+        ("repeated", |chunks| chunks.insert(2, chunks[1].clone()), 1),
     ];
     for (name, attack, outputs) in attacks {
         let (early, called) = altering(&stack, &user, &package, attack);

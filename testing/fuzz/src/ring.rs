@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bield_door::{Call, Calls, Limits};
+use bield_door::{Call, Calls, Inside, Limits};
 use bield_ring::{Consumer, End, FRAME_ALIGN, Memory, Producer, PushError, Spin, payload_max};
 
 /// `what (1) ‖ small (1) ‖ 6 unused ‖ a (8, little-endian) ‖ b (8)`.
@@ -189,7 +189,8 @@ pub fn door_ring(data: &[u8]) -> bool {
 /// A program's calls: what it holds of requests stays within its limits, whatever the host claims about them.
 pub fn door_calls(data: &[u8]) -> bool {
     let (requests, answers) = (Played::new(), Played::new());
-    let mut calls = Calls::over([requests.clone(), answers.clone()], LIMITS);
+    let rings = [requests.clone(), answers.clone()];
+    let mut calls = Calls::over(rings, LIMITS, &Inside::default());
     let mut inside: Vec<Call<Played>> = Vec::new();
     let mut lied = false;
     for step in steps(data) {

@@ -3,11 +3,15 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bield_engine::{Engine, EngineError, Model, Rten};
-use bield_envelope::{ResponseOpener, Seeded};
+use bield_envelope::{ResponseOpener, Seeded, Signed};
 use bield_grant::Isolation;
 use bield_package::ModelFormat;
 use bield_package::tensor::Tensor;
+use bield_protocol::feedback::{Feedback, StartKind};
+use bield_protocol::inference::Output;
+use bield_protocol::refusal::Retry;
 use bield_receipt::{Anchor, Expected, ExpectedOutput, ReceiptBundle};
+use rand_core::Rng as _;
 
 use super::*;
 use crate::leases::KeysError;

@@ -1,6 +1,7 @@
 //! Answers that leave while they are made: their order and end, engines that fail midway, askers that do not read.
 
 use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -8,8 +9,10 @@ use bield_envelope::{RESPONSE_CHUNK_BYTES_MAX, ResponseReader};
 use bield_package::tensor::TensorSpec;
 use bield_protocol::parts::{Arriving, encode_request};
 
+use super::super::parts::{READ_BYTES_PER_SECOND_MIN, READ_WAIT, Reading};
 use super::*;
 use crate::handing::{Asker, Gone};
+use crate::turns::Turn;
 
 /// What the scripted model does between its outputs.
 #[derive(Clone)]
@@ -127,22 +130,27 @@ fn scripted(steps: &[Step]) -> (Stage, Runtime, Sender<()>) {
 
 /// A request for the tiny model's outputs in parts.
 fn in_parts(stage: &Stage, id: u8) -> (Vec<u8>, ResponseOpener) {
+    named_in_parts(stage, id, &[])
+}
+
+/// A request for these outputs in parts, of which the script need not know.
+fn named_in_parts(stage: &Stage, id: u8, names: &[&str]) -> (Vec<u8>, ResponseOpener) {
     let request = inference::Request {
         inputs: crate::testing::inputs(),
-        outputs: Vec::new(),
+        outputs: names.iter().map(|name| (*name).to_owned()).collect(),
     };
     let body = encode_request(&request);
     stage.cast.seal(&stage.cast.user, stage.package, id, &body)
 }
 
 /// Somebody who passes parts on, up to a limit.
-struct Reads {
+pub(super) struct Reads {
     to: Sender<Vec<u8>>,
     most: RefCell<usize>,
 }
 
 impl Reads {
-    fn all() -> (Reads, Receiver<Vec<u8>>) {
+    pub(super) fn all() -> (Reads, Receiver<Vec<u8>>) {
         Self::most(usize::MAX)
     }
 
@@ -162,7 +170,7 @@ impl Asker for Reads {
         true
     }
 
-    fn wait_until_taken(&self) -> Result<(), Gone> {
+    fn wait_until_taken(&self, _: Duration) -> Result<(), Gone> {
         Ok(())
     }
 
@@ -360,7 +368,7 @@ impl Asker for Slow<'_> {
         *self.next.borrow() == 0
     }
 
-    fn wait_until_taken(&self) -> Result<(), Gone> {
+    fn wait_until_taken(&self, _: Duration) -> Result<(), Gone> {
         let id = 100 + *self.next.borrow();
         start_of(
             self.runtime,
@@ -397,7 +405,10 @@ fn whoever_takes_its_time_holds_no_turn_and_may_give_up() {
         }
         match (opening.end(answer), comes_back) {
             (Item::End(_), true) => {}
-            (Item::Refused(refusal), false) => assert_eq!(refusal.code, "cancelled"),
+            (Item::Refused(refusal), false) => {
+                assert_eq!(refusal.code, "read-too-slowly");
+                assert!(!refusal.message.contains("not begun"), "{refusal}");
+            }
             (other, _) => panic!("{other:?}"),
         }
     }
@@ -427,18 +438,264 @@ fn whoever_reads_one_large_output_slowly_holds_no_turn_between_its_chunks() {
     assert!(matches!(opening.end(answer), Item::End(_)));
 }
 
+/// Has its turn taken by another while it reads, for good or for a moment.
+struct Interrupted<'a> {
+    reads: Reads,
+    runtime: &'a Runtime,
+    taken: RefCell<Option<Turn<'a>>>,
+    for_good: bool,
+}
+
+impl Asker for Interrupted<'_> {
+    fn is_gone(&self) -> bool {
+        false
+    }
+
+    fn takes_more(&self) -> bool {
+        false
+    }
+
+    fn wait_until_taken(&self, _: Duration) -> Result<(), Gone> {
+        let other = Principal::from_bytes([9; 32]);
+        let mut taken = self.taken.borrow_mut();
+        if taken.is_none() {
+            *taken = self.runtime.turns.take(other, Duration::ZERO).ok();
+        }
+        if !self.for_good {
+            *taken = None;
+        }
+        Ok(())
+    }
+
+    fn part(&self, bytes: &[u8]) -> Result<(), Gone> {
+        self.reads.part(bytes)
+    }
+}
+
+/// Whether somebody else gets a turn at once.
+fn is_free(turns: &Turns) -> bool {
+    let other = Principal::from_bytes([8; 32]);
+    turns.take(other, Duration::ZERO).is_ok()
+}
+
+#[test]
+fn an_engine_that_computes_on_does_so_with_a_turn_and_ends_without_one() {
+    for for_good in [false, true] {
+        let steps = [Step::Give("a"), Step::Wait, Step::Give("b")];
+        let (stage, mut runtime, tell) = scripted(&steps);
+        if for_good {
+            runtime.queue_wait = Duration::from_millis(1);
+        }
+        let (sealed, opener) = named_in_parts(&stage, 1, &["a", "b"]);
+        let (reads, parts) = Reads::all();
+        let mut opening = Opening::new(opener);
+        thread::scope(|scope| {
+            let (runtime, sealed) = (&runtime, &sealed);
+            let answering = scope.spawn(move || {
+                let interrupted = Interrupted {
+                    reads,
+                    runtime,
+                    taken: RefCell::new(None),
+                    for_good,
+                };
+                runtime.answer_to(sealed, &interrupted)
+            });
+            assert_eq!(opening.take_output(&parts.recv().unwrap()), output("a"));
+            if for_good {
+                // It breaks off before its engine goes on.
+                let answer = answering.join().unwrap();
+                let Item::Refused(refusal) = opening.end(answer) else {
+                    panic!("not refused")
+                };
+                assert_eq!(refusal.code, "queue-full");
+                assert!(!refusal.message.contains("not begun"), "{refusal}");
+                return;
+            }
+            // The engine waits for a word, with a turn that it took again.
+            while is_free(&runtime.turns) {
+                thread::yield_now();
+            }
+            tell.send(()).unwrap();
+            assert_eq!(opening.take_output(&parts.recv().unwrap()), output("b"));
+            assert!(matches!(
+                opening.end(answering.join().unwrap()),
+                Item::End(_)
+            ));
+        });
+        assert!(is_free(&runtime.turns), "it came back");
+    }
+}
+
+#[test]
+fn outputs_that_are_computed_leave_without_a_turn() {
+    let (stage, runtime) = stage();
+    let (sealed, opener) = in_parts(&stage, 1);
+    let (reads, parts) = Reads::all();
+    let interrupted = Interrupted {
+        reads,
+        runtime: &runtime,
+        taken: RefCell::new(None),
+        for_good: true,
+    };
+    let answer = runtime.answer_to(&sealed, &interrupted);
+    let mut opening = Opening::new(opener);
+    opening.take_output(&parts.recv().unwrap());
+    assert!(interrupted.taken.borrow().is_some(), "it was another's");
+    assert!(matches!(opening.end(answer), Item::End(_)));
+}
+
+#[test]
+fn a_slow_reader_keeps_room_for_its_outputs_only_and_without_room_nothing_is_computed() {
+    let (stage, mut runtime) = stage();
+    runtime.unsent = Unsent::new(OUTPUT_BYTES_MAX);
+    let hold = |bytes| {
+        let other = Principal::from_bytes([9; 32]);
+        runtime.unsent.reserve(other, bytes)
+    };
+    let (sealed, opener) = in_parts(&stage, 1);
+    let held = hold(1);
+    let (reads, _parts) = Reads::most(0);
+    let Answer::Whole(Reply::Sealed(told, answer)) = runtime.answer_to(&sealed, &reads) else {
+        panic!("not whole")
+    };
+    let reply = inference::Reply::decode(&opener.open(&answer).unwrap()).unwrap();
+    let inference::Reply::Refused(refusal) = reply else {
+        panic!("not refused")
+    };
+    assert_eq!((refusal.code.as_str(), told.run_us), ("answers-unread", 0));
+    start_of(&runtime, stage.cast.request(stage.package, 2));
+    drop(held);
+
+    /// Looks whether there is room for others while it reads.
+    struct Looks<'a>(Reads, &'a dyn Fn() -> bool);
+
+    impl Asker for Looks<'_> {
+        fn is_gone(&self) -> bool {
+            false
+        }
+
+        fn takes_more(&self) -> bool {
+            false
+        }
+
+        fn wait_until_taken(&self, _: Duration) -> Result<(), Gone> {
+            (self.1)().then_some(()).ok_or(Gone)
+        }
+
+        fn part(&self, bytes: &[u8]) -> Result<(), Gone> {
+            self.0.part(bytes)
+        }
+    }
+    // Three numbers.
+    let all_but = |bytes| hold(OUTPUT_BYTES_MAX - bytes).is_some();
+    let (sealed, opener) = in_parts(&stage, 3);
+    let (reads, parts) = Reads::all();
+    let looks = || !all_but(11) && all_but(12);
+    let answer = runtime.answer_to(&sealed, &Looks(reads, &looks));
+    let mut opening = Opening::new(opener);
+    opening.take_output(&parts.recv().unwrap());
+    assert!(matches!(opening.end(answer), Item::End(_)));
+    assert!(all_but(0), "all is given back");
+}
+
+/// Waits for nothing; remembers how long it might have.
+struct Patient {
+    at_most: RefCell<Duration>,
+    is_gone: bool,
+}
+
+impl Asker for Patient {
+    fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    fn takes_more(&self) -> bool {
+        false
+    }
+
+    fn wait_until_taken(&self, at_most: Duration) -> Result<(), Gone> {
+        *self.at_most.borrow_mut() = at_most;
+        Err(Gone)
+    }
+
+    fn part(&self, _: &[u8]) -> Result<(), Gone> {
+        Err(Gone)
+    }
+}
+
 #[test]
 fn readers_have_time_for_what_they_read_and_no_more() {
-    let (reads, _parts) = Reads::all();
+    let patient = Patient {
+        at_most: RefCell::default(),
+        is_gone: false,
+    };
     let second = Duration::from_secs(1);
-    let waited = |before, bytes| Reading(before).wait(&reads, bytes).is_ok();
-    assert!(waited(READ_WAIT - second, 0));
-    assert!(!waited(READ_WAIT, 0));
-    assert!(waited(READ_WAIT + second, 3 * READ_BYTES_PER_SECOND_MIN));
-    assert!(!waited(
-        READ_WAIT + 3 * second,
-        3 * READ_BYTES_PER_SECOND_MIN
-    ));
+    let waits = |before, bytes| {
+        let refusal = Reading(before).wait(&patient, bytes).unwrap_err();
+        assert_eq!(refusal.code, "read-too-slowly");
+        *patient.at_most.borrow()
+    };
+    assert_eq!(waits(Duration::ZERO, 0), READ_WAIT);
+    assert_eq!(waits(READ_WAIT - second, 0), second);
+    assert_eq!(waits(READ_WAIT + second, 0), Duration::ZERO);
+    let bytes = 3 * READ_BYTES_PER_SECOND_MIN;
+    assert_eq!(waits(READ_WAIT + second, bytes), 2 * second);
+    // As promised in decision 0017.
+    for (seconds, read) in [(60, 100_000), (240, 100_000)] {
+        assert!(waits(Duration::from_secs(seconds), seconds as usize * read) > Duration::ZERO);
+    }
+    let gone = Patient {
+        is_gone: true,
+        ..patient
+    };
+    let refusal = Reading::default().wait(&gone, 0).unwrap_err();
+    assert_eq!(refusal.code, "cancelled");
+}
+
+#[test]
+fn only_computing_counts_as_run() {
+    let steps = [Step::Give("a"), Step::Give("b")];
+    let (stage, runtime, _tell) = scripted(&steps);
+    let (sealed, _) = named_in_parts(&stage, 1, &["a", "b"]);
+    let (reads, _parts) = Reads::all();
+
+    /// Takes its time.
+    struct Dawdles(Reads);
+
+    const PAUSE: Duration = Duration::from_millis(300);
+
+    impl Asker for Dawdles {
+        fn is_gone(&self) -> bool {
+            false
+        }
+
+        fn takes_more(&self) -> bool {
+            false
+        }
+
+        fn wait_until_taken(&self, _: Duration) -> Result<(), Gone> {
+            thread::sleep(PAUSE);
+            Ok(())
+        }
+
+        fn part(&self, bytes: &[u8]) -> Result<(), Gone> {
+            self.0.part(bytes)
+        }
+    }
+    let began = Instant::now();
+    runtime.answer_to(&sealed, &Dawdles(reads));
+    let took = began.elapsed();
+    let run = phase(&runtime, "run_us_total");
+    assert!(run + 2 * PAUSE <= took, "{run:?} of {took:?}");
+}
+
+/// Microseconds that the host is told of.
+fn phase(runtime: &Runtime, name: &str) -> Duration {
+    let told = runtime
+        .metrics
+        .tell(&runtime.leases.counts(), &runtime.models.counts(), 0);
+    let found = told.iter().find(|metric| metric.name == name);
+    Duration::from_micros(found.unwrap().value)
 }
 
 #[test]

@@ -16,7 +16,9 @@ use std::process::Command;
 
 use bield_engine::record_golden;
 use bield_package::TOLERANCE_PPM;
+use bield_protocol::parts::encode_request;
 
+use super::parts::Reads;
 use super::*;
 
 /// Names the directory with the parent's files, in the child.
@@ -46,6 +48,18 @@ fn control_shared_leaves_traces_of_all_kinds() {
 #[test]
 fn wiped_leaves_nothing_of_a_request() {
     let Some(found) = scan(Isolation::Wiped, "wiped_leaves_nothing_of_a_request") else {
+        return;
+    };
+    for kind in ["input", "activations", "output"] {
+        assert_eq!(found[kind], 0, "{found:?}");
+    }
+    assert!(found["weights"] > 0, "the model stays: {found:?}");
+}
+
+#[test]
+fn wiped_leaves_nothing_of_a_request_that_was_answered_in_parts() {
+    let name = "wiped_leaves_nothing_of_a_request_that_was_answered_in_parts";
+    let Some(found) = scan_of(prepare_in_parts, Isolation::Wiped, name) else {
         return;
     };
     for kind in ["input", "activations", "output"] {
@@ -105,6 +119,14 @@ fn scan_of(prepare: fn(&Path), isolation: Isolation, test: &str) -> Option<Found
 }
 
 fn prepare(place: &Path) {
+    prepare_lifting(place, false);
+}
+
+fn prepare_in_parts(place: &Path) {
+    prepare_lifting(place, true);
+}
+
+fn prepare_lifting(place: &Path, in_parts: bool) {
     let model = bield_fixtures::lifting_model();
     let mut random = Seeded::new(77);
     // Between 1 and 2, every bit of the fraction drawn.
@@ -123,7 +145,7 @@ fn prepare(place: &Path) {
     // As most packages have one: it runs before the user's request does.
     let other = Tensor::from_f32("image", &[1, 4, 32, 32], &[0.5; 4 * 32 * 32]).unwrap();
     let golden = record_golden(&*loaded, vec![other], TOLERANCE_PPM).unwrap();
-    stock(place, Shelf::packed(model, vec![golden]), input);
+    stock(place, Shelf::packed(model, vec![golden]), input, in_parts);
 }
 
 fn prepare_dense(place: &Path) {
@@ -142,7 +164,7 @@ fn prepare_dense(place: &Path) {
     // It has no activations but its output.
     let output = output[0].data();
     hide(place, [input.data(), output, output, weights]);
-    stock(place, Shelf::packed(model, vec![golden]), input);
+    stock(place, Shelf::packed(model, vec![golden]), input, false);
 }
 
 /// Writes what is looked for, so that the child does not have it by reading it.
@@ -154,14 +176,18 @@ fn hide(place: &Path, needles: [&[u8]; 4]) {
 }
 
 /// Writes the package and a request for it.
-fn stock(place: &Path, shelf: Shelf, input: Tensor) {
+fn stock(place: &Path, shelf: Shelf, input: Tensor, in_parts: bool) {
     let stage = Stage::new(shelf);
     let body = inference::Request {
         inputs: vec![input],
         outputs: Vec::new(),
     };
     let user = &stage.cast.user;
-    let (sealed, _) = stage.cast.seal(user, stage.package, 1, &body.encode());
+    let body = match in_parts {
+        true => encode_request(&body),
+        false => body.encode(),
+    };
+    let (sealed, _) = stage.cast.seal(user, stage.package, 1, &body);
     fs::write(place.join("request"), sealed).unwrap();
     fs::write(place.join("package"), &lock(&stage.shelf).bytes).unwrap();
     fs::write(place.join("digest"), stage.package.as_bytes()).unwrap();
@@ -188,8 +214,16 @@ fn answer_and_look(isolation: Isolation, place: &Path) -> Found {
     stage.service.mind().grants = Some(vec![stage.cast.grant(stage.package, isolation)]);
     let runtime = stage.runtime(Rten::new(2), 64 * MIB);
     let request = fs::read(place.join("request")).unwrap();
-    let reply = runtime.answer(&request, &|| false);
-    let Reply::Sealed(told, answer) = &reply else {
+    let (reads, parts) = Reads::all();
+    let reply = match runtime.answer_to(&request, &reads) {
+        Answer::Whole(reply) => reply,
+        Answer::Rest(rest) => {
+            drop(reads);
+            let sealed: Vec<u8> = parts.iter().chain(rest).flatten().collect();
+            Reply::decode(&sealed).unwrap()
+        }
+    };
+    let (Reply::Sealed(told, answer) | Reply::Streamed(told, answer)) = &reply else {
         panic!("{reply:?}");
     };
     assert!(told.run_us > 0, "it ran: {told:?}");
