@@ -65,16 +65,21 @@ pub struct Signature {
     /// What the file calls the first axis of each input and then of each output; `None` where it has a length, no name,
     /// or there is none.
     pub first_axes: Vec<Option<String>>,
+    /// Whether a node takes one scale from all numbers of a tensor (`DynamicQuantizeLinear` and what is made of it), so that
+    /// the rows of one run round each other.
+    pub scales_together: bool,
 }
 
 impl Signature {
     /// Whether the first axis of every input and output is free and has the same name, so that it may be what counts
-    /// requests. An output whose rows are something else, such as what was detected, has another name or none.
+    /// requests, and nothing is known that makes one row change another. An output whose rows are something else, such as
+    /// what was detected, has another name or none.
     #[must_use]
     pub fn has_rows(&self) -> bool {
         let mut axes = self.first_axes.iter();
         let first = axes.next().and_then(Option::as_ref);
-        !self.inputs.is_empty() && first.is_some() && axes.all(|axis| axis.as_ref() == first)
+        let named = first.is_some() && axes.all(|axis| axis.as_ref() == first);
+        named && !self.inputs.is_empty() && !self.scales_together
     }
 
     /// Reads the signature of the ONNX file `bytes`.
@@ -120,6 +125,7 @@ impl Signature {
             nodes: nodes.seen,
             padded_integer_convolutions: nodes.padded,
             first_axes,
+            scales_together: nodes.scales_together,
         })
     }
 }
@@ -217,6 +223,11 @@ pub(crate) type End = (TensorSpec, Option<String>);
 pub(crate) fn axis_name(name: &str) -> Option<String> {
     let cut = || name.chars().take(TENSOR_NAME_BYTES_MAX).collect();
     (!name.is_empty()).then(cut)
+}
+
+/// Whether an operator takes one scale from all numbers of a tensor; engines make others of it when they convert.
+pub(crate) fn scales_together(operator: &str) -> bool {
+    operator.starts_with("DynamicQuantize")
 }
 
 /// `ValueInfoProto`: 1 name, 2 type.
@@ -324,6 +335,7 @@ fn dimensions(shape: &[u8]) -> Result<(Vec<Option<u64>>, Option<String>), OnnxEr
 struct NodeScan {
     seen: usize,
     padded: Vec<String>,
+    scales_together: bool,
 }
 
 impl NodeScan {
@@ -363,6 +375,7 @@ impl NodeScan {
                 _ => {}
             }
         }
+        self.scales_together |= scales_together(operator);
         if padded && matches!(operator, "ConvInteger" | "QLinearConv") {
             let name = if name.is_empty() { output } else { name };
             self.padded.push(name.chars().take(64).collect());

@@ -40,6 +40,23 @@ fn every_format_names_the_first_axes() {
 }
 
 #[test]
+fn a_model_with_one_scale_for_all_its_rows_has_none() {
+    let chain = |operator| RtenFile::read(&bield_fixtures::chain_rten(operator, 2)).unwrap();
+    assert!(chain("Relu").as_said().has_rows());
+    for signature in [
+        Signature::read(converted::QUANTIZED_ONNX).unwrap(),
+        ort_signature(converted::QUANTIZED_ORT).unwrap(),
+        chain("DynamicQuantizeLinear").as_said(),
+    ] {
+        assert!(signature.scales_together);
+        assert!(signature.first_axes.iter().all(Option::is_some));
+        assert!(!signature.has_rows());
+    }
+    let mixed = ort_signature(converted::MIXED_ORT).unwrap();
+    assert!(!mixed.scales_together);
+}
+
+#[test]
 fn a_rten_file_needs_its_onnx_to_tell_integers_apart() {
     let file = || RtenFile::read(converted::MIXED_RTEN).unwrap();
     assert_eq!(

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::flatbuffer::{Table, Vector};
 use super::{PreparedError, below};
-use crate::onnx::{End, GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature, axis_name};
+use crate::onnx::{
+    End, GRAPH_ENTRIES_MAX, SIGNATURE_TENSORS_MAX, Signature, axis_name, scales_together,
+};
 use crate::tensor::{ElementType, TENSOR_RANK_MAX, TensorSpec};
 
 /// Reads what an `.ort` file takes and gives. Integer convolutions are not looked for: only onnxruntime runs
@@ -29,7 +31,10 @@ pub fn ort_signature(bytes: &[u8]) -> Result<Signature, PreparedError> {
     };
     let graph = graph.ok_or(PreparedError::Malformed { what: GRAPH })?;
     let list = |field| graph.vector(field, 4, GRAPH);
-    let nodes = list(2)?.map_or(0, Vector::length);
+    let (nodes, scales_together) = match list(2)? {
+        Some(nodes) => (nodes.length(), any_scales_together(nodes)?),
+        None => (0, false),
+    };
     let weights = match list(0)? {
         Some(weights) => names(weights)?,
         None => HashSet::new(),
@@ -56,7 +61,19 @@ pub fn ort_signature(bytes: &[u8]) -> Result<Signature, PreparedError> {
         nodes,
         padded_integer_convolutions: Vec::new(),
         first_axes,
+        scales_together,
     })
+}
+
+/// `Node { 5 op_type }`. Graphs inside nodes are not looked at.
+fn any_scales_together(nodes: Vector<'_>) -> Result<bool, PreparedError> {
+    below(nodes.length(), "nodes", GRAPH_ENTRIES_MAX)?;
+    for node in nodes.tables(GRAPH) {
+        if node?.text(5, GRAPH)?.is_some_and(scales_together) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Field 0 of each: `Tensor { 0 name }`.

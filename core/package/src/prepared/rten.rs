@@ -30,6 +30,8 @@ pub struct RtenFile {
     pub padded_integer_convolutions: Vec<String>,
     /// As [`Signature::first_axes`].
     pub first_axes: Vec<Option<String>>,
+    /// As [`Signature::scales_together`].
+    pub scales_together: bool,
 }
 
 /// What an element is in rten: i64 and boolean are i32 there; `None` for what rten does not compute with.
@@ -83,6 +85,7 @@ impl RtenFile {
             nodes: scan.operators,
             padded_integer_convolutions: scan.padded,
             first_axes,
+            scales_together: scan.scales_together,
         })
     }
 
@@ -96,6 +99,7 @@ impl RtenFile {
             nodes: self.nodes,
             padded_integer_convolutions: self.padded_integer_convolutions,
             first_axes: self.first_axes,
+            scales_together: self.scales_together,
         }
     }
 
@@ -266,6 +270,7 @@ struct Scan {
     links: usize,
     links_max: usize,
     padded: Vec<String>,
+    scales_together: bool,
 }
 
 impl Scan {
@@ -360,6 +365,7 @@ impl Scan {
     ) -> Result<(), PreparedError> {
         self.operators += 1;
         let kind = operator.number::<1>(0, NODE)?.unwrap_or_default();
+        self.scales_together |= kind == [DYNAMIC_QUANTIZE_LINEAR];
         let attributes = operator.table(2, NODE)?;
         if kind == [CONV_INTEGER] && pads(attributes)? && self.padded.len() < PADDED_NAMED_MAX {
             let name = node.text(0, NODE)?.unwrap_or_default();
@@ -436,6 +442,7 @@ const NODE: &str = "a node";
 const OPERATOR_NODE: u8 = 1;
 const VALUE_NODE: u8 = 3;
 /// `OperatorType`.
+const DYNAMIC_QUANTIZE_LINEAR: u8 = 107;
 const CONV_INTEGER: u8 = 110;
 /// `OperatorAttrs`.
 const IF_ATTRIBUTES: u8 = 39;

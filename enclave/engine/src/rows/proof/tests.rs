@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use bield_fixtures::converted;
 use bield_package::ModelFormat;
 use bield_package::tensor::TensorSpec;
 
@@ -209,6 +210,40 @@ fn an_output_with_a_row_for_each_thing_found_is_not_joined() {
     let proof = prove_rows(&told, &golden, 8, &|| true);
     assert_eq!(proof, Rows::Unproven, "its file names the axes apart");
     assert!(told.given.into_inner().unwrap().is_empty());
+}
+
+/// The same happens in a real engine; its file tells, so that nobody needs to look.
+#[test]
+fn one_scale_for_all_rows_is_refused_by_the_file_and_found_without_it() {
+    struct Tried(Box<dyn Model>);
+    impl Model for Tried {
+        fn engine(&self) -> &'static str {
+            self.0.engine()
+        }
+        fn inputs(&self) -> &[TensorSpec] {
+            self.0.inputs()
+        }
+        fn outputs(&self) -> &[TensorSpec] {
+            self.0.outputs()
+        }
+        fn run_timed(
+            &self,
+            inputs: &[Tensor],
+            outputs: &[&str],
+        ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
+            self.0.run_timed(inputs, outputs)
+        }
+        fn has_rows(&self) -> bool {
+            true
+        }
+    }
+    let onnx = converted::QUANTIZED_ONNX.to_vec();
+    let model = Rten::new(1).load(onnx, ModelFormat::Onnx).unwrap();
+    assert!(!model.has_rows());
+    let golden = floats(&[&[1.0, 2.0, 3.0, 0.5]]);
+    assert_eq!(prove_rows(&*model, &golden, 8, &|| true), Rows::Unproven);
+    let proof = prove_rows(&Tried(model), &golden, 8, &|| true);
+    assert_eq!(proof, Rows::Differ);
 }
 
 #[test]
