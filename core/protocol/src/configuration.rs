@@ -116,12 +116,12 @@ pub struct RuntimeConfiguration {
     pub onnxruntime: Option<OnnxruntimeConfiguration>,
 }
 
-/// Running requests for one model as one, where its inputs and outputs have a free first axis and the grant's isolation
-/// is `shared`. Models whose answers change with it are found by comparing, and left alone.
+/// Running requests for one model as one, where its file gives the first axis of every input and output one name, its golden
+/// pairs show that the answers stay the same, and the grant's isolation is `shared`. Other models are left alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchingConfiguration {
-    /// Microseconds that a request waits for others when nothing else runs, 0 to 100 000; those that wait for a turn wait
+    /// Microseconds that a request waits for others while a turn is free, 0 to 100 000; those that wait for a turn wait
     /// together anyway.
     pub wait_us: u32,
     /// Most requests in one run, 2 to 64.
