@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use bield_engine::Model;
 use bield_envelope::Digest;
+use bield_platform::memory;
 use bield_protocol::refusal::{Refusal, Retry};
 
 use crate::batches::Lane;
@@ -40,6 +41,17 @@ pub(crate) struct Opened {
     pub(crate) lane: Lane,
     /// Bytes that opening it on another engine takes, when that is due; else 0.
     second: AtomicU64,
+    /// Dropped after all of them.
+    _freed: Freed,
+}
+
+/// What an engine took for a model is many small blocks, too, which an allocator likes to keep.
+struct Freed;
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        memory::give_back_freed();
+    }
 }
 
 impl Opened {
@@ -49,6 +61,7 @@ impl Opened {
             lane: Lane::of(&*model),
             model,
             second: AtomicU64::new(second),
+            _freed: Freed,
         })
     }
 
