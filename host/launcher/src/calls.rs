@@ -163,10 +163,17 @@ impl Calls {
         })
     }
 
-    /// Takes what is there already, if nobody reads.
+    /// Takes what is there already, if nobody reads. When the program is gone, all are lost: who waits for room in the
+    /// other ring would wait for nobody.
     fn look(&self) {
         if let Some(mut reading) = self.reading() {
-            reading.act(|calls, answers| calls.take_some(answers).map(|_| ()));
+            reading.act(|calls, answers| {
+                let is_over = answers.is_hung_up();
+                if calls.take_some(answers)? && is_over {
+                    calls.lose_all();
+                }
+                Ok(())
+            });
         }
     }
 
@@ -209,7 +216,12 @@ impl Calls {
             let kind = Kind::from_number(frame.head().kind).ok_or(Poisoned)?;
             let slot = self.lock().slots.get(&frame.head().id).map(Arc::clone);
             match slot {
-                Some(slot) => slot.take(kind, frame)?,
+                Some(slot) => {
+                    if matches!(kind, Kind::Whole | Kind::Last) {
+                        self.process.answers();
+                    }
+                    slot.take(kind, frame)?;
+                }
                 // Nobody waits for it any more.
                 None => frame.skip(),
             }
@@ -339,6 +351,7 @@ impl Drop for Place {
 mod tests {
     use std::io::Write as _;
     use std::net::TcpListener;
+    use std::process::Command;
 
     use super::*;
     use crate::{Enclave, Launch};
@@ -382,6 +395,34 @@ mod tests {
             for call in stay {
                 assert!(call.join().unwrap().unwrap().ends_with(b"here"));
             }
+        });
+    }
+
+    #[test]
+    fn a_request_that_waits_for_room_is_lost_when_the_program_is_killed() {
+        let enclave = Enclave::start(&Launch {
+            program: program(),
+            ..Launch::default()
+        })
+        .unwrap();
+        let long = Duration::from_secs(60);
+        assert!(!enclave.has_answered());
+        enclave.call(b"hello", long).unwrap();
+        assert!(enclave.has_answered());
+
+        let calls = enclave.calls(long).unwrap();
+        let signal = Command::new("kill")
+            .args(["-STOP", &enclave.pid().to_string()])
+            .status();
+        assert!(signal.unwrap().success());
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| enclave.call(&[0; 8 << 20], long));
+            while calls.requests.counts().0 == 0 {
+                std::thread::yield_now();
+            }
+            enclave.kill();
+            let answer = call.join().unwrap();
+            assert!(matches!(answer, Err(VisitError::Lost(_))), "{answer:?}");
         });
     }
 }

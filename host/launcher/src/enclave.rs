@@ -154,7 +154,7 @@ impl Enclave {
     }
 
     /// The rings of a program that still serves them.
-    fn calls(&self, wait: Duration) -> io::Result<Arc<Calls>> {
+    pub(crate) fn calls(&self, wait: Duration) -> io::Result<Arc<Calls>> {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         match &*calls {
             Some(calls) if !calls.is_lost() || !self.is_running() => Ok(Arc::clone(calls)),
@@ -223,6 +223,12 @@ impl Enclave {
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.started.process.is_running()
+    }
+
+    /// Whether it has answered a call since it started.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        self.started.process.has_answered()
     }
 
     /// Kills the program. Its memory, keys included, goes back to the kernel, which clears it.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ pub(crate) struct Process {
     ended: Condvar,
     /// Done once it has ended.
     at_end: Mutex<Option<AtEnd>>,
+    /// It has answered something.
+    has_answered: AtomicBool,
 }
 
 type AtEnd = Box<dyn FnOnce() + Send>;
@@ -33,6 +36,7 @@ impl Process {
             child: lifetime,
             ended: Condvar::new(),
             at_end: Mutex::default(),
+            has_answered: AtomicBool::new(false),
         });
         let reaper = Arc::clone(&process);
         std::thread::Builder::new()
@@ -47,6 +51,15 @@ impl Process {
 
     pub(crate) fn is_running(&self) -> bool {
         self.lock().exit.is_none()
+    }
+
+    /// Whether it has answered a call.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn answers(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
     }
 
     /// Has something done once it has ended, at once if it has; replaces what was to be done before.

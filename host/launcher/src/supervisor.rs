@@ -1,8 +1,8 @@
 //! Keeps one enclave program running.
 //!
 //! ```text
-//! start ──▶ Running ──exit──▶ Restarting ──pause──▶ start …      pause: 50 ms, doubling to 10 s,
-//!              └──── stop ────────┴──▶ Stopped                   50 ms again after 30 s of running
+//! start ──▶ Running ──exit──▶ Restarting ──pause──▶ start …      pause: 50 ms, doubling to 10 s; 50 ms again
+//!              └──── stop ────────┴──▶ Stopped                   after 30 s of running or an answered call
 //! ```
 //!
 //! Always true: at most one instance runs; the first start fails loudly, later ones are tried again; why the
@@ -17,7 +17,7 @@ use crate::{Enclave, Launch, LaunchError};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause: a program that keeps failing costs one start every ten seconds.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
-/// A program that ran this long was healthy: its next end starts again from the shortest pause.
+/// A program that ran this long was healthy, whether anybody called it or not.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 
 /// Ends in a row, each soon after the start, from which on it is said that this does not pass by itself.
@@ -173,10 +173,44 @@ impl Drop for Supervisor {
     }
 }
 
+/// How long to wait before the next start.
+struct Patience {
+    pause: Duration,
+    /// Ends and failed starts since the program was last healthy.
+    ends: u32,
+}
+
+impl Patience {
+    const fn new() -> Self {
+        Self {
+            pause: PAUSE_MIN,
+            ends: 0,
+        }
+    }
+
+    /// The program ended. One that was healthy, and was killed perhaps, is to be back at once.
+    fn ended_after(&mut self, running: Duration, has_answered: bool) {
+        if has_answered || running > HEALTHY_AFTER {
+            *self = Self::new();
+        }
+    }
+
+    fn next_pause(&mut self) -> Duration {
+        self.ends += 1;
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+
+    /// Whether it has to be said that this does not pass by itself.
+    const fn is_running_out(&self) -> bool {
+        self.ends >= ENDS_OF_A_SICK_ONE
+    }
+}
+
 impl Shared {
     fn run(&self, launch: &Launch) {
-        let mut pause = PAUSE_MIN;
-        let mut ends: u32 = 0;
+        let mut patience = Patience::new();
         loop {
             let Some(enclave) = self.lock().enclave.clone() else {
                 return;
@@ -184,6 +218,7 @@ impl Shared {
             let began = Instant::now();
             let exit = enclave.wait(None);
             let words = enclave.last_words();
+            patience.ended_after(began.elapsed(), enclave.has_answered());
             drop(enclave);
             let told_to = {
                 let mut life = self.lock();
@@ -193,17 +228,13 @@ impl Shared {
                 }
                 life.state == State::Stopped
             };
-            if began.elapsed() > HEALTHY_AFTER {
-                pause = PAUSE_MIN;
-                ends = 0;
-            }
             if !told_to {
                 let status = exit.map_or_else(|| "unknown".to_owned(), |exit| exit.to_string());
                 let words = words.as_deref().unwrap_or("nothing");
                 tracing::error!(program = self.name, %status, "ended; its last words: {words}");
             }
             loop {
-                ends += 1;
+                let pause = patience.next_pause();
                 if !self.pause_to_restart(pause) {
                     return;
                 }
@@ -212,15 +243,14 @@ impl Shared {
                     pause_ms = pause.as_millis(),
                     "restarting"
                 );
-                if ends >= ENDS_OF_A_SICK_ONE {
+                if patience.is_running_out() {
                     tracing::error!(
                         program = self.name,
-                        ends,
+                        ends = patience.ends,
                         "it ends again and again: what its last words name must be put right; until then it is tried again after pauses of up to {} s",
                         PAUSE_MAX.as_secs()
                     );
                 }
-                pause = (pause * 2).min(PAUSE_MAX);
                 match Enclave::start(launch) {
                     Ok(enclave) => {
                         let mut life = self.lock();
@@ -272,5 +302,46 @@ impl Shared {
 
     fn lock(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn a_program_that_never_answers_is_tried_ever_more_seldom() {
+        let mut patience = Patience::new();
+        let pauses: Vec<_> = (0..12)
+            .map(|_| {
+                patience.ended_after(SOON, false);
+                patience.next_pause()
+            })
+            .collect();
+        assert_eq!(pauses[..3], [PAUSE_MIN, PAUSE_MIN * 2, PAUSE_MIN * 4]);
+        assert_eq!(pauses[11], PAUSE_MAX);
+        assert!(patience.is_running_out());
+    }
+
+    #[test]
+    fn a_program_that_has_answered_is_back_at_once_however_often_it_is_killed() {
+        let mut patience = Patience::new();
+        for _ in 0..12 {
+            patience.ended_after(SOON, true);
+            assert_eq!(patience.next_pause(), PAUSE_MIN);
+            assert!(!patience.is_running_out());
+        }
+    }
+
+    #[test]
+    fn a_program_that_ran_for_long_was_healthy_without_a_call() {
+        let mut patience = Patience::new();
+        for _ in 0..12 {
+            patience.next_pause();
+        }
+        patience.ended_after(HEALTHY_AFTER + SOON, false);
+        assert_eq!(patience.next_pause(), PAUSE_MIN);
     }
 }

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! Always true: what is asked, and when something is killed, follows from the seed (which thread comes first does not);
-//! every call is compared; the run fails by what happened, never by how fast it was, except that a call must end
-//! within the waits that the deployment is configured with.
+//! every call is compared, and both of a pair that was sent twice; the run fails by what happened, never by how fast it was,
+//! except that a call must end within the waits that the deployment is configured with; it passes only if somebody of every
+//! kind was answered.
 
 mod actors;
 mod cast;
@@ -28,7 +29,7 @@ use anyhow::{Result, bail, ensure};
 use serde_json::json;
 
 use actors::{killer, stranger, user};
-use cast::Cast;
+use cast::{Cast, KINDS};
 use growth::Growth;
 
 /// How long an honest request may wait for others inside a runtime.
@@ -180,14 +181,44 @@ fn summary(options: &Options, ledger: &Ledger, growth: &Growth, took: Duration) 
         faults.len(),
         faults.join("; ")
     );
-    let answered = counts
-        .iter()
-        .filter(|(what, _)| what.ends_with(": answered"));
-    ensure!(answered.count() > 0, "nobody was answered");
+    let never = unanswered(&counts);
+    ensure!(
+        never.is_empty(),
+        "never answered: {}; a soak this short may be too short",
+        never.join(", ")
+    );
     eprintln!("no wrong answer, no hang, no growth");
     Ok(())
 }
 
+/// Kinds of honest users of whom nobody was answered: what is asked of strangers' letters says nothing of them.
+fn unanswered(counts: &BTreeMap<String, u64>) -> Vec<&'static str> {
+    let lacks = |kind: &&str| !counts.contains_key(&format!("{kind}: answered"));
+    KINDS
+        .map(|(kind, ..)| kind)
+        .into_iter()
+        .filter(lacks)
+        .collect()
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_only_a_stranger_saw_answered_was_not_answered() {
+        let counts = |of: &[&str]| of.iter().map(|what| ((*what).to_owned(), 1)).collect();
+        let some = counts(&[
+            "stranger: first: answered",
+            "shared: answered",
+            "wiped: no-runtime",
+        ]);
+        assert_eq!(unanswered(&some), ["wiped", "dedicated"]);
+        let all = counts(&["shared: answered", "wiped: answered", "dedicated: answered"]);
+        assert!(unanswered(&all).is_empty());
+    }
 }

@@ -1,9 +1,10 @@
 //! Requests sealed by hand and posted raw: what the SDK checks before it sends, a stranger does not.
 
+use std::convert::Infallible;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use bield_envelope::{RequestHeader, ResponseOpener, SigningKey, Time, seal_request};
 use bield_grant::CodeSelector;
 use bield_protocol::inference::{self, Answer as Inferred};
@@ -11,7 +12,7 @@ use bield_protocol::refusal::Refusal;
 use bield_protocol::service::{KeyConfiguration, PackageReference, Reply, Request};
 use bield_sdk::{Randomness, Tensor, Trust, now};
 use bield_session::{Expect, Freshness, Local, Role, connect, provider};
-use rand_core::Rng as _;
+use rand_core::{CryptoRng, Rng as _, TryCryptoRng, TryRng};
 
 /// A sealed request and what opens its answer.
 pub struct Letter {
@@ -31,10 +32,38 @@ impl Letter {
         inputs: Vec<Tensor>,
         created: Time,
     ) -> anyhow::Result<Self> {
+        Self::seal_with(to, sender, inputs, created, &mut Randomness)
+    }
+
+    /// Seals the same bytes twice: what opens the answer to the first post, and to the second.
+    ///
+    /// # Errors
+    /// As [`Self::seal`].
+    pub fn seal_twice(
+        to: &KeyConfiguration,
+        sender: &SigningKey,
+        inputs: Vec<Tensor>,
+        created: Time,
+    ) -> anyhow::Result<[Self; 2]> {
+        let mut drawn = Drawn::default();
+        let first = Self::seal_with(to, sender, inputs.clone(), created, &mut drawn)?;
+        drawn.at = 0;
+        let second = Self::seal_with(to, sender, inputs, created, &mut drawn)?;
+        ensure!(first.bytes == second.bytes, "sealing draws otherwise now");
+        Ok([first, second])
+    }
+
+    fn seal_with(
+        to: &KeyConfiguration,
+        sender: &SigningKey,
+        inputs: Vec<Tensor>,
+        created: Time,
+        random: &mut impl CryptoRng,
+    ) -> anyhow::Result<Self> {
         let outputs = Vec::new();
         let body = inference::Request { inputs, outputs }.encode();
         let mut id = [0; 16];
-        Randomness.fill_bytes(&mut id);
+        random.fill_bytes(&mut id);
         let header = RequestHeader {
             audience: to.audience,
             key: to.key.id(),
@@ -42,7 +71,7 @@ impl Letter {
             id,
             created,
         };
-        let (bytes, opener) = seal_request(&to.key, &header, sender, &body, &mut Randomness)?;
+        let (bytes, opener) = seal_request(&to.key, &header, sender, &body, random)?;
         Ok(Self { bytes, opener })
     }
 
@@ -62,6 +91,43 @@ impl Letter {
         }
     }
 }
+
+/// Randomness that can be drawn again, from where `at` is set to.
+#[derive(Default)]
+struct Drawn {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl TryRng for Drawn {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, into: &mut [u8]) -> Result<(), Infallible> {
+        let end = self.at + into.len();
+        if self.bytes.len() < end {
+            let known = self.bytes.len();
+            self.bytes.resize(end, 0);
+            Randomness.fill_bytes(&mut self.bytes[known..]);
+        }
+        into.copy_from_slice(&self.bytes[self.at..end]);
+        self.at = end;
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Drawn {}
 
 /// Asks the attested key service for the key to seal with, outside the SDK.
 ///
@@ -141,4 +207,21 @@ pub fn post(gateway: &str, body: &[u8]) -> anyhow::Result<Answer> {
         feedback: serde_json::from_str(feedback)?,
         body: body.with_config().limit(1 << 30).read_to_vec()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_drawn_is_drawn_again_and_what_follows_is_new() {
+        let mut drawn = Drawn::default();
+        let (mut first, mut again, mut more) = ([0; 40], [0; 40], [0; 40]);
+        drawn.fill_bytes(&mut first);
+        drawn.at = 0;
+        drawn.fill_bytes(&mut again);
+        drawn.fill_bytes(&mut more);
+        assert_eq!(first, again);
+        assert_ne!(first, more);
+    }
 }

@@ -25,6 +25,13 @@ const MODELS_MIB: u64 = 40;
 const NETWORKS: usize = 4;
 const SMALL: usize = 4;
 
+/// Kinds of users, and how many of each.
+pub(super) const KINDS: [(&str, Isolation, usize); 3] = [
+    ("shared", Isolation::Shared, 3),
+    ("wiped", Isolation::Wiped, 2),
+    ("dedicated", Isolation::Dedicated, 1),
+];
+
 /// Everybody, and what they know.
 pub(super) struct Cast {
     pub(super) deployment: Deployment,
@@ -78,13 +85,8 @@ impl Cast {
             let model = if number < NETWORKS { &network } else { &small };
             packages.push(deployment.publish(&format!("soak-{number}"), model)?);
         }
-        let kinds = [
-            ("shared", Isolation::Shared, 3),
-            ("wiped", Isolation::Wiped, 2),
-            ("dedicated", Isolation::Dedicated, 1),
-        ];
         let mut users = Vec::new();
-        for (kind, isolation, count) in kinds {
+        for (kind, isolation, count) in KINDS {
             for number in 0..count {
                 let person = deployment.person(&format!("{kind}-{number}"))?;
                 for package in &packages {
