@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use bield_engine::{
-    Engine, EngineError, Engines, Model, OnnxRuntime, OpenError, Rten, load_checked, record_golden,
+    Engine, EngineError, Engines, Model, OnnxRuntime, OpenError, Rows, Rten, load_checked,
+    prove_rows, record_golden,
 };
 use bield_fixtures::{IMAGE_SHAPE, converted, input_image};
 use bield_package::onnx::Signature;
@@ -47,6 +48,25 @@ fn both_engines_agree_on_a_model_in_every_format() {
             assert_eq!(outputs[2].shape(), [batch as u64, 3]);
         }
         assert!(!model.wipes());
+    }
+}
+
+#[test]
+fn golden_pairs_tell_which_models_keep_rows_apart_on_this_engine_too() {
+    let Some(engine) = engine() else { return };
+    let proof = |bytes: &[u8], format, input: &str| {
+        let model = engine.load(bytes.to_vec(), format).unwrap();
+        let input = Tensor::from_f32(input, &[1, 4], &[1.0, 0.0, -1.0, 0.5]).unwrap();
+        let golden = record_golden(&*model, vec![input], TOLERANCE_PPM).unwrap();
+        prove_rows(&*model, &[golden], 16, &|| true)
+    };
+    let tiny = bield_fixtures::tiny_model();
+    assert_eq!(proof(&tiny, ModelFormat::Onnx, "input"), Rows::Apart(16));
+    for (bytes, format) in [
+        (converted::QUANTIZED_ONNX, ModelFormat::Onnx),
+        (converted::QUANTIZED_ORT, ModelFormat::Ort),
+    ] {
+        assert_eq!(proof(bytes, format, "x"), Rows::Unproven);
     }
 }
 

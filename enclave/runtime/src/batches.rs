@@ -72,7 +72,7 @@ pub(crate) struct BatchCounts {
     pub(crate) retried: AtomicU64,
     /// Models that were found to answer differently, and run nothing together.
     pub(crate) refused: AtomicU64,
-    /// Models of which no golden pair tells, and that run nothing together either.
+    /// Models that nothing shows to keep rows apart, and that run nothing together either.
     pub(crate) unproven: AtomicU64,
 }
 

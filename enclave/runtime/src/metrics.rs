@@ -16,7 +16,7 @@
 //! | `batches_total`, `batched_requests_total`, `batch_largest` | runs of several requests, those in them, the most in one |
 //! | `batches_retried_total` | such runs that failed, after which each request ran by itself |
 //! | `batching_refused_total` | models that answer differently so, and do not run so |
-//! | `batching_unproven_total` | models of which no golden pair tells whether they do, and that do not run so either |
+//! | `batching_unproven_total` | models that nothing shows not to (no golden pair that tells, first axes of other names), nor run so |
 //! | `tiers_swapped_total`, `tiers_failed_total` | models that went on to the engine preferred for them, and that did not |
 
 use std::sync::Arc;
