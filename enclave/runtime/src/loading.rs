@@ -19,8 +19,7 @@
 //! mapping of its own, in huge pages where there are any, wiped and given back with the last use of it.
 
 use std::io::{self, Read, Write as _};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bield_door::{DoorError, Offers, Visit};
@@ -29,19 +28,21 @@ use bield_envelope::{Digest, Principal};
 use bield_package::{Manifest, ModelFormat, OpenPackage, PackageError, PackageHead};
 use bield_platform::memory;
 use bield_protocol::refusal::{Refusal, Retry};
-use zeroize::Zeroize as _;
 
 use crate::batches::Trial;
-use crate::flights::lock;
 use crate::keys::Keys;
 use crate::models::{Loaded, Models, Space};
 use crate::refusals;
 use crate::turns::Turns;
 
+mod chunks;
 mod counted;
+mod sources;
 mod unfit;
 
+use chunks::{open_model, wipe};
 use counted::Counted;
+use sources::{Paced, Wanted};
 pub(crate) use unfit::Unfit;
 
 /// How long to wait for the host to offer to serve a package.
@@ -321,152 +322,6 @@ impl Loader {
     }
 }
 
-/// A source that fails as soon as it is not wanted any more.
-struct Wanted {
-    source: Source,
-    goes_on: GoesOn,
-}
-
-impl Read for Wanted {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        match (self.goes_on)() {
-            true => self.source.read(out),
-            false => Err(io::Error::other("it is not wanted any more")),
-        }
-    }
-}
-
-/// A source that fails when it is slow: when all reads together took longer than `wait` and what they gave takes at a rate.
-struct Paced {
-    source: Source,
-    wait: Duration,
-    bytes_per_second: u64,
-    /// In reads; what happens between them is no fault of the source.
-    spent: Duration,
-    bytes: u64,
-}
-
-impl Paced {
-    fn new(source: Source, wait: Duration, bytes_per_second: u64) -> Self {
-        Self {
-            source,
-            wait,
-            bytes_per_second,
-            spent: Duration::ZERO,
-            bytes: 0,
-        }
-    }
-}
-
-impl Read for Paced {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let started = Instant::now();
-        let read = self.source.read(out)?;
-        self.spent += started.elapsed();
-        self.bytes += read as u64;
-        let earned = self.bytes.saturating_mul(1000) / self.bytes_per_second;
-        if self.spent > self.wait + Duration::from_millis(earned) {
-            let slow = "the host served the package too slowly";
-            return Err(io::Error::new(io::ErrorKind::TimedOut, slow));
-        }
-        Ok(read)
-    }
-}
-
-/// Opens all chunks on `threads` threads; the first bad chunk decides.
-fn open_model(
-    package: &OpenPackage,
-    source: Source,
-    region: &mut [u8],
-    threads: usize,
-) -> Result<(), PackageError> {
-    let chunk_bytes = package.header().chunk_bytes as usize;
-    let belt = Mutex::new(Belt {
-        package,
-        source,
-        due: (0..package.chunk_count()).zip(region.chunks_mut(chunk_bytes)),
-        failed: None,
-    });
-    let work = || {
-        let mut sealed = Vec::new();
-        loop {
-            let Some((index, out)) = lock(&belt).next(&mut sealed) else {
-                return;
-            };
-            if let Err(error) = package.open_chunk(index, &sealed, out) {
-                lock(&belt).fail(index, error);
-                return;
-            }
-        }
-    };
-    let helpers = threads
-        .min(package.chunk_count() as usize)
-        .saturating_sub(1);
-    thread::scope(|scope| {
-        for _ in 0..helpers {
-            scope.spawn(work);
-        }
-        work();
-    });
-    let Belt {
-        mut source, failed, ..
-    } = belt
-        .into_inner()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
-    if let Some((_, error)) = failed {
-        return Err(error);
-    }
-    match source.read(&mut [0]) {
-        Ok(0) => Ok(()),
-        Ok(_) => Err(PackageError::Trailing),
-        Err(error) => Err(PackageError::Io(error)),
-    }
-}
-
-/// Hands out chunks in order: sealed bytes from the source, and their place in the region.
-struct Belt<'p, D> {
-    package: &'p OpenPackage,
-    source: Source,
-    due: D,
-    failed: Option<(u32, PackageError)>,
-}
-
-impl<'r, D: Iterator<Item = (u32, &'r mut [u8])>> Belt<'_, D> {
-    /// Reads the next chunk into `sealed`; `None` at the end or after a failure.
-    fn next(&mut self, sealed: &mut Vec<u8>) -> Option<(u32, &'r mut [u8])> {
-        if self.failed.is_some() {
-            return None;
-        }
-        let (index, out) = self.due.next()?;
-        let place = self.package.chunk(index)?.sealed;
-        sealed.resize(usize::try_from(place.end - place.start).ok()?, 0);
-        if let Err(error) = self.source.read_exact(sealed) {
-            let count = self.package.chunk_count();
-            let error = match error.kind() {
-                io::ErrorKind::UnexpectedEof => PackageError::Truncated { index, count },
-                _ => PackageError::Io(error),
-            };
-            self.fail(index, error);
-            return None;
-        }
-        Some((index, out))
-    }
-}
-
-impl<D> Belt<'_, D> {
-    /// Notes a failure; the one of the lowest chunk is told, whichever thread was first.
-    fn fail(&mut self, index: u32, error: PackageError) {
-        if self.failed.as_ref().is_none_or(|(at, _)| index < *at) {
-            self.failed = Some((index, error));
-        }
-    }
-}
-
-/// Zeroes in a way that the compiler keeps although nobody reads the bytes again.
-fn wipe(region: &mut [u8]) {
-    region.zeroize();
-}
-
 fn missing(package: Digest) -> Refusal {
     Refusal::new(
         "package-missing",
@@ -495,87 +350,4 @@ fn foreign() -> Refusal {
         "the host served another package than was asked for; its operator must look",
         Retry::AfterChange,
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{Cast, Shelf};
-
-    fn opened(bytes: Vec<u8>, threads: usize) -> Result<Vec<u8>, PackageError> {
-        let cast = Cast::new();
-        let mut source = io::Cursor::new(bytes);
-        let package = PackageHead::read(&mut source)?.open_manifest(&cast.package_key())?;
-        let mut region = vec![0; package.model_bytes() as usize];
-        let done = open_model(&package, Box::new(source), &mut region, threads);
-        done.map(|()| region)
-    }
-
-    #[test]
-    fn a_source_that_drips_is_given_up_and_a_quick_one_is_read_to_its_end() {
-        struct Drips(u32);
-        impl Read for Drips {
-            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-                thread::sleep(Duration::from_millis(1));
-                self.0 += 1;
-                out[0] = 0;
-                Ok(usize::from(self.0 < 10_000))
-            }
-        }
-        let mut read = Vec::new();
-        // A byte a millisecond is a thousandth of what is asked for.
-        let mut slow = Paced::new(Box::new(Drips(0)), Duration::from_millis(5), 1 << 20);
-        let given_up = slow.read_to_end(&mut read).unwrap_err();
-        assert_eq!(given_up.kind(), io::ErrorKind::TimedOut);
-        let quick = vec![1; 4 << 20];
-        let source = Box::new(io::Cursor::new(quick.clone()));
-        let mut paced = Paced::new(source, READ_WAIT, READ_BYTES_PER_SECOND);
-        read.clear();
-        paced.read_to_end(&mut read).unwrap();
-        assert!(read == quick);
-    }
-
-    #[test]
-    fn a_wiped_region_holds_nothing() {
-        let mut region = vec![7; 4096];
-        wipe(&mut region);
-        assert!(region.iter().all(|byte| *byte == 0));
-    }
-
-    #[test]
-    fn every_number_of_threads_opens_the_same_model() {
-        let shelf = Shelf::stocked();
-        for threads in [1, 2, 7] {
-            let model = opened(shelf.bytes.clone(), threads).unwrap();
-            assert!(model == bield_fixtures::tiny_model());
-        }
-    }
-
-    #[test]
-    fn the_first_bad_chunk_is_named_whoever_opens_it() {
-        let shelf = Shelf::stocked();
-        let (count, at) = (shelf.chunks(), shelf.offset_of_chunk(1));
-        for threads in [1, 2, 7] {
-            let mut bytes = shelf.bytes.clone();
-            bytes[at + 20] ^= 1;
-            *bytes.last_mut().unwrap() ^= 1;
-            let error = opened(bytes, threads).unwrap_err();
-            let want = PackageError::ChunkAltered { index: 1, count };
-            assert_eq!(error.to_string(), want.to_string());
-        }
-    }
-
-    #[test]
-    fn a_package_that_ends_early_or_goes_on_is_refused() {
-        let shelf = Shelf::stocked();
-        let mut short = shelf.bytes.clone();
-        short.pop();
-        assert!(matches!(
-            opened(short, 3),
-            Err(PackageError::Truncated { .. })
-        ));
-        let mut long = shelf.bytes.clone();
-        long.push(0);
-        assert!(matches!(opened(long, 3), Err(PackageError::Trailing)));
-    }
 }
