@@ -11,7 +11,7 @@
 //! happens by construction (a mean over the batch, one scale for all of it, rows that are not requests), for rows of the
 //! first pair's shape. Not here: what a model does on purpose, which no trial shows.
 //!
-//! On paper: at most [`ROWS_TOLD_MAX`] + 5 single runs, and joint ones of 2 · ([`ROWS_TOLD_MAX`] - 1) + 3 + the most rows.
+//! On paper: at most [`ROWS_TOLD_MAX`] + 6 single runs, and joint ones of 2 · ([`ROWS_TOLD_MAX`] - 1) + 3 + the most rows.
 
 use bield_package::tensor::{ElementType, Tensor};
 use bield_package::{GoldenPair, TOLERANCE_PPM};

@@ -18,6 +18,10 @@ use bield_package::tensor::Tensor;
 
 use super::{BatchCounts, Ran};
 
+/// How long a trial may take, in a turn that others wait for. What is too slow for it stays unproven; one run is not broken
+/// off.
+const TRIAL_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// Finds out, before anybody's request is joined, whether a model keeps rows apart.
 pub(crate) struct Trial {
     /// Most requests in one run.
@@ -26,14 +30,16 @@ pub(crate) struct Trial {
 }
 
 impl Trial {
-    /// Tries a model on its golden pairs, as long as `goes_on`.
+    /// Tries a model on its golden pairs, as long as `goes_on` and there is time.
     pub(crate) fn of(
         &self,
         model: &dyn Model,
         golden: &[GoldenPair],
         goes_on: &dyn Fn() -> bool,
     ) -> Rows {
-        let rows = prove_rows(model, golden, self.requests_max, goes_on);
+        let started = Instant::now();
+        let in_time = || goes_on() && started.elapsed() < TRIAL_TIME_MAX;
+        let rows = prove_rows(model, golden, self.requests_max, &in_time);
         let count = match rows {
             Rows::Unproven if goes_on() => &self.counts.unproven,
             Rows::Differ => &self.counts.refused,
