@@ -6,6 +6,7 @@
 mod bench;
 mod layers;
 mod onnxruntime;
+mod profile;
 mod programs;
 mod quickstart;
 mod tests;
@@ -40,7 +41,7 @@ enum Chore {
     },
     /// Fetch the shared library of onnxruntime into the cache; prints its path and digest.
     FetchOnnxruntime,
-    /// Check that dependencies between trust zones go one way.
+    /// Check that dependencies between trust zones go one way, and that release builds stop at overflows.
     Layers,
     /// Run a benchmark; prints a table and writes target/bench/NAME.json.
     Bench {
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
         Chore::Quickstart { file } => quickstart::run(&file),
         Chore::Test { rest } => tests::run(&rest),
         Chore::FetchOnnxruntime => onnxruntime::run(),
-        Chore::Layers => layers::run(),
+        Chore::Layers => layers::run().and_then(|()| profile::check()),
         Chore::Bench { name, rest } => bench::run(&name, &rest),
         Chore::Soak { rest } => bench::run("soak", &rest),
     };
