@@ -93,6 +93,21 @@ impl Dev {
         (output.status.code().unwrap(), value)
     }
 
+    /// Runs a command that succeeds and prints several values, each on a line.
+    fn lines(&self, who: &str, arguments: &[&str]) -> Vec<Value> {
+        let output = Command::new(self.path("bield"))
+            .arg("--json")
+            .args(arguments)
+            .current_dir(self.directory.path())
+            .env("BIELD_HOME", self.path(who))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "bield {arguments:?}: {output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let values = said.lines().map(serde_json::from_str);
+        values.collect::<Result<_, _>>().unwrap()
+    }
+
     /// Runs a command that succeeds.
     fn done(&self, who: &str, arguments: &[&str]) -> Value {
         let (code, value) = self.run(who, arguments);
@@ -206,6 +221,14 @@ fn a_model_goes_from_pack_to_a_receipt_that_verifies_offline() {
     assert_eq!(answered["receipt"]["code"], code);
     assert_eq!(answered["receipt"]["grant"], granted["grants"][0]["digest"]);
     assert_eq!(answered["receipt"]["simulated"], true);
+
+    let streamed = dev.lines("bob", &[&call[..6], &["--stream"]].concat());
+    let [early, all] = &streamed[..] else {
+        panic!("not an output and the answer: {streamed:?}")
+    };
+    assert_eq!(early["unproven"], answered["outputs"]);
+    assert_eq!(all["outputs"], answered["outputs"]);
+    assert_eq!(all["receipt"]["verified"], true);
 
     let receipt = dev.done("bob", &["receipt", "a.receipt", "--package", &digest]);
     assert_eq!(receipt["passed"], true);

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use bield_envelope::SigningKey;
 use bield_grant::CodeSelector;
 use bield_sdk::{
-    Answered, CallError, CallOptions, Home, KeyService, PackageReference, Randomness, Reference,
-    ServiceError, Target, Tensor, now, write_atomically,
+    Answered, CallError, CallOptions, EarlyOutput, Home, KeyService, PackageReference, Randomness,
+    Reference, ServiceError, Target, Tensor, now, write_atomically,
 };
 use clap::Args;
 use serde_json::json;
@@ -23,6 +23,11 @@ use crate::{progress, tensors};
 /// trust, seals the request to it, and sends it through the gateway. The answer is shown only after its
 /// receipt was verified: it says which code ran which package under which grant on your request. The
 /// receipt is kept in the home directory (receipts/) and can be checked later, or by others.
+///
+/// With --stream, outputs are also shown as they come, before that, and marked as unproven: each was sealed
+/// by whoever opened your request, in this order, but no receipt says yet which code that was, or that more
+/// will come. What is shown at the end, after the receipt was verified over all of them, is the answer; if
+/// the command fails, what it showed before is none.
 ///
 /// REFERENCE is a digest, a name, or name@version. A name means its owner's package of that name: give
 /// --owner, or set `owner` in trust.toml.
@@ -48,6 +53,11 @@ pub(crate) struct Call {
     /// of them]
     #[arg(long, value_name = "CODE")]
     code: Option<CodeSelector>,
+
+    /// Also show outputs as they come, unproven; with --json, one line {"unproven": {...}} each before the
+    /// result
+    #[arg(long)]
+    stream: bool,
 
     /// Also write the receipt here
     #[arg(long, value_name = "FILE")]
@@ -75,14 +85,19 @@ impl Call {
             }
         };
         let (target, code) = target(&mut service, &package, &codes)?;
-        let answered = match self.send(&target, &user, inputs.clone(), output) {
+        let mut shown = 0;
+        let answered = match self.send(&target, &user, inputs.clone(), output, &mut shown) {
             // The key or the clock moved on between the two messages: once more with the new one.
-            Err(error) if error.wants_fresh_target() => {
+            Err(error) if error.wants_fresh_target() && shown == 0 => {
                 let target = service.target_in(&package, code, now())?;
-                self.send(&target, &user, inputs, output)?
+                self.send(&target, &user, inputs, output, &mut shown)
             }
-            sent => sent?,
+            sent => sent,
         };
+        if answered.is_err() && shown > 0 {
+            output.note("what was shown so far is no answer");
+        }
+        let answered = answered?;
         self.report(home, &target, &answered, output)
     }
 
@@ -92,6 +107,7 @@ impl Call {
         user: &SigningKey,
         inputs: Vec<Tensor>,
         output: Output,
+        shown: &mut usize,
     ) -> Result<Answered, CallError> {
         let spinner = progress::spinner("calling");
         let options = CallOptions {
@@ -110,7 +126,17 @@ impl Call {
             clock: now,
         };
         let outputs = self.outputs.clone();
-        let answered = target.call_with(user, inputs, outputs, options, &mut Randomness);
+        let answered = match self.stream {
+            true => {
+                let mut each = |early: EarlyOutput<'_>| {
+                    *shown += 1;
+                    spinner.suspend(|| show_early(&early, output));
+                };
+                let entropy = &mut Randomness;
+                target.call_in_parts(user, inputs, outputs, options, &mut each, entropy)
+            }
+            false => target.call_with(user, inputs, outputs, options, &mut Randomness),
+        };
         spinner.finish_and_clear();
         answered
     }
@@ -167,6 +193,15 @@ impl Call {
     }
 }
 
+/// Shows an output whose receipt has not come.
+fn show_early(early: &EarlyOutput<'_>, output: Output) {
+    let tensor = std::slice::from_ref(early.unproven());
+    output.show(
+        &json!({"unproven": tensors::to_json(tensor)}),
+        format_args!("unproven so far:\n{}\n", Tensors(tensor)),
+    );
+}
+
 /// The first of the codes that the package is granted to.
 fn target<'c>(
     service: &mut KeyService<'_>,
@@ -196,4 +231,5 @@ bool), shape, and all values in one flat list, last dimension fastest:
 
 Examples:
   bield call magika --owner ed25519:... --input inputs.json
-  make-inputs | bield --json call magika@3.3 --input - --output scores"#;
+  make-inputs | bield --json call magika@3.3 --input - --output scores
+  bield call magika --input inputs.json --stream"#;
