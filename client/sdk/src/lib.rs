@@ -73,7 +73,9 @@ pub use recovery::{RecoverySession, missing_shares};
 pub use reference::{NoOwner, ParseReferenceError, Reference};
 pub use service::{Acceptance, Accepted, KeyService, accept};
 pub use target::Target;
-pub use trust::{ADDRESSES_MAX, Addresses, Trust, TrustConfig, TrustError, WitnessesConfig};
+pub use trust::{
+    ADDRESSES_MAX, Addresses, RuntimesConfig, Trust, TrustConfig, TrustError, WitnessesConfig,
+};
 pub use verification::{Verification, verify, verify_at};
 pub use wire::SERVICE_EVIDENCE_AGE_MAX;
 

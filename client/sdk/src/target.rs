@@ -71,7 +71,7 @@ impl Target {
             service,
             code: Reference::Listed(vec![measurement]),
             allow_simulated: trust.allows_simulated(),
-            hardening: trust.policy().hardening().clone(),
+            hardening: trust.runtime_hardening().clone(),
         };
         let gateway = Gateway::new(trust.gateway());
         let target = Self {

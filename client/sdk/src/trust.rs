@@ -12,19 +12,26 @@
 //! profile      = "cloud"                  # strict, cloud, or dev
 //! measurements = ["sgx:…"]
 //!
+//! [runtimes]                              # what the runtimes' processes must have given up (optional)
+//! hardening = ["listed-system-calls", "locked-regions"]
+//!
 //! [witnesses]                             # who must have cosigned its log's head (optional)
 //! keys   = ["example.net/w+1a2b3c4d+…"]   # C2SP verifier keys
 //! needed = 1
 //! ```
 //!
+//! A list `hardening` in `[service]` counts for runtimes, too, unless `[runtimes]` has one of its own.
+//!
 //! Always true: a [`Trust`] that exists is complete and consistent; unknown keys are refused, so a
-//! misspelt demand never becomes no demand.
+//! misspelt demand never becomes no demand; no protection is asked of a program that never states it.
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use bield_envelope::Principal;
-use bield_evidence::{Measurement, Policy, PolicyConfig, PolicyConfigError, Roots};
+use bield_evidence::{
+    HardeningDemand, Measurement, Policy, PolicyConfig, PolicyConfigError, Protection, Roots,
+};
 use bield_grant::CodeSelector;
 use bield_tlog::{Quorum, QuorumError};
 use serde::{Deserialize, Serialize};
@@ -54,9 +61,20 @@ pub struct TrustConfig {
     pub principal: Option<String>,
     /// What the key service's evidence must satisfy.
     pub service: PolicyConfig,
+    /// What the runtimes' certificates must state, when that is not what `service` asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtimes: Option<RuntimesConfig>,
     /// Who must have cosigned the head of the key service's log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witnesses: Option<WitnessesConfig>,
+}
+
+/// What is asked of runtimes, beside their code.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimesConfig {
+    /// Protections of the process that must be stated in force, of every kind of TEE: exactly these.
+    pub hardening: Vec<Protection>,
 }
 
 /// One address, or several of one service.
@@ -139,6 +157,16 @@ pub enum TrustError {
     /// Witnesses of whom none is needed.
     #[error("the trust file's [witnesses]: `needed` is 0, so none would count; write 1 or more")]
     NoneNeeded,
+    /// A protection is asked of a program that never states it.
+    #[error("the trust file's [{table}]: `hardening` asks for {}, {why}", protection.name())]
+    Hardening {
+        /// Where it stands.
+        table: &'static str,
+        /// What is asked for.
+        protection: Protection,
+        /// Who states it, and where to ask for it.
+        why: &'static str,
+    },
     /// The policy for the key service's evidence contradicts itself.
     #[error("the trust file's [service]: {0}")]
     Policy(#[from] PolicyConfigError),
@@ -156,6 +184,7 @@ pub struct Trust {
     services: Vec<String>,
     simulated_roots: Vec<String>,
     policy: Policy,
+    runtime_hardening: HardeningDemand,
     roots: Roots,
 }
 
@@ -231,6 +260,12 @@ impl Trust {
         &self.policy
     }
 
+    /// Which protections a runtime's certificate must state in force.
+    #[must_use]
+    pub const fn runtime_hardening(&self) -> &HardeningDemand {
+        &self.runtime_hardening
+    }
+
     /// Who may have signed the key service's evidence.
     #[must_use]
     pub const fn roots(&self) -> &Roots {
@@ -285,12 +320,16 @@ impl TrustConfig {
         let key_services = addresses(self.key_service)?;
         let signers = self.signers.iter().map(|text| signer(text));
         let signers = signers.collect::<Result<_, _>>()?;
+        let own = self.runtimes.map(|runtimes| runtimes.hardening);
+        check_hardening(self.service.hardening.as_deref(), own.as_deref())?;
         let roots = self.service.roots()?;
         // As the list of remembered services writes them; what does not parse, into_policy refuses.
         let measurements = self.service.measurements.iter();
         let services = measurements
             .filter_map(|text| Some(text.parse::<Measurement>().ok()?.to_string()))
             .collect();
+        let simulated_roots = self.service.simulated_roots.clone();
+        let policy = self.service.into_policy()?;
         Ok(Trust {
             gateway: self.gateway.trim_end_matches('/').to_owned(),
             key_services,
@@ -300,10 +339,54 @@ impl TrustConfig {
             owner: principal(self.owner, "owner")?,
             principal: principal(self.principal, "principal")?,
             services,
-            simulated_roots: self.service.simulated_roots.clone(),
-            policy: self.service.into_policy()?,
+            simulated_roots,
+            runtime_hardening: match own {
+                Some(own) => HardeningDemand::exactly(own),
+                None => policy.hardening().clone(),
+            },
+            policy,
             roots,
         })
+    }
+}
+
+/// Refuses what could never be met: asked of a key service or of runtimes, which without a list of their own are asked for
+/// what the key service is.
+fn check_hardening(
+    service: Option<&[Protection]>,
+    runtimes: Option<&[Protection]>,
+) -> Result<(), TrustError> {
+    let refuse = |table, asked: Option<&[Protection]>, stated: &[Protection], why| {
+        let mut asked = asked.unwrap_or_default().iter();
+        match asked.find(|one| !stated.contains(one)) {
+            Some(&protection) => Err(TrustError::Hardening {
+                table,
+                protection,
+                why,
+            }),
+            None => Ok(()),
+        }
+    };
+    refuse(
+        "service",
+        service,
+        &Protection::KEY_SERVICE,
+        "which a key service never states; runtimes do: ask for it in [runtimes]",
+    )?;
+    match runtimes {
+        Some(_) => refuse(
+            "runtimes",
+            runtimes,
+            &Protection::RUNTIME,
+            "which runtimes never state; a key service does: ask for it in [service]",
+        ),
+        None => refuse(
+            "service",
+            service,
+            &Protection::RUNTIME,
+            "which runtimes never state, and without a list of their own they are asked for it as well: add [runtimes] with \
+             `hardening`",
+        ),
     }
 }
 

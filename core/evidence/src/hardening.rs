@@ -58,10 +58,44 @@ impl Protection {
         Self::ListedSystemCalls,
     ];
 
+    /// What a key service of ours can state: it locks all its memory.
+    pub const KEY_SERVICE: [Self; 6] = [
+        Self::NoCoreFile,
+        Self::NotDumpable,
+        Self::NoNewPrivileges,
+        Self::NoInheritedFiles,
+        Self::LockedMemory,
+        Self::ListedSystemCalls,
+    ];
+
+    /// What a runtime of ours can state: it locks what holds models, which may be larger than what a machine lets one lock.
+    pub const RUNTIME: [Self; 6] = [
+        Self::NoCoreFile,
+        Self::NotDumpable,
+        Self::NoNewPrivileges,
+        Self::NoInheritedFiles,
+        Self::LockedRegions,
+        Self::ListedSystemCalls,
+    ];
+
     /// Its number in a statement.
     #[must_use]
     pub const fn number(self) -> u8 {
         self as u8
+    }
+
+    /// Its name in a policy.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoCoreFile => "no-core-file",
+            Self::NotDumpable => "not-dumpable",
+            Self::NoNewPrivileges => "no-new-privileges",
+            Self::NoInheritedFiles => "no-inherited-files",
+            Self::LockedMemory => "locked-memory",
+            Self::LockedRegions => "locked-regions",
+            Self::ListedSystemCalls => "listed-system-calls",
+        }
     }
 
     fn from_number(number: u8) -> Option<Self> {
@@ -90,6 +124,9 @@ impl fmt::Display for Protection {
 pub struct HardeningStatement(BTreeMap<u8, u8>);
 
 impl HardeningStatement {
+    /// Bytes of the longest statement that decodes: a head, and numbers and states of two bytes each.
+    pub const BYTES_MAX: usize = 1 + 4 * ENTRIES_MAX as usize;
+
     /// States what took hold and what the kernel refused. Of a protection in both, that it was refused.
     #[must_use]
     pub fn new(
@@ -255,6 +292,8 @@ const STATE_IN_FORCE: u8 = 1;
 /// Twice what there is, and few enough bytes for a certificate.
 const ENTRIES_MAX: u64 = 16;
 const _: () = assert!(Protection::ALL.len() as u64 <= ENTRIES_MAX);
+// The head of a longer map has two bytes.
+const _: () = assert!(ENTRIES_MAX <= 23);
 
 #[cfg(test)]
 mod tests {
@@ -308,6 +347,14 @@ mod tests {
             .chain((0..17).flat_map(|number| [number, 1]))
             .collect();
         assert_eq!(decode(&many), None);
+    }
+
+    #[test]
+    fn a_protection_is_called_the_same_in_a_policy_and_in_what_is_said_of_it() {
+        for protection in Protection::ALL {
+            let written = serde_json::to_value(protection).unwrap();
+            assert_eq!(written, protection.name());
+        }
     }
 
     #[test]

@@ -10,8 +10,14 @@ use bield_evidence::{Appraised, HardeningStatement, Measurement};
 use minicbor::{Decode, Encode};
 
 /// Longest encoded statement in bytes, before signing: under 210 with today's longest
-/// measurement (48 bytes) and all of today's protections, with room for longer ones.
+/// measurement (48 bytes) and all of today's protections, and 247 with the longest hardening statement that decodes.
 pub const CERTIFICATE_BYTES_MAX: usize = 256;
+
+/// All but the hardening statement: head of the map, 8 keys, 3 times 32 bytes, the longest measurement, a flag, two times.
+const REST_BYTES_MAX: usize = 1 + 8 + 3 * (2 + 32) + (1 + 1 + 2 + 48) + 1 + 2 * 9;
+
+// Signing panics above the limit: no runtime may state so much that the key service does.
+const _: () = assert!(REST_BYTES_MAX + HardeningStatement::BYTES_MAX <= CERTIFICATE_BYTES_MAX);
 
 /// Longest life of a certificate: a runtime whose platform falls out of favour stops being
 /// believed within the hour, without any revocation list.
@@ -92,3 +98,29 @@ pub fn service_evidence_digest(evidence: &[u8]) -> Digest {
 }
 
 const SERVICE_EVIDENCE_DOMAIN: &str = "bield service evidence v1";
+
+#[cfg(test)]
+mod tests {
+    use bield_envelope::wire;
+
+    use super::*;
+
+    #[test]
+    fn the_largest_certificate_is_as_large_as_was_reckoned() {
+        let numbers = (0..16_u8).flat_map(|number| [0x18, 0xf0 + number, 0x18, 0xff]);
+        let stated: Vec<u8> = [0xb0].into_iter().chain(numbers).collect();
+        assert_eq!(stated.len(), HardeningStatement::BYTES_MAX);
+        let certificate = WorkerCertificate {
+            worker: Principal::from_bytes([1; 32]),
+            code: format!("tdx:{}", "ab".repeat(48)).parse().unwrap(),
+            simulated: true,
+            not_before: Time::from_secs(u64::MAX),
+            not_after: Time::from_secs(u64::MAX),
+            service: Principal::from_bytes([2; 32]),
+            service_evidence: Some(service_evidence_digest(b"evidence")),
+            hardening: wire::decode(&stated, stated.len()).unwrap(),
+        };
+        let bytes = wire::encode(&certificate);
+        assert_eq!(bytes.len(), REST_BYTES_MAX + HardeningStatement::BYTES_MAX);
+    }
+}

@@ -130,6 +130,7 @@ impl Deployment {
             key_service: key_service.clone().into(),
             code: vec![code],
             signers: Vec::new(),
+            runtimes: None,
             witnesses: None,
             owner: None,
             principal: None,

@@ -407,6 +407,7 @@ impl Site {
             // No runtime is here; grants name some code all the same.
             code: vec![self.keys_code.clone()],
             signers: Vec::new(),
+            runtimes: None,
             witnesses: None,
             owner: None,
             principal: None,

@@ -196,6 +196,7 @@ impl Stack {
             key_service: self.keys_tap.address().to_string().into(),
             code: vec![self.runtime_code.clone()],
             signers: Vec::new(),
+            runtimes: None,
             witnesses: None,
             owner: None,
             principal: None,

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use bield_end_to_end::{Stack, numbers};
+use bield_evidence::Protection;
 use bield_sdk::{Gateway, Randomness};
 
 #[test]
@@ -30,9 +31,9 @@ fn every_thread_of_both_programs_is_confined_and_the_status_says_so() {
     }
 
     let status = Gateway::new(&stack.url()).status().unwrap();
-    for report in [
-        &status["key_service"]["report"],
-        &status["workers"][0]["report"],
+    for (report, states) in [
+        (&status["key_service"]["report"], Protection::KEY_SERVICE),
+        (&status["workers"][0]["report"], Protection::RUNTIME),
     ] {
         let applied: Vec<&str> = report["hardening"]
             .as_array()
@@ -47,6 +48,15 @@ fn every_thread_of_both_programs_is_confined_and_the_status_says_so() {
         ] {
             assert!(applied.contains(&word), "{report}");
         }
+        // What it asked for, whatever this machine allows, is what it can be asked for.
+        let missing = report["missing"].as_array().unwrap();
+        let asked_for = |protection: &Protection| {
+            let name = protection.to_string();
+            let mut missing = missing.iter().filter_map(|failure| failure.as_str());
+            applied.contains(&&*name) || missing.any(|failure| failure.starts_with(&name))
+        };
+        let asked: Vec<_> = Protection::ALL.into_iter().filter(asked_for).collect();
+        assert_eq!(asked, states);
     }
     call().unwrap();
 }

@@ -110,7 +110,7 @@ impl Receipt {
             allow_simulated,
             hardening: trust.as_ref().map_or_else(
                 || HardeningDemand::of(Profile::Cloud),
-                |trust| trust.policy().hardening().clone(),
+                |trust| trust.runtime_hardening().clone(),
             ),
         };
         Ok((anchor, simulated))

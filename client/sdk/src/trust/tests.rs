@@ -148,3 +148,73 @@ fn signers_of_code_are_read_and_measurements_do_not_pass_for_them() {
         );
     }
 }
+
+fn hardening(service: &str, runtimes: &str) -> Result<Trust, TrustError> {
+    let asked = |list: &str| match list {
+        "-" => String::new(),
+        names => {
+            let names = names.split_whitespace().map(|name| format!("{name:?}"));
+            format!("hardening = [{}]\n", names.collect::<Vec<_>>().join(", "))
+        }
+    };
+    let mut text = with("") + &asked(service);
+    if runtimes != "-" {
+        text = format!("{text}[runtimes]\n{}", asked(runtimes));
+    }
+    Trust::parse(&text)
+}
+
+#[test]
+fn one_list_counts_for_the_key_service_and_for_runtimes() {
+    let trust = hardening("no-core-file listed-system-calls", "-").unwrap();
+    let both = [Protection::NoCoreFile, Protection::ListedSystemCalls];
+    assert_eq!(*trust.runtime_hardening(), HardeningDemand::exactly(both));
+    assert_eq!(trust.runtime_hardening(), trust.policy().hardening());
+    let usual = hardening("-", "-").unwrap();
+    assert_eq!(usual.runtime_hardening(), usual.policy().hardening());
+}
+
+#[test]
+fn runtimes_are_asked_for_what_their_own_list_says() {
+    let trust = hardening("locked-memory", "locked-regions").unwrap();
+    let demand = |one| HardeningDemand::exactly([one]);
+    assert_eq!(
+        *trust.policy().hardening(),
+        demand(Protection::LockedMemory)
+    );
+    assert_eq!(
+        *trust.runtime_hardening(),
+        demand(Protection::LockedRegions)
+    );
+    // Each counts alone.
+    let trust = hardening("-", "").unwrap();
+    assert_eq!(*trust.runtime_hardening(), HardeningDemand::exactly([]));
+    assert_ne!(trust.policy().hardening(), trust.runtime_hardening());
+}
+
+#[test]
+fn a_protection_that_a_program_never_states_is_not_asked_of_it() {
+    for (service, runtimes, said) in [
+        (
+            "locked-regions",
+            "locked-regions",
+            "the trust file's [service]: `hardening` asks for locked-regions, which a key service never states; \
+             runtimes do: ask for it in [runtimes]",
+        ),
+        (
+            "locked-memory",
+            "locked-memory",
+            "the trust file's [runtimes]: `hardening` asks for locked-memory, which runtimes never state; a key \
+             service does: ask for it in [service]",
+        ),
+        (
+            "locked-memory",
+            "-",
+            "the trust file's [service]: `hardening` asks for locked-memory, which runtimes never state, and \
+             without a list of their own they are asked for it as well: add [runtimes] with `hardening`",
+        ),
+    ] {
+        let refused = hardening(service, runtimes).err().unwrap();
+        assert_eq!(refused.to_string(), said);
+    }
+}

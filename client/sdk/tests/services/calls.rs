@@ -16,8 +16,11 @@ fn user() -> SigningKey {
 }
 
 fn target(world: &World) -> Result<Target, ServiceError> {
-    let trust = world.trust();
-    let mut service = KeyService::connect(&world.home, &trust, now(), &mut Randomness)?;
+    target_under(world, &world.trust())
+}
+
+fn target_under(world: &World, trust: &Trust) -> Result<Target, ServiceError> {
+    let mut service = KeyService::connect(&world.home, trust, now(), &mut Randomness)?;
     service.target(&world.reference(), &runtime_code(), now())
 }
 
@@ -148,6 +151,28 @@ fn an_answer_whose_receipt_does_not_hold_is_withheld() {
             "{lie:?}: {error}"
         );
     }
+}
+
+/// Both programs of this cast state listed system calls to be in force, and nothing else.
+#[test]
+fn runtimes_are_asked_for_their_own_hardening_and_the_key_service_for_its() {
+    let world = World::with(Lie::None);
+    let under = |service: &str, runtimes: &str| {
+        let text = &world.trust_text;
+        let text = format!("{text}hardening = [{service}]\n[runtimes]\nhardening = [{runtimes}]\n");
+        target_under(&world, &Trust::parse(&text).unwrap())
+    };
+    let (listed, regions) = ("\"listed-system-calls\"", "\"locked-regions\"");
+    let called =
+        |target: Target| target.call(&user(), vec![input(&[1.0, 2.5])], vec![], &mut Randomness);
+    called(under(listed, listed).unwrap()).unwrap();
+    let refused = called(under("", regions).unwrap()).unwrap_err();
+    let CallError::ReceiptInvalid(error) = refused else {
+        panic!("{refused}")
+    };
+    let failed: Vec<_> = error.failed().map(|failed| failed.name).collect();
+    assert_eq!(failed, ["hardening"]);
+    assert!(under("\"locked-memory\"", listed).is_err());
 }
 
 #[test]

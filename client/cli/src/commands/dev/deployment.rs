@@ -174,6 +174,7 @@ fn trust(
         owner: None,
         principal: None,
         service: policy(root, &[keys]),
+        runtimes: None,
         witnesses: None,
     };
     let text = to_toml(TRUST_COMMENT, &trust)?;
