@@ -91,17 +91,14 @@ impl fmt::Display for Tensors<'_> {
 }
 
 fn first_values(tensor: &Tensor) -> Vec<String> {
-    let size = tensor.element().size_bytes();
-    let values = tensor.data().chunks_exact(size).take(VALUES_SHOWN);
-    values.map(|bytes| value(tensor.element(), bytes)).collect()
-}
-
-fn value(element: ElementType, bytes: &[u8]) -> String {
-    match tensors::number(element, bytes) {
+    let is_text = tensor.element() == ElementType::String;
+    let values = tensors::values(tensor, VALUES_SHOWN).into_iter();
+    let shown = values.map(|value| match value {
         // Numbers that JSON cannot write.
-        Value::String(text) => text,
-        number => number.to_string(),
-    }
+        Value::String(number) if !is_text => number,
+        value => value.to_string(),
+    });
+    shown.collect()
 }
 
 /// Values of one tensor in a line for people.

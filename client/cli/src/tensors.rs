@@ -6,7 +6,7 @@
 //!
 //! Always true: a number that its element type cannot hold exactly (300 as u8, 1.5 as i64) is an error,
 //! never rounded; only f16 and f32 round, to the nearest. Not-a-number and infinities, which JSON cannot write,
-//! are the strings "NaN", "Infinity" and "-Infinity".
+//! are the strings "NaN", "Infinity" and "-Infinity". Elements of type string are strings.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -120,7 +120,8 @@ fn tensor(name: String, text: TensorText) -> Result<Tensor, String> {
         .element
         .parse()
         .map_err(|error| format!("{name}: {error}, not {:?}", text.element))?;
-    let mut data = Vec::with_capacity(text.data.len() * element.size_bytes());
+    let least = element.size_bytes().unwrap_or(size_of::<u32>());
+    let mut data = Vec::with_capacity(text.data.len() * least);
     for (at, value) in text.data.iter().enumerate() {
         push(element, value, &mut data)
             .ok_or_else(|| format!("{name}: value {at} is not one that {element} can hold"))?;
@@ -152,6 +153,12 @@ fn push(element: ElementType, value: &Value, data: &mut Vec<u8>) -> Option<()> {
             });
             data.push(u8::from(one?));
         }
+        ElementType::String => {
+            // Its length in bytes, then those.
+            let text = value.as_str().filter(|text| !text.contains('\0'))?;
+            data.extend(u32::try_from(text.len()).ok()?.to_le_bytes());
+            data.extend(text.as_bytes());
+        }
     }
     Some(())
 }
@@ -180,17 +187,28 @@ fn double(value: &Value) -> Option<f64> {
 }
 
 fn tensor_to_json(tensor: &Tensor) -> Value {
-    let size = tensor.element().size_bytes();
-    let data: Vec<Value> = tensor
-        .data()
-        .chunks_exact(size)
-        .map(|bytes| number(tensor.element(), bytes))
-        .collect();
+    let data = values(tensor, usize::MAX);
     json!({ "element": tensor.element().to_string(), "shape": tensor.shape(), "data": data })
 }
 
+/// The first elements as JSON, `most` at most.
+pub(crate) fn values(tensor: &Tensor, most: usize) -> Vec<Value> {
+    if let Some(strings) = tensor.to_strings() {
+        return strings
+            .into_iter()
+            .take(most)
+            .map(|text| json!(text))
+            .collect();
+    }
+    let size = tensor.element().size_bytes().unwrap_or(1);
+    let elements = tensor.data().chunks_exact(size).take(most);
+    elements
+        .map(|bytes| number(tensor.element(), bytes))
+        .collect()
+}
+
 /// One element, little-endian, as JSON.
-pub(crate) fn number(element: ElementType, bytes: &[u8]) -> Value {
+fn number(element: ElementType, bytes: &[u8]) -> Value {
     match element {
         ElementType::F32 => real(f32::from_le_bytes(word(bytes)).into(), single_json),
         ElementType::F16 => real(f16::from_le_bytes(word(bytes)).into(), |half| json!(half)),
@@ -204,6 +222,7 @@ pub(crate) fn number(element: ElementType, bytes: &[u8]) -> Value {
         ElementType::U32 => json!(u32::from_le_bytes(word(bytes))),
         ElementType::U64 => json!(u64::from_le_bytes(word(bytes))),
         ElementType::Bool => json!(word(bytes) == [1]),
+        ElementType::String => json!(String::from_utf8_lossy(bytes)),
     }
 }
 
@@ -262,6 +281,7 @@ mod tests {
             ("u16", "[0, 65535]"),
             ("u32", "[0, 4294967295]"),
             ("u64", "[0, 18446744073709551615]"),
+            ("string", r#"["", "NaN", "zwölf \"12\""]"#),
         ] {
             let tensors = one(element, data).unwrap();
             let written = to_json(&tensors);
@@ -287,6 +307,8 @@ mod tests {
             ("u16", "[0, -1]"),
             ("u32", "[0, 4294967296]"),
             ("u64", "[0, 0.5]"),
+            ("string", "[\"\", 1]"),
+            ("string", r#"["", "a\u0000b"]"#),
         ] {
             let refused = one(element, data).unwrap_err();
             assert!(refused.starts_with("x: value 1 "), "{refused}");

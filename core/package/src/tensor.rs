@@ -1,4 +1,4 @@
-//! Named arrays of numbers: what goes into a model and what comes out.
+//! Named arrays of numbers and strings: what goes into a model and what comes out.
 //!
 //! ```text
 //! Tensor     { name, element, shape [1, 3, 224, 224], data 602 112 bytes }   a value
@@ -7,8 +7,9 @@
 //! ```
 //!
 //! Always true: a [`Tensor`] that exists holds exactly `product(shape) × element size` bytes, in
-//! little-endian order, and its booleans are 0 or 1; decoding checks this like [`Tensor::new`]
-//! does, so that each value has one encoding. `Debug` prints name, type and shape, never contents.
+//! little-endian order, and its booleans are 0 or 1; one of strings holds `product(shape)` of them, each as a `u32` of
+//! its bytes and then those, UTF-8 without U+0000, as `BYTES` of the Open Inference Protocol. Decoding checks this like
+//! [`Tensor::new`] does, so that each value has one encoding. `Debug` prints name, type and shape, never contents.
 //!
 //! Not here: conversion to an engine's own types (`enclave/engine`); how much a request may carry
 //! in total (`core/protocol`).
@@ -18,6 +19,7 @@
 
 mod error;
 mod spec;
+mod strings;
 
 use std::fmt;
 use std::str::FromStr;
@@ -40,7 +42,10 @@ pub const TENSOR_RANK_MAX: usize = 8;
 /// the product of any of its dimensions stays below it.
 pub const TENSOR_BYTES_MAX: u64 = 256 << 20;
 
-/// What one number of a tensor is.
+/// Most strings of one tensor: an engine takes up to 32 bytes more for each than its text.
+pub const TENSOR_STRINGS_MAX: u64 = 1 << 20;
+
+/// What one element of a tensor is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Encode, Decode)]
 #[cbor(index_only)]
 pub enum ElementType {
@@ -80,11 +85,14 @@ pub enum ElementType {
     /// Unsigned, 64 bits.
     #[n(11)]
     U64,
+    /// UTF-8 text.
+    #[n(12)]
+    String,
 }
 
 impl ElementType {
     /// Every type, in the order of their numbers (spec/05 §3).
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::F32,
         Self::I32,
         Self::I64,
@@ -97,20 +105,22 @@ impl ElementType {
         Self::U16,
         Self::U32,
         Self::U64,
+        Self::String,
     ];
 
-    /// Bytes that one element takes.
-    pub const fn size_bytes(self) -> usize {
-        match self {
+    /// Bytes that one element takes; `None` for strings, each of which takes its own.
+    pub const fn size_bytes(self) -> Option<usize> {
+        Some(match self {
             Self::I64 | Self::U64 | Self::F64 => 8,
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::F16 | Self::I16 | Self::U16 => 2,
             Self::I8 | Self::U8 | Self::Bool => 1,
-        }
+            Self::String => return None,
+        })
     }
 
     /// The type that ONNX gives this number (`TensorProto.DataType`); `None` for one that bield does not carry,
-    /// such as strings and complex numbers.
+    /// such as complex numbers.
     pub const fn from_onnx(code: u64) -> Option<Self> {
         Some(match code {
             1 => Self::F32,
@@ -120,6 +130,7 @@ impl ElementType {
             5 => Self::I16,
             6 => Self::I32,
             7 => Self::I64,
+            8 => Self::String,
             9 => Self::Bool,
             10 => Self::F16,
             11 => Self::F64,
@@ -141,7 +152,9 @@ impl FromStr for ElementType {
 
 /// The text names no element type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("an element type is one of f32, f16, f64, i8, i16, i32, i64, u8, u16, u32, u64, bool")]
+#[error(
+    "an element type is one of f32, f16, f64, i8, i16, i32, i64, u8, u16, u32, u64, bool, string"
+)]
 pub struct UnknownElement;
 
 impl ElementType {
@@ -159,6 +172,7 @@ impl ElementType {
             Self::U16 => "u16",
             Self::U32 => "u32",
             Self::U64 => "u64",
+            Self::String => "string",
         }
     }
 }
@@ -199,7 +213,8 @@ impl Tensor {
     /// # Errors
     ///
     /// A name that is empty, too long or has control characters, a rank or size above the limits,
-    /// data of another length than the shape asks for, a boolean that is neither 0 nor 1.
+    /// data of another length than the shape asks for, a boolean that is neither 0 nor 1, strings that are not as many
+    /// as the shape says, or not text.
     pub fn new(
         name: impl Into<String>,
         element: ElementType,
@@ -209,7 +224,15 @@ impl Tensor {
         let name = name.into();
         check_name(&name)?;
         let need = bytes_of(&name, element, &shape)?;
-        if data.len() as u64 != need {
+        if element == ElementType::String {
+            let count = need / strings::BYTES_LEAST;
+            if data.len() as u64 > TENSOR_BYTES_MAX {
+                return Err(TensorError::Size { name });
+            }
+            if !strings::are(&data, count) {
+                return Err(TensorError::NotStrings { name, count });
+            }
+        } else if data.len() as u64 != need {
             return Err(TensorError::Length {
                 name,
                 have: data.len() as u64,
@@ -269,6 +292,20 @@ impl Tensor {
         Self::new(name, ElementType::I64, shape.to_vec(), data)
     }
 
+    /// Makes a tensor of strings.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tensor::new`].
+    pub fn from_strings(
+        name: impl Into<String>,
+        shape: &[u64],
+        values: &[impl AsRef<str>],
+    ) -> Result<Self, TensorError> {
+        let data = strings::write(values);
+        Self::new(name, ElementType::String, shape.to_vec(), data)
+    }
+
     /// The name by which the model knows it.
     pub fn name(&self) -> &str {
         &self.name
@@ -284,14 +321,17 @@ impl Tensor {
         &self.shape
     }
 
-    /// The elements, little-endian, last dimension fastest.
+    /// The elements, little-endian, last dimension fastest; of a string, its length as a `u32`, then its UTF-8.
     pub fn data(&self) -> &[u8] {
         &self.data
     }
 
     /// How many elements it holds.
     pub fn len(&self) -> usize {
-        self.data.len() / self.element.size_bytes()
+        match self.element.size_bytes() {
+            Some(size) => self.data.len() / size,
+            None => strings::read(&self.data).count(),
+        }
     }
 
     /// Whether it holds no element, because a dimension is 0.
@@ -328,6 +368,11 @@ impl Tensor {
     /// The elements as signed 64-bit numbers; `None` when they are of another type.
     pub fn to_i64(&self) -> Option<Vec<i64>> {
         (self.element == ElementType::I64).then(|| words(&self.data, i64::from_le_bytes))
+    }
+
+    /// The elements as strings, without copying them; `None` when they are of another type.
+    pub fn to_strings(&self) -> Option<Vec<&str>> {
+        (self.element == ElementType::String).then(|| strings::read(&self.data).collect())
     }
 
     /// The elements as double-precision numbers, which hold each exactly; `None` when they are no floating-point
@@ -388,7 +433,7 @@ fn check_name(name: &str) -> Result<(), TensorError> {
     Ok(())
 }
 
-/// Bytes of data that `element` and `shape` ask for, within the limits.
+/// Bytes of data that `element` and `shape` ask for, within the limits; for strings, that empty ones would take.
 fn bytes_of(name: &str, element: ElementType, shape: &[u64]) -> Result<u64, TensorError> {
     if shape.len() > TENSOR_RANK_MAX {
         return Err(TensorError::Rank {
@@ -396,13 +441,20 @@ fn bytes_of(name: &str, element: ElementType, shape: &[u64]) -> Result<u64, Tens
             rank: shape.len(),
         });
     }
+    let (least, most) = match element.size_bytes() {
+        Some(size) => (size as u64, TENSOR_BYTES_MAX),
+        None => (
+            strings::BYTES_LEAST,
+            TENSOR_STRINGS_MAX * strings::BYTES_LEAST,
+        ),
+    };
     shape
         .iter()
-        .try_fold(element.size_bytes() as u64, |bytes, length| {
+        .try_fold(least, |bytes, length| {
             // A 0 would hide what stands beside it from the bound, and engines multiply parts of a shape.
             bytes.checked_mul((*length).max(1))
         })
-        .filter(|bytes| *bytes <= TENSOR_BYTES_MAX)
+        .filter(|bytes| *bytes <= most)
         .map(|bytes| if shape.contains(&0) { 0 } else { bytes })
         .ok_or_else(|| TensorError::Size {
             name: name.to_owned(),
@@ -482,8 +534,46 @@ mod tests {
             assert_eq!(minicbor::to_vec(element).unwrap(), [number as u8]);
             assert!(UnknownElement.to_string().contains(&element.to_string()));
         }
-        assert_eq!("string".parse::<ElementType>(), Err(UnknownElement));
-        assert_eq!(ElementType::from_onnx(8), None, "strings are not carried");
+        assert_eq!("text".parse::<ElementType>(), Err(UnknownElement));
+        assert_eq!(ElementType::from_onnx(8), Some(ElementType::String));
+        assert_eq!(ElementType::from_onnx(14), None, "complex numbers");
+    }
+
+    #[test]
+    fn strings_come_back_and_are_as_many_as_the_shape_says() {
+        let words = ["", "strang", "ü"];
+        let tensor = Tensor::from_strings("s", &[3, 1], &words).unwrap();
+        assert_eq!(tensor.to_strings(), Some(words.to_vec()));
+        assert_eq!((tensor.len(), tensor.data().len()), (3, 3 * 4 + 6 + 2));
+        assert_eq!(tensor.to_f32(), None);
+        let bytes = minicbor::to_vec(&tensor).unwrap();
+        assert_eq!(minicbor::decode::<Tensor>(&bytes).unwrap(), tensor);
+        assert!(
+            Tensor::from_strings("s", &[0], &[""; 0])
+                .unwrap()
+                .is_empty()
+        );
+        for (shape, data) in [
+            (vec![2], vec![0; 4]),
+            (vec![1], vec![0; 8]),
+            (vec![1], vec![0; 5]),
+            (vec![1], vec![0; 3]),
+            (vec![0], vec![0; 4]),
+            (vec![1], b"\x02\0\0\0a".to_vec()),
+            (vec![1], b"\xff\xff\xff\xffa".to_vec()),
+            (vec![1], b"\x01\0\0\0\xff".to_vec()),
+            // Engines end a text there.
+            (vec![1], b"\x01\0\0\0\0".to_vec()),
+        ] {
+            let count = shape.iter().product();
+            let (name, refused) = (
+                "s".to_owned(),
+                Tensor::new("s", ElementType::String, shape, data),
+            );
+            assert_eq!(refused, Err(TensorError::NotStrings { name, count }));
+        }
+        let many = Tensor::new("s", ElementType::String, vec![(1 << 20) + 1], Vec::new());
+        assert!(matches!(many, Err(TensorError::Size { .. })));
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct Shape {
 
 impl Shape {
     /// The shape of a request that can run together with others: the model [has rows](Model::has_rows), every input is
-    /// there once, fits it, and has one row of at most [`ROW_BYTES_MAX`].
+    /// there once, fits it, is of numbers, and has one row of at most [`ROW_BYTES_MAX`].
     pub fn of(model: &dyn Model, inputs: &[Tensor], outputs: &[&str]) -> Option<Self> {
         // A manifest may fix what the file leaves free.
         let is_free = |spec: &TensorSpec| spec.shape().first() == Some(&None);
@@ -49,7 +49,9 @@ impl Shape {
         let inputs = specs.iter().map(|spec| {
             let tensor = named(inputs, spec.name())?;
             let (rows, row) = tensor.shape().split_first()?;
-            let is_joined = *rows == 1 && tensor.data().len() <= ROW_BYTES_MAX;
+            let is_joined = *rows == 1
+                && tensor.data().len() <= ROW_BYTES_MAX
+                && tensor.element() != ElementType::String;
             let fits = is_joined && spec.accepts(tensor).is_ok();
             fits.then(|| (tensor.element(), row.to_vec()))
         });
@@ -67,7 +69,7 @@ impl Shape {
     /// Bytes of one row of all inputs.
     pub fn row_bytes(&self) -> u64 {
         let bytes = |(element, row): &(ElementType, Vec<u64>)| {
-            row.iter().product::<u64>() * element.size_bytes() as u64
+            row.iter().product::<u64>() * element.size_bytes().unwrap_or(0) as u64
         };
         self.inputs.iter().map(bytes).sum()
     }

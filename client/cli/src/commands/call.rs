@@ -225,7 +225,7 @@ fn target<'c>(
 const ATTEMPTS_MAX: u32 = 5;
 
 const EXAMPLES: &str = r#"Tensors are JSON: name, element type (f16, f32, f64, i8 to i64, u8 to u64,
-bool), shape, and all values in one flat list, last dimension fastest:
+bool, string), shape, and all values in one flat list, last dimension fastest:
 
   {"inputs": {"bytes": {"element": "i32", "shape": [1, 4], "data": [35, 33, 47, 98]}}}
 

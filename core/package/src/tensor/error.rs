@@ -39,6 +39,16 @@ pub enum TensorError {
         /// Bytes that type and shape ask for.
         need: u64,
     },
+    /// The data is not as many strings as the shape says.
+    #[error(
+        "tensor {name} does not hold {count} strings, each a u32 of its bytes and then UTF-8 without a zero character"
+    )]
+    NotStrings {
+        /// The tensor.
+        name: String,
+        /// Strings that the shape asks for.
+        count: u64,
+    },
     /// A boolean is neither 0 nor 1.
     #[error("tensor {name} is boolean but holds a byte that is neither 0 nor 1")]
     NotBoolean {

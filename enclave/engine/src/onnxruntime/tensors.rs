@@ -1,4 +1,4 @@
-//! Between our tensors and values of onnxruntime. One copy each way.
+//! Between our tensors and values of onnxruntime. One copy each way, three of strings.
 //!
 //! Always true: no byte that the library wrote is read as a Rust `bool`, because a model may make it write others than 0
 //! and 1; what is not 0 is true.
@@ -25,6 +25,7 @@ pub(super) fn element(element: TensorElementType) -> Option<ElementType> {
         TensorElementType::Uint32 => ElementType::U32,
         TensorElementType::Uint64 => ElementType::U64,
         TensorElementType::Bool => ElementType::Bool,
+        TensorElementType::String => ElementType::String,
         _ => return None,
     })
 }
@@ -44,6 +45,11 @@ pub(super) fn to_value(tensor: &Tensor) -> ort::Result<DynValue> {
         ElementType::U32 => value(tensor, u32::from_le_bytes),
         ElementType::U64 => value(tensor, u64::from_le_bytes),
         ElementType::Bool => value(tensor, |[bit]: [u8; 1]| bit != 0),
+        ElementType::String => {
+            let strings = tensor.to_strings().unwrap_or_default();
+            let strings: Vec<String> = strings.into_iter().map(str::to_owned).collect();
+            Ok(OrtTensor::from_string_array((shape(tensor), &*strings))?.into_dyn())
+        }
     }
 }
 
@@ -66,6 +72,11 @@ pub(super) fn from_value(value: &DynValue, spec: &TensorSpec) -> Result<Tensor, 
             let bits = truths(bits.as_bytes());
             Ok(Tensor::new(spec.name(), spec.element(), shape, bits)?)
         }
+        ElementType::String => {
+            let (shape, strings) = value.try_extract_strings().map_err(|_| other_type(spec))?;
+            let shape: Vec<u64> = shape.iter().map(|length| length.cast_unsigned()).collect();
+            Ok(Tensor::from_strings(spec.name(), &shape, &strings)?)
+        }
     }
 }
 
@@ -73,10 +84,13 @@ fn value<const N: usize, T>(tensor: &Tensor, read: impl Fn([u8; N]) -> T) -> ort
 where
     T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
 {
-    // Below the 256 MiB of a tensor, so that every length fits.
-    let shape: Vec<i64> = tensor.shape().iter().map(|n| n.cast_signed()).collect();
     let data = words(tensor.data(), read);
-    Ok(OrtTensor::from_array((shape, data))?.into_dyn())
+    Ok(OrtTensor::from_array((shape(tensor), data))?.into_dyn())
+}
+
+/// Below the 256 MiB of a tensor, so that every length fits.
+fn shape(tensor: &Tensor) -> Vec<i64> {
+    tensor.shape().iter().map(|n| n.cast_signed()).collect()
 }
 
 fn tensor<const N: usize, T>(
@@ -103,12 +117,16 @@ fn extracted<'v, T: PrimitiveTensorElementType>(
 ) -> Result<(Vec<u64>, &'v [T]), EngineError> {
     let (shape, data) = value
         .try_extract_tensor::<T>()
-        .map_err(|_| EngineError::OutputType {
-            name: spec.name().to_owned(),
-            need: spec.element(),
-        })?;
+        .map_err(|_| other_type(spec))?;
     let shape = shape.iter().map(|length| length.cast_unsigned()).collect();
     Ok((shape, data))
+}
+
+fn other_type(spec: &TensorSpec) -> EngineError {
+    EngineError::OutputType {
+        name: spec.name().to_owned(),
+        need: spec.element(),
+    }
 }
 
 #[cfg(test)]

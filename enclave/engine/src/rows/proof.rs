@@ -191,7 +191,7 @@ impl Change {
 
     fn of(self, tensor: &Tensor) -> Option<Tensor> {
         let (element, mut data) = (tensor.element(), tensor.data().to_vec());
-        let size = element.size_bytes();
+        let size = element.size_bytes()?;
         let is_float = tensor.to_f64().is_some();
         match self {
             Self::Louder if is_float => louder(element, &mut data),
