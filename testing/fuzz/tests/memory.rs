@@ -7,9 +7,8 @@
 //! Bombs are well-formed up to the place where they repeat: arrays of one-byte elements, lengths
 //! that announce more than follows, nesting. One test, because the counter is the process's.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bield_fixtures::Counting;
 use bield_fuzz::TARGETS;
 
 #[test]
@@ -22,10 +21,9 @@ fn no_byte_of_input_costs_more_than_the_stated_memory() {
     }
     for target in TARGETS {
         for (bomb, input) in bombs() {
-            let before = LIVE.load(Ordering::Relaxed);
-            PEAK.store(before, Ordering::Relaxed);
+            let before = MEMORY.begin();
             (target.run)(&input);
-            let cost = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+            let cost = MEMORY.peak().saturating_sub(before);
             let allowed = amplification_max(target.name) * input.len() + FIXED_BYTES_MAX;
             assert!(
                 cost <= allowed,
@@ -112,28 +110,5 @@ fn amplification_max(target: &str) -> usize {
 /// Live bytes that no input length explains: keys, a TLS connection, a manifest's seal.
 const FIXED_BYTES_MAX: usize = 2 << 20;
 
-/// Counts live bytes.
-struct Counting;
-
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-#[expect(unsafe_code, reason = "an allocator that counts is the measurement")]
-// SAFETY: every call is passed on unchanged to the system's allocator; only counters are added.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
-        PEAK.fetch_max(live, Ordering::Relaxed);
-        // SAFETY: the caller keeps the promises of `GlobalAlloc::alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `pointer` came from `alloc` above with this layout.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+static MEMORY: Counting = Counting::new();
