@@ -46,6 +46,11 @@ pub use error::EngineError;
 pub use golden::{agree, check_golden, record_golden};
 pub use rows::{ROW_BYTES_MAX, Rows, Shape, prove_rows, run_together, same_answers};
 
+/// What the environment of a program must say before an engine's library is opened: it asks for this where nobody can give
+/// an argument. onnxruntime, as its maker publishes it from 1.31 on, keeps a file of what it loaded and sends it home ten
+/// seconds after start, unless this is set; `DisableTelemetryEvents` does not end that.
+pub const ENVIRONMENT: [(&str, &str); 1] = [("ORT_DISABLE_TELEMETRY", "1")];
+
 /// Something that can load models.
 pub trait Engine: Send + Sync {
     /// Its name and version, for receipts, metrics and errors.

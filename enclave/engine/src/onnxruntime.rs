@@ -8,8 +8,9 @@
 //!
 //! Always true: one run at a time per session; at most `sessions_max` sessions per model, one for ONNX, since
 //! each of those would copy the weights; a session that panicked is not used again, and an ONNX is broken then, since its
-//! bytes are gone; nothing is logged, sent or written; the program has no environment that the library could read
-//! (`refuse_environment` in `enclave/platform`).
+//! bytes are gone; nothing is logged, sent or written; the program has no environment that the library could read but
+//! what keeps it from telling its maker what it loads ([`ENVIRONMENT`](crate::ENVIRONMENT); `refuse_environment` in
+//! `enclave/platform`), and it is not opened without.
 //!
 //! Left to others: whether the library is the right one (`bield_platform::Library`). A hostile model may be able
 //! to subvert it, as any C++ parser: whoever serves models of owners who do not trust each other uses rten.
@@ -58,6 +59,11 @@ pub enum OpenError {
     /// It opened and does not start; a program may open it once.
     #[error("onnxruntime does not start: {0:?}")]
     Start(ort::ErrorCode),
+    /// It would tell its maker what it does. A fault of the program that opens it.
+    #[error(
+        "onnxruntime is not opened where the environment does not keep it silent (ORT_DISABLE_TELEMETRY)"
+    )]
+    Telemetry,
     /// It panicked.
     #[error("onnxruntime does not start: it is older than {OLDEST}")]
     Panic,
@@ -78,8 +84,13 @@ impl OnnxRuntime {
     ///
     /// # Errors
     ///
-    /// The file is no such library, or this process has opened one before.
+    /// The file is no such library, or this process has opened one before, or what
+    /// [`ENVIRONMENT`](crate::ENVIRONMENT) says is not set.
     pub fn open(path: &Path, threads: usize, sessions_max: usize) -> Result<Self, OpenError> {
+        let mut wanted = crate::ENVIRONMENT.iter();
+        if !wanted.all(|(name, value)| std::env::var_os(name).is_some_and(|is| is == *value)) {
+            return Err(OpenError::Telemetry);
+        }
         let opened = catch_unwind(|| {
             let builder = ort::init_from(path)?;
             // Waiting threads sleep: they share their processor with others.

@@ -58,7 +58,8 @@ pub enum ProgramError {
 /// # Errors
 /// No door, no TEE, a configuration that does not hold, or a state that does not open.
 pub fn run(tee: &str, member: u8) -> Result<(), ProgramError> {
-    bield_platform::refuse_environment().map_err(|error| ProgramError::Start(error.to_string()))?;
+    bield_platform::refuse_environment(&[])
+        .map_err(|error| ProgramError::Start(error.to_string()))?;
     let door = Door::from_stdin()?;
     let (configuration, configuring) = door.configuration()?;
     let offers = Arc::new(Offers::new());

@@ -66,7 +66,7 @@ const BUSY_RETRY_MS: u64 = 250;
 /// # Errors
 /// What kept it from starting, or the door failed.
 pub fn run(tee: &TeeAddress, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
-    bield_platform::refuse_environment()?;
+    bield_platform::refuse_environment(&bield_engine::ENVIRONMENT)?;
     let door = Door::from_stdin()?;
     let (configuration, configuring) = door.configuration()?;
     let program = match start::start(tee, onnxruntime, &configuration) {

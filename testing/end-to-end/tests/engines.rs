@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bield_end_to_end::{Stack, numbers, tiny_model, wait_until};
 use bield_package::tensor::Tensor;
@@ -46,6 +47,30 @@ fn models_run_on_the_library_that_the_measured_configuration_names() {
         .iter()
         .find(|tensor| tensor.name() == "doubled");
     assert_eq!(doubled.unwrap().to_i64(), Some(vec![1 << 41]));
+}
+
+/// Published builds send their maker what they loaded, ten seconds after start. A confined process that tries ends.
+#[test]
+fn the_library_tells_nobody_what_it_runs_and_so_the_runtime_lives_on() {
+    let Some(library) = library() else { return };
+    let started = Instant::now();
+    let stack = Stack::start_with_onnxruntime(&library).unwrap();
+    let (owner, user) = (
+        stack.person("owner").unwrap(),
+        stack.person("user").unwrap(),
+    );
+    let package = owner.publish("quiet", &tiny_model("quiet")).unwrap();
+    owner.grant(&package, &user).unwrap();
+    let start = || {
+        let answered = user.call(&package, numbers(3)).unwrap().unwrap();
+        answered.feedback.unwrap()["start"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(start(), "cold");
+    thread::sleep(Duration::from_secs(15).saturating_sub(started.elapsed()));
+    assert_eq!(start(), "hot", "the runtime was started anew");
 }
 
 #[test]

@@ -7,7 +7,6 @@
 //! Bombs are well-formed up to the place where they repeat: arrays of one-byte elements, lengths
 //! that announce more than follows, nesting. One test, because the counter is the process's.
 
-
 use bield_fixtures::Counting;
 use bield_fuzz::TARGETS;
 
