@@ -42,7 +42,8 @@ pub const TENSOR_RANK_MAX: usize = 8;
 /// the product of any of its dimensions stays below it.
 pub const TENSOR_BYTES_MAX: u64 = 256 << 20;
 
-/// Most strings of one tensor: an engine takes up to 32 bytes more for each than its text.
+/// Most strings of one tensor, and of all inputs of a run: an empty one is 4 bytes in a request and 32 in an engine, and
+/// up to 100 on the way there.
 pub const TENSOR_STRINGS_MAX: u64 = 1 << 20;
 
 /// What one element of a tensor is.
@@ -448,6 +449,7 @@ fn bytes_of(name: &str, element: ElementType, shape: &[u64]) -> Result<u64, Tens
             TENSOR_STRINGS_MAX * strings::BYTES_LEAST,
         ),
     };
+    let name = || name.to_owned();
     shape
         .iter()
         .try_fold(least, |bytes, length| {
@@ -456,8 +458,9 @@ fn bytes_of(name: &str, element: ElementType, shape: &[u64]) -> Result<u64, Tens
         })
         .filter(|bytes| *bytes <= most)
         .map(|bytes| if shape.contains(&0) { 0 } else { bytes })
-        .ok_or_else(|| TensorError::Size {
-            name: name.to_owned(),
+        .ok_or_else(|| match element {
+            ElementType::String => TensorError::Strings { name: name() },
+            _ => TensorError::Size { name: name() },
         })
 }
 
@@ -573,7 +576,7 @@ mod tests {
             assert_eq!(refused, Err(TensorError::NotStrings { name, count }));
         }
         let many = Tensor::new("s", ElementType::String, vec![(1 << 20) + 1], Vec::new());
-        assert!(matches!(many, Err(TensorError::Size { .. })));
+        assert!(matches!(many, Err(TensorError::Strings { .. })));
     }
 
     #[test]

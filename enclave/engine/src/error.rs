@@ -64,7 +64,7 @@ pub enum EngineError {
         /// What was promised.
         promised: String,
     },
-    /// An input is not given. The caller's move, as are the next five.
+    /// An input is not given. The caller's move, as are the next six.
     #[error("input {name} is missing")]
     MissingInput {
         /// The input.
@@ -99,6 +99,12 @@ pub enum EngineError {
         /// The engine.
         engine: &'static str,
     },
+    /// All inputs together hold more strings than a run may take.
+    #[error("the inputs hold more than {limit} strings together; send them in several requests")]
+    Strings {
+        /// Most strings of a run.
+        limit: u64,
+    },
     /// The engine failed while running, for instance because input shapes do not fit together.
     #[error("{engine} failed: {reason}")]
     Run {
@@ -114,6 +120,12 @@ pub enum EngineError {
         name: String,
         /// What the file says.
         need: ElementType,
+    },
+    /// The model gave text that is not UTF-8. The model owner's move.
+    #[error("output {name} holds a string that is not UTF-8")]
+    OutputText {
+        /// The output.
+        name: String,
     },
     /// An output exceeds the limits of a tensor.
     #[error("an output cannot be returned: {0}")]

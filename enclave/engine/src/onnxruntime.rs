@@ -323,6 +323,7 @@ impl Model for Loaded {
         outputs: &[&str],
     ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
         let asked = asked(&self.outputs, outputs)?;
+        tensors::bound_strings(inputs)?;
         let values = given(&self.inputs, inputs)?
             .map(|tensor| {
                 let tensor = tensor?;

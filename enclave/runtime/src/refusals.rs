@@ -224,7 +224,8 @@ pub(crate) fn run(error: &EngineError) -> Refusal {
         | EngineError::Input(_)
         | EngineError::EmptyInput { .. }
         | EngineError::UnknownOutput { .. }
-        | EngineError::Range { .. } => "input-mismatch",
+        | EngineError::Range { .. }
+        | EngineError::Strings { .. } => "input-mismatch",
         _ => "run-failed",
     };
     Refusal::new(code, error, Retry::Never)

@@ -1,6 +1,8 @@
 //! Why a tensor cannot exist, and why a model does not take it. Names and sizes, never contents.
 
-use super::{ElementType, TENSOR_BYTES_MAX, TENSOR_NAME_BYTES_MAX, TENSOR_RANK_MAX};
+use super::{
+    ElementType, TENSOR_BYTES_MAX, TENSOR_NAME_BYTES_MAX, TENSOR_RANK_MAX, TENSOR_STRINGS_MAX,
+};
 
 /// A tensor cannot exist like this. The sender corrects it; sending it again does not help.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -26,6 +28,12 @@ pub enum TensorError {
     /// More data than [`TENSOR_BYTES_MAX`](super::TENSOR_BYTES_MAX).
     #[error("tensor {name} is larger than the limit of {TENSOR_BYTES_MAX} bytes")]
     Size {
+        /// The tensor.
+        name: String,
+    },
+    /// More strings than [`TENSOR_STRINGS_MAX`](super::TENSOR_STRINGS_MAX).
+    #[error("tensor {name} has more than {TENSOR_STRINGS_MAX} strings")]
+    Strings {
         /// The tensor.
         name: String,
     },

@@ -3,12 +3,29 @@
 //! Always true: no byte that the library wrote is read as a Rust `bool`, because a model may make it write others than 0
 //! and 1; what is not 0 is true.
 
-use bield_package::tensor::{ElementType, Tensor, TensorSpec};
+use bield_package::tensor::{ElementType, TENSOR_STRINGS_MAX, Tensor, TensorError, TensorSpec};
 use half::f16;
-use ort::value::{DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType};
+use ort::value::{
+    DynValue, PrimitiveTensorElementType, Tensor as OrtTensor, TensorElementType, ValueType,
+};
 use zerocopy::IntoBytes as _;
 
 use crate::{EngineError, bytes, words};
+
+/// Refuses inputs that hold more strings together than one tensor may: each takes memory that its bytes do not tell.
+pub(super) fn bound_strings(inputs: &[Tensor]) -> Result<(), EngineError> {
+    let strings = inputs
+        .iter()
+        .filter(|tensor| tensor.element() == ElementType::String)
+        .map(|tensor| tensor.shape().iter().product::<u64>())
+        .sum::<u64>();
+    match strings > TENSOR_STRINGS_MAX {
+        true => Err(EngineError::Strings {
+            limit: TENSOR_STRINGS_MAX,
+        }),
+        false => Ok(()),
+    }
+}
 
 /// Our name of a type; `None` for one that bield does not carry.
 pub(super) fn element(element: TensorElementType) -> Option<ElementType> {
@@ -73,7 +90,22 @@ pub(super) fn from_value(value: &DynValue, spec: &TensorSpec) -> Result<Tensor, 
             Ok(Tensor::new(spec.name(), spec.element(), shape, bits)?)
         }
         ElementType::String => {
-            let (shape, strings) = value.try_extract_strings().map_err(|_| other_type(spec))?;
+            let name = || spec.name().to_owned();
+            match value.dtype() {
+                ValueType::Tensor {
+                    ty: TensorElementType::String,
+                    shape,
+                    ..
+                } if shape.num_elements() as u64 <= TENSOR_STRINGS_MAX => {}
+                ValueType::Tensor {
+                    ty: TensorElementType::String,
+                    ..
+                } => return Err(TensorError::Strings { name: name() }.into()),
+                _ => return Err(other_type(spec)),
+            }
+            let (shape, strings) = value
+                .try_extract_strings()
+                .map_err(|_| EngineError::OutputText { name: name() })?;
             let shape: Vec<u64> = shape.iter().map(|length| length.cast_unsigned()).collect();
             Ok(Tensor::from_strings(spec.name(), &shape, &strings)?)
         }
@@ -132,6 +164,19 @@ fn other_type(spec: &TensorSpec) -> EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strings_of_all_inputs_are_bounded_together() {
+        let half = TENSOR_STRINGS_MAX / 2;
+        let of = |count: u64| {
+            let data = vec![0; 4 * usize::try_from(count).unwrap()];
+            Tensor::new("s", ElementType::String, vec![count], data).unwrap()
+        };
+        let numbers = Tensor::from_f32("n", &[1], &[0.5]).unwrap();
+        assert!(bound_strings(&[of(half), numbers.clone(), of(half)]).is_ok());
+        let refused = bound_strings(&[of(half), numbers, of(half + 1)]);
+        assert!(matches!(refused, Err(EngineError::Strings { .. })));
+    }
 
     /// No operator of version 1.31 is known to write others; a library that the operator names may.
     #[test]
