@@ -46,6 +46,7 @@ fn a_model_with_one_scale_for_all_its_rows_has_none() {
     for signature in [
         Signature::read(converted::QUANTIZED_ONNX).unwrap(),
         ort_signature(converted::QUANTIZED_ORT).unwrap(),
+        ort_signature(converted::QUANTIZED_BRANCH_ORT).unwrap(),
         chain("DynamicQuantizeLinear").as_said(),
     ] {
         assert!(signature.scales_together);
@@ -156,6 +157,7 @@ fn every_truncation_and_flip_ends_in_an_answer() {
         converted::MIXED_RTEN,
         converted::BRANCHES_RTEN,
         converted::MIXED_ORT,
+        converted::QUANTIZED_BRANCH_ORT,
     ] {
         for length in 0..bytes.len() {
             let _ = RtenFile::read(&bytes[..length]);

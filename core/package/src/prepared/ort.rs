@@ -65,15 +65,34 @@ pub fn ort_signature(bytes: &[u8]) -> Result<Signature, PreparedError> {
     })
 }
 
-/// `Node { 5 op_type }`. Graphs inside nodes are not looked at.
+/// `Node { 5 op_type, 10 attributes }`. Graphs inside nodes are not looked at: what has any is taken for such.
 fn any_scales_together(nodes: Vector<'_>) -> Result<bool, PreparedError> {
     below(nodes.length(), "nodes", GRAPH_ENTRIES_MAX)?;
+    let mut attributes_seen = 0;
     for node in nodes.tables(GRAPH) {
-        if node?.text(5, GRAPH)?.is_some_and(scales_together) {
+        let node = node?;
+        if node.text(5, GRAPH)?.is_some_and(scales_together) {
             return Ok(true);
+        }
+        let Some(attributes) = node.vector(10, 4, GRAPH)? else {
+            continue;
+        };
+        // References may share them.
+        attributes_seen += attributes.length();
+        below(attributes_seen, "attributes", ATTRIBUTES_MAX)?;
+        for attribute in attributes.tables(GRAPH) {
+            if holds_graph(attribute?)? {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
+}
+
+/// `Attribute { 2 type }`.
+fn holds_graph(attribute: Table<'_>) -> Result<bool, PreparedError> {
+    let kind = attribute.number(2, GRAPH)?.map(i32::from_le_bytes);
+    Ok(matches!(kind, Some(A_GRAPH | GRAPHS)))
 }
 
 /// Field 0 of each: `Tensor { 0 name }`.
@@ -180,6 +199,12 @@ fn axis(dimension: Table<'_>) -> Result<(Option<u64>, Option<&str>), PreparedErr
 
 const GRAPH: &str = "its graph";
 const END: &str = "an input or output";
+
+/// Most attributes of all nodes together; most nodes have fewer than eight.
+const ATTRIBUTES_MAX: usize = 8 * GRAPH_ENTRIES_MAX;
+/// `AttributeType`.
+const A_GRAPH: i32 = 5;
+const GRAPHS: i32 = 10;
 
 /// `TypeInfoValue`.
 const TENSOR_TYPE: u8 = 1;
