@@ -37,13 +37,18 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape of a request that can run together with others: the model [has rows](Model::has_rows), every input is
-    /// there once, fits it, is of numbers, and has one row of at most [`ROW_BYTES_MAX`].
+    /// The shape of a request that can run together with others: the model [has rows](Model::has_rows), all its outputs are of
+    /// numbers, every input is there once, fits it, is of numbers, and has one row of at most [`ROW_BYTES_MAX`].
     pub fn of(model: &dyn Model, inputs: &[Tensor], outputs: &[&str]) -> Option<Self> {
         // A manifest may fix what the file leaves free.
         let is_free = |spec: &TensorSpec| spec.shape().first() == Some(&None);
         let specs = model.inputs();
         if !model.has_rows() || inputs.len() != specs.len() || !specs.iter().all(is_free) {
+            return None;
+        }
+        // Rows of strings have lengths of their own, and cannot be cut by bytes.
+        let mut outputs_given = model.outputs().iter();
+        if outputs_given.any(|spec| spec.element() == ElementType::String) {
             return None;
         }
         let inputs = specs.iter().map(|spec| {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! golden row ─▶ louder, negated, moved, zero; other golden rows ─▶ those whose single answers differ ─┐
-//!                    joint runs of them: by twos, three, the most that may be ─▶ the same answers? ◀──┘
+//!                    joint runs of them: by twos, three, four, eight … to the most ─▶ the same? ◀─────┘
 //! ```
 //!
 //! Always true: what is [`Rows::Apart`] gave each row of every joint run what that row gets alone, among rows whose single
@@ -11,7 +11,10 @@
 //! happens by construction (a mean over the batch, one scale for all of it, rows that are not requests), for rows of the
 //! first pair's shape. Not here: what a model does on purpose, which no trial shows.
 //!
-//! On paper: at most [`ROWS_TOLD_MAX`] + 6 single runs, and joint ones of 2 · ([`ROWS_TOLD_MAX`] - 1) + 3 + the most rows.
+//! On paper: at most [`ROWS_TOLD_MAX`] + 6 single runs, and joint ones of 2 · ([`ROWS_TOLD_MAX`] - 1) + 3 rows and less than
+//! three times the most. A run has at most twice the rows of one that there was time for.
+
+use std::iter::{once, successors};
 
 use bield_package::tensor::{ElementType, Tensor};
 use bield_package::{GoldenPair, TOLERANCE_PPM};
@@ -34,7 +37,8 @@ pub enum Rows {
     Apart(usize),
 }
 
-/// Compares joint runs, of at most `rows_max`, with single ones on rows that are made from `golden`, as long as `goes_on`.
+/// Compares joint runs, of at most `rows_max`, with single ones on rows that are made from `golden`. What is proven when
+/// `goes_on` says no counts if all rows were compared by twos and three by then.
 pub fn prove_rows(
     model: &dyn Model,
     golden: &[GoldenPair],
@@ -54,7 +58,10 @@ pub fn prove_rows(
     let mut proven = 1;
     for order in orders(told.len(), rows_max) {
         if !goes_on() {
-            return Rows::Unproven;
+            return match proven {
+                0..3 => Rows::Unproven,
+                most => Rows::Apart(most),
+            };
         }
         let rows: Vec<&[Tensor]> = order.iter().map(|at| told[*at].0).collect();
         let count = rows.len();
@@ -119,21 +126,20 @@ fn differ((one, other): (&Tensor, &Tensor)) -> bool {
     !agree(one, other, TOLERANCE_PPM) && !agree(other, one, TOLERANCE_PPM)
 }
 
-/// Which rows run together: the golden one beside each other one, then several.
+/// Which rows run together: the golden one beside each other one, then several, never more than twice as many as before.
 fn orders(rows: usize, rows_max: usize) -> Vec<Vec<usize>> {
     let beside = |at| match at % 2 {
         0 => vec![at, 0],
         _ => vec![0, at],
     };
-    let mut orders: Vec<Vec<usize>> = (1..rows).map(beside).collect();
-    let turned = |count, by| (0..count).map(|at| (at + by) % rows).collect();
-    if rows_max >= 3 {
-        orders.push(turned(3, 1));
-    }
-    if rows_max > 3 {
-        orders.push(turned(rows_max, 2));
-    }
-    orders
+    let doubled =
+        successors(Some(4), |count| Some(2 * count)).take_while(|count| *count < rows_max);
+    let mut counts: Vec<usize> = once(3).chain(doubled).chain([rows_max]).collect();
+    counts.retain(|count| (3..=rows_max).contains(count));
+    counts.dedup();
+    let turned = |(by, count): (usize, usize)| (0..count).map(|at| (at + by) % rows).collect();
+    let several = (1..).zip(counts).map(turned);
+    (1..rows).map(beside).chain(several).collect()
 }
 
 /// A golden row, what is made from it, and the other golden rows.

@@ -37,6 +37,8 @@ struct Played {
     outputs: Vec<TensorSpec>,
     /// All numbers that it was given.
     given: Mutex<Vec<Vec<f64>>>,
+    /// Rows of each run.
+    sizes: Mutex<Vec<usize>>,
 }
 
 impl Played {
@@ -56,6 +58,7 @@ impl Played {
             inputs: vec![spec("x")],
             outputs: names.iter().map(|name| spec(*name)).collect(),
             given: Mutex::default(),
+            sizes: Mutex::default(),
         }
     }
 }
@@ -109,6 +112,7 @@ impl Model for Played {
             .map(<[f64]>::to_vec)
             .collect();
         self.given.lock().unwrap().extend(rows.clone());
+        self.sizes.lock().unwrap().push(rows.len());
         let each = |what: &dyn Fn(f64) -> f64| -> Vec<Vec<f64>> {
             let row = |row: &Vec<f64>| row.iter().map(|n| what(*n)).collect();
             rows.iter().map(row).collect()
@@ -276,7 +280,7 @@ fn rows_that_give_no_numbers_tell_nothing_and_hide_nothing() {
 fn a_model_that_takes_fewer_rows_is_proven_for_those() {
     let golden = floats(&[&[1.0, 2.0]]);
     assert_eq!(proof(Does::Takes(8), &golden), Rows::Apart(8));
-    assert_eq!(proof(Does::Takes(7), &golden), Rows::Apart(3));
+    assert_eq!(proof(Does::Takes(7), &golden), Rows::Apart(4));
     assert_eq!(proof(Does::Takes(2), &golden), Rows::Apart(2));
 }
 
@@ -314,6 +318,40 @@ fn what_was_stopped_proves_nothing() {
     });
     assert_eq!(proof, Rows::Unproven);
     assert!(played.given.into_inner().unwrap().len() < 12);
+}
+
+#[test]
+fn rows_are_doubled_and_what_is_too_slow_is_not_tried_at_once() {
+    let golden = floats(&[&[1.0, 2.0]]);
+    let sizes = |rows_max, rows_end| {
+        let played = Played::new(Does::Doubles);
+        let is_in_time = || played.given.lock().unwrap().len() < rows_end;
+        let proof = prove_rows(&played, &golden, rows_max, &is_in_time);
+        let sizes = played.sizes.into_inner().unwrap();
+        let several: Vec<usize> = sizes.into_iter().filter(|size| *size > 2).collect();
+        (proof, several)
+    };
+    let all = |rows_max| sizes(rows_max, usize::MAX);
+    assert_eq!(all(64), (Rows::Apart(64), vec![3, 4, 8, 16, 32, 64]));
+    assert_eq!(all(9), (Rows::Apart(9), vec![3, 4, 8, 9]));
+    assert_eq!(all(4), (Rows::Apart(4), vec![3, 4]));
+    assert_eq!(all(3), (Rows::Apart(3), vec![3]));
+    assert_eq!(all(2), (Rows::Apart(2), vec![]));
+    // 6 rows alone, 4 pairs, 3, 4 and 8 are 29.
+    assert_eq!(sizes(64, 25), (Rows::Apart(8), vec![3, 4, 8]));
+}
+
+#[test]
+fn rows_of_strings_are_not_cut_by_bytes() {
+    let words = TensorSpec::new("y", ElementType::String, vec![None, None]).unwrap();
+    let played = Played {
+        outputs: vec![words],
+        ..Played::new(Does::Doubles)
+    };
+    let golden = floats(&[&[1.0, 2.0]]);
+    assert_eq!(Shape::of(&played, &golden[0].inputs, &[]), None);
+    assert_eq!(prove_rows(&played, &golden, 8, &|| true), Rows::Unproven);
+    assert!(Shape::of(&Played::new(Does::Doubles), &golden[0].inputs, &[]).is_some());
 }
 
 #[test]
