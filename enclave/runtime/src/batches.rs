@@ -10,9 +10,10 @@
 //! others delays it. The moment only matters when nothing else runs, and nobody waits it who is alone in the program.
 //!
 //! Always true: only requests that may share everything (`shared`) come here, and those of several users run together only
-//! where the measured configuration says so; a run has at most `requests_max`, of each user who waits one before a second of
-//! any; nobody waits longer for its run to begin than it said; when a joint run fails, each request runs by itself, so
-//! that one that fails is alone in it. No model is believed to keep rows apart: nothing is joined before a [`Trial`] on its
+//! where the measured configuration says so; a run has at most `requests_max`, one of each user, or several of one who is
+//! alone in it; nobody waits longer for its run to begin than it said; when a joint run fails, each request runs by itself and
+//! is answered then, so that one that fails is alone in it, and its user runs with no other user on this model any more, as
+//! far as is remembered. No model is believed to keep rows apart: nothing is joined before a [`Trial`] on its
 //! golden pairs, which no user chooses, and one joint run of [`COMPARED_ONE_IN`] goes on being compared with single ones,
 //! which are what is answered then. After one difference the model never runs requests together again while it is loaded;
 //! after one that failed for its size, no more of as many bytes. That shows what happens by construction (a mean over the
@@ -25,7 +26,6 @@
 mod joint;
 mod members;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ pub(crate) struct Joins<'a> {
 /// What a run gave.
 pub(crate) struct Ran {
     pub(crate) answer: Result<Vec<Tensor>, EngineError>,
-    /// The joint run, or its own.
+    /// From when its run began, joint or not, until this was there.
     pub(crate) run: Duration,
     /// What making the engine's state took.
     pub(crate) session: Option<Duration>,
@@ -104,6 +104,8 @@ pub(crate) enum NotRun {
     Late,
     /// Who asked went away.
     Gone,
+    /// Its leader's run panicked, which says nothing of this request.
+    Lost,
 }
 
 /// Those who wait to run one loaded model, and its places for runs when it has few.
@@ -205,11 +207,11 @@ impl Lane {
         let mut state = lock(&self.0);
         if state.has_begun(number) {
             drop(taken);
-            return Ok(ride(state, number, &seat));
+            return ride(state, number, &seat);
         }
         match taken {
             Ok(taken) if !is_gone => {
-                Ok(self.lead(state, number, model, (taken, turns), (batching, counts)))
+                self.lead(state, number, model, (taken, turns), (batching, counts))
             }
             taken => {
                 state.leave(number);
@@ -226,16 +228,16 @@ impl Lane {
         model: &dyn Model,
         (taken, turns): (Taken<'_>, &Turns),
         (batching, counts): (&Batching, &BatchCounts),
-    ) -> Ran {
+    ) -> Result<Ran, NotRun> {
         let (shape, boarded) = state.board(number, batching);
         drop(state);
+        let members = boarded.iter().map(|member| (member.number, member.user));
         let mut finish = Finish {
             lane: self,
             leader: number,
-            members: boarded.iter().map(|member| member.number).collect(),
-            engine: model.engine(),
+            members: members.collect(),
             counts,
-            ran: HashMap::new(),
+            own: None,
             found: Found::Nothing,
         };
         for rider in boarded.iter().filter(|member| member.number != number) {
@@ -245,13 +247,13 @@ impl Lane {
         let is_compared = Randomness
             .next_u32()
             .is_multiple_of(batching.compared_one_in);
-        let (ran, found) = compute(model, &shape, &requests, is_compared, counts);
-        finish.ran = finish.members.iter().copied().zip(ran).collect();
+        let mut hand = |at, ran| finish.hand(at, ran);
+        let found = compute(model, &shape, &requests, (is_compared, counts), &mut hand);
         finish.found = found;
         drop(taken);
-        let own = finish.ran.remove(&number);
+        let own = finish.own.take();
         drop(finish);
-        own.unwrap_or_else(|| lost(model.engine()))
+        own.ok_or(NotRun::Lost)
     }
 
     /// Has a rider wait for nothing but its answer.
@@ -265,7 +267,7 @@ impl Lane {
 }
 
 /// Waits for the run of a rider to end.
-fn ride(mut state: MutexGuard<'_, State>, number: u64, seat: &Seat) -> Ran {
+fn ride(mut state: MutexGuard<'_, State>, number: u64, seat: &Seat) -> Result<Ran, NotRun> {
     loop {
         if let Some(ran) = state.take_ran(number) {
             return ran;
@@ -274,23 +276,40 @@ fn ride(mut state: MutexGuard<'_, State>, number: u64, seat: &Seat) -> Ran {
     }
 }
 
-/// Gives each rider what it got, however the run ended, and takes the leader out.
+/// Gives each rider what it got; notes what was found and takes the leader out, however the run ended.
 struct Finish<'a> {
     lane: &'a Lane,
     leader: u64,
-    members: Vec<u64>,
-    engine: &'static str,
+    /// In the order of their requests.
+    members: Vec<(u64, Principal)>,
     counts: &'a BatchCounts,
-    ran: HashMap<u64, Ran>,
+    /// What the leader got.
+    own: Option<Ran>,
     found: Found,
+}
+
+impl Finish<'_> {
+    fn hand(&mut self, at: usize, ran: Ran) {
+        let (number, _) = self.members[at];
+        if number == self.leader {
+            self.own = Some(ran);
+        } else {
+            lock(&self.lane.0).end(number, Stage::Ran(ran));
+        }
+    }
 }
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
         let mut state = lock(&self.lane.0);
-        match self.found {
+        match &self.found {
             Found::Nothing => {}
-            Found::TooMuch(bytes) => state.bytes_end = state.bytes_end.min(bytes.max(1)),
+            Found::TooMuch(bytes) => state.bytes_end = state.bytes_end.min((*bytes).max(1)),
+            Found::AtFault(failed) => {
+                for at in failed {
+                    state.keep_apart(self.members[*at].1);
+                }
+            }
             Found::Differs => {
                 if state.rows != Rows::Differ {
                     self.counts.refused.fetch_add(1, Ordering::Relaxed);
@@ -299,23 +318,9 @@ impl Drop for Finish<'_> {
             }
         }
         state.leave(self.leader);
-        for member in &mut state.members {
-            if self.members.contains(&member.number) {
-                let ran = self.ran.remove(&member.number);
-                member.stage = Stage::Ran(ran.unwrap_or_else(|| lost(self.engine)));
-                member.seat.changed.notify_one();
-            }
+        for (number, _) in &self.members {
+            state.end(*number, Stage::Lost);
         }
-    }
-}
-
-/// What its leader's panic leaves of a request.
-fn lost(engine: &'static str) -> Ran {
-    let reason = "the run was lost".to_owned();
-    Ran {
-        answer: Err(EngineError::Run { engine, reason }),
-        run: Duration::ZERO,
-        session: None,
     }
 }
 

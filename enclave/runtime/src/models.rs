@@ -15,7 +15,8 @@
 //! reserved is free again; nobody evicts for a model that does not fit all the same. While it loads, a model may take
 //! more than afterwards, when the engine copies it: its engine says how much. A model that is replaced by the same one
 //! on another engine (`seconds`), is forgotten or broke takes no new runs, and its memory counts until the last run on it ends. What a
-//! run needs beyond its model is not counted; at most `concurrency` runs exist. Not here: how a model is loaded (`loading`), clocks.
+//! run needs beyond its model is not counted: one for each turn and one of a second tier exist, and one of several rows, asked
+//! for (`batches`) or tried, needs that for each row. Not here: how a model is loaded (`loading`), clocks.
 //!
 //! On paper: a look-up is one hash; an eviction looks at each resident once.
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | those of `bield_grant::Refused` | as it says |
 //! | `isolation-unsupported` | owner: grant `shared`, or choose an engine that forgets |
-//! | `instance-taken`, `instance-in-use`, `queue-full`, `packages-busy`, `model-opening` | nobody: another moment, or another instance |
+//! | `instance-taken`, `instance-in-use`, `queue-full`, `packages-busy`, `model-opening`, `run-lost` | nobody: another moment, or another instance |
 //! | `no-lease`, `key-service-unreachable` | operator, as the sentence says |
 //! | `malformed-body`, `input-mismatch`, `run-failed`, `answer-too-long`, `no-parts`, `read-too-slowly` | user |
 //! | `answers-unread` | those who read slowly; or ask for the whole answer |
@@ -100,6 +100,15 @@ pub(crate) fn gone() -> Refusal {
     )
 }
 
+/// The run that it shared with others broke off, by the fault of none of them.
+pub(crate) fn lost() -> Refusal {
+    Refusal::new(
+        "run-lost",
+        "the run that the request shared with others broke off before its answer was there; seal it anew",
+        Retry::Anew,
+    )
+}
+
 /// Who asked went away while the answer left.
 pub(crate) fn left() -> Refusal {
     Refusal::new(
@@ -136,8 +145,8 @@ pub(crate) fn late_midway(waited: Duration) -> Refusal {
 pub(crate) fn no_room_for_outputs() -> Refusal {
     Refusal::new(
         "answers-unread",
-        "answers in parts that are read slowly take all memory for outputs that wait, or this user's take half of it; seal \
-         the request anew in a moment, or ask for the whole answer",
+        "answers in parts that are read slowly take all memory for outputs that wait, or this user's take more of it \
+         than is left; seal the request anew in a moment, or ask for the whole answer",
         Retry::Anew,
     )
 }

@@ -4,9 +4,11 @@
 //! requests ─▶ joint run ─▶ answers
 //!               │ one of many ─▶ each by itself as well ─▶ the same? ─ no ─▶ Found::Differs
 //!               └ failed ─▶ each by itself ─ all answered ─▶ Found::TooMuch
+//!                                    └ some failed alone, too ─▶ Found::AtFault
 //! ```
 //!
-//! Always true: where both were computed, what is answered is what each request gets alone. Not here: who runs together.
+//! Always true: where both were computed, what is answered is what each request gets alone, as soon as that is there. Not
+//! here: who runs together.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,8 +20,7 @@ use bield_package::tensor::Tensor;
 
 use super::{BatchCounts, Ran};
 
-/// How long a trial may take, in a turn that others wait for. What is too slow for it stays unproven; one run is not broken
-/// off.
+/// How long a trial may take, in a turn that others wait for. What is proven by then counts; one run is not broken off.
 const TRIAL_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Finds out, before anybody's request is joined, whether a model keeps rows apart.
@@ -51,84 +52,95 @@ impl Trial {
 }
 
 /// What a joint run tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(PartialEq, Eq, Debug)]
 pub(super) enum Found {
     Nothing,
     /// Some request got another answer than alone.
     Differs,
     /// It failed with so many bytes of inputs, and each request was answered alone.
     TooMuch(u64),
+    /// It failed, and so did these requests alone.
+    AtFault(Vec<usize>),
 }
 
 pub(super) type Answer = Result<Vec<Tensor>, EngineError>;
 
-/// Answers of all requests in their order, and what was found.
+/// What there is besides single runs.
+enum Joint {
+    None,
+    Failed,
+    Gave(Option<Vec<Vec<Tensor>>>),
+}
+
+/// Computes all requests in their order, and hands each what it gets as soon as it is there.
 pub(super) fn compute(
     model: &dyn Model,
     shape: &Shape,
     requests: &[Vec<Tensor>],
-    is_compared: bool,
-    counts: &BatchCounts,
-) -> (Vec<Ran>, Found) {
+    (is_compared, counts): (bool, &BatchCounts),
+    hand: &mut dyn FnMut(usize, Ran),
+) -> Found {
     let started = Instant::now();
-    let outputs = shape.outputs();
     let mut session = None;
-    let singly = |session: &mut Option<Duration>| -> Vec<Answer> {
-        let run = |inputs: &Vec<Tensor>| {
-            let (answer, opened) = model.run_timed(inputs, &outputs)?;
-            *session = session.or(opened);
-            Ok(answer)
+    let mut hand = |at, answer: Answer, session: Option<Duration>| {
+        let ran = Ran {
+            answer,
+            run: started.elapsed(),
+            session,
         };
-        requests.iter().map(run).collect()
+        hand(at, ran);
     };
-    let (answers, found) = if requests.len() < 2 {
-        (singly(&mut session), Found::Nothing)
-    } else {
+    let mut joint = Joint::None;
+    if requests.len() > 1 {
         counts.note(requests.len());
         let borrowed: Vec<&[Tensor]> = requests.iter().map(Vec::as_slice).collect();
         match run_together(model, shape, &borrowed) {
             Ok((Some(answers), opened)) if !is_compared => {
-                session = opened;
-                (answers.into_iter().map(Ok).collect(), Found::Nothing)
+                for (at, answer) in answers.into_iter().enumerate() {
+                    hand(at, Ok(answer), opened);
+                }
+                return Found::Nothing;
             }
-            Ok((together, opened)) => {
+            Ok((answers, opened)) => {
                 session = opened;
-                let single = singly(&mut session);
-                let differs = together.is_none_or(|together| differ(&single, &together));
-                let found = match differs {
-                    true => Found::Differs,
-                    false => Found::Nothing,
-                };
-                (single, found)
+                joint = Joint::Gave(answers);
             }
             Err(_) => {
                 counts.retried.fetch_add(1, Ordering::Relaxed);
-                let single = singly(&mut session);
-                // Where one request is at fault, it fails by itself as well.
-                let found = match single.iter().all(Result::is_ok) {
-                    true => Found::TooMuch(shape.row_bytes() * requests.len() as u64),
-                    false => Found::Nothing,
-                };
-                (single, found)
+                joint = Joint::Failed;
             }
         }
-    };
-    let run = started.elapsed();
-    let ran = |answer| Ran {
-        answer,
-        run,
-        session,
-    };
-    (answers.into_iter().map(ran).collect(), found)
+    }
+    let outputs = shape.outputs();
+    let (mut differs, mut failed) = (matches!(joint, Joint::Gave(None)), Vec::new());
+    for (at, inputs) in requests.iter().enumerate() {
+        let answer = model.run_timed(inputs, &outputs).map(|(answer, opened)| {
+            session = session.or(opened);
+            answer
+        });
+        if let Joint::Gave(Some(together)) = &joint {
+            differs |= differ(&answer, &together[at]);
+        }
+        if answer.is_err() {
+            failed.push(at);
+        }
+        hand(at, answer, session);
+    }
+    match joint {
+        _ if differs => Found::Differs,
+        Joint::Failed if failed.is_empty() => {
+            Found::TooMuch(shape.row_bytes() * requests.len() as u64)
+        }
+        Joint::Failed => Found::AtFault(failed),
+        _ => Found::Nothing,
+    }
 }
 
-/// Whether any request got something else together than alone.
-pub(super) fn differ(single: &[Answer], together: &[Vec<Tensor>]) -> bool {
-    single.iter().zip(together).any(|(single, together)| {
-        let same = single.as_ref().map(|single| same_answers(single, together));
-        // What is no number alone tells nothing.
-        !matches!(same, Ok(Some(true) | None))
-    })
+/// Whether a request got something else together than alone.
+pub(super) fn differ(single: &Answer, together: &[Tensor]) -> bool {
+    let same = single.as_ref().map(|single| same_answers(single, together));
+    // What is no number alone tells nothing.
+    !matches!(same, Ok(Some(true) | None))
 }
 
 impl BatchCounts {

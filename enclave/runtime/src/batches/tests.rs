@@ -1,6 +1,7 @@
 //! Models of one line, so that what each row gives is known; who waits is looked up, not timed.
 
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::Receiver;
 use std::thread;
 
 use bield_engine::{Engine, Rten, run_together};
@@ -9,6 +10,8 @@ use bield_package::{GoldenPair, ModelFormat, TOLERANCE_PPM};
 
 use super::joint::{Answer, differ};
 use super::*;
+
+mod failing;
 
 /// What a model does with the numbers of all its rows.
 #[derive(Clone, Copy)]
@@ -25,6 +28,8 @@ enum Does {
     Refuses,
     /// Panics at more than one row.
     Panics,
+    /// Doubles one row, and waits for a word before it doubles [`HELD`].
+    Waits,
 }
 
 struct Played {
@@ -34,9 +39,11 @@ struct Played {
     runs_max: usize,
     /// The first number of each row, by run.
     runs: Mutex<Vec<Vec<f32>>>,
+    word: Mutex<Option<Receiver<()>>>,
 }
 
 const POISON: f32 = -1.0;
+const HELD: f32 = -2.0;
 
 impl Played {
     fn new(does: Does) -> Self {
@@ -47,6 +54,7 @@ impl Played {
             outputs: vec![spec("y")],
             runs_max: usize::MAX,
             runs: Mutex::default(),
+            word: Mutex::default(),
         }
     }
 
@@ -109,6 +117,12 @@ impl Model for Played {
             Does::Takes(most) if x.len() > most => return fail(),
             Does::Refuses if x.contains(&POISON) => return fail(),
             Does::Panics if shape[0] > 1 => panic!("on purpose"),
+            Does::Waits if shape[0] > 1 => return fail(),
+            Does::Waits if x.contains(&HELD) => {
+                let word = lock(&self.word).take().unwrap();
+                word.recv_timeout(SOME_TIME).unwrap();
+                doubled
+            }
             _ => doubled,
         };
         Ok((vec![Tensor::from_f32("y", shape, &y).unwrap()], None))
@@ -133,6 +147,8 @@ struct Play {
 }
 
 const LONG: Duration = Duration::from_secs(600);
+/// More than enough for what does not come when it fails.
+const SOME_TIME: Duration = Duration::from_secs(60);
 /// As good as: two of all numbers.
 const NEVER: u32 = u32::MAX;
 
@@ -283,7 +299,7 @@ fn users_run_together_only_where_the_configuration_says_so() {
     assert_eq!(runs, [2, 3]);
     let play = Play::proven(Does::Doubles);
     play.all(&requests);
-    assert_eq!(play.model.rows(), [5]);
+    assert_eq!(play.model.rows(), [2, 2, 1]);
 }
 
 #[test]
@@ -296,7 +312,7 @@ fn one_bad_request_fails_alone() {
     assert_eq!(play.model.rows(), [3, 1, 1, 1]);
     assert_eq!(play.counts.retried.load(Ordering::Relaxed), 1);
     // It is the request's fault, not the model's.
-    play.all(&TWO);
+    play.all(&[(1, &[1.0]), (3, &[3.0])]);
     assert_eq!(play.model.rows(), [2]);
 }
 
@@ -401,6 +417,24 @@ fn a_joint_run_that_is_too_large_is_not_tried_again_and_smaller_ones_go_on() {
     play.all(&[(1, short), (2, short), (3, short)]);
     assert_eq!(play.model.rows(), [3]);
     assert_eq!(play.counts.refused.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn a_flood_of_one_user_lengthens_no_run_that_another_is_in() {
+    let flood: [(u8, &[f32]); 7] = [
+        (1, &[10.0]),
+        (1, &[11.0]),
+        (1, &[12.0]),
+        (2, &[20.0]),
+        (1, &[13.0]),
+        (3, &[30.0]),
+        (1, &[14.0]),
+    ];
+    let play = Play::proven(Does::Doubles);
+    assert_eq!(play.all(&flood), flood.map(|(_, row)| twice(row)));
+    let expected: [&[f32]; 2] = [&[10.0, 20.0, 30.0], &[11.0, 12.0, 13.0, 14.0]];
+    assert_eq!(play.model.runs(), expected);
+    assert!(play.is_left_clean());
 }
 
 #[test]
@@ -521,7 +555,7 @@ fn a_leader_for_whom_nobody_waits_runs_the_others_only() {
 }
 
 #[test]
-fn a_panic_takes_no_more_than_its_run() {
+fn a_panic_takes_no_more_than_its_run_and_says_nothing_of_who_rides() {
     let play = Play::proven(Does::Panics);
     let held = play.turns.take(user(99), LONG).unwrap();
     thread::scope(|scope| {
@@ -531,10 +565,7 @@ fn a_panic_takes_no_more_than_its_run() {
         play.until_waiting(2);
         drop(held);
         assert!(leads.join().is_err());
-        assert!(matches!(
-            joins.join().unwrap(),
-            Ok(Err(EngineError::Run { .. }))
-        ));
+        assert_eq!(joins.join().unwrap(), Err(NotRun::Lost));
     });
     assert!(play.is_left_clean());
     assert_eq!(play.run(1, &[1.0], LONG, &|| false), Ok(twice(&[1.0])));
@@ -583,6 +614,7 @@ fn answers_of_a_real_model_are_those_of_single_runs() {
         let borrowed: Vec<&[Tensor]> = requests.iter().map(Vec::as_slice).collect();
         let (together, _) = run_together(&*model, &shape, &borrowed).unwrap();
         let single: Vec<Answer> = requests.iter().map(|one| model.run(one, &[])).collect();
-        assert!(!differ(&single, &together.unwrap()), "{count}");
+        let mut pairs = single.iter().zip(together.unwrap());
+        assert!(pairs.all(|(one, row)| !differ(one, &row)), "{count}");
     }
 }

@@ -75,6 +75,7 @@ impl Runtime {
         let ran = ran.map_err(|not_run| match not_run {
             NotRun::Late => refusals::late(self.queue_wait),
             NotRun::Gone => refusals::gone(),
+            NotRun::Lost => refusals::lost(),
         });
         let took = ran.as_ref().map_or(Duration::ZERO, |ran| ran.run);
         call.phases.queue += waiting.elapsed().saturating_sub(took);
