@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Always true: from a claim on, no request of another user runs here, and the claimant's runs when those that were
-//! inside have left, and with them what is done for no request (`work`), of which nothing begins any more; a claim is never given back, since a process that served one user alone is not clean for the next;
-//! once over, nobody is let in. Not here: starting a clean process (the launcher does when this one ends).
+//! inside have left, and with them what is done for no request (`work`), of which nothing begins any more; a claim is never
+//! given back, since a process that served one user alone is not clean for the next; it ends when its user has paused, also
+//! when that work goes on; once over, nobody is let in. Not here: starting a clean process (the launcher does when this one ends).
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,8 +31,10 @@ pub(crate) struct Tenancy {
 
 #[derive(Default)]
 struct State {
-    /// Requests of everybody, and work for none.
+    /// Requests of everybody.
     inside: usize,
+    /// What is done for none.
+    works: usize,
     claim: Option<Claim>,
     over: bool,
 }
@@ -100,16 +103,13 @@ impl Tenancy {
     }
 
     /// Lets in what is done for no request of this moment; `None` once the process serves one user alone.
-    pub(crate) fn work(&self) -> Option<Tenant<'_>> {
+    pub(crate) fn work(&self) -> Option<Work<'_>> {
         let mut state = lock(&self.state);
         if state.claim.is_some() || state.over {
             return None;
         }
-        state.inside += 1;
-        Some(Tenant {
-            tenancy: self,
-            alone: false,
-        })
+        state.works += 1;
+        Some(Work(self))
     }
 
     /// Waits until a claim has been idle for `idle`; nobody is let in afterwards.
@@ -141,17 +141,18 @@ impl State {
 
     /// All that is not the claimant's since its claim.
     fn others(&self) -> usize {
-        self.inside - self.claim.as_ref().map_or(0, |claim| claim.own)
+        self.works + self.inside - self.claim.as_ref().map_or(0, |claim| claim.own)
     }
 
-    /// How long a claim has been idle; `None` without a claim or with anybody inside.
+    /// How long a claim has been idle; `None` without a claim or with any request inside. The end of the process is that of
+    /// work, too, which may never end by itself.
     fn idle_for(&self) -> Option<Duration> {
         let claim = self.claim.as_ref().filter(|_| self.inside == 0)?;
         Some(claim.idle_since.elapsed())
     }
 }
 
-/// A request or work that is let in, until dropped.
+/// A request that is let in, until dropped.
 pub(crate) struct Tenant<'a> {
     tenancy: &'a Tenancy,
     alone: bool,
@@ -176,6 +177,16 @@ impl Drop for Tenant<'_> {
         }
         drop(state);
         self.tenancy.changed.notify_all();
+    }
+}
+
+/// Work that is let in, until dropped.
+pub(crate) struct Work<'a>(&'a Tenancy);
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.state).works -= 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -261,6 +272,20 @@ mod tests {
         drop(work);
         assert!(tenancy.work().is_none());
         assert!(enter(&tenancy, 1, true).is_ok());
+    }
+
+    #[test]
+    fn a_claim_ends_when_its_user_has_paused_though_work_goes_on() {
+        let tenancy = Tenancy::default();
+        let _work = tenancy.work().unwrap();
+        let inside = enter(&tenancy, 2, false).unwrap();
+        assert!(enter(&tenancy, 1, true).is_err());
+        let is_idle = || lock(&tenancy.state).idle_for().is_some();
+        assert!(!is_idle(), "another's request is inside");
+        drop(inside);
+        assert!(is_idle());
+        tenancy.wait_over(NOW);
+        assert!(!tenancy.serves(user(1)));
     }
 
     #[test]

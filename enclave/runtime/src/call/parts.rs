@@ -56,6 +56,8 @@ impl Runtime {
         let mut reserved = reserved.ok_or_else(refusals::no_room_for_outputs)?;
         call.phases.engine = Some(model.engine());
         if model.computes_in_parts() && !wanted.apart {
+            // Its reader may be waited for as long, without a turn.
+            reserved.keep(OUTPUT_BYTES_MAX);
             return self.send_while_computed(&model, user, wanted, turn, call);
         }
         let started = Instant::now();
@@ -64,11 +66,12 @@ impl Runtime {
             false => model.run_timed(wanted.inputs, wanted.outputs),
         };
         call.phases.run = started.elapsed();
-        drop((turn, place));
-        drop(model);
         let (tensors, session) = ran.map_err(|error| refusals::run(&error))?;
         call.phases.session = session;
-        reserved.shrink(outputs_bytes(&tensors)?);
+        // In its turn, so that no more answers are computed than there are turns.
+        reserved.keep(outputs_bytes(&tensors)?);
+        drop((turn, place));
+        drop(model);
         let mut sending = Sending::new(self, call);
         let sent = tensors
             .into_iter()

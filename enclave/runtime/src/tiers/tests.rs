@@ -352,19 +352,21 @@ fn a_package_that_somebody_may_use_wiped_has_one_engine() {
 
 #[test]
 fn a_model_that_made_room_meanwhile_does_not_come_back() {
-    let play = Play::new(64 * MIB);
+    let by_hand = ByHand::new(64 * MIB);
+    let (play, opener) = (&by_hand.play, &by_hand.opener);
     play.second.change(|acts| acts.held = true);
     assert_eq!(play.call(), FIRST);
-    play.second.wait(|acts| acts.loads == 1);
-    play.runtime.models.forget_all();
-    play.second.change(|acts| acts.held = false);
-    // Its memory is free last of all.
-    while play.used() > 0 {
-        thread::sleep(Duration::from_millis(1));
-    }
-    assert_eq!(play.counted(), (0, 0));
+    let second = by_hand.seconds.try_recv().unwrap();
+    thread::scope(|scope| {
+        let opening = scope.spawn(move || opener.open_one(&second));
+        play.second.wait(|acts| acts.loads == 1);
+        play.runtime.models.forget_all();
+        play.second.change(|acts| acts.held = false);
+        opening.join().unwrap();
+    });
+    assert_eq!((play.counted(), play.used()), ((0, 0), 0));
     assert_eq!(play.runtime.models.counts().resident, 0);
-    play.second.wait(|acts| acts.alive == 0);
+    assert_eq!(play.second.now().copies(), (1, 0));
 }
 
 #[test]
