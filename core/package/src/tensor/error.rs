@@ -31,7 +31,7 @@ pub enum TensorError {
         /// The tensor.
         name: String,
     },
-    /// More strings than [`TENSOR_STRINGS_MAX`](super::TENSOR_STRINGS_MAX).
+    /// More strings than [`TENSOR_STRINGS_MAX`].
     #[error("tensor {name} has more than {TENSOR_STRINGS_MAX} strings")]
     Strings {
         /// The tensor.
