@@ -12,7 +12,7 @@
 //! for nobody, so that a reader who does either goes on reading while others wait for room.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use crate::memory::Memory;
@@ -91,13 +91,23 @@ pub enum SendError {
 
 /// Sends messages from any thread.
 pub struct Sender<M> {
-    /// Held by who sends, also while it waits for room.
-    producer: Mutex<Producer<M>>,
+    /// Held for a moment only.
+    place: Mutex<Place<M>>,
+    /// The producer is there again.
+    back: Condvar,
     /// Calls to cancel when there is room. Held for a moment only.
     cancels: Mutex<Vec<u64>>,
     /// The other side lied or reads nothing.
     poisoned: AtomicBool,
     part_max: usize,
+}
+
+/// Where the producer is while nobody sends.
+struct Place<M> {
+    /// `None` while one who sends waits for room with it.
+    producer: Option<Producer<M>>,
+    /// How many wait until it is there again.
+    waiting: usize,
 }
 
 impl<M: Memory> Sender<M> {
@@ -106,7 +116,11 @@ impl<M: Memory> Sender<M> {
     pub fn new(producer: Producer<M>) -> Self {
         Self {
             part_max: payload_max(producer.capacity()),
-            producer: Mutex::new(producer),
+            place: Mutex::new(Place {
+                producer: Some(producer),
+                waiting: 0,
+            }),
+            back: Condvar::new(),
             cancels: Mutex::default(),
             poisoned: AtomicBool::new(false),
         }
@@ -201,8 +215,16 @@ impl<M: Memory> Sender<M> {
     /// How often a frame found the ring full, and how often the other side had to be woken.
     #[must_use]
     pub fn counts(&self) -> (u64, u64) {
-        let producer = lock(&self.producer);
-        (producer.full(), producer.wakes())
+        let mut held = lock(&self.place);
+        held.waiting += 1;
+        held = self
+            .back
+            .wait_while(held, |place| place.producer.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        held.waiting -= 1;
+        held.producer
+            .as_ref()
+            .map_or((0, 0), |producer| (producer.full(), producer.wakes()))
     }
 
     fn push(
@@ -213,17 +235,20 @@ impl<M: Memory> Sender<M> {
         deadline: Instant,
         given_up: &impl Fn() -> bool,
     ) -> Result<(), SendError> {
+        let mut held = lock(&self.place);
+        let mut had_it = false;
         let pushed = loop {
-            let mut producer = lock(&self.producer);
-            self.push_cancels(&mut producer);
-            match producer.try_push(kind.number(), id, payload) {
-                Ok(()) => {
-                    producer.publish();
-                    break Ok(());
+            if let Some(producer) = &mut held.producer {
+                self.push_cancels(producer);
+                match producer.try_push(kind.number(), id, payload) {
+                    Ok(()) => {
+                        producer.publish();
+                        break Ok(());
+                    }
+                    Err(PushError::Full) => {}
+                    // Parts are never too long.
+                    Err(_) => break Err(Poisoned.into()),
                 }
-                Err(PushError::Full) => {}
-                // Parts are never too long.
-                Err(_) => break Err(Poisoned.into()),
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if given_up() {
@@ -233,10 +258,34 @@ impl<M: Memory> Sender<M> {
                 break Err(SendError::TimedOut);
             }
             let wait = left.min(ROOM_WAIT);
-            if let Err(error) = producer.wait_room(payload.len(), wait) {
-                break Err(error.into());
+            // Whoever had it lets the others have a look.
+            let is_mine = !had_it || held.waiting == 0;
+            let mine = held.producer.take_if(|_| is_mine);
+            had_it = mine.is_some();
+            match mine {
+                Some(mut producer) => {
+                    // Unlocked: the others wait for no longer than they want to.
+                    drop(held);
+                    let waited = producer.wait_room(payload.len(), wait);
+                    held = lock(&self.place);
+                    held.producer = Some(producer);
+                    self.back.notify_all();
+                    if let Err(error) = waited {
+                        break Err(error.into());
+                    }
+                }
+                None => {
+                    held.waiting += 1;
+                    let waited = self.back.wait_timeout(held, wait);
+                    held = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    held.waiting -= 1;
+                }
             }
         };
+        if held.waiting > 0 {
+            self.back.notify_all();
+        }
+        drop(held);
         if matches!(pushed, Err(SendError::Poisoned(_))) {
             self.poisoned.store(true, Ordering::Relaxed);
         }
@@ -248,10 +297,13 @@ impl<M: Memory> Sender<M> {
     /// Sends the cancels that wait, unless somebody sends at the moment: who does sends them afterwards.
     fn send_cancels(&self) {
         while !lock(&self.cancels).is_empty() {
-            let Some(mut producer) = try_lock(&self.producer) else {
+            let Some(mut held) = try_lock(&self.place) else {
                 return;
             };
-            if !self.push_cancels(&mut producer) {
+            let Some(producer) = &mut held.producer else {
+                return;
+            };
+            if !self.push_cancels(producer) {
                 return;
             }
         }
@@ -316,7 +368,7 @@ mod tests {
     #[test]
     fn who_cancels_or_flushes_waits_for_nobody_and_the_cancel_comes() {
         let (sender, mut consumer) = full();
-        let sending = lock(&sender.producer);
+        let sending = lock(&sender.place);
         // Held by another: this would wait for ever if it did.
         sender.cancel(7);
         sender.flush().unwrap();
@@ -344,6 +396,29 @@ mod tests {
             }
             cancelled.sort_unstable();
             assert_eq!(cancelled, [7, 8], "before what was sent after them");
+        });
+    }
+
+    #[test]
+    fn who_waits_for_another_that_waits_for_room_does_so_until_its_own_deadline() {
+        let (sender, mut consumer) = full();
+        let push =
+            |until, given_up: bool| sender.push(Kind::Whole, 9, b"last", until, &|| given_up);
+        // As one does that waits for room.
+        let producer = lock(&sender.place).producer.take();
+        let until = Instant::now() + Duration::from_secs(60);
+        assert_eq!(push(Instant::now(), false), Err(SendError::TimedOut));
+        assert_eq!(push(until, true), Err(SendError::GivenUp));
+        thread::scope(|scope| {
+            let third = scope.spawn(|| push(until, false));
+            lock(&sender.place).producer = producer;
+            sender.back.notify_all();
+            while !third.is_finished() {
+                while let Some(frame) = consumer.peek().unwrap() {
+                    frame.skip();
+                }
+            }
+            assert_eq!(third.join().unwrap(), Ok(()));
         });
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bield_protocol::call::ANSWER_AHEAD_BYTES_MAX;
-use bield_ring::{Memory, SendError, Shared};
+use bield_ring::{Memory, RING_BYTES, SendError, Shared, payload_max};
 
 use super::Line;
 use crate::{DoorError, STREAM_WAIT};
@@ -87,7 +87,8 @@ impl<M: Memory> Caller<M> {
     /// before.
     ///
     /// # Errors
-    /// As [`wait_until_taken`](Self::wait_until_taken), which waits [`STREAM_WAIT`] here; or the host reads nothing.
+    /// As [`wait_until_taken`](Self::wait_until_taken), which waits [`STREAM_WAIT`] here; or the host reads nothing for as
+    /// long: each frame has its own time, because whoever takes an answer slowly may take one from time to time.
     pub fn part(&mut self, bytes: &[u8]) -> Result<(), DoorError> {
         self.begun = true;
         self.wait_until_taken(STREAM_WAIT)?;
@@ -107,13 +108,21 @@ impl<M: Memory> Caller<M> {
 
     fn send(&self, bytes: &[u8], last: bool) -> Result<(), DoorError> {
         let (answers, id) = (&self.line.answers, self.id);
-        let deadline = Instant::now() + STREAM_WAIT;
+        let deadline = || Instant::now() + STREAM_WAIT;
         let given_up = || self.is_cancelled();
-        match self.begun {
-            true => answers.send_part(id, bytes, last, deadline, given_up)?,
-            false => answers.send(id, bytes, deadline, given_up)?,
+        if !self.begun {
+            return Ok(answers.send(id, bytes, deadline(), given_up)?);
         }
-        Ok(())
+        let mut rest = bytes;
+        loop {
+            let (frame, after) = rest.split_at(rest.len().min(FRAME_BYTES_MAX));
+            rest = after;
+            let is_end = rest.is_empty();
+            answers.send_part(id, frame, last && is_end, deadline(), given_up)?;
+            if is_end {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -155,6 +164,9 @@ impl Asked {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Bytes of a part that go out at once.
+const FRAME_BYTES_MAX: usize = payload_max(RING_BYTES);
 
 /// How long one is waited for who takes an answer in parts.
 struct Patience {
