@@ -4,8 +4,8 @@
 //! `die:` ends it, with the rest as its last words on standard error; `nothing:` says that there is no answer;
 //! `lie:` breaks the rules of the ring;
 //! `stream:` answers in two parts, `first ` at once, and what the key service says to the rest; `cut:` ends it after a
-//! first part; `parts:` answers 600 000 bytes 7 in parts, the later of them once others were taken; `cancels:` says how many
-//! calls were cancelled;
+//! first part; `parts:` answers 600 000 bytes 7 in parts, the later of them once others were taken; `ahead:` answers
+//! 1 500 000 bytes 7 in parts, whatever is taken; `cancels:` says how many calls were cancelled;
 //! `storage:` asks for the operations that follow, in the storage visit's own bytes, through one visit.
 
 use std::collections::HashMap;
@@ -32,6 +32,7 @@ type Offers = HashMap<u8, (Sender<UnixStream>, Arc<Mutex<Receiver<UnixStream>>>)
 
 /// Said by its configuration.
 static IN_PARTS: AtomicBool = AtomicBool::new(false);
+static AHEAD: AtomicBool = AtomicBool::new(false);
 static CUT: AtomicBool = AtomicBool::new(false);
 /// Said by the host.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
@@ -105,6 +106,7 @@ fn end(mut watch: UnixStream, last_words: bool, storage: &Mutex<Receiver<UnixStr
     std::process::exit(0);
 }
 
+/// `ahead` answers each call as `ahead:` does; `once=FILE` says ok if there is no FILE, and makes it, else writes `again` into it and says nothing more;
 /// `in-parts` answers each call with `first `, then, once the host has the package of 32 bytes 7, with `last`; `cut` ends it
 /// instead of the `last`; `delay=MS` slows calls down; `sick=WHY` ends it with that sentence soon after it said ok; `load` lists its files before it says ok; `last-words` stores something
 /// before it ends; `refuse:WHY` refuses; `silent` ends without a word.
@@ -119,6 +121,15 @@ fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bo
         std::process::exit(2);
     }
     println!("configured with {} bytes", text.len());
+    if let Some(file) = text.lines().find_map(|line| line.strip_prefix("once=")) {
+        let is_first = !std::fs::exists(file)?;
+        std::fs::write(file, if is_first { "" } else { "again" })?;
+        if !is_first {
+            loop {
+                std::thread::park();
+            }
+        }
+    }
     if text.lines().any(|line| line == "load") {
         let storage = Arc::clone(&offers[&Visit::Storage.byte()].1);
         std::thread::spawn(move || {
@@ -136,6 +147,7 @@ fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bo
         std::process::exit(1);
     }
     let says = |word: &str| text.lines().any(|line| line == word);
+    AHEAD.store(says("ahead"), Ordering::Relaxed);
     CUT.store(says("cut"), Ordering::Relaxed);
     IN_PARTS.store(says("in-parts") || says("cut"), Ordering::Relaxed);
     let last_words = says("last-words");
@@ -233,10 +245,21 @@ fn answer_as_it_is_taken(id: u64, answers: &Answers<Shared>) {
     }
 }
 
+/// Sends all of it, in two parts and an end.
+fn answer_ahead(id: u64, answers: &Answers<Shared>) {
+    let deadline = Instant::now() + Duration::from_secs(600);
+    let first = Reply::Streamed(feedback(), vec![7; 500_000]).encode();
+    let _ = answers.send_part(id, &first, false, deadline, || false);
+    let _ = answers.send_part(id, &vec![7; 1_000_000], true, deadline, || false);
+}
+
 fn call(request: Vec<u8>, id: u64, delay: Duration, answers: &Answers<Shared>, offers: &Takers) {
     std::thread::sleep(delay);
     if IN_PARTS.load(Ordering::Relaxed) {
         return answer_in_parts(id, answers, offers);
+    }
+    if AHEAD.load(Ordering::Relaxed) {
+        return answer_ahead(id, answers);
     }
     let split = request
         .iter()
@@ -271,6 +294,7 @@ fn call(request: Vec<u8>, id: u64, delay: Duration, answers: &Answers<Shared>, o
             return;
         }
         b"parts:" => return answer_as_it_is_taken(id, answers),
+        b"ahead:" => return answer_ahead(id, answers),
         b"cancels:" => Ok(CANCELS.load(Ordering::Relaxed).to_string().into_bytes()),
         b"key:" => to_peer(Visit::KeyService),
         b"member:" => to_peer(Visit::Member),
@@ -345,7 +369,8 @@ fn status() -> Vec<u8> {
         missing: vec!["everything".to_owned()],
         in_flight: 0,
         served: 0,
-        refused: 0,
+        // Calls that were cancelled.
+        refused: CANCELS.load(Ordering::Relaxed),
         resident: 0,
         state: "following".to_owned(),
         metrics: vec![

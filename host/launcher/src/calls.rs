@@ -10,8 +10,9 @@
 //! somebody reads; when the program is gone, or breaks the rules of the ring, all calls end at once as lost. What a
 //! program sends beyond [`ANSWER_BYTES_MAX`](crate::enclave::ANSWER_BYTES_MAX) is not kept; of an answer in parts, which is
 //! handed out as it comes, what nobody has taken stays below [`UNTAKEN_BYTES_MAX`](slot::UNTAKEN_BYTES_MAX), because the
-//! program waits. At most [`CALLS_IN_FLIGHT_MAX`] calls are on their way;
-//! more wait for a place. While nobody waits, nobody reads: what comes late then fills the ring and no more.
+//! program waits, or is cut off. At most [`CALLS_IN_FLIGHT_MAX`] calls are on their way;
+//! more wait for a place. While nobody waits, nobody reads, but who is handed out some of an answer looks each
+//! time: what comes late then fills the ring and no more.
 //!
 //! On paper: a call alone is woken once, by the program, or not at all when it finds the answer while it spins. A call
 //! beside others is woken to take its answer or to read, and wakes one other when it leaves.
@@ -349,17 +350,27 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
     use std::process::Command;
 
     use super::*;
     use crate::{Enclave, Launch};
 
+    pub(super) const LONG: Duration = Duration::from_secs(60);
+
     fn program() -> std::path::PathBuf {
         let test = std::env::current_exe().unwrap();
         let built = test.parent().and_then(|deps| deps.parent()).unwrap();
         built.join("examples/echo-enclave")
+    }
+
+    pub(super) fn enclave() -> Enclave {
+        Enclave::start(&Launch {
+            program: program(),
+            ..Launch::default()
+        })
+        .unwrap()
     }
 
     #[test]
@@ -371,8 +382,7 @@ mod tests {
             ..Launch::default()
         })
         .unwrap();
-        let long = Duration::from_secs(60);
-        let mut leaves = enclave.begin_call(b"hang:", long).unwrap();
+        let mut leaves = enclave.begin_call(b"hang:", LONG).unwrap();
         let (calls, stop) = (Arc::clone(&leaves.place().calls), leaves.stop());
         std::thread::scope(|scope| {
             let leaves = scope.spawn(move || leaves.next_part());
@@ -381,7 +391,7 @@ mod tests {
                 std::thread::yield_now();
             }
             let stay: Vec<_> = (0..3)
-                .map(|_| scope.spawn(|| enclave.call(b"key:0lease", long)))
+                .map(|_| scope.spawn(|| enclave.call(b"key:0lease", LONG)))
                 .collect();
             while calls.lock().followers.len() < 3 {
                 std::thread::yield_now();
@@ -390,6 +400,8 @@ mod tests {
             assert!(matches!(leaves.join().unwrap(), Err(VisitError::Lost(_))));
             for _ in 0..3 {
                 let (mut session, _) = listener.accept().unwrap();
+                // Closed with bytes that nobody read, it would be broken off.
+                session.read_to_end(&mut Vec::new()).unwrap();
                 session.write_all(b"here").unwrap();
             }
             for call in stay {
@@ -400,23 +412,18 @@ mod tests {
 
     #[test]
     fn a_request_that_waits_for_room_is_lost_when_the_program_is_killed() {
-        let enclave = Enclave::start(&Launch {
-            program: program(),
-            ..Launch::default()
-        })
-        .unwrap();
-        let long = Duration::from_secs(60);
+        let enclave = enclave();
         assert!(!enclave.has_answered());
-        enclave.call(b"hello", long).unwrap();
+        enclave.call(b"hello", LONG).unwrap();
         assert!(enclave.has_answered());
 
-        let calls = enclave.calls(long).unwrap();
+        let calls = enclave.calls(LONG).unwrap();
         let signal = Command::new("kill")
             .args(["-STOP", &enclave.pid().to_string()])
             .status();
         assert!(signal.unwrap().success());
         std::thread::scope(|scope| {
-            let call = scope.spawn(|| enclave.call(&[0; 8 << 20], long));
+            let call = scope.spawn(|| enclave.call(&[0; 8 << 20], LONG));
             while calls.requests.counts().0 == 0 {
                 std::thread::yield_now();
             }

@@ -47,6 +47,14 @@ impl Enclave {
     /// # Errors
     /// See [`LaunchError`]; a program that was started is killed again.
     pub fn start(launch: &Launch) -> Result<Enclave, LaunchError> {
+        Enclave::start_seen(launch, |_| {})
+    }
+
+    /// As [`start`](Self::start); `see` gets the process before it is configured, so that it can be killed meanwhile.
+    pub(crate) fn start_seen(
+        launch: &Launch,
+        see: impl FnOnce(&Arc<Process>),
+    ) -> Result<Enclave, LaunchError> {
         let name = launch.name();
         if let Some(path) = &launch.packages {
             std::fs::create_dir_all(path).map_err(|error| LaunchError::Directory {
@@ -86,6 +94,7 @@ impl Enclave {
             error,
         };
         let process = Process::watch(child).map_err(out_of)?;
+        see(&process);
         let started = Started { door, process };
         let (door, process) = (&started.door, &started.process);
         if let Some(stdout) = stdout {

@@ -11,6 +11,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::process::Process;
 use crate::{Enclave, Launch, LaunchError};
 
 /// First pause before a restart; a killed program is back in well under a second.
@@ -50,6 +51,8 @@ struct Shared {
 struct Life {
     state: State,
     enclave: Option<Arc<Enclave>>,
+    /// The next instance, until it is configured.
+    starting: Option<Arc<Process>>,
     starts: u64,
     /// What the instance before the running one said last, or why it did not start.
     last_words: Option<String>,
@@ -65,6 +68,7 @@ impl Supervisor {
         let life = Life {
             state: State::Running,
             enclave: Some(enclave),
+            starting: None,
             starts: 1,
             last_words: None,
         };
@@ -251,12 +255,14 @@ impl Shared {
                         PAUSE_MAX.as_secs()
                     );
                 }
-                match Enclave::start(launch) {
+                let started = Enclave::start_seen(launch, |process| self.begins(process));
+                let mut life = self.lock();
+                life.starting = None;
+                if life.state == State::Stopped {
+                    return;
+                }
+                match started {
                     Ok(enclave) => {
-                        let mut life = self.lock();
-                        if life.state == State::Stopped {
-                            return;
-                        }
                         life.starts += 1;
                         life.state = State::Running;
                         life.enclave = Some(Arc::new(enclave));
@@ -264,10 +270,19 @@ impl Shared {
                     }
                     Err(error) => {
                         tracing::error!(program = self.name, "{error}");
-                        self.lock().last_words = Some(error.to_string());
+                        life.last_words = Some(error.to_string());
                     }
                 }
             }
+        }
+    }
+
+    /// Keeps a process that is being started, for whoever stops it.
+    fn begins(&self, process: &Arc<Process>) {
+        let mut life = self.lock();
+        match life.state {
+            State::Stopped => process.kill(),
+            _ => life.starting = Some(Arc::clone(process)),
         }
     }
 
@@ -296,6 +311,9 @@ impl Shared {
         life.state = State::Stopped;
         if let Some(enclave) = &life.enclave {
             enclave.kill();
+        }
+        if let Some(process) = &life.starting {
+            process.kill();
         }
         self.stopping.notify_all();
     }

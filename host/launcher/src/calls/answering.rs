@@ -55,10 +55,16 @@ impl Answering {
         self.is_over = true;
     }
 
-    /// Whether nothing more comes.
+    /// Whether nothing more comes, because all of it was handed out.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// Whether all of it came, so that the program is done with it and [`next_part`](Self::next_part) waits no more.
+    #[must_use]
+    pub fn has_come(&self) -> bool {
+        self.place.slot.lock().end == Some(End::Complete)
     }
 
     /// What ends it from another thread.
@@ -116,6 +122,9 @@ impl Answering {
         self.at = 0;
         self.end = answer.end;
         self.in_parts = answer.is_streamed;
+        if self.in_parts {
+            answer.ahead = self.came.len();
+        }
         drop(answer);
         self.tape.from_program(&self.came).map_err(VisitError::Lost)
     }
@@ -134,6 +143,12 @@ impl Answering {
     fn tell_taken(&mut self, bytes: usize) -> Result<(), VisitError> {
         self.deadline = Instant::now() + self.wait;
         let (calls, slot) = (&self.place.calls, &self.place.slot);
+        slot.lock().ahead = self.came.len() - self.at;
+        // While nobody waits, nobody reads, and a program that waits for room would not see that something is taken.
+        calls.look();
+        if slot.has_ended() {
+            return Ok(());
+        }
         let sent = calls
             .requests
             .send_more(self.place.id, bytes as u64, self.deadline, || {
@@ -151,6 +166,8 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         if !self.is_over {
+            // Whoever would stop it from now on need not.
+            self.place.slot.lose();
             self.place.calls.requests.cancel(self.place.id);
         }
     }
@@ -164,6 +181,14 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// Tells the program that nobody waits, unless all came. Whoever waits goes on until the program has said that there is
+    /// no answer.
+    pub fn tell(&self) {
+        if !self.slot.has_ended() {
+            self.calls.requests.cancel(self.id);
+        }
+    }
+
     /// Tells the program that nobody waits, unless all came, and whoever waits that no more comes: at once, or when it looks
     /// around the next time, half a second later at most.
     pub fn stop(&self) {
@@ -183,3 +208,43 @@ pub(super) fn lost() -> VisitError {
 
 // A frame has at most a quarter of its ring.
 const _: () = assert!(PIECE_BYTES_MAX >= bield_ring::payload_max(bield_ring::RING_BYTES));
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{LONG, enclave};
+    use super::*;
+
+    #[test]
+    fn what_the_program_sends_comes_in_while_the_first_of_it_is_handed_out() {
+        let enclave = enclave();
+        let mut answering = enclave.begin_call(b"ahead:", LONG).unwrap();
+        let first = answering.next_part().unwrap().unwrap();
+        // More than the ring holds, so that the program waits until somebody reads.
+        let began = Instant::now();
+        while !answering.has_come() {
+            assert!(began.elapsed() < LONG, "nobody reads");
+            answering.tell_taken(0).unwrap();
+            std::thread::yield_now();
+        }
+        let mut length = first.len();
+        while let Some(part) = answering.next_part().unwrap() {
+            length += part.len();
+        }
+        assert!(length > 2 * bield_ring::RING_BYTES);
+    }
+
+    #[test]
+    fn a_program_that_is_told_that_nobody_waits_keeps_its_place_until_it_answers() {
+        let enclave = enclave();
+        let hung = enclave.begin_call(b"hang:", LONG).unwrap();
+        hung.stop().tell();
+        let cancels = || enclave.call(b"cancels:", LONG).unwrap();
+        assert!(cancels().ends_with(b"1"));
+        assert!(!hung.place().slot.has_ended());
+        let dropped = enclave.begin_call(b"next", LONG).unwrap();
+        let stop = dropped.stop();
+        drop(dropped);
+        stop.tell();
+        assert!(cancels().ends_with(b"2"), "told once");
+    }
+}

@@ -7,7 +7,7 @@ use bield_ring::{Frame, Kind, Poisoned, Shared};
 
 use crate::enclave::ANSWER_BYTES_MAX;
 
-/// Bytes of an answer in parts that are kept until they are taken: what a program may be ahead, and its longest part,
+/// Bytes of an answer in parts that are kept until they are handed out: what a program may be ahead, and its longest part,
 /// a sealed chunk with its head.
 pub(super) const UNTAKEN_BYTES_MAX: usize = ANSWER_AHEAD_BYTES_MAX + (2 << 20);
 
@@ -21,6 +21,8 @@ pub(super) struct Slot {
 #[derive(Default)]
 pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
+    /// How many more were taken out of it and are not handed out yet; of an answer in parts only.
+    pub(super) ahead: usize,
     /// Of how many bytes, when that was told.
     length: Option<usize>,
     /// Parts came before any length did.
@@ -46,7 +48,7 @@ impl Slot {
             return Err(Poisoned);
         }
         let mut answer = self.lock();
-        let all = answer.bytes.len() + frame.head().length as usize;
+        let all = answer.bytes.len() + answer.ahead + frame.head().length as usize;
         if answer.end.is_some() {
             frame.skip();
         } else if kind == Kind::Cancel {
@@ -126,12 +128,13 @@ mod tests {
 
     use super::*;
 
-    /// A slot that gets parts of this size until it has so many bytes more.
-    fn flooded(part: &[u8], bytes: usize) -> Slot {
+    /// A slot that gets parts of this size until they are so many bytes, while so many are being handed out.
+    fn flooded(part: &[u8], bytes: usize, ahead: usize) -> Slot {
         let (_, [ring, _]) = bield_ring::create().unwrap();
         let mut producer = Producer::new(ring.clone(), Spin::fixed(Duration::ZERO));
         let mut consumer = Consumer::new(ring, Spin::fixed(Duration::ZERO));
         let slot = Slot::default();
+        slot.lock().ahead = ahead;
         for _ in 0..bytes.div_ceil(part.len()) {
             producer.try_push(Kind::Part.number(), 0, part).unwrap();
             producer.publish();
@@ -144,11 +147,20 @@ mod tests {
     #[test]
     fn a_program_that_does_not_wait_until_its_parts_are_taken_is_cut_off() {
         let part = vec![7; 100_000];
-        let honest = flooded(&part, ANSWER_AHEAD_BYTES_MAX);
+        let honest = flooded(&part, ANSWER_AHEAD_BYTES_MAX, 0);
         assert!(honest.lock().end.is_none() && honest.lock().is_ready());
-        let hostile = flooded(&part, 2 * UNTAKEN_BYTES_MAX);
+        let hostile = flooded(&part, 2 * UNTAKEN_BYTES_MAX, 0);
         assert!(hostile.lock().end == Some(End::TooLong));
         assert!(hostile.lock().bytes.len() <= UNTAKEN_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_being_handed_out_counts_as_untaken() {
+        let (part, most) = (vec![7; 100_000], UNTAKEN_BYTES_MAX);
+        let honest = flooded(&part, part.len(), most - part.len());
+        assert!(honest.lock().end.is_none());
+        let hostile = flooded(&part, part.len(), most - part.len() + 1);
+        assert!(hostile.lock().end == Some(End::TooLong));
     }
 
     #[test]

@@ -10,7 +10,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use bield_envelope::Digest;
-use bield_launcher::{Enclave, Launch, LaunchError, Session, State, Supervisor, VisitError};
+use bield_launcher::{
+    CONFIGURATION_WAIT, Enclave, Launch, LaunchError, Session, State, Supervisor, VisitError,
+};
 use bield_protocol::call::Reply;
 use bield_protocol::status::Status;
 
@@ -157,6 +159,26 @@ fn a_stopped_program_stays_down() {
     supervisor.stop();
     assert!(!enclave.is_running());
     assert!(supervisor.enclave().is_none());
+    assert_eq!(
+        (supervisor.state(), supervisor.starts()),
+        (State::Stopped, 1)
+    );
+}
+
+#[test]
+fn a_program_that_is_stopped_while_it_is_started_again_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let once = directory.path().join("once");
+    let supervisor = Supervisor::start(Launch {
+        configuration: format!("once={}", once.display()).into_bytes(),
+        ..launch()
+    })
+    .unwrap();
+    let _ = supervisor.enclave().unwrap().call(b"die:", WAIT);
+    until(|| std::fs::read(&once).unwrap() == b"again");
+    let began = std::time::Instant::now();
+    supervisor.stop();
+    assert!(began.elapsed() < CONFIGURATION_WAIT / 2);
     assert_eq!(
         (supervisor.state(), supervisor.starts()),
         (State::Stopped, 1)
