@@ -94,12 +94,63 @@ fn first_values(tensor: &Tensor) -> Vec<String> {
     let is_text = tensor.element() == ElementType::String;
     let values = tensors::values(tensor, VALUES_SHOWN).into_iter();
     let shown = values.map(|value| match value {
+        Value::String(text) if is_text => shown_text(&text),
         // Numbers that JSON cannot write.
-        Value::String(number) if !is_text => number,
+        Value::String(number) => number,
         value => value.to_string(),
     });
     shown.collect()
 }
 
+/// A model's text, which may be anything: short, and with nothing in it that a terminal obeys or that turns letters round.
+fn shown_text(text: &str) -> String {
+    match text.char_indices().nth(TEXT_CHARS_SHOWN) {
+        Some((end, _)) => format!("{:?}…", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+/// Characters of one text in a line for people.
+const TEXT_CHARS_SHOWN: usize = 64;
 /// Values of one tensor in a line for people.
 const VALUES_SHOWN: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(texts: &[&str]) -> String {
+        let tensor = Tensor::from_strings("said", &[texts.len() as u64], texts).unwrap();
+        Tensors(&[tensor]).to_string()
+    }
+
+    #[test]
+    fn text_is_shown_short_and_without_anything_that_a_terminal_obeys() {
+        for (text, wanted) in [
+            ("plain", "\"plain\""),
+            ("größer, 大きい", "\"größer, 大きい\""),
+            ("a \"b\"\n\\", r#""a \"b\"\n\\""#),
+            ("\u{1b}[31m", r#""\u{1b}[31m""#),
+            ("\u{7f}\u{9b}2J", r#""\u{7f}\u{9b}2J""#),
+            (
+                "\u{202e}cod\u{2066}\u{200f}",
+                r#""\u{202e}cod\u{2066}\u{200f}""#,
+            ),
+        ] {
+            let line = shown(&[text]);
+            assert!(line.ends_with(&format!(" = [{wanted}]")), "{line}");
+            assert!(!line.contains(char::is_control), "{line:?}");
+        }
+        let long = "ü".repeat(TEXT_CHARS_SHOWN + 1);
+        let line = shown(&["ü", &long]);
+        let cut = "ü".repeat(TEXT_CHARS_SHOWN);
+        assert!(line.ends_with(&format!("[\"ü\", \"{cut}\"…]")), "{line}");
+    }
+
+    #[test]
+    fn json_has_the_whole_text() {
+        let long = "\u{202e}".repeat(TEXT_CHARS_SHOWN + 1);
+        let tensor = Tensor::from_strings("said", &[1], &[&long]).unwrap();
+        assert_eq!(tensors::to_json(&[tensor])["said"]["data"][0], long);
+    }
+}
