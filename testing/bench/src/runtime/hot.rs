@@ -124,6 +124,11 @@ pub(crate) fn load(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
     let (model, answer, _) = plain::cold(bench.engine, &bench.file, inputs)?;
     let (answer, taken) = (plain::numbers(&answer), plain::taken(&*model, inputs)?);
     let mut rivals = Rival::start(bench.subject, bench.threads, &answer)?;
+    let target = deployment.owner.target(&package)?;
+    let sealed = bench.call(&deployment.owner, &target)?.0;
+    bench
+        .subject
+        .agree(&plain::numbers(&sealed.tensors), &answer)?;
     let sealed = || -> Result<Client<'_>> {
         let target = deployment.owner.target(&package)?;
         let key = &deployment.owner.key;
@@ -188,7 +193,12 @@ pub(crate) fn load(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
 /// The rows of so many clients.
 fn report(row: &str, loads: &[Load; 5], rivals: &[Result<Rival, String>; 3], bars: &mut Vec<Bar>) {
     let sealed = &loads[0];
-    let note = format!("median {:.1} ms, p99 {:.1} ms", sealed.middle, sealed.p99);
+    let note = format!(
+        "median {:.1} ms, p99 {:.1} ms; at most {} of them run at once",
+        sealed.middle,
+        sealed.p99,
+        super::CONCURRENCY
+    );
     bars.push(Bar::told(
         format!("{row}: sealed"),
         sealed.rate,
