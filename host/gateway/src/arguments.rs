@@ -13,6 +13,9 @@ const MEMBERS_MAX: usize = 16;
 /// Most witnesses of one key service.
 const WITNESSES_MAX: usize = 16;
 
+/// Threads for starts, status reports and package files.
+const OTHER_WAITING_THREADS: usize = 64;
+
 /// Starts the key service and the runtimes, and serves sealed requests over HTTP.
 ///
 /// The gateway is not trusted: it carries sealed bytes and can only delay or refuse. What the enclave
@@ -185,6 +188,14 @@ impl Arguments {
         Ok(())
     }
 
+    /// Most threads that wait for a program or a file at once: one for each request handed to a runtime, which all wait
+    /// together when all are slow, and some for everything else. Each is made when it is needed, takes some 20 KB, and ends
+    /// when it has had nothing to do for 10 s; 65 536 of them, the most, take 1.3 GB.
+    #[must_use]
+    pub fn waiting_threads_max(&self) -> usize {
+        usize::from(self.workers) * usize::from(self.concurrency) + OTHER_WAITING_THREADS
+    }
+
     /// Whether this gateway's key service is one of several members.
     pub(crate) fn is_member(&self) -> bool {
         self.member_slot.is_some()
@@ -193,5 +204,21 @@ impl Arguments {
     /// Longest request body in bytes.
     pub(crate) fn body_bytes_max(&self) -> usize {
         usize::from(self.body_mib) << 20
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_place_at_a_runtime_has_a_thread_that_may_wait() {
+        for (workers, concurrency) in [(0, 1), (1, 4), (3, 256), (256, 256)] {
+            let line = format!(
+                "bield-gateway --tee x --key-service a:1 --workers {workers} --concurrency {concurrency}"
+            );
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert!(arguments.waiting_threads_max() > workers * concurrency);
+        }
     }
 }

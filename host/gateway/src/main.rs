@@ -20,7 +20,11 @@ fn main() -> ExitCode {
     } else {
         log.init();
     }
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(arguments.waiting_threads_max())
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!(

@@ -76,9 +76,8 @@ fn an_answer_whose_runtime_dies_midway_is_no_whole_one() {
     assert!(rest.is_empty());
 }
 
-#[test]
-fn a_client_that_goes_away_between_parts_gives_its_place_back_at_once() {
-    let gateway = Gateway::start("in-parts", &["--concurrency", "1", "--queue", "0"]);
+/// A client that has sent its question.
+fn client_of(gateway: &Gateway) -> TcpStream {
     let mut client = TcpStream::connect(gateway.http.trim_start_matches("http://")).unwrap();
     let request = sealed_request(1, b"question");
     let head = format!(
@@ -87,6 +86,25 @@ fn a_client_that_goes_away_between_parts_gives_its_place_back_at_once() {
     );
     client.write_all(head.as_bytes()).unwrap();
     client.write_all(&request).unwrap();
+    client
+}
+
+#[test]
+fn a_runtime_is_told_of_a_client_that_goes_away_before_the_first_part_and_keeps_its_place() {
+    let gateway = Gateway::start("delay=3600000", &[]);
+    let worker = || gateway.status()["workers"][0].clone();
+    let client = client_of(&gateway);
+    until(|| worker()["in_flight"] == 1);
+    assert_eq!(worker()["report"]["refused"], 0);
+    drop(client);
+    until(|| worker()["report"]["refused"] == 1);
+    assert_eq!(worker()["in_flight"], 1, "it has not said that it is done");
+}
+
+#[test]
+fn a_client_that_goes_away_between_parts_gives_its_place_back_at_once() {
+    let gateway = Gateway::start("in-parts", &["--concurrency", "1", "--queue", "0"]);
+    let mut client = client_of(&gateway);
     let mut heard = Vec::new();
     while !heard.windows(6).any(|six| six == b"first ") {
         let mut byte = [0];
