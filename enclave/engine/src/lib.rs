@@ -47,8 +47,8 @@ pub use golden::{agree, check_golden, record_golden};
 pub use rows::{ROW_BYTES_MAX, Rows, Shape, prove_rows, run_together, same_answers};
 
 /// What the environment of a program must say before an engine's library is opened: it asks for this where nobody can give
-/// an argument. onnxruntime, as its maker publishes it from 1.31 on, keeps a file of what it loaded and sends it home ten
-/// seconds after start, unless this is set; `DisableTelemetryEvents` does not end that.
+/// an argument. onnxruntime, as its maker publishes it (1.31.1), keeps a file of what it loaded and turns to its maker's
+/// collector ten seconds after start, unless this is set; `DisableTelemetryEvents` does not end that (decision 0013).
 pub const ENVIRONMENT: [(&str, &str); 1] = [("ORT_DISABLE_TELEMETRY", "1")];
 
 /// Something that can load models.

@@ -49,7 +49,7 @@ fn models_run_on_the_library_that_the_measured_configuration_names() {
     assert_eq!(doubled.unwrap().to_i64(), Some(vec![1 << 41]));
 }
 
-/// Published builds send their maker what they loaded, ten seconds after start. A confined process that tries ends.
+/// Published builds report to their maker what they loaded, ten seconds after start. A confined process that tries ends.
 #[test]
 fn the_library_tells_nobody_what_it_runs_and_so_the_runtime_lives_on() {
     let Some(library) = library() else { return };
