@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use bield_envelope::Digest;
+use bield_face::{Answer, Refusal};
 use bield_launcher::{Launch, Supervisor};
 use tokio::net::TcpListener;
 
 use crate::keys_port::{self, Sessions};
-use crate::refusal::Refusal;
-use crate::worker::{Answer, Worker};
+use crate::worker::Worker;
 use crate::{Arguments, GatewayError};
 
 /// How long a runtime that is told to end may take: it gives back what it holds of quotas.

@@ -8,10 +8,10 @@ use std::time::Instant;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
+use bield_face::{Bodies, Refusal};
 use tokio::sync::Semaphore;
 
 use crate::fleet::Fleet;
-use crate::refusal::Refusal;
 use crate::{Arguments, calls, packages, status};
 
 /// Package uploads at once: two fill a disk's queue.
@@ -24,8 +24,7 @@ pub(crate) struct Face {
     pub(crate) fleet: Arc<Fleet>,
     /// Directory of sealed packages.
     pub(crate) packages: Arc<Path>,
-    /// Memory for request bodies, in KiB.
-    pub(crate) bodies: Arc<Semaphore>,
+    pub(crate) bodies: Bodies,
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) upload_number: Arc<AtomicU64>,
     pub(crate) started: Instant,
@@ -38,13 +37,10 @@ impl Face {
         fleet: Arc<Fleet>,
         draining: Arc<AtomicBool>,
     ) -> Face {
-        let kib = usize::try_from(arguments.bodies_mib)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(1024);
         Face {
             // Empty where no path leads to it.
             packages: arguments.packages.clone().unwrap_or_default().into(),
-            bodies: Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))),
+            bodies: Bodies::new("gateway", arguments.body_bytes_max(), arguments.bodies_mib),
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             upload_number: Arc::default(),
             started: Instant::now(),

@@ -27,7 +27,6 @@ mod keys_port;
 mod metrics;
 mod packages;
 mod places;
-mod refusal;
 mod status;
 mod worker;
 

@@ -21,6 +21,7 @@ use axum::extract::{Path as FromPath, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bield_envelope::Digest;
+use bield_face::{Refusal, json_response};
 use bield_package::PackageHead;
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
@@ -28,7 +29,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::GatewayError;
 use crate::http::Face;
-use crate::refusal::{Refusal, json_response};
 
 /// Longest silence within an upload.
 const FRAME_WAIT: Duration = Duration::from_secs(30);

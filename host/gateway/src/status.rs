@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use bield_face::{Refusal, json_response};
 use bield_launcher::{State as Life, Supervisor};
 use bield_protocol::status::{Metric, STATES, Status};
 use serde_json::{Value, json};
@@ -13,7 +14,6 @@ use serde_json::{Value, json};
 use crate::fleet::Fleet;
 use crate::http::Face;
 use crate::metrics::{Program, Text};
-use crate::refusal::{Refusal, json_response};
 
 /// How long a program may take to report; a busy one is shown without its report.
 const REPORT_WAIT: Duration = Duration::from_secs(2);
