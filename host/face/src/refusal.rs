@@ -57,6 +57,22 @@ impl Refusal {
         }
     }
 
+    /// What another face said, in its words.
+    #[must_use]
+    pub fn passed_on(
+        status: StatusCode,
+        code: &str,
+        message: &str,
+        retry: Option<Duration>,
+    ) -> Self {
+        Self {
+            status,
+            code: code.to_owned().into(),
+            message: message.to_owned(),
+            retry,
+        }
+    }
+
     /// The HTTP status.
     #[must_use]
     pub const fn status(&self) -> StatusCode {

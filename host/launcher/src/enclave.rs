@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,6 +81,7 @@ impl Enclave {
         let mut child = Command::new(&launch.program)
             .args(&launch.arguments)
             .env_clear()
+            .process_group(0)
             .stdin(Stdio::from(OwnedFd::from(listener)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -95,6 +97,9 @@ impl Enclave {
         };
         let process = Process::watch(child).map_err(out_of)?;
         see(&process);
+        if let Some(group) = &launch.control_group {
+            join(group, process.pid());
+        }
         let started = Started { door, process };
         let (door, process) = (&started.door, &started.process);
         if let Some(stdout) = stdout {
@@ -249,6 +254,13 @@ impl Enclave {
     #[must_use]
     pub fn wait(&self, wait: Option<Duration>) -> Option<ExitStatus> {
         self.started.process.wait(wait)
+    }
+}
+
+/// Puts a program into a control group; without its limits it runs all the same.
+fn join(group: &Path, pid: u32) {
+    if let Err(error) = std::fs::write(group.join("cgroup.procs"), pid.to_string()) {
+        tracing::warn!(pid, %error, group = %group.display(), "not put into its control group; its memory is not limited");
     }
 }
 

@@ -16,7 +16,8 @@
 //! argument beyond those named; whatever it asks for is bounded ([`OFFERS_OPEN`] at once of a kind), a
 //! package is found by its hexadecimal digest and nothing else; what was stored is durable before the program
 //! hears so, and one process owns a storage directory; no address is dialled that the operator did not name;
-//! every wait has a limit; when this process dies, the watch visit closes and the program ends.
+//! every wait has a limit; each program has a process group of its own, so that a signal from a terminal to this process is
+//! this one's to act on; when this process dies, however it does, the kernel closes the watch visit and the program ends.
 //!
 //! Not here: what the bytes mean. This crate is on the untrusted side and cannot read them; a launcher that
 //! lies can only delay or refuse. With a recording directory it writes down all it carries, which is what
@@ -72,6 +73,8 @@ pub struct Launch {
     pub run_directory: Option<PathBuf>,
     /// Directory to which every byte carried through the door is also written.
     pub record: Option<PathBuf>,
+    /// Control group that the program is put into as soon as it runs, for the limits that are set there.
+    pub control_group: Option<PathBuf>,
 }
 
 impl Launch {

@@ -42,8 +42,12 @@ pub struct Supervisor {
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
+/// Told of each instance that serves from now on, and of each end.
+type Told = Box<dyn Fn(Option<Arc<Enclave>>) + Send + Sync>;
+
 struct Shared {
     name: String,
+    told: Told,
     life: Mutex<Life>,
     stopping: Condvar,
 }
@@ -64,19 +68,33 @@ impl Supervisor {
     /// # Errors
     /// The first start failed; there is nothing to supervise.
     pub fn start(launch: Launch) -> Result<Supervisor, LaunchError> {
+        Supervisor::start_telling(launch, |_| {})
+    }
+
+    /// As [`start`](Self::start); `told` hears of each instance that serves from now on, the first one included, and of
+    /// each end. It must not block.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_telling(
+        launch: Launch,
+        told: impl Fn(Option<Arc<Enclave>>) + Send + Sync + 'static,
+    ) -> Result<Supervisor, LaunchError> {
         let enclave = Arc::new(Enclave::start(&launch)?);
         let life = Life {
             state: State::Running,
-            enclave: Some(enclave),
+            enclave: Some(Arc::clone(&enclave)),
             starting: None,
             starts: 1,
             last_words: None,
         };
         let shared = Arc::new(Shared {
             name: launch.name(),
+            told: Box::new(told),
             life: Mutex::new(life),
             stopping: Condvar::new(),
         });
+        (shared.told)(Some(enclave));
         let supervised = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("supervisor".to_owned())
@@ -221,6 +239,7 @@ impl Shared {
             };
             let began = Instant::now();
             let exit = enclave.wait(None);
+            (self.told)(None);
             let words = enclave.last_words();
             patience.ended_after(began.elapsed(), enclave.has_answered());
             drop(enclave);
@@ -263,9 +282,12 @@ impl Shared {
                 }
                 match started {
                     Ok(enclave) => {
+                        let enclave = Arc::new(enclave);
                         life.starts += 1;
                         life.state = State::Running;
-                        life.enclave = Some(Arc::new(enclave));
+                        life.enclave = Some(Arc::clone(&enclave));
+                        drop(life);
+                        (self.told)(Some(enclave));
                         break;
                     }
                     Err(error) => {
