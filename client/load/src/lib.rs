@@ -14,11 +14,16 @@
 //! Not here: what a request is and how it travels (the caller's closures), clocks other than [`replay`]'s.
 
 mod azure;
+pub mod plot;
 mod random;
+mod replay;
+mod report;
 mod trace;
 mod workload;
 
 pub use azure::{AzureError, Function, parse_azure};
 pub use random::Random;
+pub use replay::{Pace, replay};
+pub use report::{Done, Ending, Latency, OfModel, Report, START_KINDS, start_kind, start_name};
 pub use trace::{Arrival, Trace};
 pub use workload::{ARRIVALS_MAX, Rate, Sessions, Source, Spread, Workload, WorkloadError};
