@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 /// Every program that a running system has, with the package that builds it.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("bield-cli", "bield"),
     ("bield-gateway", "bield-gateway"),
     ("bield-keys", "bield-keys"),
@@ -14,6 +14,7 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("bield-software-tee", "bield-software-tee"),
     ("bield-store", "bield-store"),
     ("bield-store", "bield-witness"),
+    ("bield-worker", "bield-worker"),
     ("file-type", "file-type"),
 ];
 

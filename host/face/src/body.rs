@@ -40,6 +40,15 @@ impl Bodies {
         }
     }
 
+    /// Bodies of at most `max` bytes out of the same memory.
+    #[must_use]
+    pub fn up_to(&self, max: usize) -> Self {
+        Self {
+            max,
+            ..self.clone()
+        }
+    }
+
     /// Longest body in bytes.
     #[must_use]
     pub const fn bytes_max(&self) -> usize {

@@ -38,7 +38,7 @@ impl From<Failure> for Refusal {
             .retry_after(Duration::from_secs(1)),
             Failure::Broken(why) => Self::new(StatusCode::BAD_GATEWAY, "bad-answer", why),
             Failure::Stopping => {
-                Self::unavailable("stopping", "this gateway is stopping; try another one")
+                Self::unavailable("stopping", "this host is stopping; try another one")
             }
         }
     }

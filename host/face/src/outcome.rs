@@ -1,14 +1,17 @@
 //! Sealed requests and what a runtime answered to one, as a face passes it on.
 
+use std::pin::pin;
+
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bield_envelope::{Digest, SealedRequest};
+use bield_launcher::ANSWER_BYTES_MAX;
 use bield_protocol::call::Reply;
 use bield_protocol::feedback::Feedback;
 use futures_util::{StreamExt as _, stream};
 
-use crate::{Answer, Refusal, Rest};
+use crate::{Answer, Failure, Refusal, Rest};
 
 /// Media type of sealed requests and answers.
 pub const SEALED: HeaderValue = HeaderValue::from_static("application/vnd.bield.sealed");
@@ -80,6 +83,34 @@ impl Outcome {
         feedback
     }
 
+    /// The sealed answer in one piece, however it comes, of at most [`ANSWER_BYTES_MAX`] bytes.
+    ///
+    /// # Errors
+    /// The runtime's refusal; an answer that broke off (503), or that is longer than any (502).
+    pub async fn whole(self) -> Result<(Feedback, Vec<u8>), Refusal> {
+        match self {
+            Self::Sealed(feedback, answer) => Ok((feedback, answer)),
+            Self::Refused(_, refusal) => Err(refusal),
+            Self::InParts(feedback, mut answer, rest) => {
+                let Some(rest) = rest else {
+                    return Ok((feedback, answer));
+                };
+                let mut parts = pin!(rest.into_stream());
+                while let Some(part) = parts.next().await {
+                    let part = part.map_err(|_| Failure::Lost)?;
+                    if answer.len() + part.len() > ANSWER_BYTES_MAX {
+                        return Err(Failure::Broken(format!(
+                            "the runtime answered more than {ANSWER_BYTES_MAX} bytes; report it to the operator"
+                        ))
+                        .into());
+                    }
+                    answer.extend_from_slice(&part);
+                }
+                Ok((feedback, answer))
+            }
+        }
+    }
+
     /// The plain HTTP response: sealed bytes, as they come, or the refusal; the feedback beside either.
     #[must_use]
     pub fn into_response(self) -> Response {
@@ -105,6 +136,6 @@ fn other_version() -> Refusal {
     Refusal::new(
         StatusCode::BAD_GATEWAY,
         "other-version",
-        "the runtime's answer is not one this gateway knows; the operator should run both from one release",
+        "the runtime's answer is not one this program knows; the operator should run both from one release",
     )
 }

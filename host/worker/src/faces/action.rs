@@ -1,0 +1,202 @@
+//! OpenWhisk's action interface: `POST /init` once, then `POST /run` (apache/openwhisk, `docs/actions-new.md`).
+//!
+//! ```text
+//! {"value": {"sealed": base64}, "deadline": "ms since 1970", …} ─▶ {"sealed": base64, "feedback": {…}, "kind": "hot"}
+//! ```
+//!
+//! | what happens | status and body |
+//! |---|---|
+//! | `/init` the first time, whatever it brings | 200 `{"OK":true}` |
+//! | `/init` again | 403 `{"error":"Cannot initialize the action more than once."}` |
+//! | `/run` before `/init` | 403 `{"error":"System not initialized."}` |
+//! | a sealed answer, be it a refusal under seal | 200 `{"sealed", "feedback", "kind"}`; `kind` is how warm the start was |
+//! | nothing sealed came, or it cannot be opened, or the deadline has passed | 200 `{"error": …}`: OpenWhisk's *application error* |
+//! | draining, starting, no place, or the runtime says come back, or it was lost | 503: OpenWhisk runs the activation elsewhere |
+//! | longer than the limit | 413 `{"error": …}` |
+//! | the runtime broke a rule, or took too long | 502 `{"error": …}` |
+//! | another method | 500 `{"error":"Bad request."}` |
+//!
+//! Always true: the code in `/init` is not looked at and never reaches the runtime, nor does anything of the activation but the
+//! sealed bytes: what runs is measured. Answers have a length, because OpenWhisk takes none without. After each run, however
+//! it ends, the line [`SENTINEL`] stands on standard output and on standard error.
+//!
+//! Not here: limits on results, which the platform enforces.
+
+use std::borrow::Cow;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bield_face::{Outcome, Refusal, json_response, package_of};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::SemaphorePermit;
+
+use super::Faces;
+use crate::worker::too_late;
+
+/// Ends the log of one activation (`docs/actions-new.md`).
+const SENTINEL: &str = "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX";
+/// What stands around the sealed bytes: names, keys, dates.
+const AROUND_BYTES_MAX: usize = 64 << 10;
+/// Longest body of `/init`: OpenWhisk's code limit of 48 MB.
+const CODE_BYTES_MAX: usize = 48 << 20;
+
+/// The body of `/run`, as far as it is looked at.
+#[derive(Deserialize)]
+struct Run<'a> {
+    #[serde(borrow, default)]
+    value: Input<'a>,
+    /// Milliseconds since 1970, a string or a number.
+    #[serde(default)]
+    deadline: Value,
+}
+
+#[derive(Default, Deserialize)]
+struct Input<'a> {
+    #[serde(borrow)]
+    sealed: Option<Cow<'a, str>>,
+}
+
+/// `POST /init`. Answers when the runtime is up: the platform asks again only while nobody listens.
+pub(super) async fn init(State(faces): State<Arc<Faces>>, method: Method, body: Body) -> Response {
+    if method != Method::POST {
+        return bad_request();
+    }
+    // Taken in, so that the platform hears the answer, and dropped.
+    let bodies = faces.worker.bodies.up_to(CODE_BYTES_MAX);
+    if let Err(refusal) = bodies.read(body).await {
+        return failed(&refusal);
+    }
+    faces.worker.is_up().await;
+    if let Err(refusal) = faces.worker.takes_work() {
+        return failed(&refusal);
+    }
+    if faces.is_action.swap(true, Ordering::Relaxed) {
+        return error(
+            StatusCode::FORBIDDEN,
+            "Cannot initialize the action more than once.",
+        );
+    }
+    json_response(StatusCode::OK, &json!({ "OK": true }))
+}
+
+/// `POST /run`.
+pub(super) async fn run(State(faces): State<Arc<Faces>>, method: Method, body: Body) -> Response {
+    if method != Method::POST {
+        return bad_request();
+    }
+    if !faces.is_action.load(Ordering::Relaxed) {
+        return error(StatusCode::FORBIDDEN, "System not initialized.");
+    }
+    // Written when this ends, also when the platform hangs up.
+    let _end = EndOfLog;
+    // Held until the whole answer is there.
+    let one = faces.activations.try_acquire().ok();
+    let outcome = activate(&faces, one.as_ref(), body);
+    let outcome = faces.worker.counted(outcome).await;
+    let whole = match outcome {
+        Ok(outcome) => outcome.whole().await,
+        Err(refusal) => Err(refusal),
+    };
+    match whole {
+        Ok((feedback, sealed)) => json_response(
+            StatusCode::OK,
+            &json!({
+                "sealed": STANDARD.encode(sealed),
+                "kind": feedback.start,
+                "feedback": feedback,
+            }),
+        ),
+        Err(refusal) => failed(&refusal),
+    }
+}
+
+async fn activate(
+    faces: &Faces,
+    one: Option<&SemaphorePermit<'_>>,
+    body: Body,
+) -> Result<Outcome, Refusal> {
+    faces.worker.takes_work()?;
+    one.ok_or_else(|| {
+        Refusal::unavailable(
+            "busy",
+            "this action takes one activation at a time (__OW_ALLOW_CONCURRENT is not set)",
+        )
+    })?;
+    let max = faces.worker.bodies.bytes_max().div_ceil(3) * 4 + AROUND_BYTES_MAX;
+    let (bytes, memory) = faces.worker.bodies.up_to(max).read(body).await?;
+    let (sealed, left) = read(&bytes)?;
+    drop((bytes, memory));
+    package_of(&sealed)?;
+    if left.is_some_and(|left| left.is_zero()) {
+        return Err(too_late());
+    }
+    faces.worker.call(sealed, left).await
+}
+
+/// The sealed request of an activation, and how long it may take.
+fn read(body: &[u8]) -> Result<(Bytes, Option<Duration>), Refusal> {
+    let run: Run<'_> = serde_json::from_slice(body).map_err(|_| nothing_sealed())?;
+    let text = run.value.sealed.ok_or_else(nothing_sealed)?;
+    let sealed = STANDARD.decode(&*text).map_err(|_| nothing_sealed())?;
+    let deadline = match &run.deadline {
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64(),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default();
+    let left = deadline.map(|ms| Duration::from_millis(ms).saturating_sub(now));
+    Ok((sealed.into(), left))
+}
+
+fn nothing_sealed() -> Refusal {
+    Refusal::new(
+        StatusCode::BAD_REQUEST,
+        "unsealed",
+        "this action takes {\"sealed\": base64 of a sealed request} and nothing else; use the SDK, which verifies the key service and seals the request before it leaves your machine",
+    )
+}
+
+/// A refusal in OpenWhisk's terms.
+fn failed(refusal: &Refusal) -> Response {
+    let status = match refusal.status() {
+        StatusCode::SERVICE_UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::PAYLOAD_TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
+        // The request's own fault, or its sender's: nothing that another container would do better.
+        StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => StatusCode::OK,
+        _ if refusal.code() == "too-late" => StatusCode::OK,
+        _ => StatusCode::BAD_GATEWAY,
+    };
+    let code = refusal.code();
+    let body = json!({ "error": { "code": code, "message": refusal.message() } });
+    json_response(status, &body)
+}
+
+fn error(status: StatusCode, message: &str) -> Response {
+    json_response(status, &json!({ "error": message }))
+}
+
+/// What an action says to what it does not know.
+pub(super) fn bad_request() -> Response {
+    error(StatusCode::INTERNAL_SERVER_ERROR, "Bad request.")
+}
+
+/// Writes [`SENTINEL`] when it is dropped.
+struct EndOfLog;
+
+impl Drop for EndOfLog {
+    fn drop(&mut self) {
+        // Nobody may read them any more; the run is not the worse for it.
+        let _ = writeln!(std::io::stdout(), "{SENTINEL}");
+        let _ = std::io::stdout().flush();
+        let _ = writeln!(std::io::stderr(), "{SENTINEL}");
+    }
+}
