@@ -6,7 +6,7 @@ use bield_sdk::Home;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit::Audit, call::Call, capsule::Capsule, code::AdmitCode, code::WithdrawCode,
+    audit::Audit, bench::Bench, call::Call, capsule::Capsule, code::AdmitCode, code::WithdrawCode,
     delete::Delete, dev::Dev, doctor::Doctor, evidence::Evidence, grant::Grant, group::Group,
     id::Id, init::Init, list::Grants, list::List, measure::Measure, pack::Pack, push::Push,
     receipt::Receipt, recover::Recover, register::Register, register::Unregister, revoke::Revoke,
@@ -50,6 +50,7 @@ pub(crate) enum Command {
     Register(Register),
     Unregister(Unregister),
     Call(Call),
+    Bench(Bench),
     Verify(Verify),
     Receipt(Receipt),
     Status(Status),

@@ -54,6 +54,7 @@ pub fn run() -> ExitCode {
         Command::AdmitCode(command) => command.run(&home, output),
         Command::WithdrawCode(command) => command.run(&home, output),
         Command::Call(command) => command.run(&home, output),
+        Command::Bench(command) => command.run(&home, output),
         Command::Verify(command) => command.run(&home, output),
         Command::Receipt(command) => command.run(&home, output),
         Command::Status(command) => command.run(&home, output),

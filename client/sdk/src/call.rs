@@ -21,7 +21,7 @@ use bield_receipt::{
 use rand_core::CryptoRng;
 
 use crate::gateway::Sealed;
-use crate::{CallError, GatewayError, Target, now};
+use crate::{Awaited, CallError, GatewayError, Target, now};
 
 /// Longest single wait that a gateway can ask for; beyond it the call is given up.
 pub const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -100,6 +100,24 @@ impl Target {
         let body = Request { inputs, outputs }.encode();
         let clock = options.clock;
         patiently(options, || self.attempt(user, &body, clock, entropy))
+    }
+
+    /// Sends what [`seal_call`](Self::seal_call) made, once, and verifies what comes back.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call). The same bytes are refused as replayed when they come again.
+    pub fn call_sealed(
+        &self,
+        sealed: &[u8],
+        awaited: Awaited,
+        clock: fn() -> Time,
+    ) -> Result<Answered, CallError> {
+        let Sealed { answer, feedback } = self.gateway.call(sealed)?;
+        let answered = self.open_answer(awaited, &answer, clock)?;
+        Ok(Answered {
+            feedback,
+            ..answered
+        })
     }
 
     fn attempt(

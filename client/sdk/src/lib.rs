@@ -12,7 +12,7 @@
 //! Always true: a [`KeyService`] exists only after its evidence met the [`Trust`] and its log was shown to
 //! continue what the [`Home`] has seen of it; a [`Target`] only
 //! after the attested key service named it and its code, package, audience, service and end were
-//! compared with what was asked; a request leaves only through [`Target::call`], sealed; an [`Answered`] exists only after its
+//! compared with what was asked; a request leaves only sealed, through [`Target::call`] or as what [`Target::seal_call`] made; an [`Answered`] exists only after its
 //! receipt was verified. Owners' commands are signed for one session and one place in it.
 //!
 //! Not here: the terminal (the command line does that; long work reports through callbacks), what
@@ -42,6 +42,7 @@
 mod audit;
 mod call;
 pub mod capsule;
+mod carry;
 mod command;
 mod entropy;
 mod error;
@@ -61,6 +62,7 @@ mod wire;
 
 pub use audit::{Audit, AuditError, AuditFrom, Seen};
 pub use call::{Answered, CallOptions, RETRY_WAIT_MAX, Waiting};
+pub use carry::Awaited;
 pub use entropy::{Randomness, now};
 pub use error::{CallError, GatewayError, Kind, ServiceError, TargetError};
 pub use files::{FileError, write_atomically};

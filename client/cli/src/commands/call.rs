@@ -203,7 +203,7 @@ fn show_early(early: &EarlyOutput<'_>, output: Output) {
 }
 
 /// The first of the codes that the package is granted to.
-fn target<'c>(
+pub(super) fn target<'c>(
     service: &mut KeyService<'_>,
     package: &PackageReference,
     codes: &'c [CodeSelector],

@@ -1,6 +1,7 @@
 //! One module a command: its arguments, its help, what it does.
 
 pub(crate) mod audit;
+pub(crate) mod bench;
 pub(crate) mod call;
 pub(crate) mod capsule;
 pub(crate) mod code;
