@@ -152,7 +152,13 @@ impl Load {
                     None => inputs::random(target.inputs(), self.free_dimension, &mut random),
                 }
             };
-            asked.push(Asked::find(&mut service, package, &codes, inputs)?);
+            asked.push(Asked::find(
+                &mut service,
+                package,
+                &codes,
+                caller.user,
+                inputs,
+            )?);
         }
         service.close()?;
         Ok(asked)

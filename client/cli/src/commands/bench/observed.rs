@@ -33,7 +33,7 @@ pub(super) fn watch(gateway: &Gateway, ended: &AtomicBool) -> Observed {
     loop {
         let last = ended.load(Ordering::Relaxed);
         if let Ok(status) = gateway.status() {
-            observed.add(begun.elapsed().as_secs_f64(), &status["packer"]);
+            observed.add(begun.elapsed().as_secs_f64(), &status["pool"]);
         }
         if last {
             return observed;

@@ -38,15 +38,17 @@ pub(super) struct Caller<'a> {
 }
 
 impl Asked {
-    /// The package, with inputs that `inputs` makes for it.
+    /// The package, with inputs that `inputs` makes for it and that it takes.
     pub(super) fn find(
         service: &mut KeyService<'_>,
         package: PackageReference,
         codes: &[CodeSelector],
+        user: &SigningKey,
         inputs: impl FnOnce(&Target) -> Result<Vec<Tensor>, Failure>,
     ) -> Result<Self, Failure> {
         let (target, code) = call::target(service, &package, codes)?;
         let inputs = inputs(&target)?;
+        target.seal_call(user, inputs.clone(), Vec::new(), now(), &mut Randomness)?;
         Ok(Self {
             code: code.clone(),
             package,
