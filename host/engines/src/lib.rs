@@ -22,6 +22,7 @@
 
 mod embedded;
 mod memory;
+mod openwhisk;
 mod remote;
 
 use std::io;
@@ -34,6 +35,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 pub use hyper::body::Bytes;
 pub use memory::MemoryLimit;
+pub use openwhisk::{Openwhisk, Platform, PlatformAuth};
 pub use remote::Remote;
 use tokio::sync::watch;
 
@@ -141,6 +143,12 @@ pub trait Engine: Send + Sync {
         within: Duration,
         place: Place,
     ) -> BoxFuture<'a, Result<Answer, EngineError>>;
+
+    /// Bytes of RAM that a group's instance takes, where the engine can tell. May look it up in the system.
+    fn memory(&self, group: Group) -> Option<u64> {
+        let _ = group;
+        None
+    }
 
     /// Ends a group's instances, each when it has finished what it has begun, and forgets the group.
     ///

@@ -45,7 +45,7 @@ const REFUSAL_BYTES_MAX: usize = 16 << 10;
 /// Most packages in a worker's word on what it holds (`bield_protocol::feedback`).
 const RESIDENT_MAX: usize = 64;
 
-type Http = Client<HttpConnector, Full<Bytes>>;
+pub(crate) type Http = Client<HttpConnector, Full<Bytes>>;
 
 /// The engine of workers at known addresses. Dropping it forgets them.
 pub struct Remote {
@@ -68,12 +68,7 @@ impl Remote {
     /// # Errors
     /// The address that is none.
     pub fn new(addresses: &[String]) -> Result<Self, String> {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_WAIT));
-        let http = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .build(connector);
+        let http = client();
         let mut addresses = addresses.to_vec();
         addresses.sort_unstable();
         addresses.dedup();
@@ -260,6 +255,16 @@ impl Worker {
     }
 }
 
+/// Keeps connections for the next request to the same place.
+pub(crate) fn client() -> Http {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(CONNECT_WAIT));
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .build(connector)
+}
+
 /// Reads an answer: all of it when its length was announced.
 async fn read(response: Response<Incoming>, place: Place) -> Result<Answer, EngineError> {
     let status = response.status();
@@ -324,7 +329,11 @@ async fn refusal(status: StatusCode, response: Response<Incoming>) -> Result<Ref
 
 /// The feedback that a worker gives as JSON; nothing when it is not whole.
 fn parse_feedback(json: &[u8]) -> Option<Feedback> {
-    let said: Value = serde_json::from_slice(json).ok()?;
+    feedback_of(&serde_json::from_slice(json).ok()?)
+}
+
+/// The same, read already.
+pub(crate) fn feedback_of(said: &Value) -> Option<Feedback> {
     let start = match said["start"].as_str()? {
         "hot" => StartKind::Hot,
         "warm-runtime" => StartKind::WarmRuntime,
