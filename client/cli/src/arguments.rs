@@ -8,9 +8,10 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     audit::Audit, bench::Bench, call::Call, capsule::Capsule, code::AdmitCode, code::WithdrawCode,
     delete::Delete, dev::Dev, doctor::Doctor, evidence::Evidence, grant::Grant, group::Group,
-    id::Id, init::Init, list::Grants, list::List, measure::Measure, pack::Pack, push::Push,
-    receipt::Receipt, recover::Recover, register::Register, register::Unregister, revoke::Revoke,
-    rotate::Rotate, status::Status, store::Store, store::Witness, verify::Verify,
+    id::Id, init::Init, list::Grants, list::List, measure::Measure, pack::Pack,
+    proxy::ProxyCommand, push::Push, receipt::Receipt, recover::Recover, register::Register,
+    register::Unregister, revoke::Revoke, rotate::Rotate, status::Status, store::Store,
+    store::Witness, verify::Verify,
 };
 
 /// Sealed inference: models and requests that the host never sees.
@@ -51,6 +52,7 @@ pub(crate) enum Command {
     Unregister(Unregister),
     Call(Call),
     Bench(Bench),
+    Proxy(ProxyCommand),
     Verify(Verify),
     Receipt(Receipt),
     Status(Status),

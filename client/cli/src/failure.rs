@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use bield_capsule::QueueError;
 use bield_package::{PackError, PackageError};
+use bield_proxy::ProxyError;
 use bield_receipt::ReceiptError;
 use bield_sdk::capsule::{AppendError, CapsuleHomeError, LogError, ReplicaError};
 use bield_sdk::{
@@ -90,6 +91,15 @@ impl Failure {
             Kind::Refused => "refused",
             Kind::Local => "local",
             Kind::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::Service(error) => error.into(),
+            error => Self::new(error.kind(), error),
         }
     }
 }

@@ -55,6 +55,7 @@ pub fn run() -> ExitCode {
         Command::WithdrawCode(command) => command.run(&home, output),
         Command::Call(command) => command.run(&home, output),
         Command::Bench(command) => command.run(&home, output),
+        Command::Proxy(command) => command.run(&home, output),
         Command::Verify(command) => command.run(&home, output),
         Command::Receipt(command) => command.run(&home, output),
         Command::Status(command) => command.run(&home, output),

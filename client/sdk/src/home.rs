@@ -343,9 +343,15 @@ impl Home {
     ) -> Result<PathBuf, HomeError> {
         let directory = self.path.join(RECEIPTS);
         files::make_private_directory(&directory)?;
-        let path = directory.join(format!("{request}.receipt"));
+        let path = self.receipt_path(request);
         files::write(&path, &bundle.encode(), Write::Public)?;
         Ok(path)
+    }
+
+    /// Where the receipt of a request is kept, if it is.
+    #[must_use]
+    pub fn receipt_path(&self, request: Digest) -> PathBuf {
+        self.path.join(RECEIPTS).join(format!("{request}.receipt"))
     }
 
     /// Remembers a key service whose evidence was verified, so that receipts can be checked offline.

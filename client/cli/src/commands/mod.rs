@@ -16,6 +16,7 @@ pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod measure;
 pub(crate) mod pack;
+pub(crate) mod proxy;
 pub(crate) mod push;
 pub(crate) mod receipt;
 pub(crate) mod recover;

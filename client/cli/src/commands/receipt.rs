@@ -26,7 +26,8 @@ use crate::show::Checks;
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Receipt {
-    /// The receipt
+    /// The receipt: a file, or the id of one that this home keeps, as the header bield-receipt has it
+    #[arg(value_name = "FILE|ID")]
     file: PathBuf,
 
     /// The key service to believe
@@ -53,10 +54,11 @@ impl Receipt {
     }
 
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
-        let bytes = std::fs::read(&self.file)
-            .map_err(|error| Failure::local(format_args!("{}: {error}", self.file.display())))?;
+        let file = self.kept(home);
+        let bytes = std::fs::read(&file)
+            .map_err(|error| Failure::local(format_args!("{}: {error}", file.display())))?;
         let bundle = ReceiptBundle::decode(&bytes)
-            .map_err(|error| Failure::refused(format_args!("{}: {error}", self.file.display())))?;
+            .map_err(|error| Failure::refused(format_args!("{}: {error}", file.display())))?;
         let (anchor, simulated) = self.anchor(home, &bundle)?;
         let expected = Expected {
             package: self.package,
@@ -68,8 +70,20 @@ impl Receipt {
             to_json(&report, &anchor, simulated),
             to_text(&report, simulated),
         );
-        let failure = format!("{} does not verify", self.file.display());
+        let failure = format!("{} does not verify", file.display());
         conclude(passed, value, &text, failure, output)
+    }
+
+    /// The file that is meant: the one of this name, or the one that the home keeps under this id.
+    fn kept(&self, home: &Home) -> PathBuf {
+        let id = self
+            .file
+            .to_str()
+            .and_then(|text| text.parse::<Digest>().ok());
+        match id {
+            Some(id) if !self.file.exists() => home.receipt_path(id),
+            _ => self.file.clone(),
+        }
     }
 
     /// Whom to believe, and what to accept; and whether that key service is known to run in a software
@@ -197,4 +211,5 @@ fn to_text(report: &Report, simulated: bool) -> String {
 
 const EXAMPLES: &str = r#"Examples:
   bield receipt .bield/receipts/9f....receipt
+  bield receipt 9f...
   bield --json receipt answer.receipt --service ed25519:... --package 3a..."#;
