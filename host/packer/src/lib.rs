@@ -26,8 +26,15 @@ pub use view::{CallerView, PackageView, Totals, View, WorkerState, WorkerView};
 /// Bins of the histogram of idle times of each package.
 pub const IDLE_BINS: usize = 240;
 
+mod accounts;
 mod event;
 mod explain;
+mod idle;
+mod measured;
+mod packages;
 mod packer;
+mod pool;
+mod queue;
 mod settings;
 mod view;
+mod worker;

@@ -1,44 +1,80 @@
-//! The state machine.
+//! The state machine: what each event changes. What follows from it is decided in the files below.
+//!
+//! On paper: an event changes one request and one worker; then requests that wait are looked at in fair order, at most
+//! 64 of them, each against every worker, and none while no place is free and no worker may be started. A
+//! choice reads a few numbers per worker and what it holds; nothing of a request is hashed.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use bield_envelope::Digest;
 
-use crate::event::{Caller, Decision, Event, Failure, Group, Refusal, RequestId, Slot, WorkerId};
-use crate::explain::{Explanation, Explanations, Outcome, micros};
-use crate::settings::Settings;
-use crate::view::{Totals, View, WorkerState, WorkerView};
+use crate::accounts::Accounts;
+use crate::event::{Caller, Decision, Event, Group, ORPHAN_GRACE, Refusal, RequestId, WorkerId};
+use crate::explain::{Explanation, Explanations, Outcome};
+use crate::measured::Measured;
+use crate::packages::Packages;
+use crate::pool::Pool;
+use crate::queue::Queue;
+use crate::settings::{Policy, Settings};
+use crate::view::Totals;
+use crate::worker::{Phase, Worker, doubled};
 
-/// Decides which worker runs which request.
+mod blind;
+mod choice;
+mod outcome;
+#[cfg(test)]
+mod properties;
+mod settle;
+mod show;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+/// Pause after a worker could not be started; doubled with each more in a row.
+const START_PAUSE: Duration = Duration::from_millis(250);
+/// That pause at most.
+const START_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Memory of a worker that is believed, in bytes: a pebibyte.
+const MEMORY_MAX: u64 = 1 << 50;
+
+/// Decides which worker runs which request, and which workers exist.
 pub struct Packer {
     settings: Settings,
     now: Duration,
     workers: BTreeMap<WorkerId, Worker>,
     requests: HashMap<RequestId, Request>,
-    waiting: VecDeque<RequestId>,
+    queue: Queue,
+    /// Of requests that wait.
+    deadlines: BTreeSet<(Duration, RequestId)>,
+    /// Requests whose worker is gone, by when they count as lost.
+    orphans: VecDeque<(Duration, RequestId, WorkerId)>,
+    packages: Packages,
+    pool: Pool,
+    accounts: Accounts,
     explanations: Explanations,
     totals: Totals,
+    start: Measured,
+    start_failures: u32,
+    /// No worker is started before.
+    start_after: Duration,
     next_worker: u64,
     draining: bool,
-}
-
-struct Worker {
-    slot: Slot,
-    state: WorkerState,
-    in_flight: u32,
-    since: Duration,
-    idle_since: Duration,
-    memory: u64,
+    /// When a request that waits is to be looked at again.
+    replan_at: Option<Duration>,
+    upkeep: upkeep::Upkeep,
 }
 
 struct Request {
     package: Digest,
     caller: Caller,
+    group: Group,
     arrived: Duration,
     deadline: Duration,
     at: Option<WorkerId>,
     dispatches: u8,
+    /// Where it failed.
+    not: Option<WorkerId>,
     left: bool,
 }
 
@@ -47,19 +83,30 @@ impl Packer {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
+            upkeep: upkeep::Upkeep::new(&settings),
+            pool: Pool::new(settings.fnpacker_pool),
             settings,
             now: Duration::ZERO,
             workers: BTreeMap::new(),
             requests: HashMap::new(),
-            waiting: VecDeque::new(),
+            queue: Queue::default(),
+            deadlines: BTreeSet::new(),
+            orphans: VecDeque::new(),
+            packages: Packages::default(),
+            accounts: Accounts::default(),
             explanations: Explanations::default(),
             totals: Totals::default(),
+            start: Measured::default(),
+            start_failures: 0,
+            start_after: Duration::ZERO,
             next_worker: 0,
             draining: false,
+            replan_at: None,
         }
     }
 
-    /// Takes in what happened at `now`, and appends what is to be done to `out`, in order.
+    /// Takes in what happened at `now`, and appends what is to be done to `out`, in order. A `now` before the last one
+    /// counts as the last one; what cannot be (an unknown worker, an answer nobody waits for) changes nothing.
     pub fn handle(&mut self, now: Duration, event: Event, out: &mut Vec<Decision>) {
         self.now = self.now.max(now);
         match event {
@@ -69,281 +116,200 @@ impl Packer {
                 caller,
                 deadline,
             } => {
-                self.totals.arrived += 1;
-                self.requests.insert(
-                    request,
-                    Request {
-                        package,
-                        caller,
-                        arrived: self.now,
-                        deadline,
-                        at: None,
-                        dispatches: 0,
-                        left: false,
-                    },
-                );
-                let of_caller = self
-                    .waiting
-                    .iter()
-                    .filter(|id| self.requests[*id].caller == caller)
-                    .count();
-                if self.draining {
-                    self.refuse(request, Refusal::NoWorker, out);
-                } else if self.waiting.len() >= self.settings.queue_max {
-                    self.refuse(request, Refusal::QueueFull, out);
-                } else if of_caller >= self.settings.share {
-                    self.refuse(request, Refusal::ShareFull, out);
-                } else {
-                    self.waiting.push_back(request);
-                }
+                self.arrived(request, package, caller, deadline, out);
             }
-            Event::Left { request } => {
-                self.totals.left += 1;
-                self.waiting.retain(|id| *id != request);
-                match self.requests.get_mut(&request) {
-                    Some(found) if found.at.is_some() => found.left = true,
-                    _ => drop(self.requests.remove(&request)),
-                }
-            }
-            Event::Started { worker, .. } => {
-                if let Some(found) = self.workers.get_mut(&worker) {
-                    found.state = WorkerState::Serving;
-                    found.idle_since = self.now;
-                }
-            }
-            Event::StartFailed { worker } | Event::Ended { worker } => {
-                self.workers.remove(&worker);
-            }
-            Event::Answered { request, .. } => {
-                self.totals.answered += 1;
-                self.free(request);
-                self.requests.remove(&request);
-            }
-            Event::Failed { request, failure } => {
-                *self.totals.failures.entry(failure).or_default() += 1;
-                self.free(request);
-                let again = matches!(failure, Failure::Lost | Failure::Busy);
-                match self.requests.get(&request) {
-                    Some(found) if again && !found.left && found.dispatches < 2 => {
-                        self.waiting.push_front(request);
-                    }
-                    Some(found) if again && !found.left => self.refuse(request, Refusal::Lost, out),
-                    _ => drop(self.requests.remove(&request)),
-                }
+            Event::Left { request } => self.left(request),
+            Event::Started { worker, took } => self.started(worker, took),
+            Event::StartFailed { worker } => self.gone(worker),
+            Event::Ended { worker } => self.gone(worker),
+            Event::Answered {
+                request,
+                took,
+                feedback,
+            } => self.answered(request, took, feedback),
+            Event::Failed { request, failure } => self.failed(request, failure, out),
+            Event::Sized { package, bytes } => {
+                self.packages
+                    .sized(package, bytes, &self.settings.keep_alive);
             }
             Event::Measured { worker, bytes } => {
-                if let Some(found) = self.workers.get_mut(&worker) {
-                    found.memory = bytes;
+                self.book(worker);
+                if let Some(worker) = self.workers.get_mut(&worker) {
+                    worker.memory = bytes.min(MEMORY_MAX);
                 }
             }
-            Event::Sized { .. } | Event::Tick => {}
+            Event::Tick => {}
         }
         self.settle(out);
     }
 
-    /// When a [`Event::Tick`] is due.
+    /// When an [`Event::Tick`] is due; none while nothing will happen by itself.
     #[must_use]
     pub fn wakes_at(&self) -> Option<Duration> {
-        let deadlines = self.waiting.iter().map(|id| self.requests[id].deadline);
-        let idle = self.workers.values().filter(|worker| worker.idle());
-        let ends = idle.map(|worker| worker.idle_since + self.settings.keep_alive.fixed);
-        deadlines.chain(ends).min()
+        let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let orphan = self.orphans.front().map(|(due, ..)| *due);
+        [deadline, orphan, self.replan_at, self.upkeep.due]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Takes no more requests; those that arrive from now on are refused. Those that wait and run go on.
+    /// Takes no more requests; those that arrive from now on are refused. Those that wait and run go on; no worker is
+    /// started but for them.
     pub fn drain(&mut self) {
         self.draining = true;
     }
 
-    /// Why a request went where it went, of the last [`crate::EXPLANATIONS_MAX`] decisions.
+    /// Why a request went where it went, of the last [`crate::EXPLANATIONS_MAX`] requests.
     #[must_use]
     pub fn why(&self, request: RequestId) -> Option<&Explanation> {
         self.explanations.get(request)
     }
 
-    /// Everything an operator may see.
-    #[must_use]
-    pub fn view(&self) -> View {
-        let workers = self.workers.iter().map(|(id, worker)| WorkerView {
-            worker: *id,
-            slot: worker.slot,
-            group: Group::One,
-            state: worker.state,
-            in_flight: worker.in_flight,
-            resident: Vec::new(),
-            free_bytes: self.settings.worker_bytes,
-            memory_bytes: worker.memory,
-            since_us: micros(worker.since),
-            answered: 0,
-            failures: 0,
-            gb_s: 0.0,
-        });
-        View {
-            policy: self.settings.policy.name(),
-            at_us: micros(self.now),
-            draining: self.draining,
-            workers_max: self.settings.workers_max,
-            workers: workers.collect(),
-            waiting: self.waiting.len(),
-            queue_max: self.settings.queue_max,
-            packages: Vec::new(),
-            callers: Vec::new(),
-            start_us: micros(self.settings.start_guess),
-            totals: self.totals.clone(),
-        }
-    }
-
-    fn settle(&mut self, out: &mut Vec<Decision>) {
-        for id in std::mem::take(&mut self.waiting) {
-            if self.requests[&id].deadline <= self.now {
-                self.refuse(id, Refusal::TooLate, out);
-                continue;
-            }
-            let places = self.settings.concurrency;
-            let free = self.workers.iter_mut().find(|(_, worker)| {
-                worker.state == WorkerState::Serving && worker.in_flight < places
-            });
-            let Some((worker, found)) = free else {
-                self.waiting.push_back(id);
-                continue;
-            };
-            found.in_flight += 1;
-            let worker = *worker;
-            if let Some(request) = self.requests.get_mut(&id) {
-                request.at = Some(worker);
-                request.dispatches += 1;
-            }
-            out.push(Decision::Dispatch {
-                request: id,
-                worker,
-            });
-            self.explain(id, Outcome::Dispatched(worker), "a free place");
-        }
-        let starting = self
-            .workers
-            .values()
-            .filter(|w| w.state == WorkerState::Starting)
-            .count();
-        let places = starting * self.settings.concurrency as usize;
-        if self.waiting.len() > places && self.workers.len() < self.settings.workers_max as usize {
-            self.start(out);
-        }
-        for (worker, found) in &mut self.workers {
-            if found.idle() && self.now >= found.idle_since + self.settings.keep_alive.fixed {
-                found.state = WorkerState::Stopping;
-                self.totals.workers_stopped += 1;
-                out.push(Decision::Stop { worker: *worker });
-            }
-        }
-    }
-
-    fn start(&mut self, out: &mut Vec<Decision>) {
-        let slot = (0..self.settings.workers_max)
-            .map(Slot)
-            .find(|slot| self.workers.values().all(|worker| worker.slot != *slot));
-        let Some(slot) = slot else { return };
-        let worker = WorkerId(self.next_worker);
-        self.next_worker += 1;
-        self.totals.workers_started += 1;
-        let state = Worker {
-            slot,
-            state: WorkerState::Starting,
-            in_flight: 0,
-            since: self.now,
-            idle_since: self.now,
-            memory: self.settings.worker_bytes,
-        };
-        self.workers.insert(worker, state);
-        out.push(Decision::Start {
-            worker,
-            slot,
-            group: Group::One,
-        });
-    }
-
-    fn free(&mut self, request: RequestId) {
-        let Some(found) = self.requests.get_mut(&request) else {
+    fn arrived(
+        &mut self,
+        id: RequestId,
+        package: Digest,
+        caller: Caller,
+        deadline: Duration,
+        out: &mut Vec<Decision>,
+    ) {
+        if self.requests.contains_key(&id) {
             return;
-        };
-        if let Some(worker) = found.at.take().and_then(|id| self.workers.get_mut(&id)) {
-            worker.in_flight = worker.in_flight.saturating_sub(1);
-            worker.idle_since = self.now;
         }
+        self.totals.arrived += 1;
+        self.packages
+            .arrived(package, self.now, &self.settings.keep_alive);
+        let mut request = Request {
+            package,
+            caller,
+            group: Group::One,
+            arrived: self.now,
+            deadline,
+            at: None,
+            dispatches: 0,
+            not: None,
+            left: false,
+        };
+        let refusal = if self.draining {
+            Some(Refusal::NoWorker)
+        } else if self.queue.len() >= self.settings.queue_max.max(1)
+            || (self.settings.queue_max == 0 && !self.has_free_place())
+        {
+            Some(Refusal::QueueFull)
+        } else if self.queue.of_caller(caller) >= self.settings.share.max(1) {
+            Some(Refusal::ShareFull)
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            self.say_no(id, &request, refusal, out);
+            return;
+        }
+        request.group = match self.settings.policy {
+            Policy::Bield | Policy::AllInOne => Group::One,
+            Policy::OnePerModel => Group::Package(package),
+            Policy::FnPacker => match self.pool.take(package, self.now) {
+                Some(endpoint) => Group::Endpoint(endpoint),
+                None => return self.say_no(id, &request, Refusal::AllBusy, out),
+            },
+        };
+        let reason = "every place is taken, and no worker may be started";
+        self.explain(id, &request, Outcome::Waits(None), reason, Vec::new());
+        self.requests.insert(id, request);
+        self.wait(id, false);
     }
 
-    fn refuse(&mut self, request: RequestId, refusal: Refusal, out: &mut Vec<Decision>) {
-        *self.totals.refusals.entry(refusal).or_default() += 1;
-        self.explain(request, Outcome::Refused(refusal), "no place");
-        self.requests.remove(&request);
-        let retry_after = self.settings.start_guess;
-        out.push(Decision::Refuse {
-            request,
-            refusal,
-            retry_after,
-        });
-    }
-
-    fn explain(&mut self, id: RequestId, outcome: Outcome, reason: &'static str) {
+    /// Puts a request into the queue.
+    fn wait(&mut self, id: RequestId, front: bool) {
         let Some(request) = self.requests.get(&id) else {
             return;
         };
-        self.explanations.put(Explanation {
-            request: id,
-            at_us: micros(self.now),
-            policy: self.settings.policy.name(),
-            package: request.package.to_string(),
-            outcome,
-            reason,
-            dispatches: request.dispatches,
-            waited_us: micros(self.now.saturating_sub(request.arrived)),
-            candidates: Vec::new(),
-        });
+        self.queue.push(id, request.caller, request.package, front);
+        self.deadlines.insert((request.deadline, id));
+        if let Some(package) = self.packages.get_mut(request.package) {
+            package.waiting += 1;
+        }
     }
-}
 
-impl Worker {
-    fn idle(&self) -> bool {
-        self.state == WorkerState::Serving && self.in_flight == 0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn a_request_waits_for_a_worker_that_is_started_for_it() {
-        let mut packer = Packer::new(Settings::default());
-        let mut out = Vec::new();
-        let request = RequestId(1);
-        let package = Digest::of("test", &[b"m"]);
-        let arrived = Event::Arrived {
-            request,
-            package,
-            caller: Caller(0),
-            deadline: SECOND * 9,
+    /// Takes a request out of the queue, if it waits.
+    fn unwait(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get(&id) else {
+            return;
         };
-        packer.handle(Duration::ZERO, arrived, &mut out);
-        let worker = WorkerId(0);
-        assert_eq!(
-            out,
-            [Decision::Start {
-                worker,
-                slot: Slot(0),
-                group: Group::One
-            }]
-        );
-        out.clear();
-        packer.handle(
-            SECOND,
-            Event::Started {
-                worker,
-                took: SECOND,
-            },
-            &mut out,
-        );
-        assert_eq!(out, [Decision::Dispatch { request, worker }]);
+        if self.queue.remove(id) {
+            self.deadlines.remove(&(request.deadline, id));
+            if let Some(package) = self.packages.get_mut(request.package) {
+                package.waiting = package.waiting.saturating_sub(1);
+            }
+        }
+    }
+
+    fn left(&mut self, id: RequestId) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        if request.left {
+            return;
+        }
+        request.left = true;
+        self.totals.left += 1;
+        if request.at.is_none() {
+            self.forget(id, None);
+        }
+    }
+
+    fn started(&mut self, id: WorkerId, took: Duration) {
+        let now = self.now;
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.phase != Phase::Starting {
+            return;
+        }
+        worker.phase = Phase::Serving;
+        worker.idle_since = now;
+        self.start.put_time(took);
+        self.start_failures = 0;
+        self.upkeep.soon(now);
+    }
+
+    /// A worker is gone, or never came.
+    fn gone(&mut self, id: WorkerId) {
+        self.book(id);
+        let Some(worker) = self.workers.remove(&id) else {
+            return;
+        };
+        // One that ends before it did anything would be started over and over.
+        if worker.phase != Phase::Stopping && worker.answered == 0 {
+            self.totals.start_failures += u64::from(worker.phase == Phase::Starting);
+            let pause = doubled(START_PAUSE, self.start_failures, START_PAUSE_MAX);
+            self.start_failures = self.start_failures.saturating_add(1);
+            self.start_after = self.now.saturating_add(pause);
+        }
+        let due = self.now.saturating_add(ORPHAN_GRACE);
+        let orphans = worker
+            .flights
+            .iter()
+            .map(|flight| (due, flight.request, id));
+        self.orphans.extend(orphans);
+        self.upkeep.soon(self.now);
+    }
+
+    /// What starting a worker takes: measured, else guessed.
+    fn start_time(&self) -> Duration {
+        self.start.time().unwrap_or(self.settings.start_guess)
+    }
+
+    fn has_free_place(&self) -> bool {
+        let has = |worker: &Worker| worker.has_place(&self.settings, self.now);
+        self.workers.values().any(has)
+    }
+
+    /// Books a worker's memory up to now, before something changes who it is booked to.
+    fn book(&mut self, id: WorkerId) {
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.book(self.now, &self.packages, &mut self.accounts);
+        }
     }
 }

@@ -88,7 +88,7 @@ pub struct Settings {
     pub spares: u32,
     /// Requests in one worker at once. At least 1.
     pub concurrency: u32,
-    /// Requests that may wait, of all callers.
+    /// Requests that may wait, of all callers. 0: none waits, not for a start either; what finds no free place is refused.
     pub queue_max: usize,
     /// Requests that may wait, of one caller.
     pub share: usize,

@@ -1,0 +1,80 @@
+//! The baselines: requests go by group, and inside a group as OpenWhisk sends them, blind to what workers hold.
+//!
+//! A free place in a warm worker of the group; else a worker of the group that starts and still has a place; else
+//! another worker, while there may be more; else one in place of another group's that has been idle longest; else it
+//! waits. Idle workers live for the fixed keep-alive.
+
+use super::Packer;
+use crate::event::{Decision, RequestId, WorkerId};
+use crate::explain::Outcome;
+use crate::worker::{Phase, Worker};
+
+impl Packer {
+    pub(super) fn choose_blindly(&mut self, id: RequestId, out: &mut Vec<Decision>) {
+        let Some(request) = self.requests.get(&id) else {
+            return;
+        };
+        let (group, not, package) = (request.group, request.not, request.package);
+        let candidates = self.candidates(request);
+        let own = |(_, worker): &(&WorkerId, &Worker)| worker.group == group;
+        let place = |worker: &Worker| worker.has_place(&self.settings, self.now);
+        let free = |except: Option<WorkerId>| {
+            let free = self.workers.iter().filter(own);
+            let free = free.filter(|(id, worker)| except != Some(**id) && place(worker));
+            free.map(|(id, _)| *id).next()
+        };
+        let starting = self.workers.iter().filter(own).find(|(_, worker)| {
+            worker.phase == Phase::Starting
+                && worker.planned.requests < self.settings.concurrency.max(1)
+        });
+        let starting = starting.map(|(id, _)| *id);
+        // Where it failed before is better than nowhere.
+        let nowhere = starting.is_none() && !self.may_start();
+        if let Some(at) = free(not).or_else(|| free(None).filter(|_| nowhere)) {
+            let finish = self.packages.run_time(request.package, &self.settings);
+            self.dispatch(id, at, finish, out);
+            if let Some(request) = self.requests.remove(&id) {
+                let outcome = Outcome::Dispatched(at);
+                self.explain(
+                    id,
+                    &request,
+                    outcome,
+                    "a free place in a warm worker",
+                    candidates,
+                );
+                self.requests.insert(id, request);
+            }
+            return;
+        }
+        let (worker, reason) = if let Some(worker) = starting {
+            (Some(worker), "waits for a worker that starts")
+        } else if self.may_start() {
+            let worker = self.start_worker(group, |_| 0, out);
+            (
+                worker,
+                "waits for a worker that is started: no place is free in a warm one",
+            )
+        } else {
+            self.replace(out);
+            (None, "waits: as many workers as may be")
+        };
+        if let Some(worker) = worker.and_then(|id| self.workers.get_mut(&id)) {
+            worker.planned.add(package, 1, 0, 0);
+        }
+        self.waits(id, worker, reason, candidates);
+    }
+
+    /// Ends the worker that has been idle longest, unless one ends already: its slot is for the next that starts.
+    fn replace(&mut self, out: &mut Vec<Decision>) {
+        let workers = self.workers.iter();
+        let ends = workers
+            .clone()
+            .any(|(_, worker)| worker.phase == Phase::Stopping);
+        let idle = workers.filter(|(_, worker)| worker.is_idle());
+        let longest = idle.min_by_key(|(id, worker)| (worker.idle_since, **id));
+        let longest = longest.map(|(id, _)| *id);
+        if let Some(longest) = longest.filter(|_| !ends) {
+            self.stop_worker(longest, out);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! How a request ends: what is learnt from an answer, what a failure costs, what a client is told.
+
+use std::time::Duration;
+
+use bield_envelope::Digest;
+use bield_protocol::feedback::{Feedback, StartKind};
+
+use super::{Packer, Request};
+use crate::event::{Decision, Failure, Group, Refusal, RequestId, WorkerId};
+use crate::explain::{Candidate, Explanation, Outcome, micros};
+use crate::worker::{Flight, Phase, Resident};
+
+/// Bounds of `Retry-After`.
+const RETRY_MIN: Duration = Duration::from_millis(1);
+const RETRY_MAX: Duration = Duration::from_secs(60 * 60);
+
+impl Packer {
+    pub(super) fn answered(&mut self, id: RequestId, took: Duration, feedback: Option<Feedback>) {
+        let Some(request) = self.requests.get(&id) else {
+            return;
+        };
+        self.totals.answered += 1;
+        if let Some(feedback) = &feedback {
+            *self.totals.starts.entry(feedback.start).or_default() += 1;
+        }
+        let at = request.at.unwrap_or(WorkerId(u64::MAX));
+        self.book(at);
+        if let Some(worker) = self.workers.get_mut(&at)
+            && let Some(place) = worker
+                .flights
+                .iter()
+                .position(|flight| flight.request == id)
+        {
+            let flight = worker.flights.remove(place);
+            worker.did_well();
+            worker.answered += 1;
+            if worker.flights.is_empty() {
+                worker.idle_since = self.now;
+                self.upkeep.soon(self.now);
+            }
+            self.learn(at, &flight, took, feedback.as_ref());
+        }
+        self.forget(id, Some(took));
+    }
+
+    /// Learns from an answer. Nothing that is claimed exceeds what the driver measured.
+    pub(super) fn learn(
+        &mut self,
+        at: WorkerId,
+        flight: &Flight,
+        took: Duration,
+        feedback: Option<&Feedback>,
+    ) {
+        let Some(worker) = self.workers.get_mut(&at) else {
+            return;
+        };
+        let package = flight.package;
+        let Some(feedback) = feedback else {
+            if !flight.opening {
+                self.packages.ran(package, took);
+            }
+            worker.used_now(package, self.now, &self.packages, &self.settings);
+            worker.forget_told();
+            return;
+        };
+        let bounded = |claimed: u64| Duration::from_micros(claimed).min(took);
+        let opened = matches!(feedback.start, StartKind::WarmKey | StartKind::Cold);
+        if opened {
+            let phases = [feedback.lease_us, feedback.open_us, feedback.load_us];
+            let open = phases.into_iter().fold(0, u64::saturating_add);
+            if self.packages.opened(package, bounded(open)) {
+                self.upkeep.opened_again(bounded(open));
+            }
+        }
+        self.packages.ran(package, bounded(feedback.run_us));
+        if flight.companions > 0 {
+            let waited = bounded(feedback.queue_us) / flight.companions;
+            worker.crowd.put_time(waited);
+        }
+        let kept = |held: &Resident| feedback.resident.contains(&held.package);
+        let alone = worker.resident.iter().all(kept) && worker.nothing_opens();
+        if let Some(before) = flight.free_before.filter(|_| opened && alone)
+            && let Some(bytes) = before.checked_sub(feedback.free_bytes).filter(|n| *n > 0)
+        {
+            self.packages.took(package, bytes);
+        }
+        worker.used_now(package, self.now, &self.packages, &self.settings);
+        worker.told(
+            &feedback.resident,
+            feedback.free_bytes,
+            self.now,
+            &self.packages,
+        );
+    }
+
+    pub(super) fn failed(&mut self, id: RequestId, failure: Failure, out: &mut Vec<Decision>) {
+        let now = self.now;
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let Some(at) = request.at.take() else {
+            return;
+        };
+        let package = request.package;
+        let again = matches!(failure, Failure::Lost | Failure::Busy) && !request.left;
+        let second = request.dispatches >= 2;
+        request.not = Some(at);
+        *self.totals.failures.entry(failure).or_default() += 1;
+        self.book(at);
+        if let Some(worker) = self.workers.get_mut(&at) {
+            worker.flights.retain(|flight| flight.request != id);
+            match failure {
+                Failure::Busy => worker.was_busy(now),
+                Failure::Lost => worker.did_badly(package, true, now),
+                Failure::TimedOut | Failure::Broken => worker.did_badly(package, false, now),
+            }
+            if worker.flights.is_empty() {
+                worker.idle_since = now;
+                self.upkeep.soon(now);
+            }
+        }
+        if !again {
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.at = Some(at);
+            }
+            self.forget(id, None);
+            return;
+        }
+        if let Some(package) = self.packages.get_mut(package) {
+            package.in_flight = package.in_flight.saturating_sub(1);
+        }
+        if second {
+            self.refuse(id, Refusal::Lost, out);
+        } else {
+            self.wait(id, true);
+        }
+    }
+
+    /// A request is done with; `took` if it was answered.
+    pub(super) fn forget(&mut self, id: RequestId, took: Option<Duration>) {
+        self.unwait(id);
+        let Some(request) = self.requests.remove(&id) else {
+            return;
+        };
+        if let Some(package) = self.packages.get_mut(request.package)
+            && request.at.is_some()
+        {
+            package.in_flight = package.in_flight.saturating_sub(1);
+            package.last_end = Some(self.now);
+        }
+        if matches!(request.group, Group::Endpoint(_)) {
+            self.pool.give_back(request.package, self.now, took);
+        }
+    }
+
+    /// Refuses a request that was taken.
+    pub(super) fn refuse(&mut self, id: RequestId, refusal: Refusal, out: &mut Vec<Decision>) {
+        self.unwait(id);
+        if let Some(request) = self.requests.remove(&id) {
+            if matches!(request.group, Group::Endpoint(_)) {
+                self.pool.give_back(request.package, self.now, None);
+            }
+            self.say_no(id, &request, refusal, out);
+        }
+    }
+
+    pub(super) fn say_no(
+        &mut self,
+        id: RequestId,
+        request: &Request,
+        refusal: Refusal,
+        out: &mut Vec<Decision>,
+    ) {
+        *self.totals.refusals.entry(refusal).or_default() += 1;
+        let candidates = self.candidates(request);
+        let retry_after = self.retry_after(request.package, &candidates);
+        let reason = match refusal {
+            Refusal::QueueFull => "as many requests wait as may",
+            Refusal::ShareFull => "as many requests of this caller wait as may",
+            Refusal::AllBusy => "all endpoints are busy",
+            Refusal::TooLate => "its deadline came while it waited",
+            Refusal::NoWorker if self.draining => "no more requests are taken",
+            Refusal::NoWorker => "no worker could be started",
+            Refusal::Lost => "it failed at two workers",
+        };
+        self.explain(id, request, Outcome::Refused(refusal), reason, candidates);
+        out.push(Decision::Refuse {
+            request: id,
+            refusal,
+            retry_after,
+        });
+    }
+
+    /// The predicted finish of one more request, behind those that wait.
+    pub(super) fn retry_after(&self, package: Digest, candidates: &[Candidate]) -> Duration {
+        let best = candidates.iter().map(|candidate| candidate.finish_us).min();
+        let best = best.map_or(self.start_time(), Duration::from_micros);
+        let run = self.packages.run_time(package, &self.settings);
+        let serving = self
+            .workers
+            .values()
+            .filter(|w| w.phase == Phase::Serving)
+            .count();
+        let places = serving.max(1) * self.settings.concurrency.max(1) as usize;
+        let ahead = u32::try_from(self.queue.len() / places).unwrap_or(u32::MAX);
+        best.saturating_add(run.saturating_mul(ahead))
+            .max(self.start_after.saturating_sub(self.now))
+            .clamp(RETRY_MIN, RETRY_MAX)
+    }
+
+    pub(super) fn explain(
+        &mut self,
+        id: RequestId,
+        request: &Request,
+        outcome: Outcome,
+        reason: &'static str,
+        candidates: Vec<Candidate>,
+    ) {
+        self.explanations.put(Explanation {
+            request: id,
+            at_us: micros(self.now),
+            policy: self.settings.policy.name(),
+            package: request.package.to_string(),
+            outcome,
+            reason,
+            dispatches: request.dispatches,
+            waited_us: micros(self.now.saturating_sub(request.arrived)),
+            candidates,
+        });
+    }
+}

@@ -1,0 +1,664 @@
+//! Random events from a seed, and what must be true whatever happens.
+//!
+//! A driver that keeps its word (every dispatch has one outcome) with workers that answer, lie, refuse, vanish and
+//! never come. `BIELD_PACKER_SEED=n` runs one seed and prints its events.
+
+use std::collections::BTreeMap;
+
+use bield_protocol::feedback::{Feedback, StartKind};
+
+use super::*;
+use crate::event::{Failure, Slot};
+use crate::settings::KeepAlive;
+
+const SEEDS: u64 = 10_000;
+const STEPS: usize = 120;
+const MS: Duration = Duration::from_millis(1);
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        (!from.is_empty()).then(|| from[self.below(from.len() as u64) as usize])
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    Waits,
+    At(WorkerId),
+    Done,
+}
+
+#[derive(Debug)]
+struct Asked {
+    state: State,
+    package: Digest,
+    deadline: Duration,
+    dispatches: u32,
+    may_repeat: bool,
+    left: bool,
+    /// Its worker is gone, and the driver says nothing of it.
+    orphaned: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Made {
+    slot: Slot,
+    group: Group,
+    serves: bool,
+    stopped: bool,
+    there: Vec<RequestId>,
+}
+
+struct World {
+    seed: u64,
+    random: Random,
+    packer: Packer,
+    now: Duration,
+    asked: BTreeMap<RequestId, Asked>,
+    made: BTreeMap<WorkerId, Made>,
+    ever: u64,
+    starts: usize,
+    log: Vec<Decision>,
+    prints: bool,
+}
+
+impl World {
+    fn new(seed: u64, prints: bool) -> Self {
+        let mut random = Random(seed);
+        let settings = Settings {
+            policy: random.pick(&Policy::ALL).unwrap(),
+            workers_min: random.below(3) as u32,
+            workers_max: 1 + random.below(4) as u32,
+            spares: random.below(2) as u32,
+            concurrency: 1 + random.below(3) as u32,
+            queue_max: 1 + random.below(8) as usize,
+            share: 1 + random.below(4) as usize,
+            start_guess: MS * random.below(2000) as u32,
+            open_guess: MS * random.below(500) as u32,
+            run_guess: MS * random.below(50) as u32,
+            keep_alive: KeepAlive {
+                floor: MS * random.below(2000) as u32,
+                fixed: MS * random.below(20_000) as u32,
+                ceiling: MS * random.below(60_000) as u32,
+                bin: MS * (1 + random.below(1000) as u32),
+            },
+            worker_bytes: random.below(1000),
+            interval: MS * random.below(3000) as u32,
+            fnpacker_pool: random.below(4) as u32,
+        };
+        if prints {
+            println!("{settings:#?}");
+        }
+        Self {
+            seed,
+            random,
+            packer: Packer::new(settings),
+            now: Duration::ZERO,
+            asked: BTreeMap::new(),
+            made: BTreeMap::new(),
+            ever: 0,
+            starts: 0,
+            log: Vec::new(),
+            prints,
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.prints {
+            println!("{:?} {event:?}", self.now);
+        }
+        let mut out = Vec::new();
+        self.packer.handle(self.now, event, &mut out);
+        for decision in out {
+            if self.prints {
+                println!("        {decision:?}");
+            }
+            self.follow(decision);
+            self.log.push(decision);
+        }
+        self.audit();
+    }
+
+    fn follow(&mut self, decision: Decision) {
+        let (seed, now) = (self.seed, self.now);
+        let settings = self.packer.settings.clone();
+        match decision {
+            Decision::Dispatch { request, worker } => {
+                let asked = self.asked.get_mut(&request).unwrap();
+                let lost = asked.orphaned.is_some_and(|due| due <= now);
+                assert!(
+                    asked.state == State::Waits || lost,
+                    "{seed}: dispatched twice"
+                );
+                assert!(!asked.left && asked.deadline > now, "{seed}: too late");
+                assert!(
+                    asked.dispatches == 0 || asked.may_repeat || lost,
+                    "{seed}: run twice"
+                );
+                asked.dispatches += 1;
+                assert!(asked.dispatches <= 2, "{seed}: a third time");
+                asked.state = State::At(worker);
+                (asked.may_repeat, asked.orphaned) = (false, None);
+                let made = self.made.get_mut(&worker).unwrap();
+                assert!(
+                    made.serves && !made.stopped,
+                    "{seed}: sent to one that does not serve"
+                );
+                made.there.push(request);
+                assert!(
+                    made.there.len() <= settings.concurrency as usize,
+                    "{seed}: too many there"
+                );
+                match made.group {
+                    Group::Package(package) => assert_eq!(package, asked.package),
+                    Group::One | Group::Endpoint(_) => {}
+                }
+            }
+            Decision::Refuse {
+                request,
+                refusal,
+                retry_after,
+            } => {
+                let asked = self.asked.get_mut(&request).unwrap();
+                let lost = asked.orphaned.is_some_and(|due| due <= now);
+                assert!(
+                    asked.state == State::Waits || lost,
+                    "{seed}: {refusal:?} of {asked:?}"
+                );
+                assert!(!asked.left && retry_after > Duration::ZERO);
+                assert_eq!(refusal == Refusal::Lost, asked.dispatches == 2, "{seed}");
+                asked.state = State::Done;
+            }
+            Decision::Start {
+                worker,
+                slot,
+                group,
+            } => {
+                assert!(
+                    self.made.len() < settings.workers_max as usize,
+                    "{seed}: too many workers"
+                );
+                assert!(slot.0 < settings.workers_max);
+                assert!(
+                    self.made.values().all(|made| made.slot != slot),
+                    "{seed}: slot taken"
+                );
+                assert!(worker.0 >= self.ever, "{seed}: name used again");
+                self.ever = worker.0 + 1;
+                self.starts += 1;
+                let made = Made {
+                    slot,
+                    group,
+                    serves: false,
+                    stopped: false,
+                    there: Vec::new(),
+                };
+                self.made.insert(worker, made);
+            }
+            Decision::Stop { worker } => {
+                let made = self.made.get_mut(&worker).unwrap();
+                assert!(
+                    made.serves && !made.stopped && made.there.is_empty(),
+                    "{seed}: not idle"
+                );
+                made.stopped = true;
+            }
+        }
+    }
+
+    /// What must be true between events.
+    fn audit(&self) {
+        let (seed, packer) = (self.seed, &self.packer);
+        let settings = &packer.settings;
+        let waiting: Vec<_> = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.state == State::Waits && !asked.left)
+            .collect();
+        assert_eq!(
+            packer.queue.len(),
+            waiting.len(),
+            "{seed}: the queue is who waits"
+        );
+        let places = (settings.workers_max * settings.concurrency) as usize;
+        assert!(
+            waiting.len() <= settings.queue_max + places,
+            "{seed}: queue not bounded"
+        );
+        for (_, asked) in &waiting {
+            assert!(
+                asked.deadline > self.now,
+                "{seed}: waits beyond its deadline"
+            );
+            assert!(
+                packer.wakes_at().unwrap() <= asked.deadline,
+                "{seed}: would not wake"
+            );
+        }
+        for (id, made) in &self.made {
+            let there: BTreeSet<_> = made.there.iter().copied().collect();
+            let known = packer.workers[id]
+                .flights
+                .iter()
+                .map(|flight| flight.request);
+            assert_eq!(there, known.collect(), "{seed}: who is at {id}");
+            assert!(packer.workers[id].resident.len() <= crate::worker::RESIDENTS_MAX);
+        }
+        assert_eq!(packer.workers.len(), self.made.len());
+        for (package, known) in packer.packages.iter() {
+            let of = |state: fn(&State) -> bool| {
+                let of = self.asked.values().filter(|asked| asked.package == package);
+                of.filter(|asked| state(&asked.state)).count()
+            };
+            let waits = waiting
+                .iter()
+                .filter(|(_, asked)| asked.package == package)
+                .count();
+            assert_eq!(known.waiting, waits, "{seed}");
+            let at = of(|state| matches!(state, State::At(_)));
+            assert_eq!(known.in_flight as usize, at, "{seed}: in flight");
+        }
+        let mut accounts = packer.accounts.clone();
+        for worker in packer.workers.values() {
+            worker.bill(packer.now, &packer.packages, &mut accounts);
+        }
+        let packages: u128 = accounts.packages.values().sum();
+        let callers: u128 = accounts.callers.values().sum();
+        let total = accounts.total;
+        assert_eq!(
+            packages + accounts.other_packages + accounts.unused,
+            total,
+            "{seed}"
+        );
+        assert_eq!(
+            callers + accounts.other_callers + accounts.idle,
+            total,
+            "{seed}"
+        );
+    }
+
+    fn step(&mut self) {
+        match self.random.below(20) {
+            0..=6 => self.arrive(),
+            7..=10 => self.answer(),
+            11 => self.fail(),
+            12 => self.leave(),
+            13..=15 => self.begin(),
+            16 => self.end(),
+            17 => self.stray(),
+            _ => self.pass(),
+        }
+    }
+
+    fn package(&mut self) -> Digest {
+        Digest::from_bytes([self.random.below(6) as u8 + 1; 32])
+    }
+
+    fn arrive(&mut self) {
+        let request = RequestId(self.asked.len() as u64);
+        let (package, caller) = (self.package(), Caller(self.random.below(4)));
+        let patience = [0, 1, 100, 5000, 5000, 5000, u64::MAX];
+        let patience = Duration::from_millis(self.random.pick(&patience).unwrap());
+        let deadline = self.now.saturating_add(patience);
+        let asked = Asked {
+            state: State::Waits,
+            package,
+            deadline,
+            dispatches: 0,
+            may_repeat: false,
+            left: false,
+            orphaned: None,
+        };
+        self.asked.insert(request, asked);
+        self.tell(Event::Arrived {
+            request,
+            package,
+            caller,
+            deadline,
+        });
+    }
+
+    fn at_work(&mut self) -> Option<RequestId> {
+        let there: Vec<_> = self
+            .made
+            .values()
+            .flat_map(|made| made.there.clone())
+            .collect();
+        self.random.pick(&there)
+    }
+
+    fn take(&mut self, request: RequestId, done: bool) -> bool {
+        let asked = self.asked.get_mut(&request).unwrap();
+        if let State::At(worker) = asked.state
+            && let Some(made) = self.made.get_mut(&worker)
+        {
+            made.there.retain(|other| *other != request);
+        }
+        let repeats = !done && !asked.left;
+        asked.state = if repeats { State::Waits } else { State::Done };
+        asked.may_repeat = repeats;
+        repeats
+    }
+
+    fn answer(&mut self) {
+        let Some(request) = self.at_work() else {
+            return;
+        };
+        let took = Duration::from_millis(self.random.below(300));
+        let feedback = (!self.random.one_in(5)).then(|| self.feedback());
+        self.take(request, true);
+        self.tell(Event::Answered {
+            request,
+            took,
+            feedback,
+        });
+    }
+
+    fn feedback(&mut self) -> Feedback {
+        let liar = self.random.one_in(4);
+        let mut number = |most: u64| {
+            let lie = [0, u64::MAX, u64::MAX / 2, 1 << 40];
+            if liar {
+                self.random.pick(&lie).unwrap()
+            } else {
+                self.random.below(most)
+            }
+        };
+        let numbers = [300_000, 300_000, 300_000, 50_000, 1_000_000, 50_000, 1000].map(&mut number);
+        let [
+            lease_us,
+            open_us,
+            load_us,
+            run_us,
+            total_us,
+            queue_us,
+            free_bytes,
+        ] = numbers;
+        let resident = match liar {
+            true => (0..100)
+                .map(|_| Digest::from_bytes([self.random.next() as u8; 32]))
+                .collect(),
+            false => (0..self.random.below(4)).map(|_| self.package()).collect(),
+        };
+        let starts = [
+            StartKind::Hot,
+            StartKind::WarmModel,
+            StartKind::WarmKey,
+            StartKind::Cold,
+        ];
+        Feedback {
+            start: self.random.pick(&starts).unwrap(),
+            lease_us,
+            open_us,
+            load_us,
+            run_us,
+            total_us,
+            resident,
+            in_flight: 0,
+            queue_us,
+            free_bytes,
+            engine: None,
+        }
+    }
+
+    fn fail(&mut self) {
+        let Some(request) = self.at_work() else {
+            return;
+        };
+        let kinds = [
+            Failure::Lost,
+            Failure::Busy,
+            Failure::TimedOut,
+            Failure::Broken,
+        ];
+        let failure = self.random.pick(&kinds).unwrap();
+        self.take(
+            request,
+            matches!(failure, Failure::TimedOut | Failure::Broken),
+        );
+        self.tell(Event::Failed { request, failure });
+    }
+
+    fn leave(&mut self) {
+        let there = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.state != State::Done);
+        let there: Vec<_> = there.map(|(id, _)| *id).collect();
+        let Some(request) = self.random.pick(&there) else {
+            return;
+        };
+        let asked = self.asked.get_mut(&request).unwrap();
+        asked.left = true;
+        if asked.state == State::Waits {
+            asked.state = State::Done;
+        }
+        self.tell(Event::Left { request });
+    }
+
+    fn begin(&mut self) {
+        let starting = self.made.iter().filter(|(_, made)| !made.serves);
+        let starting: Vec<_> = starting.map(|(id, _)| *id).collect();
+        let Some(worker) = self.random.pick(&starting) else {
+            return;
+        };
+        if self.random.one_in(5) {
+            self.made.remove(&worker);
+            self.tell(Event::StartFailed { worker });
+        } else {
+            self.made.get_mut(&worker).unwrap().serves = true;
+            let took = Duration::from_millis(self.random.below(3000));
+            self.tell(Event::Started { worker, took });
+        }
+    }
+
+    /// A worker is gone, most often one that was told to.
+    fn end(&mut self) {
+        let surprise = self.random.one_in(3);
+        let ending = self
+            .made
+            .iter()
+            .filter(|(_, made)| made.stopped || surprise);
+        let ending: Vec<_> = ending.map(|(id, _)| *id).collect();
+        let Some(worker) = self.random.pick(&ending) else {
+            return;
+        };
+        let made = self.made.remove(&worker).unwrap();
+        let due = self.now + ORPHAN_GRACE;
+        for request in &made.there {
+            self.asked.get_mut(request).unwrap().orphaned = Some(due);
+        }
+        self.tell(Event::Ended { worker });
+        for request in made.there {
+            // Of some the driver says nothing.
+            if !self.random.one_in(3) {
+                self.asked.get_mut(&request).unwrap().orphaned = None;
+                self.take(request, false);
+                self.tell(Event::Failed {
+                    request,
+                    failure: Failure::Lost,
+                });
+            }
+        }
+    }
+
+    /// What cannot be, and what may be at any time.
+    fn stray(&mut self) {
+        let (worker, request) = (WorkerId(u64::MAX - 1), RequestId(u64::MAX - 1));
+        let package = self.package();
+        let bytes = [0, 10, 400, u64::MAX];
+        let bytes = self.random.pick(&bytes).unwrap();
+        let alive: Vec<_> = self.made.keys().copied().collect();
+        let measured = self.random.pick(&alive).unwrap_or(worker);
+        let took = Duration::MAX;
+        let event = match self.random.below(8) {
+            0 => Event::Ended { worker },
+            1 => Event::Started { worker, took },
+            2 => Event::StartFailed { worker },
+            3 => Event::Answered {
+                request,
+                took,
+                feedback: None,
+            },
+            4 => Event::Failed {
+                request,
+                failure: Failure::Lost,
+            },
+            5 => Event::Left { request },
+            6 => Event::Measured {
+                worker: measured,
+                bytes,
+            },
+            _ => Event::Sized { package, bytes },
+        };
+        self.tell(event);
+    }
+
+    fn pass(&mut self) {
+        let step = Duration::from_millis(self.random.pick(&[1, 10, 100, 1000, 10_000]).unwrap());
+        self.pass_until(self.now + step);
+    }
+
+    /// Time passes, with the ticks that are due.
+    fn pass_until(&mut self, until: Duration) {
+        let mut ticks = 0;
+        while let Some(due) = self.packer.wakes_at().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.orphans();
+            self.tell(Event::Tick);
+            ticks += 1;
+            assert!(ticks < 30_000, "{}: ticks without end", self.seed);
+        }
+        self.now = until;
+        self.orphans();
+        self.tell(Event::Tick);
+    }
+
+    /// Requests of which nothing was said count as lost now: those that were sent twice are refused, those that left
+    /// are forgotten, the others wait again.
+    fn orphans(&mut self) {
+        for asked in self.asked.values_mut() {
+            if asked.orphaned.is_some_and(|due| due <= self.now) {
+                asked.orphaned = None;
+                asked.may_repeat = !asked.left;
+                asked.state = if asked.left {
+                    State::Done
+                } else {
+                    State::Waits
+                };
+            }
+        }
+    }
+
+    /// No more requests; everybody does what is asked of them, and it comes to rest.
+    fn rest(&mut self) {
+        let quiet_from = self.starts;
+        for round in 0..40 {
+            while let Some(request) = self.at_work() {
+                self.take(request, true);
+                self.tell(Event::Answered {
+                    request,
+                    took: MS,
+                    feedback: None,
+                });
+            }
+            let all: Vec<_> = self
+                .made
+                .iter()
+                .map(|(id, m)| (*id, m.serves, m.stopped))
+                .collect();
+            for (worker, serves, stopped) in all {
+                if stopped {
+                    self.made.remove(&worker);
+                    self.tell(Event::Ended { worker });
+                } else if !serves {
+                    self.made.get_mut(&worker).unwrap().serves = true;
+                    self.tell(Event::Started { worker, took: MS });
+                }
+            }
+            self.pass_until(self.now + MS * 10_000);
+            if round == 20 {
+                let asked = self.asked.values();
+                let open =
+                    asked.filter(|asked| asked.state != State::Done && asked.deadline < self.now);
+                assert_eq!(open.count(), 0, "{}: nobody is left waiting", self.seed);
+                self.starts = 0;
+            }
+        }
+        let settings = &self.packer.settings;
+        let open = self
+            .asked
+            .values()
+            .filter(|asked| asked.state != State::Done);
+        assert_eq!(open.count(), 0, "{}: everybody was answered", self.seed);
+        assert_eq!(
+            self.starts, 0,
+            "{}: no worker starts for nobody (before: {quiet_from})",
+            self.seed
+        );
+        let kept = match settings.policy {
+            Policy::Bield => settings
+                .workers_min
+                .max(settings.spares)
+                .min(settings.workers_max),
+            _ => 0,
+        };
+        assert!(
+            self.made.len() <= kept as usize,
+            "{}: {:?}",
+            self.seed,
+            self.made
+        );
+    }
+}
+
+fn run(seed: u64, prints: bool) -> Vec<Decision> {
+    let mut world = World::new(seed, prints);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.rest();
+    world.log
+}
+
+#[test]
+fn whatever_happens_no_request_is_lost_or_run_twice_and_no_bound_is_exceeded() {
+    if let Some(seed) = std::env::var("BIELD_PACKER_SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+    {
+        run(seed, true);
+        return;
+    }
+    let decisions: usize = (0..SEEDS).map(|seed| run(seed, false).len()).sum();
+    assert!(
+        decisions as u64 > SEEDS * 10,
+        "the worlds were busy: {decisions}"
+    );
+}
+
+#[test]
+fn the_same_events_give_the_same_decisions() {
+    for seed in 0..50 {
+        assert_eq!(run(seed, false), run(seed, false), "{seed}");
+    }
+}
