@@ -124,6 +124,13 @@ pub(crate) fn report(name: &str, programs: &Path, bars: &[Bar]) -> Result<()> {
     Ok(())
 }
 
+/// Writes a picture and says where.
+pub(crate) fn picture(file: &Path, svg: &str) -> Result<()> {
+    fs::write(file, svg).with_context(|| file.display().to_string())?;
+    println!("written to {}", file.display());
+    Ok(())
+}
+
 /// What another bench reported last.
 pub(crate) fn read(name: &str, programs: &Path) -> Result<Vec<Bar>> {
     let file = folder(programs).join(format!("{name}.json"));

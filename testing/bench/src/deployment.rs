@@ -46,8 +46,10 @@ pub(crate) struct Setup {
     pub(crate) queue_ms_max: u32,
     /// How long the gateway waits for one answer.
     pub(crate) call_ms: u64,
-    /// Runtimes.
+    /// Runtimes at most.
     pub(crate) workers: usize,
+    /// More arguments of the gateway.
+    pub(crate) gateway: Vec<String>,
 }
 
 impl Default for Setup {
@@ -61,6 +63,7 @@ impl Default for Setup {
             queue_ms_max: 30_000,
             call_ms: 120_000,
             workers: 1,
+            gateway: Vec::new(),
         }
     }
 }
@@ -110,6 +113,7 @@ impl Deployment {
         command.args(["--listen", "127.0.0.1:0", "--keys-listen", "127.0.0.1:0"]);
         command.args(["--drain-secs", "2", "--call-ms", &setup.call_ms.to_string()]);
         command.args(["--workers", &setup.workers.to_string()]);
+        command.args(&setup.gateway);
         command.arg("--tee").arg(&tee_argument);
         command.arg("--keys-config").arg(at("keys.toml"));
         command.arg("--storage").arg(at("storage"));

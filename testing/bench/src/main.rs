@@ -8,6 +8,7 @@ mod capsule;
 mod deployment;
 mod door;
 mod keys;
+mod packer;
 mod runtime;
 mod soak;
 
@@ -66,6 +67,8 @@ enum Bench {
         #[arg(long = "only")]
         parts: Vec<keys::Part>,
     },
+    /// Four policies on one trace and real processes; a hundred models against one (up to half an hour).
+    Packer(packer::Options),
     /// Mixed users, too many models, killed runtimes, hostile bytes; fails on a wrong answer, a hang or growth.
     Soak(soak::Options),
     /// Makes, or starts over, the state of a key service and prints what that took; started by `keys`.
@@ -94,6 +97,7 @@ fn main() -> Result<()> {
             quick,
             parts,
         } => keys::run(&programs, quick, &parts),
+        Bench::Packer(options) => packer::run(&options),
         Bench::Soak(options) => soak::run(&options),
         Bench::KeysState { task } => keys::perform(&task),
         Bench::Open { package, key } => runtime::open(&package, &key),

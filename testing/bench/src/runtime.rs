@@ -26,7 +26,6 @@ mod memory;
 mod models;
 mod peers;
 mod plain;
-mod plot;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use bield_load::plot::{self, Line};
 use bield_sdk::Randomness;
 
 use super::Bench;
@@ -10,8 +11,7 @@ use super::load::{Client, Load, closed, percentile};
 use super::models::{EngineKind, Which};
 use super::peers::Rival;
 use super::plain;
-use super::plot::{self, Line};
-use crate::bars::{Bar, median, ratio};
+use crate::bars::{Bar, median, picture, ratio};
 use crate::deployment::Deployment;
 
 /// What hot calls may cost over plaintext onnxruntime in Python's process.
@@ -181,13 +181,13 @@ pub(crate) fn load(bench: &Bench<'_>, bars: &mut Vec<Bar>) -> Result<()> {
         bench.subject.which.name(),
         bench.kind.name()
     ));
-    plot::groups(
-        &file,
+    let svg = plot::groups(
         &format!("{name}: answers a second by clients"),
         &groups.collect::<Vec<_>>(),
         &lines.collect::<Vec<_>>(),
         "/s",
-    )
+    );
+    picture(&file, &svg)
 }
 
 /// The rows of so many clients.

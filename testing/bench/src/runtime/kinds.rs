@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use bield_grant::Isolation;
+use bield_load::plot::{self, Stack};
 
 use super::Bench;
 use super::caller::{Caller, Parts};
 use super::models::EngineKind;
-use super::plot::{self, Stack};
-use crate::bars::{Bar, median};
+use crate::bars::{Bar, median, picture};
 use crate::deployment::Deployment;
 
 /// Between grants that each cost a renewal, of which there is one a second.
@@ -291,5 +291,5 @@ fn report(bench: &Bench<'_>, rows: &[Row], bars: &mut Vec<Bar>) -> Result<()> {
         bench.kind.name()
     ));
     let title = format!("{}: where the time goes", bench.name());
-    plot::stacks(&file, &title, &names, &stacks)
+    picture(&file, &plot::stacks(&title, &names, "ms", &stacks))
 }

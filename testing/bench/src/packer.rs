@@ -1,0 +1,62 @@
+//! The packer: four policies on one seeded trace, in the simulator and on real processes; many models against one.
+//!
+//! ```text
+//! seed ─▶ Trace (2 busy, 8 rare) ─┬─▶ a deployment with --policy P, for each P ─▶ latencies, container time, failures
+//!                                 └─▶ the same state machine, simulated
+//! ```
+//!
+//! Always true: all policies get the same requests at the same times, each in a deployment of its own, one after the other and
+//! in another order each round; medians of rounds count; latencies count from the intended time, and every answer was verified.
+//! Container time is the sum of the time that workers existed, until the last one ended for want of requests.
+
+mod cast;
+mod policies;
+mod throughput;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use crate::bars::{self, Bar};
+use crate::capsule::machine;
+
+/// A part of the bench.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Four policies on real processes.
+    Policies,
+    /// A hundred models against one.
+    Throughput,
+}
+
+/// What is measured, and how much.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Folder of the built programs.
+    #[arg(long)]
+    programs: PathBuf,
+    /// Short traces, few models: shows that it works, not what it does.
+    #[arg(long)]
+    quick: bool,
+    /// Only this part; repeatable.
+    #[arg(long = "only")]
+    parts: Vec<Part>,
+    /// What the trace is drawn from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Runs the parts, all when none is named, and reports.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
+    let folder = bars::folder(&options.programs);
+    std::fs::create_dir_all(&folder)?;
+    let mut bars = vec![Bar::told("machine".into(), f64::NAN, "", machine())];
+    if wanted(Part::Policies) {
+        policies::measured(options, &folder, &mut bars)?;
+    }
+    if wanted(Part::Throughput) {
+        throughput::measured(options.quick, &mut bars)?;
+    }
+    bars::report("packer", &options.programs, &bars)
+}
