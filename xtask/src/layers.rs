@@ -63,7 +63,12 @@ const CORE: &[(&str, &[&str])] = &[
 /// Both ends of a ring in shared memory are one piece of code, on either side of the enclave's wall: who may use it
 /// on the host's side, and what it is (decision 0014). Tests of the other host crates build the launcher's stand-in program.
 const RING: (&str, &str) = ("bield-launcher", "bield-ring");
-const RING_IN_TESTS: [&str; 3] = ["bield-face", "bield-gateway", "bield-worker"];
+const RING_IN_TESTS: [&str; 4] = [
+    "bield-engines",
+    "bield-face",
+    "bield-gateway",
+    "bield-worker",
+];
 
 /// One dependency between two packages of the workspace.
 struct Edge {

@@ -59,7 +59,7 @@ pub struct Embedded {
 
 struct Slot {
     group: Group,
-    want: watch::Sender<u32>,
+    want: watch::Sender<Want>,
     seen: watch::Sender<Seen>,
     /// Whether a process is there or being started.
     busy: watch::Sender<bool>,
@@ -68,9 +68,26 @@ struct Slot {
     next: Arc<AtomicU64>,
 }
 
+/// How many are wanted, and how often that changed: who looks late sees that it was 0 meanwhile.
+#[derive(Debug, Clone, Copy, Default)]
+struct Want {
+    count: u32,
+    changes: u64,
+}
+
+impl Want {
+    fn is_up(&self) -> bool {
+        self.count > 0
+    }
+}
+
 #[derive(Default)]
 struct Now {
+    /// Kept when it was stopped, for whoever asks what there was.
     supervisor: Option<Arc<Supervisor>>,
+    /// Of those before it.
+    starts_before: u64,
+    words_before: Option<String>,
     instance: Option<(u64, Arc<Enclave>)>,
 }
 
@@ -90,7 +107,7 @@ impl Embedded {
             .map(|place| {
                 let slot = Arc::new(Slot {
                     group: Group(place),
-                    want: watch::Sender::new(0),
+                    want: watch::Sender::default(),
                     seen: watch::Sender::default(),
                     busy: watch::Sender::new(false),
                     now: Mutex::default(),
@@ -117,17 +134,38 @@ impl Embedded {
         }
     }
 
-    /// What supervises the process in a place, once one was started there.
+    /// How often a program was started in a place, restarts included.
+    #[must_use]
+    pub fn starts(&self, group: Group) -> u64 {
+        let Some(slot) = self.slot(group) else {
+            return 0;
+        };
+        let now = slot.lock();
+        let these = now
+            .supervisor
+            .as_ref()
+            .map(|supervisor| supervisor.starts());
+        now.starts_before + these.unwrap_or_default()
+    }
+
+    /// What a program in a place said last of why it waits, ended or did not start.
+    #[must_use]
+    pub fn last_words(&self, group: Group) -> Option<String> {
+        let slot = self.slot(group)?;
+        let (supervisor, before) = {
+            let now = slot.lock();
+            (now.supervisor.clone(), now.words_before.clone())
+        };
+        // Of a program that ended, it may wait for its last line.
+        supervisor
+            .and_then(|supervisor| supervisor.last_words())
+            .or(before)
+    }
+
+    /// What supervises the process in a place, or did so last.
     #[must_use]
     pub fn supervisor(&self, group: Group) -> Option<Arc<Supervisor>> {
         self.slot(group)?.lock().supervisor.clone()
-    }
-
-    /// The memory of the process in a place that is in RAM, in bytes.
-    #[must_use]
-    pub fn memory(&self, group: Group) -> Option<u64> {
-        let pid = self.slot(group)?.lock().instance.as_ref()?.1.pid();
-        memory::resident_bytes(pid)
     }
 
     /// Whether the memory of processes is limited; the sentence says why not though it was asked for.
@@ -149,7 +187,7 @@ impl Embedded {
 impl Drop for Embedded {
     fn drop(&mut self) {
         for slot in &self.slots {
-            slot.want.send_replace(0);
+            slot.scale(0);
             let supervisor = slot.lock().supervisor.take();
             if let Some(supervisor) = supervisor {
                 supervisor.stop();
@@ -167,12 +205,7 @@ impl Engine for Embedded {
     }
 
     fn scale(&self, group: Group, want: u32) -> BoxFuture<'_, Result<(), EngineError>> {
-        let scaled = self.known(group).map(|slot| {
-            slot.want.send_if_modified(|wanted| {
-                let new = want.min(1);
-                std::mem::replace(wanted, new) != new
-            });
-        });
+        let scaled = self.known(group).map(|slot| slot.scale(want.min(1)));
         future::ready(scaled).boxed()
     }
 
@@ -218,10 +251,15 @@ impl Engine for Embedded {
         .boxed()
     }
 
+    fn memory(&self, group: Group) -> Option<u64> {
+        let pid = self.slot(group)?.lock().instance.as_ref()?.1.pid();
+        memory::resident_bytes(pid)
+    }
+
     fn delete(&self, group: Group) -> BoxFuture<'_, Result<(), EngineError>> {
         async move {
             let slot = self.known(group)?;
-            slot.want.send_replace(0);
+            slot.scale(0);
             let mut busy = slot.busy.subscribe();
             let gone = busy.wait_for(|busy| !busy);
             let wait = self.finish_wait + GONE_WAIT;
@@ -255,17 +293,18 @@ impl Slot {
     async fn keep(self: Arc<Self>, launch: Launch, finish_wait: Duration) {
         let mut want = self.want.subscribe();
         loop {
-            if want.wait_for(|want| *want > 0).await.is_err() {
+            let Ok(changes) = want.wait_for(Want::is_up).await.map(|want| want.changes) else {
                 return;
-            }
+            };
             self.busy.send_replace(true);
             let started = self.start(&launch, &mut want).await;
-            let _ = want.wait_for(|want| *want == 0).await;
+            let is_over = |want: &Want| match started {
+                Some(_) => !want.is_up(),
+                None => want.changes > changes,
+            };
+            let _ = want.wait_for(is_over).await;
             if let Some(supervisor) = started {
-                // Before it is told, so that nothing more is sent to it.
-                self.instance_is(None);
                 let _ = spawn_blocking(move || supervisor.finish(finish_wait)).await;
-                self.lock().supervisor = None;
             }
             self.instance_is(None);
             self.seen.send_modify(|seen| seen.trouble = None);
@@ -273,11 +312,20 @@ impl Slot {
         }
     }
 
+    fn scale(&self, count: u32) {
+        self.want.send_if_modified(|want| {
+            let is_new = want.count != count;
+            want.count = count;
+            want.changes += u64::from(is_new);
+            is_new
+        });
+    }
+
     /// Starts a process that is supervised from then on; tries again a few times.
     async fn start(
         self: &Arc<Self>,
         launch: &Launch,
-        want: &mut watch::Receiver<u32>,
+        want: &mut watch::Receiver<Want>,
     ) -> Option<Arc<Supervisor>> {
         let mut pause = PAUSE_MIN;
         for _ in 0..STARTS_MAX {
@@ -290,7 +338,7 @@ impl Slot {
                 .send_modify(|seen| seen.trouble = Some(error.to_string()));
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause *= 2,
-                _ = want.wait_for(|want| *want == 0) => return None,
+                _ = want.wait_for(|want| !want.is_up()) => return None,
             }
         }
         self.seen.send_modify(|seen| seen.given_up += 1);
@@ -312,7 +360,13 @@ impl Slot {
                 });
             }
         };
-        self.lock().supervisor = Some(Arc::clone(&supervisor));
+        let old = self.lock().supervisor.clone();
+        let words = old.as_ref().and_then(|old| old.last_words());
+        let mut now = self.lock();
+        now.starts_before += old.map_or(0, |old| old.starts());
+        now.words_before = words.or(now.words_before.take());
+        now.supervisor = Some(Arc::clone(&supervisor));
+        drop(now);
         Ok(supervisor)
     }
 

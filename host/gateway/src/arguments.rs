@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use bield_packer::{KeepAlive, Policy, Settings};
 use bield_protocol::configuration::KeyServiceConfiguration;
 use clap::Parser;
 
@@ -72,28 +74,50 @@ pub struct Arguments {
         requires = "storage"
     )]
     pub keys_config: Option<PathBuf>,
-    /// Measured configuration of the runtimes (TOML); needed unless --workers is 0
+    /// Measured configuration of the runtimes (TOML); needed where this gateway starts them
     #[arg(long, value_name = "FILE")]
     pub runtime_config: Option<PathBuf>,
     /// The TEE, handed to the programs as it is: `software:/path.sock` has no hardware protection
     #[arg(long, value_name = "SPEC")]
     pub tee: String,
-    /// Directory of sealed packages, one DIGEST.bield each; needed unless --workers is 0
+    /// Directory of sealed packages, one DIGEST.bield each; needed where this gateway starts runtimes
     #[arg(long, value_name = "DIR")]
     pub packages: Option<PathBuf>,
     /// Directory of the key service's sealed log, for this gateway alone
     #[arg(long, value_name = "DIR")]
     pub storage: Option<PathBuf>,
-    /// How many runtimes to keep running; 0 to run the key service alone
+    /// How many runtimes to run at most; 0 to run the key service alone
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256))]
     pub workers: u16,
+    /// How many to run even when nobody calls; 0 starts the first one for the first call [default: as --workers]
+    #[arg(long, value_name = "N")]
+    pub workers_min: Option<u16>,
+    /// Runtimes that are kept ready, attested but empty, beside those in use
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub spares: u16,
+    /// How requests find runtimes: bield, fnpacker, one-per-model or all-in-one
+    #[arg(long, value_name = "NAME", default_value_t)]
+    pub policy: Policy,
+    /// How long a runtime beyond --workers-min lives idle, in seconds [default: by what is seen of each package]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub keep_alive_secs: Option<u64>,
+    /// Most memory of one runtime in MiB, by a control group where this user may make one; the system ends one that takes
+    /// more
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(64..=16_777_216))]
+    pub worker_memory_mib: Option<u64>,
+    /// Worker that somebody else runs (bield-worker), instead of runtimes of this gateway; repeat for each
+    #[arg(long = "worker-address", value_name = "HOST:PORT", conflicts_with_all = ["workers", "workers_min", "spares", "worker_memory_mib", "runtime_config"])]
+    pub worker_addresses: Vec<String>,
     /// Requests handed to one runtime at once
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
-    /// Requests that may wait for one runtime; more get 429
+    /// Requests that may wait, for each of --workers; more get 429
     #[arg(long, default_value_t = 64)]
     pub queue: usize,
-    /// Longest wait for a runtime in milliseconds; then 503
+    /// Requests of one network that may wait, for each of --workers; more get 429 [default: as --queue]
+    #[arg(long, value_name = "N")]
+    pub share: Option<usize>,
+    /// Longest wait for a runtime in milliseconds, its start included where none runs; then 503
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub queue_ms: u64,
     /// Longest time for one answer in milliseconds, cold start included; then 504
@@ -129,13 +153,22 @@ impl Arguments {
     /// What the command line's grammar cannot say of itself.
     pub(crate) fn check(&self) -> Result<(), GatewayError> {
         let refuse = |why: &str| Err(GatewayError::Arguments(why.to_owned()));
-        if self.workers > 0 && (self.runtime_config.is_none() || self.packages.is_none()) {
+        if self.starts_runtimes() && (self.runtime_config.is_none() || self.packages.is_none()) {
             return refuse(
                 "runtimes need --runtime-config and --packages; give both, or --workers 0 for a key service alone",
             );
         }
-        if self.workers == 0 && self.keys_config.is_none() {
+        if !self.has_workers() && self.keys_config.is_none() {
             return refuse("--workers 0 runs the key service alone and needs --keys-config");
+        }
+        if self.workers_min.is_some_and(|min| min > self.workers) {
+            return refuse("--workers-min must not be more than --workers");
+        }
+        let places = u32::from(self.workers);
+        if self.starts_runtimes() && self.queue == 0 && self.settings(places).workers_min < places {
+            return refuse(
+                "with --queue 0 no request can wait while a runtime starts; give a queue, or policy bield without --workers-min",
+            );
         }
         if self.keys_config.is_none()
             && !(self.members.is_empty() && self.witness_addresses.is_empty())
@@ -186,6 +219,51 @@ impl Arguments {
             ));
         }
         Ok(())
+    }
+
+    /// Whether this gateway starts runtimes itself.
+    pub(crate) fn starts_runtimes(&self) -> bool {
+        self.workers > 0 && self.worker_addresses.is_empty()
+    }
+
+    /// Whether there is anybody to call.
+    pub(crate) fn has_workers(&self) -> bool {
+        self.workers > 0 || !self.worker_addresses.is_empty()
+    }
+
+    /// What the packer is told, for a pool of this many places.
+    pub(crate) fn settings(&self, places: u32) -> Settings {
+        let usual = Settings::default();
+        let each = usize::try_from(places).unwrap_or(usize::MAX);
+        let queue_max = self.queue.saturating_mul(each);
+        let keep_alive = match self.keep_alive_secs.map(Duration::from_secs) {
+            Some(asked) => KeepAlive {
+                floor: asked,
+                ceiling: asked,
+                fixed: asked,
+                ..usual.keep_alive
+            },
+            None => usual.keep_alive,
+        };
+        Settings {
+            policy: self.policy,
+            // The other policies start each worker for a request, as published.
+            workers_min: match self.policy {
+                Policy::Bield => self.workers_min.map_or(places, u32::from),
+                _ => 0,
+            },
+            workers_max: places,
+            spares: self.spares.into(),
+            concurrency: self.concurrency.into(),
+            queue_max,
+            share: self
+                .share
+                .map_or(queue_max, |share| share.saturating_mul(each)),
+            interval: usual.interval.min(keep_alive.floor),
+            keep_alive,
+            fnpacker_pool: places,
+            ..usual
+        }
     }
 
     /// Most threads that wait for a program or a file at once: one for each request handed to a runtime, which all wait

@@ -1,16 +1,52 @@
 //! `POST /v1/call`: a sealed request in, a sealed answer out, at once or as it comes.
 //!
 //! Whether it comes in parts is the runtime's word. A connection that breaks is all that tells a client of an answer that
-//! was cut; who verifies needs no telling.
+//! was cut; who verifies needs no telling. Every answer and every refusal carries the gateway's number of the request, by
+//! which `/v1/why` knows it for a while.
 
-use axum::body::Body;
-use axum::extract::State;
-use axum::response::Response;
-use bield_face::{Outcome, Refusal, package_of};
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::SocketAddr;
+use std::sync::LazyLock;
 
+use axum::body::Body as HttpBody;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderName, header};
+use axum::response::{IntoResponse as _, Response};
+use bield_engines::{Answer, Body};
+use bield_face::{FEEDBACK, Refusal, SEALED, feedback_header, package_of};
+use bield_packer::Caller;
+
+use crate::fleet::Workers;
 use crate::http::Face;
+use crate::places;
 
-pub(crate) async fn call(State(face): State<Face>, body: Body) -> Result<Response, Refusal> {
+/// Carries the gateway's number of a request.
+const REQUEST: HeaderName = HeaderName::from_static("bield-request");
+
+pub(crate) async fn call(
+    State(face): State<Face>,
+    ConnectInfo(from): ConnectInfo<SocketAddr>,
+    body: HttpBody,
+) -> Response {
+    let Some(workers) = face.fleet.workers() else {
+        return Refusal::unavailable("no-runtime", "this gateway runs no runtimes").into_response();
+    };
+    let number = workers.driver.number();
+    let mut response = match answer(&face, workers, number, from, body).await {
+        Ok(answer) => into_response(answer),
+        Err(refusal) => refusal.into_response(),
+    };
+    response.headers_mut().insert(REQUEST, number.into());
+    response
+}
+
+async fn answer(
+    face: &Face,
+    workers: &Workers,
+    number: u64,
+    from: SocketAddr,
+    body: HttpBody,
+) -> Result<Answer, Refusal> {
     if face.is_draining() {
         return Err(Refusal::unavailable(
             "draining",
@@ -19,6 +55,43 @@ pub(crate) async fn call(State(face): State<Face>, body: Body) -> Result<Respons
     }
     let (sealed, _memory) = face.bodies.read(body).await?;
     let package = package_of(&sealed)?;
-    let answer = face.fleet.call(&package, sealed).await?;
-    Ok(Outcome::of(answer)?.into_response())
+    workers
+        .driver
+        .call(number, package, caller(from), sealed)
+        .await
+}
+
+/// Who calls, as far as this host knows: their network, under a key of this process, so that what the status shows of them
+/// tells nobody who they are.
+fn caller(from: SocketAddr) -> Caller {
+    static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    Caller(KEY.hash_one(places::peer(from.ip())))
+}
+
+fn into_response(answer: Answer) -> Response {
+    let kind = [(header::CONTENT_TYPE, SEALED)];
+    let mut response = match answer.body {
+        Body::Whole(bytes) => (kind, bytes).into_response(),
+        Body::InParts(parts) => (kind, HttpBody::from_stream(parts)).into_response(),
+        Body::Refused(refusal) => refusal.into_response(),
+    };
+    if let Some(feedback) = &answer.feedback {
+        response
+            .headers_mut()
+            .insert(FEEDBACK, feedback_header(feedback));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_is_a_network_and_not_a_connection() {
+        let of = |address: &str| caller(address.parse().unwrap());
+        assert_eq!(of("10.0.0.1:1"), of("10.0.0.1:2"));
+        assert_ne!(of("10.0.0.1:1"), of("10.0.0.2:1"));
+        assert_eq!(of("[2001:db8:0:1::1]:1"), of("[2001:db8:0:2::9]:1"));
+    }
 }

@@ -1,21 +1,16 @@
-//! The programs this gateway keeps running, and which one gets a request.
-//!
-//! Each package prefers the same worker (rendezvous hashing), so a model is opened by few of them; when
-//! that one is busy, the next in the package's own order with room takes the request; when all are busy it
-//! waits for the preferred one.
+//! The programs this gateway keeps running, and the engine where its workers run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use bield_envelope::Digest;
-use bield_face::{Answer, Refusal};
+use bield_engines::{Embedded, Engine, Pool, Remote};
 use bield_launcher::{Launch, Supervisor};
+use bield_packer::Packer;
 use tokio::net::TcpListener;
 
+use crate::driver::{Driver, Waits};
 use crate::keys_port::{self, Sessions};
-use crate::worker::Worker;
 use crate::{Arguments, GatewayError};
 
 /// How long a runtime that is told to end may take: it gives back what it holds of quotas.
@@ -31,10 +26,24 @@ pub(crate) struct Ports {
     pub(crate) members: Option<TcpListener>,
 }
 
-/// Key service (if ours) and runtimes. Dropping it stops them.
+/// Key service (if ours) and workers. Dropping it stops them.
 pub(crate) struct Fleet {
     keys: Option<Keys>,
-    workers: Vec<Worker>,
+    workers: Option<Workers>,
+}
+
+/// The workers of this gateway: where they run, and who gets what.
+pub(crate) struct Workers {
+    pub(crate) driver: Arc<Driver>,
+    pub(crate) engine: Where,
+    /// Whether none that runs is as it should be while nobody calls.
+    pub(crate) may_be_none: bool,
+}
+
+/// Where workers run.
+pub(crate) enum Where {
+    Here(Arc<Embedded>),
+    Elsewhere(Arc<Remote>),
 }
 
 /// The key service and the sessions with it.
@@ -78,56 +87,27 @@ impl Fleet {
                 Some(keys)
             }
         };
-        let start = |arguments: &Arguments| start_workers(arguments, key_services);
-        let workers = blocking(arguments, start).await?;
-        Ok(Fleet { keys, workers })
-    }
-
-    /// Answers a sealed request for a package.
-    pub(crate) async fn call(&self, package: &Digest, sealed: Bytes) -> Result<Answer, Refusal> {
-        let order = self.order(package);
-        let running = || {
-            order
-                .iter()
-                .map(|&index| &self.workers[index])
-                .filter(|worker| worker.is_running())
+        let fleet = Fleet {
+            workers: start_workers(arguments, key_services)?,
+            keys,
         };
-        // Taken in the same step as it is found free, so that of two calls one goes on to the next worker.
-        let free = running().find_map(|worker| Some((worker, worker.free_slot()?)));
-        match (free, running().next()) {
-            (Some((worker, slot)), _) => worker.call(slot, sealed).await,
-            (None, Some(worker)) => worker.call(worker.slot().await?, sealed).await,
-            (None, None) => Err(Refusal::unavailable(
-                "no-runtime",
-                "no runtime is up; one is being restarted",
-            )),
+        if let Some(workers) = &fleet.workers
+            && matches!(workers.engine, Where::Here(_))
+            && let Err(why) = workers.driver.all_started().await
+        {
+            fleet.finish().await;
+            return Err(GatewayError::Worker(why));
         }
+        Ok(fleet)
     }
 
-    /// The workers in this package's order of preference: best first.
-    fn order(&self, package: &Digest) -> Vec<usize> {
-        let score = |index: &usize| {
-            Digest::of(
-                "bield gateway route v1",
-                &[package.as_bytes(), &(*index as u64).to_be_bytes()],
-            )
-        };
-        let mut order: Vec<usize> = (0..self.workers.len()).collect();
-        order.sort_by_cached_key(score);
-        order
-    }
-
-    pub(crate) fn workers(&self) -> &[Worker] {
-        &self.workers
+    /// The workers, where there are to be some.
+    pub(crate) fn workers(&self) -> Option<&Workers> {
+        self.workers.as_ref()
     }
 
     pub(crate) fn keys(&self) -> Option<&Keys> {
         self.keys.as_ref()
-    }
-
-    /// Whether a runtime is up, or none is wanted.
-    pub(crate) fn runs_runtimes(&self) -> bool {
-        self.workers.is_empty() || self.workers.iter().any(Worker::is_running)
     }
 
     /// Closes the public port of the key service; sessions that are open go on.
@@ -144,15 +124,42 @@ impl Fleet {
         }
     }
 
-    /// Has all programs end for good, the key service last. Blocks until they are gone.
-    pub(crate) fn finish(&self) {
-        std::thread::scope(|scope| {
-            for worker in &self.workers {
-                scope.spawn(|| worker.supervisor().finish(RUNTIME_FINISH_WAIT));
-            }
-        });
+    /// Has all programs end for good, the key service last.
+    pub(crate) async fn finish(&self) {
+        if let Some(workers) = &self.workers {
+            workers.driver.finish().await;
+        }
         if let Some(keys) = &self.keys {
-            keys.supervisor.finish(KEYS_FINISH_WAIT);
+            let keys = Arc::clone(&keys.supervisor);
+            // Without its thread the process is ending, and the key service with it.
+            let _ = tokio::task::spawn_blocking(move || keys.finish(KEYS_FINISH_WAIT)).await;
+        }
+    }
+}
+
+impl Workers {
+    /// Whether a call would be taken: one is up, or none needs to be and nothing keeps one from starting.
+    pub(crate) fn would_take_a_call(&self) -> bool {
+        let places = self.driver.places();
+        let up = places
+            .iter()
+            .any(|(_, wanted, seen)| *wanted && !seen.endpoints.is_empty());
+        up || (self.may_be_none && places.iter().all(|(_, _, seen)| seen.trouble.is_none()))
+    }
+
+    /// What keeps a worker from running, in the words of the last that said something.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let places = self.driver.places();
+        places
+            .into_iter()
+            .find_map(|(group, _, seen)| seen.trouble.or_else(|| self.here()?.last_words(group)))
+    }
+
+    /// The engine of this machine, if workers run here.
+    pub(crate) fn here(&self) -> Option<&Embedded> {
+        match &self.engine {
+            Where::Here(embedded) => Some(embedded),
+            Where::Elsewhere(_) => None,
         }
     }
 }
@@ -190,7 +197,50 @@ fn start_keys(arguments: &Arguments) -> Result<Supervisor, GatewayError> {
 fn start_workers(
     arguments: &Arguments,
     key_services: Vec<String>,
-) -> Result<Vec<Worker>, GatewayError> {
+) -> Result<Option<Workers>, GatewayError> {
+    let (engine, places) = match &arguments.worker_addresses[..] {
+        [] if arguments.workers == 0 => return Ok(None),
+        [] => {
+            let pool = Pool {
+                launch: runtime(arguments, key_services)?,
+                places: arguments.workers.into(),
+                concurrency: arguments.concurrency.into(),
+                finish_wait: RUNTIME_FINISH_WAIT,
+                memory_bytes_max: arguments.worker_memory_mib.map(|mib| mib << 20),
+            };
+            (Where::Here(Arc::new(Embedded::new(&pool))), pool.places)
+        }
+        addresses => {
+            let remote = Remote::new(addresses).map_err(|address| {
+                let why = format!("--worker-address {address} is not HOST:PORT; correct it");
+                GatewayError::Arguments(why)
+            })?;
+            let places = remote.addresses().count();
+            let places = u32::try_from(places).unwrap_or(u32::MAX);
+            (Where::Elsewhere(Arc::new(remote)), places)
+        }
+    };
+    let carries: Arc<dyn Engine> = match &engine {
+        Where::Here(embedded) => Arc::clone(embedded) as _,
+        Where::Elsewhere(remote) => Arc::clone(remote) as _,
+    };
+    let waits = Waits {
+        queue: Duration::from_millis(arguments.queue_ms),
+        call: Duration::from_millis(arguments.call_ms),
+    };
+    let settings = arguments.settings(places);
+    let may_be_none = settings.workers_min == 0;
+    let packages = arguments.packages.clone();
+    let packer = Packer::new(settings);
+    Ok(Some(Workers {
+        driver: Driver::start(packer, places, carries, packages, waits),
+        engine,
+        may_be_none,
+    }))
+}
+
+/// What each place of the pool runs.
+fn runtime(arguments: &Arguments, key_services: Vec<String>) -> Result<Launch, GatewayError> {
     // Required on the command line when there are runtimes to start.
     let configuration = arguments.runtime_config.as_deref().map(read).transpose()?;
     let mut common = common(arguments);
@@ -205,16 +255,13 @@ fn start_workers(
             .arguments
             .extend(["--onnxruntime".to_owned(), text.to_owned()]);
     }
-    let launch = Launch {
+    Ok(Launch {
         program: program(arguments.runtime_program.as_deref(), "bield-runtime")?,
         configuration: configuration.unwrap_or_default(),
         key_services,
         packages: arguments.packages.clone(),
         ..common
-    };
-    (0..arguments.workers)
-        .map(|_| Ok(Worker::new(Supervisor::start(launch.clone())?, arguments)))
-        .collect()
+    })
 }
 
 fn common(arguments: &Arguments) -> Launch {

@@ -12,7 +12,8 @@ use bield_face::{Bodies, Refusal};
 use tokio::sync::Semaphore;
 
 use crate::fleet::Fleet;
-use crate::{Arguments, calls, packages, status};
+use crate::page::Page;
+use crate::{Arguments, calls, packages, status, why};
 
 /// Package uploads at once: two fill a disk's queue.
 const UPLOADS_MAX: usize = 4;
@@ -56,14 +57,18 @@ impl Face {
 }
 
 pub(crate) fn router(face: Face) -> Router {
+    let page = Page::new();
     let mut router = Router::new()
+        .route("/", get(async move || page.answer()))
         .route("/v1/status", get(status::status))
         .route("/metrics", get(status::metrics))
         .route("/healthz", get(status::alive))
         .route("/readyz", get(status::ready));
     // Where only the key service runs, there is nobody to call and nothing to keep packages for.
-    if face.arguments.workers > 0 {
-        router = router.route("/v1/call", post(calls::call));
+    if face.arguments.has_workers() {
+        router = router
+            .route("/v1/call", post(calls::call))
+            .route("/v1/why/{request}", get(why::why));
     }
     if face.arguments.packages.is_some() {
         let packages = put(packages::upload).get(packages::download);
@@ -74,7 +79,7 @@ pub(crate) fn router(face: Face) -> Router {
             Refusal::new(
                 StatusCode::NOT_FOUND,
                 "no-such-path",
-                "nothing is here; the paths are /v1/status, /metrics, /healthz and /readyz, and where runtimes run /v1/call and /v1/packages/<digest>",
+                "nothing is here; the paths are /, /v1/status, /metrics, /healthz and /readyz, and where runtimes run /v1/call, /v1/why/<request> and /v1/packages/<digest>",
             )
         })
         .method_not_allowed_fallback(async || {

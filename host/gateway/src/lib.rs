@@ -1,7 +1,8 @@
 //! Untrusted HTTP face: routes sealed requests to workers.
 //!
 //! ```text
-//!  POST /v1/call ─▶ sealed? ─▶ route by package ─▶ queue ─▶ Worker 0 … N (bield-runtime) ─▶ sealed answer
+//!  POST /v1/call ─▶ sealed? ─▶ Driver ⇄ Packer: by package, caller, what workers hold ─▶ Engine ─▶ worker ─▶ sealed answer
+//!  GET /v1/why/<request> ◀──────────────┘                        (processes of this machine, or at addresses)
 //!  /v1/packages/<digest> ─▶ PACKAGES/<digest>.bield ──────────┘ served through the door
 //!  TCP keys ports ─▶ attested session bytes ─▶ bield-keys ─▶ its files, members, witnesses
 //! ```
@@ -17,18 +18,21 @@
 //! the network sees package digests and sizes, as the host does), who may upload.
 //!
 //! On paper, per call: body read once into memory, handed to the door by one copy, answer the same; three
-//! thread hand-overs (about 30 µs together) and no hash but one BLAKE3 of 40 bytes per worker.
+//! thread hand-overs (about 30 µs together), and some microseconds of the packer.
 
 mod arguments;
 mod calls;
+mod driver;
 mod fleet;
 mod http;
 mod keys_port;
 mod metrics;
 mod packages;
+mod page;
 mod places;
+mod series;
 mod status;
-mod worker;
+mod why;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -81,6 +85,9 @@ pub enum GatewayError {
     /// An enclave program did not start.
     #[error(transparent)]
     Launch(#[from] LaunchError),
+    /// A worker did not start; the engine's sentence.
+    #[error("{0}")]
+    Worker(String),
     /// The operating system refused something basic.
     #[error("the system refused: {0}; free resources and start again")]
     System(#[from] io::Error),
@@ -95,7 +102,7 @@ impl GatewayError {
             | GatewayError::PortInUse { .. }
             | GatewayError::Listen { .. }
             | GatewayError::File { .. } => 2,
-            GatewayError::Launch(_) => 3,
+            GatewayError::Launch(_) | GatewayError::Worker(_) => 3,
             GatewayError::System(_) => 1,
         })
     }
@@ -150,8 +157,10 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
         Arc::clone(&fleet),
         Arc::clone(&draining),
     );
+    // Whose request it is counts for fair shares.
+    let router = http::router(face).into_make_service_with_connect_info::<SocketAddr>();
     let (told, mut heard) = tokio::sync::watch::channel(false);
-    let server = axum::serve(http, http::router(face)).with_graceful_shutdown(async move {
+    let server = axum::serve(http, router).with_graceful_shutdown(async move {
         let _ = heard.wait_for(|told| *told).await;
     });
     let finished = async {
@@ -177,9 +186,7 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
         end = finished => end?,
         () = told_to_stop => {}
     }
-    tokio::task::spawn_blocking(move || fleet.finish())
-        .await
-        .map_err(io::Error::other)?;
+    fleet.finish().await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -7,11 +7,14 @@
 //! programs promise (`core/protocol` `status`).
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
 
+use bield_packer::{View, WorkerState};
 use bield_protocol::status::{STATES, Status};
 
 use crate::keys_port::SessionCounts;
+use crate::series::{KINDS, PHASES, Sums};
 
 /// Metrics of its own that one program may show.
 const PROGRAM_METRICS_MAX: usize = 256;
@@ -52,7 +55,7 @@ impl Text {
     }
 
     /// Adds a runtime's metrics.
-    pub(crate) fn runtime(&mut self, worker: usize, program: &Program) {
+    pub(crate) fn runtime(&mut self, worker: u32, program: &Program) {
         let labels = format!("{{worker=\"{worker}\"}}");
         self.program("bield_runtime_", &labels, program);
         if let Some(report) = &program.report {
@@ -77,6 +80,71 @@ impl Text {
         }
     }
 
+    /// Adds what the packer sees of the pool.
+    pub(crate) fn pool(&mut self, view: &View) {
+        let name = "bield_gateway_workers";
+        for state in [
+            WorkerState::Starting,
+            WorkerState::Empty,
+            WorkerState::Serving,
+            WorkerState::Avoided,
+            WorkerState::Retiring,
+            WorkerState::Stopping,
+        ] {
+            let count = view
+                .workers
+                .iter()
+                .filter(|worker| worker.state == state)
+                .count();
+            let word = serde_json::to_value(state).unwrap_or_default();
+            let labels = format!("{{state={word}}}");
+            self.line(name, &labels, u64::try_from(count).unwrap_or(u64::MAX));
+        }
+        let waiting = u64::try_from(view.waiting).unwrap_or(u64::MAX);
+        self.line("bield_gateway_waiting", "", waiting);
+        let totals = &view.totals;
+        for (name, value) in [
+            ("bield_gateway_calls_total", totals.arrived),
+            ("bield_gateway_calls_retried_total", totals.retried),
+            ("bield_gateway_calls_left_total", totals.left),
+            (
+                "bield_gateway_workers_started_total",
+                totals.workers_started,
+            ),
+            (
+                "bield_gateway_workers_stopped_total",
+                totals.workers_stopped,
+            ),
+            ("bield_gateway_cold_starts_total", totals.cold_starts),
+        ] {
+            self.line(name, "", value);
+        }
+        self.real("bield_gateway_gb_seconds_total", "", totals.gb_s);
+    }
+
+    /// Adds what became of calls: answers by start kind, seconds by phase, refusals by code.
+    pub(crate) fn calls(&mut self, sums: &Sums) {
+        let name = "bield_gateway_answers_total";
+        let kinds = KINDS.iter().map(|(_, kind)| *kind).zip(sums.starts);
+        for (kind, count) in kinds.chain([("unknown", sums.silent)]) {
+            self.line(name, &format!("{{start=\"{kind}\"}}"), count);
+        }
+        let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
+        for (phase, us) in PHASES.iter().zip(sums.phases_us) {
+            let labels = format!("{{phase=\"{phase}\"}}");
+            self.real("bield_gateway_phase_seconds_total", &labels, seconds(us));
+        }
+        self.real(
+            "bield_gateway_latency_seconds_total",
+            "",
+            seconds(sums.latency_us),
+        );
+        for (code, count) in &sums.refusals {
+            let labels = format!("{{code=\"{code}\"}}");
+            self.line("bield_gateway_refusals_total", &labels, *count);
+        }
+    }
+
     /// The whole text.
     pub(crate) fn finish(self) -> String {
         self.lines.into_values().collect()
@@ -96,6 +164,15 @@ impl Text {
 
     /// Adds one line, and its type before the first of this name. What grows ends in `_total`.
     fn line(&mut self, name: &str, labels: &str, value: u64) {
+        self.any(name, labels, &value);
+    }
+
+    /// As [`line`](Self::line), of what is no whole number.
+    fn real(&mut self, name: &str, labels: &str, value: f64) {
+        self.any(name, labels, &value);
+    }
+
+    fn any(&mut self, name: &str, labels: &str, value: &dyn Display) {
         let lines = self.lines.entry(name.to_owned()).or_insert_with(|| {
             let counts = name.ends_with("_total");
             let kind = if counts { "counter" } else { "gauge" };

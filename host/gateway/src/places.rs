@@ -166,7 +166,7 @@ impl Drop for Place {
 }
 
 /// What counts as one peer.
-fn peer(address: IpAddr) -> IpAddr {
+pub(crate) fn peer(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() >> IPV6_HOST_BITS << IPV6_HOST_BITS;

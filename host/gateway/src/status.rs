@@ -1,22 +1,28 @@
 //! What the host can tell of itself: no user, no key, no content.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use bield_engines::Embedded;
 use bield_face::{Refusal, json_response};
 use bield_launcher::{State as Life, Supervisor};
+use bield_packer::View;
 use bield_protocol::status::{Metric, STATES, Status};
 use serde_json::{Value, json};
 
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, Workers};
 use crate::http::Face;
 use crate::metrics::{Program, Text};
 
 /// How long a program may take to report; a busy one is shown without its report.
 const REPORT_WAIT: Duration = Duration::from_secs(2);
+
+/// Packages, and callers, that are shown at most: 64 KB of each.
+const SHOWN_MAX: usize = 256;
 
 /// `GET /healthz`: the gateway itself runs.
 pub(crate) async fn alive() -> &'static str {
@@ -37,13 +43,11 @@ pub(crate) async fn ready(State(face): State<Face>) -> Result<&'static str, Refu
     };
     let stopping = |_| Refusal::unavailable("draining", "this gateway is stopping");
     let fleet = face.fleet;
-    if !fleet.runs_runtimes() {
-        let words = tokio::task::spawn_blocking(move || {
-            let workers = fleet.workers().iter();
-            workers
-                .filter(|worker| !worker.is_running())
-                .find_map(|worker| worker.supervisor().last_words())
-        });
+    if fleet
+        .workers()
+        .is_some_and(|workers| !workers.would_take_a_call())
+    {
+        let words = tokio::task::spawn_blocking(move || fleet.workers()?.trouble());
         return Err(restarting(words.await.map_err(stopping)?));
     }
     let keys = tokio::task::spawn_blocking(move || {
@@ -81,21 +85,15 @@ fn said(what: &str, words: Option<String>) -> String {
     }
 }
 
-/// `GET /v1/status`: the programs with their states, start counts, own reports and last words.
+/// `GET /v1/status`: the programs with their states, start counts, own reports and last words; of the pool what the packer
+/// sees, and the last quarter of an hour.
 pub(crate) async fn status(State(face): State<Face>) -> Response {
     let uptime = face.started.elapsed().as_secs();
     let draining = face.is_draining();
     let report = told(face.fleet, move |fleet| {
-        let workers: Vec<Value> = fleet
-            .workers()
-            .iter()
-            .map(|worker| {
-                let mut shown = program(worker.supervisor());
-                shown["in_flight"] = worker.in_flight().into();
-                shown["waiting"] = worker.waiting().into();
-                shown
-            })
-            .collect();
+        let pool = fleet.workers().map(Seen::of);
+        let workers = fleet.workers().zip(pool.as_ref());
+        let workers = workers.map_or_else(Vec::new, |(workers, seen)| shown(workers, seen));
         let key_service = fleet.keys().map(|keys| {
             let mut shown = program(&keys.supervisor);
             let ports = [&keys.outside, &keys.members, &keys.own];
@@ -109,6 +107,7 @@ pub(crate) async fn status(State(face): State<Face>) -> Response {
             "draining": draining,
             "key_service": key_service,
             "workers": workers,
+            "pool": pool.map(|seen| seen.to_json()),
         })
     });
     match report.await {
@@ -130,8 +129,15 @@ pub(crate) async fn metrics(State(face): State<Face>) -> Response {
             text.sessions("members", &keys.members.counts());
             text.sessions("own", &keys.own.counts());
         }
-        for (number, worker) in fleet.workers().iter().enumerate() {
-            text.runtime(number, &seen(worker.supervisor()));
+        if let Some(workers) = fleet.workers() {
+            for (group, _, _) in workers.driver.places() {
+                let supervisor = workers.here().and_then(|here| here.supervisor(group));
+                if let Some(supervisor) = supervisor {
+                    text.runtime(group.0, &seen(&supervisor));
+                }
+            }
+            text.pool(&workers.driver.view());
+            text.calls(workers.driver.lock_series().sums());
         }
         text.finish()
     });
@@ -143,6 +149,73 @@ pub(crate) async fn metrics(State(face): State<Face>) -> Response {
         Some(text) => (kind, text).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
     }
+}
+
+/// What the driver sees of its pool, at one moment.
+struct Seen {
+    view: View,
+    series: Value,
+    memory_limit: Option<String>,
+}
+
+impl Seen {
+    fn of(workers: &Workers) -> Seen {
+        let mut view = workers.driver.view();
+        // The busiest of them are enough for people.
+        view.packages
+            .sort_by_key(|package| Reverse((package.in_flight, package.arrived)));
+        view.packages.truncate(SHOWN_MAX);
+        view.callers.truncate(SHOWN_MAX);
+        let memory_limit = workers.here().and_then(Embedded::memory_limit);
+        let memory_limit = memory_limit.map(|limit| match limit {
+            Ok(()) => "in force".to_owned(),
+            Err(why) => format!("not in force: {why}"),
+        });
+        Seen {
+            view,
+            series: workers.driver.lock_series().to_json(),
+            memory_limit,
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        let mut shown = serde_json::to_value(&self.view).unwrap_or_default();
+        shown["series"] = self.series.clone();
+        shown["memory_limit"] = self.memory_limit.clone().into();
+        shown
+    }
+}
+
+/// Each place that has or had something: its program, or the address of its worker.
+fn shown(workers: &Workers, seen: &Seen) -> Vec<Value> {
+    let mut all = Vec::new();
+    for (group, wanted, there) in workers.driver.places() {
+        let here = workers.here();
+        let supervisor = here.and_then(|here| here.supervisor(group));
+        let mut shown = match here.zip(supervisor) {
+            Some((here, supervisor)) => {
+                let mut shown = program(&supervisor);
+                shown["starts"] = here.starts(group).into();
+                shown["last_words"] = here.last_words(group).into();
+                shown
+            }
+            None if wanted => json!({
+                "program": there.endpoints.first().map_or("worker", |endpoint| &endpoint.name),
+                "state": if there.endpoints.is_empty() { "starting" } else { "running" },
+                "last_words": there.trouble,
+            }),
+            None => continue,
+        };
+        let own = seen
+            .view
+            .workers
+            .iter()
+            .filter(|worker| worker.slot.0 == group.0);
+        shown["slot"] = group.0.into();
+        shown["in_flight"] = own.map(|worker| worker.in_flight).sum::<u32>().into();
+        all.push(shown);
+    }
+    all
 }
 
 /// Asks the programs on a thread that may wait; `None` when the gateway ends.

@@ -1,0 +1,357 @@
+//! Drives the packer: brings it what happens, does what it decides.
+//!
+//! ```text
+//!  call ─ Arrived ─▶ ┌────────┐ ─ Dispatch, Refuse ─▶ the call's own task ─ invoke ─▶ ┌────────┐
+//!  ticker ─ Tick ──▶ │ Packer │ ─ Start, Stop ─▶ one task a place ─ scale ──────────▶ │ Engine │
+//!  place ─ Started,  └────────┘                          ▲────── endpoints ────────── └────────┘
+//!          Ended ──────▲
+//! ```
+//!
+//! Always true: every call ends with an answer, a refusal or its client's going; a request is sent to another instance at
+//! most once more, and only when no byte of an answer has reached the client; an instance that it was sent to is never sent
+//! it again, since a runtime refuses what it has seen; a place in a worker counts as taken until the engine says that the
+//! worker is done.
+//!
+//! On paper: the packer is behind one lock, taken three times for a call (arrival, answer, statistics) and held for some
+//! microseconds each: with 10 000 calls a second it is busy for a twentieth of the time. A call that finds a worker at once
+//! hears so from its own hand: no task is woken, no thread is changed that was not before.
+
+mod call;
+mod place;
+mod running;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bield_engines::{Endpoint, Engine, Group};
+use bield_envelope::Digest;
+use bield_packer::{Decision, Event, Explanation, Packer, RequestId, View, WorkerId};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use crate::series::Series;
+
+/// Packages whose file's length was told; beyond, all are told again.
+const SIZED_MAX: usize = 4096;
+/// Between two looks at what workers take of memory.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// The packer, its engine, and the calls in between.
+pub(crate) struct Driver {
+    engine: Arc<dyn Engine>,
+    /// Directory of sealed packages, for their lengths.
+    packages: Option<PathBuf>,
+    origin: Instant,
+    queue_wait: Duration,
+    call_wait: Duration,
+    next: AtomicU64,
+    inner: Mutex<Inner>,
+    series: Mutex<Series>,
+    /// The ticker is to look when it is due.
+    sooner: Notify,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+struct Inner {
+    packer: Packer,
+    decisions: Vec<Decision>,
+    calls: HashMap<RequestId, mpsc::UnboundedSender<Word>>,
+    workers: BTreeMap<WorkerId, Hired>,
+    /// Who has each place of the pool, and what its task is told.
+    places: Vec<Place>,
+    sized: HashSet<Digest>,
+    /// When the ticker looks next.
+    ticks_at: Option<Duration>,
+}
+
+/// A worker that the packer asked for.
+struct Hired {
+    place: u32,
+    asked: Instant,
+    endpoint: Option<Endpoint>,
+    /// It was told to end.
+    ends: bool,
+}
+
+#[derive(Default)]
+struct Place {
+    worker: Option<WorkerId>,
+    want: watch::Sender<u32>,
+}
+
+/// What a call is told.
+enum Word {
+    Go(Endpoint),
+    No(bield_packer::Refusal, Duration),
+}
+
+/// How long a call may wait, and for what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// For a worker.
+    pub(crate) queue: Duration,
+    /// For the answer.
+    pub(crate) call: Duration,
+}
+
+impl Driver {
+    /// Begins to drive a pool of `places`.
+    pub(crate) fn start(
+        packer: Packer,
+        places: u32,
+        engine: Arc<dyn Engine>,
+        packages: Option<PathBuf>,
+        waits: Waits,
+    ) -> Arc<Driver> {
+        let driver = Arc::new(Driver {
+            engine,
+            packages,
+            origin: Instant::now(),
+            queue_wait: waits.queue,
+            call_wait: waits.call,
+            next: AtomicU64::new(1),
+            inner: Mutex::new(Inner {
+                packer,
+                decisions: Vec::new(),
+                calls: HashMap::new(),
+                workers: BTreeMap::new(),
+                places: (0..places).map(|_| Place::default()).collect(),
+                sized: HashSet::new(),
+                ticks_at: None,
+            }),
+            series: Mutex::default(),
+            sooner: Notify::new(),
+            tasks: Mutex::default(),
+        });
+        let mut tasks: Vec<AbortHandle> = (0..places)
+            .map(|place| tokio::spawn(Arc::clone(&driver).keep_place(place)).abort_handle())
+            .collect();
+        tasks.push(tokio::spawn(Arc::clone(&driver).tick()).abort_handle());
+        tasks.push(tokio::spawn(Arc::clone(&driver).measure()).abort_handle());
+        *driver.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        driver.tell(Event::Tick);
+        driver
+    }
+
+    fn tell(&self, event: Event) {
+        self.handle(&mut self.lock(), event);
+    }
+
+    /// Has the packer take in what happened, and does what it decides.
+    fn handle(&self, inner: &mut Inner, event: Event) {
+        let mut decisions = std::mem::take(&mut inner.decisions);
+        inner
+            .packer
+            .handle(self.origin.elapsed(), event, &mut decisions);
+        for decision in decisions.drain(..) {
+            inner.act(decision);
+        }
+        inner.decisions = decisions;
+        let wakes_at = inner.packer.wakes_at();
+        let is_sooner = match (wakes_at, inner.ticks_at) {
+            (Some(at), Some(ticks)) => at < ticks,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if is_sooner {
+            inner.ticks_at = wakes_at;
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Tells the packer the time when it asked to be told.
+    async fn tick(self: Arc<Self>) {
+        loop {
+            let at = {
+                let mut inner = self.lock();
+                inner.ticks_at = inner.packer.wakes_at();
+                inner.ticks_at
+            };
+            let due = async {
+                match at {
+                    Some(at) => tokio::time::sleep_until((self.origin + at).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => self.tell(Event::Tick),
+                () = self.sooner.notified() => {}
+            }
+        }
+    }
+
+    /// Tells the packer what workers take of memory, and the charts what there is.
+    async fn measure(self: Arc<Self>) {
+        let mut times = tokio::time::interval(MEASURE_EVERY);
+        loop {
+            times.tick().await;
+            let there: Vec<(WorkerId, Group)> = {
+                let inner = self.lock();
+                let there = inner
+                    .workers
+                    .iter()
+                    .filter(|(_, hired)| hired.endpoint.is_some());
+                there
+                    .map(|(worker, hired)| (*worker, Group(hired.place)))
+                    .collect()
+            };
+            let measured = there.into_iter().filter_map(|(worker, group)| {
+                let bytes = self.engine.memory(group)?;
+                Some(Event::Measured { worker, bytes })
+            });
+            let measured: Vec<Event> = measured.collect();
+            let (waiting, gb_s) = {
+                let mut inner = self.lock();
+                for event in measured {
+                    self.handle(&mut inner, event);
+                }
+                let view = inner.packer.view();
+                (view.waiting, view.totals.gb_s)
+            };
+            let workers = self.workers_up();
+            self.lock_series()
+                .sample(self.origin.elapsed(), waiting, workers, gb_s);
+        }
+    }
+
+    /// What the packer sees.
+    pub(crate) fn view(&self) -> View {
+        self.lock().packer.view()
+    }
+
+    /// Why a request went where it went.
+    pub(crate) fn why(&self, request: u64) -> Option<Explanation> {
+        self.lock().packer.why(RequestId(request)).cloned()
+    }
+
+    /// The charts and counts.
+    pub(crate) fn lock_series(&self) -> MutexGuard<'_, Series> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Workers that serve.
+    pub(crate) fn workers_up(&self) -> usize {
+        let inner = self.lock();
+        let up = inner
+            .workers
+            .values()
+            .filter(|hired| hired.endpoint.is_some());
+        up.count()
+    }
+
+    /// What each place of the pool has: whether a worker is wanted there, and what the engine sees of it.
+    pub(crate) fn places(&self) -> Vec<(Group, bool, bield_engines::Seen)> {
+        let wanted: Vec<bool> = {
+            let inner = self.lock();
+            inner
+                .places
+                .iter()
+                .map(|place| place.worker.is_some())
+                .collect()
+        };
+        let seen = |place: u32| self.engine.endpoints(Group(place)).borrow().clone();
+        (0..)
+            .zip(wanted)
+            .map(|(place, wanted)| (Group(place), wanted, seen(place)))
+            .collect()
+    }
+
+    /// Waits until a worker serves in each place that has one by now.
+    ///
+    /// # Errors
+    /// Why one does not start.
+    pub(crate) async fn all_started(&self) -> Result<(), String> {
+        for (group, wanted, _) in self.places() {
+            if !wanted {
+                continue;
+            }
+            let mut seen = self.engine.endpoints(group);
+            let known = seen.wait_for(|seen| !seen.endpoints.is_empty() || seen.trouble.is_some());
+            // Without a sender the gateway is stopping.
+            if let Ok(seen) = known.await
+                && let Some(trouble) = &seen.trouble
+            {
+                return Err(trouble.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends all workers, each when it has finished what it has begun.
+    pub(crate) async fn finish(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.abort();
+        }
+        let places = {
+            let mut inner = self.lock();
+            // Who still waits hears that nobody comes.
+            inner.calls.clear();
+            u32::try_from(inner.places.len()).unwrap_or(u32::MAX)
+        };
+        let ended = (0..places).map(|place| self.engine.delete(Group(place)));
+        for ended in futures_util::future::join_all(ended).await {
+            if let Err(error) = ended {
+                tracing::warn!(%error, "a worker did not end");
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn act(&mut self, decision: Decision) {
+        match decision {
+            Decision::Dispatch { request, worker } => {
+                let hired = self.workers.get(&worker);
+                let endpoint = hired.and_then(|hired| hired.endpoint.clone());
+                // One that left meanwhile is told nothing, and what it holds is given back when it is dropped.
+                if let (Some(call), Some(endpoint)) = (self.calls.get(&request), endpoint) {
+                    let _ = call.send(Word::Go(endpoint));
+                }
+            }
+            Decision::Refuse {
+                request,
+                refusal,
+                retry_after,
+            } => {
+                if let Some(call) = self.calls.remove(&request) {
+                    let _ = call.send(Word::No(refusal, retry_after));
+                }
+            }
+            Decision::Start { worker, slot, .. } => {
+                let hired = Hired {
+                    place: slot.0,
+                    asked: Instant::now(),
+                    endpoint: None,
+                    ends: false,
+                };
+                self.workers.insert(worker, hired);
+                if let Some(place) = self.place(slot.0) {
+                    place.worker = Some(worker);
+                    place.want.send_replace(1);
+                }
+            }
+            Decision::Stop { worker } => {
+                let Some(hired) = self.workers.get_mut(&worker) else {
+                    return;
+                };
+                hired.ends = true;
+                let number = hired.place;
+                if let Some(place) = self.place(number) {
+                    place.want.send_replace(0);
+                }
+            }
+        }
+    }
+
+    fn place(&mut self, number: u32) -> Option<&mut Place> {
+        self.places.get_mut(usize::try_from(number).ok()?)
+    }
+}
