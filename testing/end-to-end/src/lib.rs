@@ -22,6 +22,7 @@
 mod command;
 mod instance;
 mod letter;
+mod npm;
 mod person;
 mod process;
 mod programs;
@@ -33,6 +34,7 @@ mod tap;
 pub use command::Ran;
 pub use instance::Instance;
 pub use letter::{Answer, Letter, post};
+pub use npm::{node, npm_client};
 pub use person::{Package, Person, noted, numbers, tiny_model};
 pub use process::{Process, children};
 pub use programs::{SERVERS, gather, program};

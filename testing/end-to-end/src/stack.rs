@@ -253,6 +253,52 @@ impl Stack {
         Ok((Gateway::start(&mut command, &log)?, code))
     }
 
+    /// Another gateway in front of the same code, with this stack's packages and key service, and further arguments; `name`
+    /// names its log.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn gateway_with(&self, name: &str, more: &[&str]) -> anyhow::Result<Gateway> {
+        let keys = self.gateway.keys.as_ref().context("a key service")?;
+        let config = self.host().join("runtime.toml");
+        let mut command = gateway_command(self.host(), self.programs(), &config);
+        command.arg("--key-service").arg(keys).args(more);
+        let log = self.host().join(format!("logs/{name}.log"));
+        Gateway::start(&mut command, &log)
+    }
+
+    /// A worker of the same code (`bield-worker`), with this stack's packages and key service, and further arguments; `name`
+    /// names its log. The URL is that of its one port.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn worker_with(&self, name: &str, more: &[&str]) -> anyhow::Result<Gateway> {
+        let program = self.programs().join("bield-worker");
+        if !program.exists() {
+            gather(&["bield-worker"], self.programs())?;
+        }
+        let keys = self.gateway.keys.as_ref().context("a key service")?;
+        let mut command = Command::new(program);
+        command
+            .env("RUST_LOG", "trace")
+            .env_remove("BIELD_ONNXRUNTIME");
+        command.args(["--listen", "127.0.0.1:0", "--drain-secs", "2"]);
+        command.arg("--key-service").arg(keys);
+        command.arg("--tee").arg(format!(
+            "software:{}",
+            self.host().join("machine.sock").display()
+        ));
+        let host = self.host();
+        command
+            .arg("--runtime-config")
+            .arg(host.join("runtime.toml"));
+        command.arg("--packages").arg(host.join("packages"));
+        command.arg("--record").arg(host.join("record"));
+        command.arg("--run-directory").arg(host.join("run"));
+        let log = host.join(format!("logs/{name}.log"));
+        Gateway::start(command.args(more), &log)
+    }
+
     /// A second gateway with a key service of its own, of another configuration, and a runtime of this stack's.
     ///
     /// # Errors
