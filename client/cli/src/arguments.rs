@@ -11,7 +11,7 @@ use crate::commands::{
     id::Id, init::Init, list::Grants, list::List, measure::Measure, pack::Pack,
     proxy::ProxyCommand, push::Push, receipt::Receipt, recover::Recover, register::Register,
     register::Unregister, revoke::Revoke, rotate::Rotate, status::Status, store::Store,
-    store::Witness, verify::Verify,
+    store::Witness, verify::Verify, why::Why,
 };
 
 /// Sealed inference: models and requests that the host never sees.
@@ -56,6 +56,7 @@ pub(crate) enum Command {
     Verify(Verify),
     Receipt(Receipt),
     Status(Status),
+    Why(Why),
     Doctor(Doctor),
     Recover(Recover),
     AdmitCode(AdmitCode),

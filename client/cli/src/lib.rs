@@ -59,6 +59,7 @@ pub fn run() -> ExitCode {
         Command::Verify(command) => command.run(&home, output),
         Command::Receipt(command) => command.run(&home, output),
         Command::Status(command) => command.run(&home, output),
+        Command::Why(command) => command.run(&home, output),
         Command::Measure(command) => command.run(output),
         Command::Evidence(command) => command.run(output),
         Command::Capsule(command) => command.run(&home, output),

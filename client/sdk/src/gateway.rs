@@ -91,12 +91,18 @@ impl Gateway {
     pub fn status(&self) -> Result<serde_json::Value, GatewayError> {
         let answer = self.agent.get(format!("{}/v1/status", self.url)).call();
         let body = self.accept(answer, STATUS_BYTES_MAX)?.1;
-        serde_json::from_slice(&body).map_err(|_| GatewayError::Refused {
-            status: 200,
-            code: "other-protocol".to_owned(),
-            message: "the status is not JSON; is this a bield gateway?".to_owned(),
-            retry_after_ms: None,
-        })
+        json(&body, "status")
+    }
+
+    /// Why it sent the request of this number where it did, as JSON: its own word. An answer's feedback has the number as
+    /// `request`.
+    ///
+    /// # Errors
+    /// Nobody there, or a refusal: it remembers the last few thousand only.
+    pub fn why(&self, request: u64) -> Result<serde_json::Value, GatewayError> {
+        let answer = self.agent.get(format!("{}/v1/why/{request}", self.url));
+        let body = self.accept(answer.call(), STATUS_BYTES_MAX)?.1;
+        json(&body, "explanation")
     }
 
     /// Whether it would take a call now.
@@ -166,10 +172,9 @@ impl Gateway {
             .header("accept", SEALED)
             .send(sealed);
         let (headers, answer) = self.accept(answer, ANSWER_BYTES_MAX)?;
-        let feedback = headers.get(FEEDBACK).map(ureq::http::HeaderValue::as_bytes);
         Ok(Sealed {
             answer,
-            feedback: feedback.and_then(|json| serde_json::from_slice(json).ok()),
+            feedback: feedback(&headers),
         })
     }
 
@@ -184,10 +189,8 @@ impl Gateway {
         match answer {
             Ok(answer) if answer.status().is_success() => {
                 let (head, body) = answer.into_parts();
-                let feedback = head.headers.get(FEEDBACK);
-                let feedback = feedback.map(ureq::http::HeaderValue::as_bytes);
                 Ok(Coming {
-                    feedback: feedback.and_then(|json| serde_json::from_slice(json).ok()),
+                    feedback: feedback(&head.headers),
                     body: body.into_with_config().limit(ANSWER_BYTES_MAX).reader(),
                     gateway: self.url.clone(),
                 })
@@ -235,6 +238,29 @@ impl Gateway {
             bytes.map_err(|error| self.unreachable(error))?,
         ))
     }
+}
+
+/// What the host says of a call beside its answer, with the number it gave it as `request`.
+fn feedback(headers: &HeaderMap) -> Option<serde_json::Value> {
+    let feedback = headers.get(FEEDBACK)?.as_bytes();
+    let mut feedback: serde_json::Value = serde_json::from_slice(feedback).ok()?;
+    let request = headers.get(REQUEST).and_then(|value| value.to_str().ok());
+    if let (Some(request), true) = (
+        request.and_then(|text| text.parse::<u64>().ok()),
+        feedback.is_object(),
+    ) {
+        feedback["request"] = request.into();
+    }
+    Some(feedback)
+}
+
+fn json(body: &[u8], what: &str) -> Result<serde_json::Value, GatewayError> {
+    serde_json::from_slice(body).map_err(|_| GatewayError::Refused {
+        status: 200,
+        code: "other-protocol".to_owned(),
+        message: format!("the {what} is not JSON; is this a bield gateway?"),
+        retry_after_ms: None,
+    })
 }
 
 /// Reads `{"error": {"code", "message", "retry"}}`; whatever is missing is made up for.
@@ -313,6 +339,7 @@ impl<R: Read> Read for Counted<'_, R> {
 
 const SEALED: &str = "application/vnd.bield.sealed";
 const FEEDBACK: &str = "bield-feedback";
+const REQUEST: &str = "bield-request";
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// Longest standstill while sending.
 const SILENCE_WAIT: Duration = Duration::from_secs(30);

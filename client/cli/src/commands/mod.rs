@@ -27,6 +27,7 @@ mod selectors;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod verify;
+pub(crate) mod why;
 
 use std::path::Path;
 

@@ -55,9 +55,17 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8791")]
     keys_listen: SocketAddr,
 
-    /// How many runtimes to run
+    /// How many runtimes to run at most
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
+
+    /// How many to run even when nobody calls; 0 starts the first one for the first call [default: as --workers]
+    #[arg(long, value_name = "N")]
+    workers_min: Option<u16>,
+
+    /// How requests find runtimes: bield, fnpacker, one-per-model or all-in-one [default: bield]
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
 
     /// A line for the runtimes' measured configuration, such as threads=4; repeat for more
     #[arg(long, value_name = "KEY=VALUE")]
@@ -185,6 +193,12 @@ impl Dev {
         ];
         if let Some(record) = &self.record {
             arguments.extend(["--record".into(), record.clone().into_os_string()]);
+        }
+        if let Some(workers_min) = self.workers_min {
+            arguments.extend(["--workers-min".into(), workers_min.to_string().into()]);
+        }
+        if let Some(policy) = &self.policy {
+            arguments.extend(["--policy".into(), policy.into()]);
         }
         arguments.extend(self.gateway_extra.iter().map(Into::into));
         Program::start(&programs.gateway, &arguments, &self.logs_dir(), self.logs)
