@@ -9,6 +9,7 @@ use bield_protocol::configuration::KeyServiceConfiguration;
 use clap::Parser;
 
 use crate::GatewayError;
+use crate::openwhisk::{self, Account};
 
 /// Most members of one key service: more decide slower and no safer.
 const MEMBERS_MAX: usize = 16;
@@ -135,6 +136,31 @@ pub struct Arguments {
     /// Longest time in seconds to finish what is in flight when told to stop
     #[arg(long, value_name = "S", default_value_t = 30)]
     pub drain_secs: u64,
+    /// Account of clients of Apache OpenWhisk, whose paths are served when there is one; repeat for each namespace
+    #[arg(long = "openwhisk-auth", value_name = "NAMESPACE:UUID:KEY")]
+    pub openwhisk_auth: Vec<Account>,
+    /// Longest parameters and longest result of an OpenWhisk action in KiB; more gets 413
+    #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=98_304))]
+    pub openwhisk_payload_kib: u32,
+    /// Longest wait of a blocking invocation in milliseconds; then 202, and its activation is asked for
+    #[arg(long, value_name = "MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub openwhisk_blocking_ms: u64,
+    /// Controller of an OpenWhisk platform that runs the workers (bield-worker as its image), instead of runtimes of this
+    /// gateway; the way there must be private
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["openwhisk_auth_file", "openwhisk_image"], conflicts_with_all = ["worker_addresses", "workers", "workers_min", "spares", "worker_memory_mib", "runtime_config"])]
+    pub openwhisk_host: Option<String>,
+    /// File with UUID:KEY of the namespace there
+    #[arg(long, value_name = "FILE", requires = "openwhisk_host")]
+    pub openwhisk_auth_file: Option<PathBuf>,
+    /// Image of the workers there, with a tag other than `latest`
+    #[arg(long, value_name = "IMAGE", requires = "openwhisk_host")]
+    pub openwhisk_image: Option<String>,
+    /// How many actions to make there at most; one of them is one place for packages
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub openwhisk_actions: u16,
+    /// Memory of one worker there in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(128..))]
+    pub openwhisk_memory_mib: u32,
     /// Where the private directories of the programs' doors are made [default: the temporary directory]
     #[arg(long, value_name = "DIR")]
     pub run_directory: Option<PathBuf>,
@@ -223,12 +249,12 @@ impl Arguments {
 
     /// Whether this gateway starts runtimes itself.
     pub(crate) fn starts_runtimes(&self) -> bool {
-        self.workers > 0 && self.worker_addresses.is_empty()
+        self.workers > 0 && self.worker_addresses.is_empty() && self.openwhisk_host.is_none()
     }
 
     /// Whether there is anybody to call.
     pub(crate) fn has_workers(&self) -> bool {
-        self.workers > 0 || !self.worker_addresses.is_empty()
+        self.workers > 0 || !self.worker_addresses.is_empty() || self.openwhisk_host.is_some()
     }
 
     /// What the packer is told, for a pool of this many places.
@@ -277,6 +303,18 @@ impl Arguments {
     /// Whether this gateway's key service is one of several members.
     pub(crate) fn is_member(&self) -> bool {
         self.member_slot.is_some()
+    }
+
+    /// What OpenWhisk's actions keep to.
+    pub(crate) fn openwhisk_limits(&self) -> openwhisk::Limits {
+        openwhisk::Limits {
+            payload_bytes_max: usize::try_from(self.openwhisk_payload_kib)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(1024),
+            blocking_max: Duration::from_millis(self.openwhisk_blocking_ms),
+            timeout_max: Duration::from_millis(self.queue_ms.saturating_add(self.call_ms)),
+            concurrency_max: self.concurrency.into(),
+        }
     }
 
     /// Longest request body in bytes.

@@ -12,9 +12,12 @@ use axum::body::Body as HttpBody;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderName, header};
 use axum::response::{IntoResponse as _, Response};
-use bield_engines::{Answer, Body};
-use bield_face::{FEEDBACK, Refusal, SEALED, feedback_header, package_of};
+use bield_engines::{Answer, Body, Bytes};
+use bield_face::{FEEDBACK, Failure, Refusal, SEALED, feedback_header, package_of};
+use bield_launcher::ANSWER_BYTES_MAX;
 use bield_packer::Caller;
+use bield_protocol::feedback::Feedback;
+use futures_util::StreamExt as _;
 
 use crate::fleet::Workers;
 use crate::http::Face;
@@ -29,7 +32,7 @@ pub(crate) async fn call(
     body: HttpBody,
 ) -> Response {
     let Some(workers) = face.fleet.workers() else {
-        return Refusal::unavailable("no-runtime", "this gateway runs no runtimes").into_response();
+        return no_runtime().into_response();
     };
     let number = workers.driver.number();
     let mut response = match answer(&face, workers, number, from, body).await {
@@ -48,10 +51,7 @@ async fn answer(
     body: HttpBody,
 ) -> Result<Answer, Refusal> {
     if face.is_draining() {
-        return Err(Refusal::unavailable(
-            "draining",
-            "this gateway is stopping; try another one or come back",
-        ));
+        return Err(draining());
     }
     let (sealed, _memory) = face.bodies.read(body).await?;
     let package = package_of(&sealed)?;
@@ -59,6 +59,51 @@ async fn answer(
         .driver
         .call(number, package, caller(from), sealed)
         .await
+}
+
+/// Answers a sealed request in one piece: the feedback, and the sealed answer.
+pub(crate) async fn whole(
+    face: &Face,
+    caller: Caller,
+    sealed: Bytes,
+) -> Result<(Option<Feedback>, Bytes), Refusal> {
+    if face.is_draining() {
+        return Err(draining());
+    }
+    let driver = face.fleet.workers().map(|workers| &workers.driver);
+    let driver = driver.ok_or_else(no_runtime)?;
+    let package = package_of(&sealed)?;
+    let Answer { feedback, body } = driver
+        .call(driver.number(), package, caller, sealed)
+        .await?;
+    let bytes = match body {
+        Body::Whole(bytes) => bytes,
+        Body::Refused(refusal) => return Err(refusal),
+        Body::InParts(mut parts) => {
+            let mut answer = Vec::new();
+            while let Some(part) = parts.next().await {
+                let part = part.map_err(|_| Failure::Lost)?;
+                if answer.len() + part.len() > ANSWER_BYTES_MAX {
+                    let why = "the runtime's answer is longer than any; report it to the operator";
+                    return Err(Failure::Broken(why.to_owned()).into());
+                }
+                answer.extend_from_slice(&part);
+            }
+            answer.into()
+        }
+    };
+    Ok((feedback, bytes))
+}
+
+fn draining() -> Refusal {
+    Refusal::unavailable(
+        "draining",
+        "this gateway is stopping; try another one or come back",
+    )
+}
+
+fn no_runtime() -> Refusal {
+    Refusal::unavailable("no-runtime", "this gateway runs no runtimes")
 }
 
 /// Who calls, as far as this host knows: their network, under a key of this process, so that what the status shows of them

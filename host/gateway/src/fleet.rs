@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bield_engines::{Embedded, Engine, Pool, Remote};
+use bield_engines::{Embedded, Engine, Openwhisk, Platform, PlatformAuth, Pool, Remote};
 use bield_launcher::{Launch, Supervisor};
 use bield_packer::Packer;
 use tokio::net::TcpListener;
@@ -43,7 +43,7 @@ pub(crate) struct Workers {
 /// Where workers run.
 pub(crate) enum Where {
     Here(Arc<Embedded>),
-    Elsewhere(Arc<Remote>),
+    Elsewhere(Arc<dyn Engine>),
 }
 
 /// The key service and the sessions with it.
@@ -199,6 +199,11 @@ fn start_workers(
     key_services: Vec<String>,
 ) -> Result<Option<Workers>, GatewayError> {
     let (engine, places) = match &arguments.worker_addresses[..] {
+        [] if arguments.openwhisk_host.is_some() => {
+            let platform = platform(arguments)?;
+            let places = platform.places;
+            (Where::Elsewhere(Arc::new(Openwhisk::new(platform))), places)
+        }
         [] if arguments.workers == 0 => return Ok(None),
         [] => {
             let pool = Pool {
@@ -222,7 +227,7 @@ fn start_workers(
     };
     let carries: Arc<dyn Engine> = match &engine {
         Where::Here(embedded) => Arc::clone(embedded) as _,
-        Where::Elsewhere(remote) => Arc::clone(remote) as _,
+        Where::Elsewhere(engine) => Arc::clone(engine),
     };
     let waits = Waits {
         queue: Duration::from_millis(arguments.queue_ms),
@@ -237,6 +242,30 @@ fn start_workers(
         engine,
         may_be_none,
     }))
+}
+
+/// The platform that the command line names.
+fn platform(arguments: &Arguments) -> Result<Platform, GatewayError> {
+    // All three are given together.
+    let file = arguments.openwhisk_auth_file.clone().unwrap_or_default();
+    let text = String::from_utf8(read(&file)?).unwrap_or_default();
+    let auth = PlatformAuth::parse(&text).ok_or_else(|| {
+        let why = format!(
+            "{} (--openwhisk-auth-file) does not hold UUID:KEY; write the namespace's key into it",
+            file.display()
+        );
+        GatewayError::Arguments(why)
+    })?;
+    Ok(Platform {
+        host: arguments.openwhisk_host.clone().unwrap_or_default(),
+        auth,
+        name: "bield".to_owned(),
+        image: arguments.openwhisk_image.clone().unwrap_or_default(),
+        places: arguments.openwhisk_actions.into(),
+        concurrency: arguments.concurrency.into(),
+        memory_mib: arguments.openwhisk_memory_mib,
+        timeout: Duration::from_millis(arguments.call_ms),
+    })
 }
 
 /// What each place of the pool runs.

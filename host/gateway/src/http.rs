@@ -9,9 +9,11 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use bield_face::{Bodies, Refusal};
+use futures_util::FutureExt as _;
 use tokio::sync::Semaphore;
 
 use crate::fleet::Fleet;
+use crate::openwhisk::{self, Openwhisk};
 use crate::page::Page;
 use crate::{Arguments, calls, packages, status, why};
 
@@ -58,6 +60,7 @@ impl Face {
 
 pub(crate) fn router(face: Face) -> Router {
     let page = Page::new();
+    let openwhisk = openwhisk_of(&face);
     let mut router = Router::new()
         .route("/", get(async move || page.answer()))
         .route("/v1/status", get(status::status))
@@ -74,7 +77,7 @@ pub(crate) fn router(face: Face) -> Router {
         let packages = put(packages::upload).get(packages::download);
         router = router.route("/v1/packages/{digest}", packages);
     }
-    router
+    let router = router
         .fallback(async || {
             Refusal::new(
                 StatusCode::NOT_FOUND,
@@ -89,5 +92,30 @@ pub(crate) fn router(face: Face) -> Router {
                 "this path takes another method: POST /v1/call, PUT or GET /v1/packages/<digest>, GET the others",
             )
         })
-        .with_state(face)
+        .with_state(face);
+    match openwhisk {
+        Some(openwhisk) => router.merge(openwhisk::router(openwhisk)),
+        None => router,
+    }
+}
+
+/// What clients of OpenWhisk see, where an account is named.
+fn openwhisk_of(face: &Face) -> Option<Arc<Openwhisk>> {
+    let arguments = &face.arguments;
+    if arguments.openwhisk_auth.is_empty() {
+        return None;
+    }
+    let answers = {
+        let face = face.clone();
+        move |caller, sealed| {
+            let face = face.clone();
+            async move { calls::whole(&face, caller, sealed).await }.boxed()
+        }
+    };
+    Some(Arc::new(Openwhisk::new(
+        arguments.openwhisk_auth.clone(),
+        arguments.openwhisk_limits(),
+        &face.bodies,
+        Box::new(answers),
+    )))
 }

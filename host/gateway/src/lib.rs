@@ -3,6 +3,7 @@
 //! ```text
 //!  POST /v1/call ─▶ sealed? ─▶ Driver ⇄ Packer: by package, caller, what workers hold ─▶ Engine ─▶ worker ─▶ sealed answer
 //!  GET /v1/why/<request> ◀──────────────┘                        (processes of this machine, or at addresses)
+//!  /api/v1/namespaces/… ─▶ actions and activations, as clients of OpenWhisk know them ─▶ the same Driver
 //!  /v1/packages/<digest> ─▶ PACKAGES/<digest>.bield ──────────┘ served through the door
 //!  TCP keys ports ─▶ attested session bytes ─▶ bield-keys ─▶ its files, members, witnesses
 //! ```
@@ -27,6 +28,7 @@ mod fleet;
 mod http;
 mod keys_port;
 mod metrics;
+mod openwhisk;
 mod packages;
 mod page;
 mod places;

@@ -64,6 +64,8 @@ pub(crate) struct Limits {
     pub(crate) payload_bytes_max: usize,
     /// Longest time of one activation.
     pub(crate) timeout_max: Duration,
+    /// Longest wait of a blocking invocation.
+    pub(crate) blocking_max: Duration,
     /// Requests that one worker has at once.
     pub(crate) concurrency_max: u64,
 }
@@ -154,18 +156,24 @@ pub(crate) fn router(openwhisk: Arc<Openwhisk>) -> Router {
         .route(&format!("{base}/actions"), get(actions::list))
         .route(&format!("{base}/actions/{{name}}"), action)
         .route(&format!("{base}/activations"), get(activations::list))
-        .route(&format!("{base}/activations/{{id}}"), get(activations::show))
+        .route(
+            &format!("{base}/activations/{{id}}"),
+            get(activations::show),
+        )
         .route(
             &format!("{base}/activations/{{id}}/{{part}}"),
             get(activations::show_part),
         )
+        .method_not_allowed_fallback(async || {
+            WhiskError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "The resource takes another method.",
+            )
+        })
         .with_state(openwhisk)
 }
 
-async fn namespaces(
-    State(openwhisk): Shared,
-    headers: HeaderMap,
-) -> Result<Response, WhiskError> {
+async fn namespaces(State(openwhisk): Shared, headers: HeaderMap) -> Result<Response, WhiskError> {
     let own = openwhisk.authenticated(&headers)?;
     Ok(json_response(
         StatusCode::OK,

@@ -173,7 +173,11 @@ impl Action {
             )?,
             memory: limit("memory", before.memory, MEMORY_MIB)?,
             logs: limit("logs", before.logs, 0..=LOGS_MIB)?,
-            concurrency: limit("concurrency", before.concurrency, 1..=limits.concurrency_max)?,
+            concurrency: limit(
+                "concurrency",
+                before.concurrency,
+                1..=limits.concurrency_max,
+            )?,
         })
     }
 
@@ -279,6 +283,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         payload_bytes_max: 1 << 20,
         timeout_max: Duration::from_secs(120),
+        blocking_max: Duration::from_secs(60),
         concurrency_max: 4,
     };
 
@@ -291,13 +296,19 @@ mod tests {
         let mut actions = Actions::default();
         let first = blackbox(&json!({ "timeout": 5000, "concurrency": 4 }));
         let made = actions.put("a", false, &first, &LIMITS).unwrap();
-        assert_eq!((made.version(), made.timeout()), ("0.0.1".to_owned(), Duration::from_secs(5)));
+        assert_eq!(
+            (made.version(), made.timeout()),
+            ("0.0.1".to_owned(), Duration::from_secs(5))
+        );
         let again = actions.put("a", false, &first, &LIMITS).err().unwrap();
         assert!(format!("{again:?}").contains("resource already exists"));
         let update = json!({ "limits": { "memory": 512 } });
         let made = actions.put("a", true, &update, &LIMITS).unwrap();
         let limits = json!({ "timeout": 5000, "memory": 512, "logs": 10, "concurrency": 4 });
-        assert_eq!((made.version(), made.limits()), ("0.0.2".to_owned(), limits));
+        assert_eq!(
+            (made.version(), made.limits()),
+            ("0.0.2".to_owned(), limits)
+        );
         assert_eq!(made.image, "bield/worker:1");
     }
 
@@ -315,7 +326,10 @@ mod tests {
             json!({ "exec": { "kind": "blackbox", "image": "i" }, "parameters": [{ "key": "a", "value": 1 }] }),
         ] {
             let mut actions = Actions::default();
-            assert!(actions.put("a", false, &definition, &LIMITS).is_err(), "{definition}");
+            assert!(
+                actions.put("a", false, &definition, &LIMITS).is_err(),
+                "{definition}"
+            );
         }
     }
 

@@ -122,7 +122,15 @@ mod tests {
 
     #[test]
     fn what_is_no_account_is_named() {
-        for text in ["guest", "guest:uuid", "_:u:k", ":u:k", "a/b:u:k", "g::k", "g:u:"] {
+        for text in [
+            "guest",
+            "guest:uuid",
+            "_:u:k",
+            ":u:k",
+            "a/b:u:k",
+            "g::k",
+            "g:u:",
+        ] {
             assert!(text.parse::<Account>().is_err(), "{text}");
         }
     }

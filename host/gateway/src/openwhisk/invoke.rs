@@ -3,7 +3,7 @@
 //! | the invocation | answer |
 //! |---|---|
 //! | not blocking | 202 `{"activationId"}` |
-//! | blocking, and it ends within the lesser of 60 s and the action's limit | 200 and its record, or with `result=true` its result |
+//! | blocking, and it ends within the longest wait, 60 s, or its action's limit | 200 and its record, or with `result=true` its result |
 //! | blocking, and it does not | 202 `{"activationId"}`: it goes on, and its record comes |
 //! | blocking, and it ends in an error | 502 and its record, or with `result=true` its result |
 //! | blocking, and nobody could take it | 429 or 503: it has not run, and there is no record |
@@ -27,8 +27,6 @@ use super::error::{WhiskError, name};
 use super::query::Query;
 use super::{CONCURRENT_MAX, Limits, Openwhisk, Shared, Whole, now_ms};
 
-/// Longest wait of a blocking invocation.
-const BLOCKING_MAX: Duration = Duration::from_secs(60);
 /// Names the activation beside its answer.
 const ACTIVATION: HeaderName = HeaderName::from_static("x-openwhisk-activation-id");
 
@@ -89,7 +87,8 @@ pub(super) async fn invoke(
         (concurrent, memory),
     ));
     let mut response = if blocking {
-        match tokio::time::timeout(timeout.min(BLOCKING_MAX), running).await {
+        // It ends within its own limit, so that the lesser of both is waited for.
+        match tokio::time::timeout(openwhisk.limits.blocking_max, running).await {
             Ok(Ok(End::Record(record))) => {
                 let status = match record.ended {
                     Ended::Success => StatusCode::OK,

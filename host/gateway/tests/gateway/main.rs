@@ -3,6 +3,8 @@
 
 mod calls;
 mod keys;
+mod openwhisk;
 mod operation;
 mod packages;
+mod pool;
 mod support;

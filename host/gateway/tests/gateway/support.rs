@@ -64,6 +64,21 @@ impl Gateway {
         answer(self.agent.get(format!("{}{path}", self.http)).call())
     }
 
+    pub(crate) fn get_with(&self, path: &str, header: (&str, &str)) -> Answer {
+        let request = self.agent.get(format!("{}{path}", self.http));
+        answer(request.header(header.0, header.1).call())
+    }
+
+    pub(crate) fn post_with(&self, path: &str, header: (&str, &str), body: &[u8]) -> Answer {
+        let request = self.agent.post(format!("{}{path}", self.http));
+        answer(request.header(header.0, header.1).send(body))
+    }
+
+    pub(crate) fn put_with(&self, path: &str, header: (&str, &str), body: &[u8]) -> Answer {
+        let request = self.agent.put(format!("{}{path}", self.http));
+        answer(request.header(header.0, header.1).send(body))
+    }
+
     pub(crate) fn post(&self, path: &str, body: &[u8]) -> Answer {
         answer(self.agent.post(format!("{}{path}", self.http)).send(body))
     }
