@@ -63,8 +63,19 @@ mod tests {
         }
         // Names of XML dialects are the only addresses.
         let addresses = PAGE.matches("://").count();
-        assert_eq!(addresses, PAGE.matches("http://www.w3.org/2000/svg").count());
-        for way in ["innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", " style=\"", " onclick"] {
+        assert_eq!(
+            addresses,
+            PAGE.matches("http://www.w3.org/2000/svg").count()
+        );
+        for way in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacent",
+            "document.write",
+            "eval(",
+            " style=\"",
+            " onclick",
+        ] {
             assert!(!PAGE.contains(way), "{way}");
         }
     }
@@ -72,10 +83,15 @@ mod tests {
     #[test]
     fn a_browser_may_run_this_script_and_no_other() {
         let answer = Page::new().answer();
-        let policy = answer.headers()["content-security-policy"].to_str().unwrap();
+        let policy = answer.headers()["content-security-policy"]
+            .to_str()
+            .unwrap();
         let digest = STANDARD.encode(Sha256::digest(inside(PAGE, "script")));
         assert!(policy.starts_with("default-src 'none'; "), "{policy}");
-        assert!(policy.contains(&format!("script-src 'sha256-{digest}'; ")), "{policy}");
+        assert!(
+            policy.contains(&format!("script-src 'sha256-{digest}'; ")),
+            "{policy}"
+        );
         assert!(!policy.contains("unsafe"), "{policy}");
     }
 }

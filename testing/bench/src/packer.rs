@@ -11,6 +11,7 @@
 
 mod cast;
 mod policies;
+mod simulated;
 mod throughput;
 
 use std::path::PathBuf;
@@ -20,9 +21,16 @@ use anyhow::Result;
 use crate::bars::{self, Bar};
 use crate::capsule::machine;
 
+/// What bield's container time may be of fnpacker's.
+const CONTAINER_TIME: f64 = 0.4;
+/// What busy models' latency may be of that with a worker for each model.
+const BUSY_LATENCY: f64 = 1.1;
+
 /// A part of the bench.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Part {
+    /// Four policies in the simulator.
+    Simulated,
     /// Four policies on real processes.
     Policies,
     /// A hundred models against one.
@@ -52,6 +60,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = bars::folder(&options.programs);
     std::fs::create_dir_all(&folder)?;
     let mut bars = vec![Bar::told("machine".into(), f64::NAN, "", machine())];
+    if wanted(Part::Simulated) {
+        simulated::measured(options.seed, options.quick, &mut bars)?;
+    }
     if wanted(Part::Policies) {
         policies::measured(options, &folder, &mut bars)?;
     }

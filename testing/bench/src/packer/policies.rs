@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, ensure};
 use bield_load::plot::{Line, groups};
 use bield_load::{Done, Report, Trace, Workload};
 
-use super::Options;
 use super::cast::{Cast, Model};
+use super::{BUSY_LATENCY, CONTAINER_TIME, Options};
 use crate::bars::{self, Bar, median};
 use crate::deployment::Setup;
 
@@ -24,11 +24,6 @@ const POOL: usize = 5;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// Requests a second, all models together: a rare model is asked every 13 s.
 const RATE: f64 = 6.0;
-
-/// What bield's container time may be of fnpacker's.
-const CONTAINER_TIME: f64 = 0.4;
-/// What busy models' latency may be of that with a worker for each model.
-const BUSY_LATENCY: f64 = 1.1;
 
 /// One replay under one policy.
 struct Run {
