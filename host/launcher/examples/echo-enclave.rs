@@ -19,6 +19,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use bield_envelope::Digest;
 use bield_protocol::call::Reply;
 use bield_protocol::feedback::{Feedback, StartKind};
 use bield_protocol::status::{Metric, Status};
@@ -34,6 +35,7 @@ type Offers = HashMap<u8, (Sender<UnixStream>, Arc<Mutex<Receiver<UnixStream>>>)
 static IN_PARTS: AtomicBool = AtomicBool::new(false);
 static AHEAD: AtomicBool = AtomicBool::new(false);
 static CUT: AtomicBool = AtomicBool::new(false);
+static LIES: AtomicBool = AtomicBool::new(false);
 /// Said by the host.
 static TAKEN: AtomicU64 = AtomicU64::new(0);
 static CANCELS: AtomicU64 = AtomicU64::new(0);
@@ -106,7 +108,7 @@ fn end(mut watch: UnixStream, last_words: bool, storage: &Mutex<Receiver<UnixStr
     std::process::exit(0);
 }
 
-/// `ahead` answers each call as `ahead:` does; `once=FILE` says ok if there is no FILE, and makes it, else writes `again` into it and says nothing more;
+/// `lies` claims the impossible in each feedback; `ahead` answers each call as `ahead:` does; `once=FILE` says ok if there is no FILE, and makes it, else writes `again` into it and says nothing more;
 /// `in-parts` answers each call with `first `, then, once the host has the package of 32 bytes 7, with `last`; `cut` ends it
 /// instead of the `last`; `delay=MS` slows calls down; `sick=WHY` ends it with that sentence soon after it said ok; `load` lists its files before it says ok; `last-words` stores something
 /// before it ends; `refuse:WHY` refuses; `silent` ends without a word.
@@ -149,6 +151,7 @@ fn configure(mut visit: UnixStream, offers: &Offers) -> io::Result<(Duration, bo
     let says = |word: &str| text.lines().any(|line| line == word);
     AHEAD.store(says("ahead"), Ordering::Relaxed);
     CUT.store(says("cut"), Ordering::Relaxed);
+    LIES.store(says("lies"), Ordering::Relaxed);
     IN_PARTS.store(says("in-parts") || says("cut"), Ordering::Relaxed);
     let last_words = says("last-words");
     Ok((Duration::from_millis(delay.unwrap_or(0)), last_words))
@@ -388,6 +391,21 @@ fn status() -> Vec<u8> {
 }
 
 fn feedback() -> Feedback {
+    if LIES.load(Ordering::Relaxed) {
+        return Feedback {
+            start: StartKind::Cold,
+            lease_us: u64::MAX,
+            open_us: u64::MAX,
+            load_us: u64::MAX,
+            run_us: u64::MAX,
+            total_us: 0,
+            resident: (0..64).map(|byte| Digest::from_bytes([byte; 32])).collect(),
+            in_flight: u32::MAX,
+            queue_us: u64::MAX,
+            free_bytes: u64::MAX,
+            engine: None,
+        };
+    }
     Feedback {
         start: StartKind::Hot,
         lease_us: 0,
