@@ -267,6 +267,29 @@ impl Stack {
         Gateway::start(&mut command, &log)
     }
 
+    /// Another gateway, whose workers an OpenWhisk platform runs at `host` for the account `key`; `name` names its log.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn gateway_on_platform(
+        &self,
+        name: &str,
+        host: &str,
+        key: &str,
+    ) -> anyhow::Result<Gateway> {
+        let auth = self.host().join(format!("{name}.auth"));
+        fs::write(&auth, key)?;
+        let keys = self.gateway.keys.as_ref().context("a key service")?;
+        let mut command = Command::new(self.programs().join("bield-gateway"));
+        command.env("RUST_LOG", "trace");
+        command.args(["--listen", "127.0.0.1:0", "--drain-secs", "2"]);
+        command.args(["--tee", "none", "--key-service", keys]);
+        command.args(["--openwhisk-host", host.trim_start_matches("http://")]);
+        command.arg("--openwhisk-auth-file").arg(auth);
+        command.args(["--openwhisk-image", "bield/worker:1"]);
+        Gateway::start(&mut command, &self.host().join(format!("logs/{name}.log")))
+    }
+
     /// A worker of the same code (`bield-worker`), with this stack's packages and key service, and further arguments; `name`
     /// names its log. The URL is that of its one port.
     ///
