@@ -55,12 +55,16 @@ impl Driver {
             is_over: false,
         };
         let mut tried: Option<Endpoint> = None;
+        let mut was_full = false;
         loop {
             let endpoint = match waits.words.recv().await {
                 Some(Word::Go(endpoint)) => endpoint,
                 Some(Word::No(refusal, retry)) => {
                     waits.over();
-                    return Err(self.refusal(refusal, retry));
+                    return Err(match refusal {
+                        bield_packer::Refusal::Lost if was_full => full().retry_after(retry),
+                        _ => self.refusal(refusal, retry),
+                    });
                 }
                 None => {
                     return Err(Refusal::unavailable(
@@ -90,9 +94,11 @@ impl Driver {
                     self.look_at(endpoint.group.0);
                     running.failed(Failure::Lost);
                     tried = Some(endpoint);
+                    was_full = false;
                 }
                 Err(EngineError::Cold | EngineError::Draining | EngineError::Full) => {
                     running.failed(Failure::Busy);
+                    was_full = true;
                 }
                 Err(error) => {
                     let failure = match error {
@@ -189,6 +195,13 @@ impl Driver {
             error => Of::Broken(error.to_string()).into(),
         }
     }
+}
+
+fn full() -> Refusal {
+    Refusal::unavailable(
+        "workers-full",
+        "the workers it was sent to are full or ending; come back shortly",
+    )
 }
 
 /// Held by a call: a client that goes away says so to the packer.

@@ -7,4 +7,5 @@ mod openwhisk;
 mod operation;
 mod packages;
 mod pool;
+mod remote;
 mod support;

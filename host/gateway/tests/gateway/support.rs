@@ -170,7 +170,10 @@ pub(crate) fn command(directory: &Path, runtime_configuration: &str, more: &[&st
     ]);
     command.args(["--storage", "storage"]);
     if !more.contains(&"--workers=0") {
-        command.args(["--runtime-config", "runtime.toml", "--packages", "packages"]);
+        command.args(["--packages", "packages"]);
+        if !more.iter().any(|flag| flag.starts_with("--worker-address")) {
+            command.args(["--runtime-config", "runtime.toml"]);
+        }
     }
     if !more.contains(&"--listen") {
         command.args(["--listen", "127.0.0.1:0"]);
