@@ -37,6 +37,8 @@ pub(crate) struct Package {
     /// When the last of its requests ended.
     pub(crate) last_end: Option<Duration>,
     pub(crate) waiting: usize,
+    /// What its requests waited for places lately, in microseconds.
+    pub(crate) waited_us: u64,
     pub(crate) in_flight: u32,
     /// The `last_end` after which a worker was started for it in advance.
     pub(crate) prewarmed: Option<Duration>,
@@ -56,6 +58,7 @@ impl Package {
             last_arrival: None,
             last_end: None,
             waiting: 0,
+            waited_us: 0,
             in_flight: 0,
             prewarmed: None,
         }
@@ -89,7 +92,7 @@ impl Package {
         self.in_flight > 0 || self.waiting > 0 || self.last_arrival.is_some_and(recent)
     }
 
-    fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         self.in_flight > 0 || self.waiting > 0
     }
 }
@@ -158,6 +161,13 @@ impl Packages {
                 .put((size as f64 / time.as_secs_f64()) as u64);
         }
         before
+    }
+
+    /// What was waited counts half from now on.
+    pub(crate) fn age_waiting(&mut self) {
+        self.known
+            .values_mut()
+            .for_each(|known| known.waited_us /= 2);
     }
 
     pub(crate) fn ran(&mut self, package: Digest, time: Duration) {

@@ -269,6 +269,7 @@ impl Packer {
         }
         worker.phase = Phase::Serving;
         worker.idle_since = now;
+        worker.served = now;
         self.start.put_time(took);
         self.start_failures = 0;
         self.upkeep.soon(now);

@@ -94,7 +94,6 @@ impl Planned {
 #[derive(Clone)]
 pub(crate) struct Resident {
     pub(crate) package: Digest,
-    pub(crate) last_used: Duration,
     uses: u32,
     /// Age of the worker's cache at its last use.
     age: f64,
@@ -107,6 +106,8 @@ pub(crate) struct Worker {
     /// Ends when idle; nothing is sent to it while another will do.
     pub(crate) retiring: bool,
     pub(crate) since: Duration,
+    /// When it served first.
+    pub(crate) served: Duration,
     pub(crate) idle_since: Duration,
     /// Kept until then, since a package is expected.
     pub(crate) until: Duration,
@@ -141,6 +142,7 @@ impl Worker {
             phase: Phase::Starting,
             retiring: false,
             since: now,
+            served: now,
             idle_since: now,
             until: Duration::ZERO,
             flights: Vec::new(),
@@ -255,20 +257,13 @@ impl Worker {
     }
 
     /// It was used: it is resident from now on, and what does not fit beside it is not.
-    pub(crate) fn used_now(
-        &mut self,
-        package: Digest,
-        now: Duration,
-        packages: &Packages,
-        settings: &Settings,
-    ) {
+    pub(crate) fn used_now(&mut self, package: Digest, packages: &Packages, settings: &Settings) {
         let age = self.age;
         if let Some(held) = self
             .resident
             .iter_mut()
             .find(|held| held.package == package)
         {
-            held.last_used = now;
             held.uses = held.uses.saturating_add(1);
             held.age = age;
             return;
@@ -283,32 +278,25 @@ impl Worker {
                 self.age = self.age.max(self.worth(&gone, packages, settings));
             }
         }
-        self.add(package, now);
+        self.add(package);
     }
 
-    fn add(&mut self, package: Digest, now: Duration) {
+    fn add(&mut self, package: Digest) {
         self.resident.push(Resident {
             package,
-            last_used: now,
             uses: 1,
             age: self.age,
         });
     }
 
     /// Takes its word for what it holds and what it has free, as far as that can be known.
-    pub(crate) fn told(
-        &mut self,
-        resident: &[Digest],
-        free: u64,
-        now: Duration,
-        packages: &Packages,
-    ) {
+    pub(crate) fn told(&mut self, resident: &[Digest], free: u64, packages: &Packages) {
         let told = &resident[..resident.len().min(RESIDENTS_MAX)];
         self.resident.retain(|held| told.contains(&held.package));
         for package in told {
             let known = packages.get(*package).is_some_and(|known| known.is_sized());
             if known && !self.holds(*package) {
-                self.add(*package, now);
+                self.add(*package);
             }
         }
         let free = free.min(BUDGET_MAX);

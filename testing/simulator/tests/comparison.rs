@@ -4,7 +4,7 @@ use bield_packer::Policy;
 use bield_simulator::compare;
 
 #[test]
-fn bield_takes_less_than_half_of_fnpacker_and_keeps_busy_models_fast() {
+fn bield_takes_two_fifths_of_fnpacker_at_most_and_keeps_busy_models_fast() {
     for seed in 1..=5 {
         let comparison = compare(seed).unwrap();
         println!("seed {seed}\n{comparison}");

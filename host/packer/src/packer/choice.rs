@@ -8,6 +8,11 @@
 //! package resident is none where it is; what is left of it where another request opens it; its measured opening time
 //! elsewhere, and where others must go for it, also what opening those again costs, by how likely they are asked for
 //! while they would have stayed. Another worker is started when that is predicted to be earlier than all that waiting.
+//!
+//! The earliest finish of one request is not the best for all that come: where requests waited for places, together, as
+//! long as opening another replica takes, the next one goes there and opens it; where they waited as long as starting
+//! a worker takes, one is started. (The rule of ski rental: never more than twice what the better of both would have cost.)
+//!
 //! Ties go to the worker that holds most, then to one in use before an empty spare, then by rendezvous hashing of
 //! (package, slot), so that gateways that do not know of each other choose alike.
 
@@ -42,7 +47,11 @@ impl Packer {
         if let Some(start) = starts {
             // Starting costs the whole pool: a little earlier does not count.
             let worth = start.finish_us.saturating_add(start.queue_us / 8);
-            if best.is_none_or(|best| best.finish_us > worth) {
+            let starts = |worker: &Worker| worker.phase == Phase::Starting;
+            let waited = best.is_some_and(|best| best.queue_us > 0)
+                && self.upkeep.waited_us > start.queue_us.saturating_add(start.switch_us)
+                && !self.workers.values().any(starts);
+            if waited || best.is_none_or(|best| best.finish_us > worth) {
                 let worker = self.start_worker(Group::One, |slot| !score(package, slot), out);
                 if let Some(worker) = worker.and_then(|id| self.workers.get_mut(&id)) {
                     worker.planned.add(package, weight, run, start.switch_us);
@@ -58,6 +67,7 @@ impl Packer {
                 return;
             }
         }
+        let best = best.map(|best| self.replica(package, best, &candidates).unwrap_or(best));
         let Some((best, at)) = best.and_then(|best| Some((*best, best.worker?))) else {
             self.waits(id, None, "waits: no worker can be started now", candidates);
             return;
@@ -79,6 +89,11 @@ impl Packer {
             return;
         }
         self.dispatch(id, at, Duration::from_micros(best.finish_us), out);
+        if best.switch_us > 0
+            && let Some(known) = self.packages.get_mut(package)
+        {
+            known.waited_us = 0;
+        }
         let reason = match best.holds {
             Holds::Hot => "the package is resident and there is room",
             Holds::Opening => "another request opens the package there",
@@ -89,6 +104,24 @@ impl Packer {
             self.explain(id, &request, Outcome::Dispatched(at), reason, candidates);
             self.requests.insert(id, request);
         }
+    }
+
+    /// Where `best` would have the request wait: a worker with a place where the package could be opened for less than
+    /// its requests waited lately.
+    fn replica<'a>(
+        &self,
+        package: Digest,
+        best: &Candidate,
+        candidates: &'a [Candidate],
+    ) -> Option<&'a Candidate> {
+        if best.queue_us == 0 {
+            return None;
+        }
+        let waited = self.packages.get(package)?.waited_us;
+        let free = candidates.iter().filter(|candidate| {
+            candidate.worker.is_some() && candidate.queue_us == 0 && candidate.switch_us < waited
+        });
+        free.min_by_key(|candidate| candidate.finish_us)
     }
 
     /// Says that a request waits, unless that was said.

@@ -59,7 +59,7 @@ impl Packer {
             if !flight.opening {
                 self.packages.ran(package, took);
             }
-            worker.used_now(package, self.now, &self.packages, &self.settings);
+            worker.used_now(package, &self.packages, &self.settings);
             worker.forget_told();
             return;
         };
@@ -84,13 +84,8 @@ impl Packer {
         {
             self.packages.took(package, bytes);
         }
-        worker.used_now(package, self.now, &self.packages, &self.settings);
-        worker.told(
-            &feedback.resident,
-            feedback.free_bytes,
-            self.now,
-            &self.packages,
-        );
+        worker.used_now(package, &self.packages, &self.settings);
+        worker.told(&feedback.resident, feedback.free_bytes, &self.packages);
     }
 
     pub(super) fn failed(&mut self, id: RequestId, failure: Failure, out: &mut Vec<Decision>) {

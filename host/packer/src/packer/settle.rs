@@ -103,8 +103,16 @@ impl Packer {
         request.at = Some(at);
         request.dispatches += 1;
         self.totals.retried += u64::from(request.dispatches > 1);
-        self.totals.cold_starts +=
-            u64::from(request.arrived < worker.idle_since && worker.answered == 0);
+        if request.arrived < worker.served && worker.answered == 0 {
+            self.totals.cold_starts += 1;
+        } else {
+            // Waiting for it to start is not waiting for a place.
+            let waited = micros(now.saturating_sub(request.arrived.max(worker.served)));
+            self.upkeep.waited_us = self.upkeep.waited_us.saturating_add(waited);
+            if let Some(package) = self.packages.get_mut(request.package) {
+                package.waited_us = package.waited_us.saturating_add(waited);
+            }
+        }
         if spares > 0 && worker.is_empty() {
             self.upkeep.soon(now);
         }

@@ -1,15 +1,15 @@
 //! Which workers exist beside what requests ask for: keep-alive, spares, pre-warming, packing into fewer.
 //!
-//! * A worker lives until none of the packages it holds is expected within its keep-alive (`idle.rs`), and at least
-//!   the floor after its last request; then it ends, while more than `workers_min` live.
+//! * A worker lives until none of the packages it holds is expected within its keep-alive (`idle.rs`), wherever it was
+//!   used last, and at least the floor after its own last request; then it ends, while more than `workers_min` live.
 //! * As many empty workers as `spares` are kept ready.
-//! * Shortly before a package is expected that fits into no worker there is, an empty one is started.
+//! * Shortly before a package is expected and no worker lives, an empty one is started.
 //! * When for two intervals the packages in use fit into one worker less, by first-fit decreasing, and so do the
 //!   requests at once, the worker whose packages are cheapest to open again retires: it ends when it is idle. When
 //!   packages were opened again for longer than a start takes, since they do not fit, one more is started.
 //!
 //! Always true: without requests it comes to rest; a worker that was started for load is not packed away within
-//! [`PATIENCE`] intervals.
+//! [`PATIENCE`] intervals, and each time one is started soon after another was packed away, that time doubles.
 //!
 //! On paper: O(workers × packages held + packages known), when a keep-alive ends and once per interval.
 
@@ -25,6 +25,8 @@ use crate::worker::{Phase, Worker};
 
 /// Intervals between starting a worker for load and ending one for lack of it.
 const PATIENCE: u32 = 4;
+/// At most so many, when the one that ended is missed again and again.
+const PATIENCE_MAX: u32 = 64;
 /// Intervals in a row that must fit into fewer workers.
 const QUIET: u32 = 2;
 /// Not more often than this.
@@ -41,8 +43,14 @@ pub(super) struct Upkeep {
     quiet: u32,
     /// No worker is packed away before.
     not_before: Duration,
+    /// Intervals from a start for load until then.
+    patience: u32,
+    /// When a worker was last packed away.
+    packed: Option<Duration>,
     /// Time spent on opening packages again in this interval.
     reopened: Duration,
+    /// What all requests waited for places lately, in microseconds.
+    pub(super) waited_us: u64,
 }
 
 impl Upkeep {
@@ -67,9 +75,19 @@ impl Upkeep {
     }
 
     pub(super) fn started_for_load(&mut self, now: Duration, settings: &Settings) {
-        let patience = settings.interval.saturating_mul(PATIENCE);
+        let soon = settings
+            .interval
+            .saturating_mul(self.patience.max(PATIENCE) * 2);
+        self.patience = match self.packed.take() {
+            Some(packed) if now.saturating_sub(packed) <= soon => self.patience.saturating_mul(2),
+            Some(_) => self.patience / 2,
+            None => self.patience,
+        };
+        self.patience = self.patience.clamp(PATIENCE, PATIENCE_MAX);
+        let patience = settings.interval.saturating_mul(self.patience);
         self.not_before = now.saturating_add(patience);
         self.quiet = 0;
+        self.waited_us = 0;
     }
 }
 
@@ -108,6 +126,8 @@ impl Packer {
             let (now, interval) = (self.now, self.settings.interval.max(PERIOD_MIN));
             self.upkeep.interval_ends = now.saturating_add(interval);
             self.upkeep.reopened = Duration::ZERO;
+            self.upkeep.waited_us /= 2;
+            self.packages.age_waiting();
             let in_flight = self.workers.values().map(|worker| worker.flights.len());
             self.upkeep.peak = in_flight.sum::<usize>() + self.queue.len();
         }
@@ -169,14 +189,20 @@ impl Packer {
             let Some(known) = self.packages.get(held.package) else {
                 continue;
             };
-            let from = held.last_used.saturating_add(known.expected.from);
+            if known.is_busy() {
+                // Whether it is needed here, too, is for `pack` to say.
+                needed = needed.max(self.upkeep.interval_ends);
+                continue;
+            }
+            let last = known.last_end.unwrap_or(worker.idle_since);
+            let from = last.saturating_add(known.expected.from);
             let open = self.packages.open_time(held.package, &self.settings);
             let again = self.start_time().saturating_add(open).saturating_mul(2);
             // Not expected for longer than it is worth: another is started before it is.
             if known.expected.learned && from > floor.saturating_add(again) {
                 continue;
             }
-            needed = needed.max(held.last_used.saturating_add(known.expected.until));
+            needed = needed.max(last.saturating_add(known.expected.until));
         }
         needed.min(
             worker
@@ -209,14 +235,10 @@ impl Packer {
                 self.due_by(from);
                 break;
             }
-            let size = self.packages.size(package);
-            let fits = |worker: &Worker| {
-                worker.holds(package) || (!worker.retiring && worker.free(&self.packages) >= size)
-            };
-            let has = self
-                .living()
-                .find(|(_, worker)| fits(worker))
-                .map(|(id, _)| id);
+            // A worker that lives and will live makes room for it.
+            let living = || self.living().filter(|(_, worker)| !worker.retiring);
+            let holder = living().find(|(_, worker)| worker.holds(package));
+            let has = holder.or_else(|| living().next()).map(|(id, _)| id);
             let started = match has {
                 Some(worker) => Some(worker),
                 None if self.may_start() => {
@@ -295,6 +317,7 @@ impl Packer {
         self.upkeep.quiet = 0;
         if let Some(worker) = self.workers.get_mut(&cheapest) {
             worker.retiring = true;
+            self.upkeep.packed = Some(self.now);
         }
     }
 
