@@ -82,8 +82,18 @@ impl Person {
     /// # Errors
     /// As [`pack`](Self::pack).
     pub fn pack_as(&self, name: &str, version: &str, model: &[u8]) -> anyhow::Result<Package> {
+        self.pack_in(256, name, version, model)
+    }
+
+    fn pack_in(
+        &self,
+        chunk_bytes: u32,
+        name: &str,
+        version: &str,
+        model: &[u8],
+    ) -> anyhow::Result<Package> {
         let draft = ManifestDraft {
-            chunk_bytes: 256,
+            chunk_bytes,
             ..ManifestDraft::onnx(name.parse()?, version.parse()?, Signature::read(model)?)
         };
         let key = PackageKey::generate(&mut Randomness);
@@ -146,6 +156,16 @@ impl Person {
     /// See [`pack`](Self::pack) and [`register`](Self::register).
     pub fn publish(&self, name: &str, model: &[u8]) -> anyhow::Result<Package> {
         let package = self.pack(name, model)?;
+        self.register(&package, model)?;
+        Ok(package)
+    }
+
+    /// As [`publish`](Self::publish), in chunks as long as they are outside of tests.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn publish_large(&self, name: &str, model: &[u8]) -> anyhow::Result<Package> {
+        let package = self.pack_in(1 << 20, name, "1", model)?;
         self.register(&package, model)?;
         Ok(package)
     }

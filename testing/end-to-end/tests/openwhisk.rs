@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bield_end_to_end::{Answer, Letter, Shared, Stack, node, numbers, post, wait_until};
-use bield_sdk::now;
+use bield_end_to_end::{
+    Answer, Letter, Package, Person, Shared, Stack, node, numbers, post, wait_until,
+};
+use bield_sdk::{Tensor, now};
 use serde_json::{Value, json};
 
 static STACK: Shared<Stack> = Shared::new(Stack::start);
 
 const KEY: &str = "23bc46b1-71f6-4ed5-8c54-816aa4f8c502:123zO3xZCLrMN6v2BKK1dXYFpXlPkccOFqm12CdAsMgRU4VrNZ9lyGVCGuMDGIwP";
 
-/// Opens what a client got as the sealed answer to `letter`; says how many rows it has.
-fn opened(letter: Letter, result: &Value) -> u64 {
+/// Opens what a client got as the sealed answer to `letter`.
+fn answered(letter: Letter, result: &Value) -> Tensor {
     let sealed = result["sealed"].as_str().unwrap();
     let answer = Answer {
         status: 200,
@@ -22,8 +24,12 @@ fn opened(letter: Letter, result: &Value) -> u64 {
         body: STANDARD.decode(sealed).unwrap(),
     };
     let answer = letter.open(&answer).unwrap().unwrap();
-    let output = answer.output().unwrap();
-    output.tensors[0].shape()[0]
+    answer.output().unwrap().tensors.remove(0)
+}
+
+/// As [`answered`]; says how many rows it has.
+fn opened(letter: Letter, result: &Value) -> u64 {
+    answered(letter, result).shape()[0]
 }
 
 fn is_error(said: &Value, status: u64, words: &str) {
@@ -147,4 +153,93 @@ fn a_platform_that_is_too_small_is_named_before_anything_is_sent() {
         said(&front).contains("it allows 1 requests at once in one instance")
     });
     assert!(is_said, "{}", said(&front));
+}
+
+/// Packs and grants a model that `cargo xtask test` fetched.
+fn published(owner: &Person, user: &Person, name: &str, variable: &str) -> Package {
+    let file = std::env::var_os(variable).unwrap_or_else(|| {
+        panic!("{variable} is not set: run `cargo xtask test`, which fetches the models of these tests and says where")
+    });
+    let model = std::fs::read(file).unwrap();
+    let package = owner.publish_large(name, &model).unwrap();
+    owner.grant(&package, user).unwrap();
+    package
+}
+
+/// The mean of a sentence's vectors, one a token.
+fn embedding(states: &Tensor) -> Vec<f32> {
+    let (tokens, width) = (states.shape()[1], states.shape()[2]);
+    let values = states.to_f32().unwrap();
+    let width = usize::try_from(width).unwrap();
+    let mean = (0..width).map(|at| values[at..].iter().step_by(width).sum::<f32>() / tokens as f32);
+    mean.collect()
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}
+
+#[test]
+fn real_models_answer_through_the_client_from_npm() {
+    let stack = Stack::start_runtime_with(None, |config| config.models_mib_max = 1024).unwrap();
+    let (owner, user) = (
+        stack.person("owner").unwrap(),
+        stack.person("user").unwrap(),
+    );
+    let magika = published(&owner, &user, "magika", "BIELD_MODEL_MAGIKA");
+    let minilm = published(&owner, &user, "minilm", "BIELD_MODEL_MINILM");
+
+    // The file that the example's package carries with the scores its owner expects.
+    let golden = include_str!("../../../examples/file-type/golden.json");
+    let golden: Value = serde_json::from_str(golden).unwrap();
+    let bytes = golden["inputs"]["bytes"]["data"].as_array().unwrap().iter();
+    let bytes: Vec<i32> = bytes.map(|byte| byte.as_i64().unwrap() as i32).collect();
+    let file = vec![Tensor::from_i32("bytes", &[1, 2048], &bytes).unwrap()];
+    // Words of bert-base-uncased: [CLS] a cat sits [SEP], … a kitten sits …, … the market fell ….
+    let sentence = |words: [i64; 3]| {
+        let ids = [101, words[0], words[1], words[2], 102];
+        let of = |name: &str, values: [i64; 5]| Tensor::from_i64(name, &[1, 5], &values).unwrap();
+        vec![
+            of("input_ids", ids),
+            of("attention_mask", [1; 5]),
+            of("token_type_ids", [0; 5]),
+        ]
+    };
+    let seal = |package: &Package, inputs| {
+        let to = user.key_configuration(package).unwrap();
+        Letter::seal(&to, &user.key, inputs, now()).unwrap()
+    };
+    let letters = [
+        seal(&magika, file),
+        seal(&minilm, sentence([1037, 4937, 7719])),
+        seal(&minilm, sentence([1037, 18_401, 7719])),
+        seal(&minilm, sentence([1996, 3006, 3062])),
+    ];
+    let sealed: Vec<String> = letters
+        .iter()
+        .map(|one| STANDARD.encode(&one.bytes))
+        .collect();
+    let account = format!("guest:{KEY}");
+    let more = ["--openwhisk-auth", &account];
+    let gateway = stack.gateway_with("gateway-whisk", &more).unwrap();
+    let input = json!({ "host": gateway.url, "key": KEY, "sealed": sealed });
+    let said = node("openwhisk", "invoke.mjs", &input).unwrap();
+
+    let results = said["results"].as_array().unwrap();
+    let [file, cat, kitten, market] = letters;
+    let scores = answered(file, &results[0]).to_f32().unwrap();
+    let expected = golden["expected"]["target_label"]["data"]
+        .as_array()
+        .unwrap();
+    assert_eq!(scores.len(), expected.len());
+    for (score, expected) in scores.iter().zip(expected) {
+        let apart = (f64::from(*score) - expected.as_f64().unwrap()).abs();
+        assert!(apart < 1e-3, "{score} instead of {expected}");
+    }
+    let [cat, kitten, market] = [(cat, 1), (kitten, 2), (market, 3)]
+        .map(|(letter, at)| embedding(&answered(letter, &results[at])));
+    assert_eq!(cat.len(), 384);
+    let (near, far) = (cosine(&cat, &kitten), cosine(&cat, &market));
+    assert!(near > 0.5 && far < 0.4, "{near} {far}");
 }

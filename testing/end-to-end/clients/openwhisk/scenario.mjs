@@ -5,11 +5,8 @@ import { createRequire } from "node:module";
 // Resolved from where the test installed the client.
 const openwhisk = createRequire(process.argv[2] + "/")("openwhisk");
 
-const text = await new Promise((resolve) => {
-  let all = "";
-  process.stdin.on("data", (some) => (all += some));
-  process.stdin.on("end", () => resolve(all));
-});
+let text = "";
+for await (const some of process.stdin) text += some;
 const { host, key, sealed } = JSON.parse(text);
 const ow = openwhisk({ apihost: host, api_key: key, namespace: "_" });
 
