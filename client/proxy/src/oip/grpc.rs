@@ -39,6 +39,7 @@ pub(crate) mod proto {
         unreachable_pub,
         unused_qualifications,
         clippy::allow_attributes,
+        clippy::enum_variant_names,
         reason = "made by tonic-prost-build"
     )]
     tonic::include_proto!("inference");
