@@ -73,7 +73,7 @@ impl Chart<'_> {
                 .map(|rows| rows * 18.0 + 12.0 + PANEL + GAP)
                 .sum::<f64>();
         let mut svg = Svg::begin(self.title, self.description, height);
-        let x = Axis::over(self.xs(), self.scale, LEFT, WIDTH - RIGHT);
+        let x = Axis::over(self.xs(), self.scale, LEFT, WIDTH - RIGHT).until_the_end(self.xs());
         let mut top = 40.0;
         for panel in &self.panels {
             let named = panel.series.iter().map(|one| (one.name, one.colour));
@@ -236,6 +236,15 @@ impl Axis {
         }
     }
 
+    /// The same axis, ending with the last value rather than at a round one; of those by factors none.
+    fn until_the_end(mut self, values: impl Iterator<Item = f64>) -> Self {
+        let end = values.filter(|v| v.is_finite()).fold(0.0, f64::max);
+        if self.scale == Scale::Linear && end > 0.0 {
+            self.values.1 = end;
+        }
+        self
+    }
+
     fn holds(&self, value: f64) -> bool {
         value.is_finite() && (self.scale == Scale::Linear || value > 0.0)
     }
@@ -300,6 +309,10 @@ mod tests {
             (axis.at(0.0), axis.at(25.0), axis.at(50.0)),
             (0.0, 50.0, 100.0)
         );
+        let values = [3.0, 47.0].into_iter();
+        let axis = Axis::over(values.clone(), Scale::Linear, 0.0, 47.0).until_the_end(values);
+        assert_eq!(axis.ticks(), [0.0, 10.0, 20.0, 30.0, 40.0]);
+        assert_eq!(axis.at(47.0), 47.0);
         let axis = Axis::over([0.0, 3.0, 47.0].into_iter(), Scale::Log, 0.0, 100.0);
         assert_eq!(
             (axis.at(1.0), axis.at(10.0), axis.at(100.0)),

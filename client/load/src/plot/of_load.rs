@@ -133,21 +133,20 @@ pub fn over_time<'a>(title: &'a str, done: &[Done], mut more: Vec<Panel<'a>>) ->
     chart.svg()
 }
 
-/// All words in the legend; the place is the colour.
+/// All words in the legend; the place is the colour, the same as on the gateway's page.
 fn names() -> impl Iterator<Item = &'static str> {
-    // Hot is green, and what no answer came of is orange.
     let [hot, runtime, model, key, cold] = START_KINDS.map(start_name);
-    [
-        cold,
+    let words = [
+        model,
         key,
         hot,
-        model,
         FAILED,
+        cold,
         "unknown",
         runtime,
         TURNED_AWAY,
-    ]
-    .into_iter()
+    ];
+    words.into_iter()
 }
 
 const FAILED: &str = "failed";

@@ -97,14 +97,14 @@ impl Observed {
 
     /// Workers and memory over time.
     pub(super) fn panels(&self) -> Vec<Panel<'static>> {
-        let of = |name, of: &dyn Fn(&Moment) -> Option<f64>| {
+        let of = |name, form, of: &dyn Fn(&Moment) -> Option<f64>| {
             let told = self.moments.iter();
             let points: Vec<_> = told
                 .filter_map(|moment| Some((moment.seconds, of(moment)?)))
                 .collect();
             let series = Series {
                 name,
-                form: Form::Step,
+                form,
                 colour: 0,
                 points,
             };
@@ -114,13 +114,17 @@ impl Observed {
         let panels = [
             (
                 "workers",
-                of("workers, as the host says", &|moment| moment.workers),
+                of("workers, as the host says", Form::Step, &|moment| {
+                    moment.workers
+                }),
             ),
             (
                 "GB·s since the beginning",
-                of("memory over time, as the host says", &|moment| {
-                    Some(moment.gb_s? - begin?)
-                }),
+                of(
+                    "memory over time, as the host says",
+                    Form::Line,
+                    &|moment| Some(moment.gb_s? - begin?),
+                ),
             ),
         ];
         let panel = |(y, series): (_, Option<_>)| {
