@@ -4,6 +4,7 @@
 //! measures promises, `soak` wears the system out. Nothing here is part of the product.
 
 mod bench;
+mod chromium;
 mod clients;
 mod layers;
 mod onnxruntime;

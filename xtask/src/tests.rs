@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::Result;
 
 use crate::programs::{Engines, build, cargo, succeed};
-use crate::{clients, onnxruntime};
+use crate::{chromium, clients, onnxruntime};
 
 /// Runs all tests, with nextest where it is installed.
 pub(crate) fn run(rest: &[String]) -> Result<()> {
@@ -32,6 +32,7 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
     for (variable, path) in clients::prepare()? {
         tests.env(variable, path);
     }
+    chromium::install()?;
     succeed(&mut tests)?;
     if rest.is_empty() {
         test_onnxruntime()?;
