@@ -1,4 +1,5 @@
 //! Apache OpenWhisk's own client against the gateway's part of its interface; and that interface as an engine.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
 
 use std::time::Duration;
 

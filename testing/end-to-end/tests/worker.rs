@@ -1,4 +1,5 @@
 //! One worker with the real runtime: the same sealed request through each of its faces.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
