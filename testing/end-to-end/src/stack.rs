@@ -40,7 +40,7 @@ pub struct Stack {
     root: String,
     http_tap: Tap,
     keys_tap: Tap,
-    _tee: Process,
+    tee: Process,
     host: TempDir,
     people: TempDir,
     programs: TempDir,
@@ -140,7 +140,7 @@ impl Stack {
             root,
             http_tap: Tap::open(&taps, "http")?,
             keys_tap: Tap::open(&taps, "keys")?,
-            _tee: tee,
+            tee,
             host,
             people,
             programs,
@@ -265,6 +265,27 @@ impl Stack {
         command.arg("--key-service").arg(keys).args(more);
         let log = self.host().join(format!("logs/{name}.log"));
         Gateway::start(&mut command, &log)
+    }
+
+    /// Another gateway over these workers (`host:port`), which it does not run; `name` names its log.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn gateway_over(&self, name: &str, workers: &[&str]) -> anyhow::Result<Gateway> {
+        let keys = self.gateway.keys.as_ref().context("a key service")?;
+        let mut command = Command::new(self.programs().join("bield-gateway"));
+        command.args(["--listen", "127.0.0.1:0", "--drain-secs", "2"]);
+        command.args(["--tee", "none", "--key-service", keys]);
+        for worker in workers {
+            command.args(["--worker-address", worker]);
+        }
+        Gateway::start(&mut command, &self.host().join(format!("logs/{name}.log")))
+    }
+
+    /// The process of the software TEE.
+    #[must_use]
+    pub fn tee(&self) -> &Process {
+        &self.tee
     }
 
     /// Another gateway, whose workers an OpenWhisk platform runs at `host` for the account `key`; `name` names its log.
