@@ -21,6 +21,7 @@
 
 mod command;
 mod instance;
+mod invoker;
 mod letter;
 mod npm;
 mod person;
@@ -33,6 +34,7 @@ mod tap;
 
 pub use command::Ran;
 pub use instance::Instance;
+pub use invoker::Invoker;
 pub use letter::{Answer, Letter, post};
 pub use npm::{node, npm_client};
 pub use person::{Package, Person, noted, numbers, tiny_model};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bield_end_to_end::{
-    Answer, Letter, Package, Person, Shared, Stack, node, numbers, post, wait_until,
+    Answer, Invoker, Letter, Package, Person, Shared, Stack, node, numbers, post, wait_until,
 };
 use bield_sdk::{Tensor, now};
 use serde_json::{Value, json};
@@ -139,6 +139,34 @@ fn a_gateway_whose_workers_a_platform_runs_answers_as_any() {
             (400, "not-opened")
         );
     }
+}
+
+#[test]
+fn a_gateway_calls_a_worker_through_its_action_face() {
+    let stack = STACK.get();
+    let (_, user, package) = stack.cast("action").unwrap();
+    let to = user.key_configuration(&package).unwrap();
+    let worker = stack.worker_with("worker-action", &[]).unwrap();
+    let platform = Invoker::start(&worker.url).unwrap();
+    let front = stack.gateway_on_platform("action-front", &platform.host(), KEY);
+    let front = front.unwrap();
+    for (rows, start) in [(1, "cold"), (2, "hot")] {
+        let letter = Letter::seal(&to, &user.key, numbers(rows), now()).unwrap();
+        let answer = post(&front.url, &letter.bytes).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.message());
+        assert_eq!(answer.feedback["start"], start);
+        let output = letter.open(&answer).unwrap().unwrap().output().unwrap();
+        assert_eq!(output.tensors[0].shape(), [rows, 3]);
+    }
+    let mut altered = Letter::seal(&to, &user.key, numbers(1), now())
+        .unwrap()
+        .bytes;
+    *altered.last_mut().unwrap() ^= 1;
+    let refused = post(&front.url, &altered).unwrap();
+    assert_eq!(
+        (refused.status, refused.code().as_str()),
+        (400, "not-opened")
+    );
 }
 
 #[test]
