@@ -11,7 +11,7 @@ use bield_envelope::Digest;
 
 use crate::accounts::Accounts;
 use crate::event::{Caller, Decision, Event, Group, ORPHAN_GRACE, Refusal, RequestId, WorkerId};
-use crate::explain::{Explanation, Explanations, Outcome};
+use crate::explain::{Explanation, Explanations};
 use crate::measured::Measured;
 use crate::packages::Packages;
 use crate::pool::Pool;
@@ -109,6 +109,10 @@ impl Packer {
     /// counts as the last one; what cannot be (an unknown worker, an answer nobody waits for) changes nothing.
     pub fn handle(&mut self, now: Duration, event: Event, out: &mut Vec<Decision>) {
         self.now = self.now.max(now);
+        let arrived = match &event {
+            Event::Arrived { request, .. } => Some(*request),
+            _ => None,
+        };
         match event {
             Event::Arrived {
                 request,
@@ -131,6 +135,7 @@ impl Packer {
             Event::Sized { package, bytes } => {
                 self.packages
                     .sized(package, bytes, &self.settings.keep_alive);
+                self.workers.values().for_each(Worker::count_again);
             }
             Event::Measured { worker, bytes } => {
                 self.book(worker);
@@ -141,6 +146,10 @@ impl Packer {
             Event::Tick => {}
         }
         self.settle(out);
+        if let Some(request) = arrived.filter(|request| self.why(*request).is_none()) {
+            let reason = "waits: every place is taken, and no worker may be started";
+            self.waits(request, None, reason, Vec::new());
+        }
     }
 
     /// When an [`Event::Tick`] is due; none while nothing will happen by itself.
@@ -214,8 +223,6 @@ impl Packer {
                 None => return self.say_no(id, &request, Refusal::AllBusy, out),
             },
         };
-        let reason = "every place is taken, and no worker may be started";
-        self.explain(id, &request, Outcome::Waits(None), reason, Vec::new());
         self.requests.insert(id, request);
         self.wait(id, false);
     }

@@ -6,6 +6,7 @@
 //! Always true: at most [`RESIDENTS_MAX`] packages are taken to be there, none that this gateway neither sent there
 //! nor knows the size of; what a worker says of its memory is bounded by [`BUDGET_MAX`].
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use bield_envelope::Digest;
@@ -14,7 +15,7 @@ use crate::accounts::{Accounts, ByteMicros};
 use crate::event::{Caller, Group, RequestId, Slot};
 use crate::explain::micros;
 use crate::measured::Measured;
-use crate::packages::Packages;
+use crate::packages::{Package, Packages};
 use crate::settings::Settings;
 use crate::view::WorkerState;
 
@@ -117,6 +118,8 @@ pub(crate) struct Worker {
     told_free: Option<u64>,
     /// Bytes it has for models.
     pub(crate) budget: u64,
+    /// [`Worker::used`], until something changes: choices ask for it far more often.
+    used: Cell<Option<u64>>,
     /// Age of its cache: what the last evicted was worth.
     age: f64,
     pub(crate) memory: u64,
@@ -149,6 +152,7 @@ impl Worker {
             resident: Vec::new(),
             told_free: None,
             budget: settings.worker_bytes,
+            used: Cell::new(None),
             age: 0.0,
             memory: settings.worker_bytes.min(BUDGET_MAX),
             failures: 0,
@@ -204,6 +208,9 @@ impl Worker {
 
     /// Bytes of what is resident or being opened.
     pub(crate) fn used(&self, packages: &Packages) -> u64 {
+        if let Some(used) = self.used.get() {
+            return used;
+        }
         let resident = self.resident.iter().map(|held| packages.size(held.package));
         let opening = self.flights.iter().enumerate().filter(|(at, flight)| {
             !self.holds(flight.package)
@@ -212,7 +219,14 @@ impl Worker {
                     .all(|other| other.package != flight.package)
         });
         let opening = opening.map(|(_, flight)| packages.size(flight.package));
-        resident.chain(opening).fold(0, u64::saturating_add)
+        let used = resident.chain(opening).fold(0, u64::saturating_add);
+        self.used.set(Some(used));
+        used
+    }
+
+    /// To be called when what is there changes, or the size of a package.
+    pub(crate) fn count_again(&self) {
+        self.used.set(None);
     }
 
     pub(crate) fn free(&self, packages: &Packages) -> u64 {
@@ -282,6 +296,7 @@ impl Worker {
     }
 
     fn add(&mut self, package: Digest) {
+        self.count_again();
         self.resident.push(Resident {
             package,
             uses: 1,
@@ -291,14 +306,20 @@ impl Worker {
 
     /// Takes its word for what it holds and what it has free, as far as that can be known.
     pub(crate) fn told(&mut self, resident: &[Digest], free: u64, packages: &Packages) {
-        let told = &resident[..resident.len().min(RESIDENTS_MAX)];
-        self.resident.retain(|held| told.contains(&held.package));
-        for package in told {
-            let known = packages.get(*package).is_some_and(|known| known.is_sized());
-            if known && !self.holds(*package) {
-                self.add(*package);
+        let mut told = resident[..resident.len().min(RESIDENTS_MAX)].to_vec();
+        told.sort_unstable();
+        told.dedup();
+        self.resident
+            .retain(|held| told.binary_search(&held.package).is_ok());
+        if self.resident.len() < told.len() {
+            for package in told {
+                let known = packages.get(package).is_some_and(Package::is_sized);
+                if known && !self.holds(package) {
+                    self.add(package);
+                }
             }
         }
+        self.count_again();
         let free = free.min(BUDGET_MAX);
         self.told_free = Some(free);
         // While another is being opened, its bytes may be taken already or not.
@@ -321,6 +342,7 @@ impl Worker {
 
     /// Books its memory up to `now`.
     pub(crate) fn book(&mut self, now: Duration, packages: &Packages, accounts: &mut Accounts) {
+        self.count_again();
         let (micros, amount) = self.bill(now, packages, accounts);
         // In whole microseconds, so that nothing is lost between one booking and the next.
         self.booked = self.booked.saturating_add(Duration::from_micros(micros));

@@ -22,7 +22,7 @@ fn trace(models: usize, per_second: f64, seed: u64) -> Trace {
             })
             .collect(),
     };
-    workload.trace(seed, SPAN).unwrap()
+    workload.trace(seed, SPAN).expect("a trace")
 }
 
 fn world(models: usize, held: u64, faults: Faults) -> World {

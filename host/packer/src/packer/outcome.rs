@@ -8,7 +8,7 @@ use bield_protocol::feedback::{Feedback, StartKind};
 use super::{Packer, Request};
 use crate::event::{Decision, Failure, Group, Refusal, RequestId, WorkerId};
 use crate::explain::{Candidate, Explanation, Outcome, micros};
-use crate::worker::{Flight, Phase, Resident};
+use crate::worker::{Flight, Phase, Resident, Worker};
 
 /// Bounds of `Retry-After`.
 const RETRY_MIN: Duration = Duration::from_millis(1);
@@ -32,6 +32,7 @@ impl Packer {
                 .position(|flight| flight.request == id)
         {
             let flight = worker.flights.remove(place);
+            worker.count_again();
             worker.did_well();
             worker.answered += 1;
             if worker.flights.is_empty() {
@@ -77,15 +78,21 @@ impl Packer {
             let waited = bounded(feedback.queue_us) / flight.companions;
             worker.crowd.put_time(waited);
         }
+        let mut resized = false;
         let kept = |held: &Resident| feedback.resident.contains(&held.package);
-        let alone = worker.resident.iter().all(kept) && worker.nothing_opens();
-        if let Some(before) = flight.free_before.filter(|_| opened && alone)
+        if let Some(before) = flight.free_before.filter(|_| opened)
+            && worker.nothing_opens()
+            && worker.resident.iter().all(kept)
             && let Some(bytes) = before.checked_sub(feedback.free_bytes).filter(|n| *n > 0)
         {
             self.packages.took(package, bytes);
+            resized = true;
         }
         worker.used_now(package, &self.packages, &self.settings);
         worker.told(&feedback.resident, feedback.free_bytes, &self.packages);
+        if resized {
+            self.workers.values().for_each(Worker::count_again);
+        }
     }
 
     pub(super) fn failed(&mut self, id: RequestId, failure: Failure, out: &mut Vec<Decision>) {
@@ -104,6 +111,7 @@ impl Packer {
         self.book(at);
         if let Some(worker) = self.workers.get_mut(&at) {
             worker.flights.retain(|flight| flight.request != id);
+            worker.count_again();
             match failure {
                 Failure::Busy => worker.was_busy(now),
                 Failure::Lost => worker.did_badly(package, true, now),

@@ -58,12 +58,7 @@ impl Packer {
             self.queue.len(),
         );
         if !self.has_free_place() && !self.may_start() {
-            // Nothing can be done before a place is free, which is an event, or a pause is over.
-            let pauses = self.workers.values().map(|worker| worker.avoid_until);
-            let pauses = pauses
-                .chain([self.start_after])
-                .filter(|end| *end > self.now);
-            self.replan_at = pauses.min();
+            self.wait_for_pauses();
             return;
         }
         let order = {
@@ -81,7 +76,18 @@ impl Packer {
                     self.choose_blindly(id, out);
                 }
             }
+            if !self.has_free_place() && !self.may_start() {
+                self.wait_for_pauses();
+                return;
+            }
         }
+    }
+
+    /// Nothing can be done before a place is free, which is an event, or before a pause is over.
+    fn wait_for_pauses(&mut self) {
+        let pauses = self.workers.values().map(|worker| worker.avoid_until);
+        let pauses = pauses.chain([self.start_after, self.replan_at.unwrap_or_default()]);
+        self.replan_at = pauses.filter(|end| *end > self.now).min();
     }
 
     pub(super) fn dispatch(
@@ -127,6 +133,7 @@ impl Packer {
             free_before: worker.told_free().filter(|_| opening),
         };
         worker.flights.push(flight);
+        worker.count_again();
         worker.retiring = false;
         if opening {
             worker.forget_told();

@@ -4,7 +4,7 @@ use bield_protocol::feedback::{Feedback, StartKind};
 
 use super::*;
 use crate::event::Failure;
-use crate::explain::Holds;
+use crate::explain::{Holds, Outcome};
 use crate::settings::KeepAlive;
 
 const MS: Duration = Duration::from_millis(1);
@@ -599,4 +599,23 @@ fn a_quiet_pool_is_packed_into_fewer_workers() {
         ended.extend(stopped(&out));
     }
     assert_eq!(ended.len(), 1, "of {first} and the one started for load");
+}
+
+#[test]
+fn what_is_shown_is_json_with_names() {
+    let mut stage = Stage::new(settings());
+    warm(&mut stage, "a");
+    let (request, _) = stage.ask("a");
+    stage.tell(Event::Failed {
+        request,
+        failure: Failure::TimedOut,
+    });
+    let view = serde_json::to_value(stage.packer.view()).unwrap();
+    assert_eq!(view["totals"]["starts"]["cold"], 1);
+    assert_eq!(view["totals"]["failures"]["timed-out"], 1);
+    assert_eq!(view["workers"][0]["state"], "serving");
+    assert_eq!(view["workers"][0]["resident"][0], package("a").to_string());
+    let why = serde_json::to_value(stage.packer.why(request).unwrap()).unwrap();
+    assert_eq!(why["outcome"]["dispatched"], 0);
+    assert_eq!(why["candidates"][0]["holds"], "hot");
 }
