@@ -1,0 +1,216 @@
+//! Workers that fail, lie or never come, and pools that are full.
+
+use super::*;
+
+#[test]
+fn a_lost_request_goes_to_another_worker_once() {
+    let mut stage = Stage::new(Settings {
+        workers_min: 2,
+        ..settings()
+    });
+    let workers = started(&stage.pass(MS));
+    workers
+        .iter()
+        .for_each(|worker| drop(stage.serve(*worker, SECOND)));
+    let (request, out) = stage.ask("a");
+    let first = dispatched(&out)[0].1;
+    let lost = Event::Failed {
+        request,
+        failure: Failure::Lost,
+    };
+    let out = stage.tell(lost.clone());
+    let second = dispatched(&out)[0].1;
+    assert_ne!(first, second);
+    assert_eq!(refused(&stage.tell(lost.clone())), [Refusal::Lost]);
+    assert_eq!(stage.tell(lost), []);
+    assert!(stage.packer.requests.is_empty());
+}
+
+#[test]
+fn requests_of_a_worker_that_is_gone_count_as_lost_after_a_grace() {
+    let mut stage = Stage::new(settings());
+    let worker = warm(&mut stage, "a");
+    let (request, _) = stage.ask("a");
+    let out = stage.tell(Event::Ended { worker });
+    assert_eq!(dispatched(&out), []);
+    let due = stage.now + ORPHAN_GRACE;
+    let out = stage.pass(due);
+    let other = started(&out)[0];
+    stage.now += SECOND;
+    assert_eq!(dispatched(&stage.serve(other, SECOND)), [(request, other)]);
+}
+
+#[test]
+fn a_worker_that_fails_again_and_again_is_left_alone_for_a_while() {
+    let mut stage = Stage::new(Settings {
+        workers_min: 2,
+        ..settings()
+    });
+    let workers = started(&stage.pass(MS));
+    workers
+        .iter()
+        .for_each(|worker| drop(stage.serve(*worker, SECOND)));
+    let bad = dispatched(&stage.ask("a").1)[0].1;
+    let again = |stage: &mut Stage| {
+        let (request, out) = stage.ask("a");
+        stage.tell(Event::Failed {
+            request,
+            failure: Failure::TimedOut,
+        });
+        dispatched(&out)[0].1
+    };
+    assert_eq!(again(&mut stage), bad);
+    assert_eq!(
+        again(&mut stage),
+        bad,
+        "one package alone does not make a worker bad"
+    );
+    let worker = stage.packer.workers.get_mut(&bad).unwrap();
+    worker.did_badly(package("b"), false, stage.now);
+    assert_ne!(again(&mut stage), bad);
+    let later = stage.now + SECOND * 120;
+    stage.pass(later);
+    assert_eq!(
+        stage.packer.workers[&bad].state(stage.now),
+        crate::WorkerState::Serving
+    );
+}
+
+#[test]
+fn starts_that_fail_are_repeated_ever_more_slowly() {
+    let mut stage = Stage::new(settings());
+    let (_, out) = stage.ask("a");
+    let mut worker = started(&out)[0];
+    let mut pauses = Vec::new();
+    for _ in 0..5 {
+        let failed = stage.now;
+        assert_eq!(started(&stage.tell(Event::StartFailed { worker })), []);
+        while let Some(due) = stage.packer.wakes_at() {
+            stage.now = due;
+            let out = stage.tell(Event::Tick);
+            if let [next] = started(&out)[..] {
+                worker = next;
+                break;
+            }
+        }
+        pauses.push(stage.now - failed);
+    }
+    assert!(
+        pauses.windows(2).all(|pair| pair[1] == pair[0] * 2),
+        "{pauses:?}"
+    );
+}
+
+#[test]
+fn when_no_worker_comes_the_deadline_says_so() {
+    let mut stage = Stage::new(settings());
+    let (_, out) = stage.ask("a");
+    stage.tell(Event::StartFailed {
+        worker: started(&out)[0],
+    });
+    stage.now += SECOND * 60;
+    assert_eq!(refused(&stage.tell(Event::Tick)), [Refusal::NoWorker]);
+}
+
+#[test]
+fn queue_and_share_are_bounded() {
+    let mut stage = Stage::new(Settings {
+        queue_max: 5,
+        share: 3,
+        ..settings()
+    });
+    let mut all = Vec::new();
+    (0..4).for_each(|_| all.extend(refused(&stage.ask_as("a", 1).1)));
+    (0..4).for_each(|caller| all.extend(refused(&stage.ask_as("a", 10 + caller).1)));
+    assert_eq!(
+        all,
+        [Refusal::ShareFull, Refusal::QueueFull, Refusal::QueueFull]
+    );
+    stage.packer.drain();
+    assert_eq!(refused(&stage.ask("a").1), [Refusal::NoWorker]);
+}
+
+/// F9 of the original: of eight models at once on a pool of two, six failed.
+#[test]
+fn eight_models_at_once_on_a_pool_of_two_are_all_answered() {
+    let mut stage = Stage::new(Settings {
+        workers_max: 2,
+        concurrency: 1,
+        ..settings()
+    });
+    let mut out = Vec::new();
+    for model in 0..8 {
+        out.extend(stage.ask(&model.to_string()).1);
+    }
+    assert_eq!(started(&out).len(), 2);
+    for worker in started(&out) {
+        let more = stage.serve(worker, SECOND);
+        out.extend(more);
+    }
+    let mut answered = 0;
+    while let Some((request, _)) = dispatched(&out).get(answered).copied() {
+        let more = stage.answer(request, StartKind::Cold, &[], 0);
+        out.extend(more);
+        answered += 1;
+    }
+    assert_eq!((answered, refused(&out).len()), (8, 0));
+}
+
+/// The same with the published rules: six are refused, nothing panics, and afterwards the pool works.
+#[test]
+fn the_published_rules_refuse_but_recover() {
+    let policy = Policy::FnPacker;
+    let mut stage = Stage::new(Settings {
+        policy,
+        fnpacker_pool: 2,
+        ..settings()
+    });
+    let mut out = Vec::new();
+    for model in 0..8 {
+        out.extend(stage.ask(&model.to_string()).1);
+    }
+    assert_eq!(refused(&out), [Refusal::AllBusy; 6]);
+    for worker in started(&out) {
+        let sent = dispatched(&stage.serve(worker, SECOND));
+        let failure = Failure::Broken;
+        stage.tell(Event::Failed {
+            request: sent[0].0,
+            failure,
+        });
+    }
+    assert_eq!(dispatched(&stage.ask("9").1).len(), 1);
+}
+
+#[test]
+fn a_liar_is_bounded_by_what_was_measured() {
+    let mut stage = Stage::new(settings());
+    let worker = warm(&mut stage, "a");
+    let (request, _) = stage.ask("a");
+    let foreign: Vec<_> = (0..200)
+        .map(|n: u64| Digest::of("foreign", &[&n.to_be_bytes()]))
+        .collect();
+    let feedback = Feedback {
+        start: StartKind::Cold,
+        lease_us: u64::MAX,
+        open_us: u64::MAX,
+        load_us: u64::MAX,
+        run_us: u64::MAX,
+        total_us: u64::MAX,
+        resident: foreign,
+        in_flight: u32::MAX,
+        queue_us: u64::MAX,
+        free_bytes: u64::MAX,
+        engine: None,
+    };
+    stage.tell(Event::Answered {
+        request,
+        took: MS * 200,
+        feedback: Some(feedback),
+    });
+    let view = stage.packer.view();
+    assert_eq!(view.workers[0].resident, [] as [String; 0]);
+    assert!(view.packages[0].open_us <= 200_000 && view.packages[0].run_us <= 200_000);
+    assert!(view.workers[0].free_bytes <= 1 << 40);
+    let (next, out) = stage.ask("b");
+    assert_eq!(dispatched(&out), [(next, worker)]);
+}
