@@ -42,8 +42,11 @@ pub async fn hand_over(
 ) -> Result<Answer, Failure> {
     let (begun, stop) = oneshot::channel();
     let waits = TellsWhenDropped(Some(stop));
+    let asked = Instant::now();
     let answer = tokio::task::spawn_blocking(move || {
-        let mut answering = enclave.begin_call(&sealed, wait)?;
+        // Waiting for a thread counts.
+        let left = wait.saturating_sub(asked.elapsed());
+        let mut answering = enclave.begin_call(&sealed, left)?;
         if let Err(stop) = begun.send(answering.stop()) {
             stop.tell();
         }
@@ -63,6 +66,8 @@ pub async fn hand_over(
         Ok(Err(VisitError::Lost(_))) => Err(Failure::Lost),
         Ok(Err(VisitError::TimedOut { .. })) => Err(Failure::TimedOut(wait)),
         Ok(Err(error)) => Err(Failure::Broken(error.to_string())),
+        // What became of it is not known.
+        Err(error) if error.is_panic() => Err(Failure::Lost),
         Err(_) => Err(Failure::Stopping),
     }
 }

@@ -55,10 +55,39 @@ impl Bodies {
         self.max
     }
 
+    /// Whether what was in a longer body keeps to the limit.
+    ///
+    /// # Errors
+    /// 413 `too-long`.
+    pub fn fits(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        match bytes.len() <= self.max {
+            true => Ok(()),
+            false => Err(self.too_long()),
+        }
+    }
+
+    /// The body, if nothing is against the request. Else it is taken in and dropped before the refusal is given, because a
+    /// client reads one only once it has sent its request.
+    ///
+    /// # Errors
+    /// The refusal that is `against` it.
+    pub async fn unless(&self, against: Result<(), Refusal>, body: Body) -> Result<Body, Refusal> {
+        let Err(refusal) = against else {
+            return Ok(body);
+        };
+        self.discard(body).await;
+        Err(refusal)
+    }
+
+    /// Takes a body in and drops it, within the limits of one that is refused.
+    pub async fn discard(&self, body: Body) {
+        let _ = tokio::time::timeout(BODY_WAIT, discard(body)).await;
+    }
+
     /// Reads a body. Its memory counts until the permit is dropped.
     ///
     /// # Errors
-    /// 413 `too-long`, 408 `slow-body`, 503 `memory`.
+    /// 413 `too-long`, 408 `slow-body`, 400 `cut-body`, 503 `memory`.
     pub async fn read(&self, body: Body) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
         let received = tokio::time::timeout(BODY_WAIT, self.receive(body)).await;
         received.unwrap_or_else(|_| {
@@ -87,10 +116,11 @@ impl Bodies {
         });
         let mut frames = body.into_data_stream();
         let mut total = 0usize;
-        // A broken connection ends the body early; then it does not parse, and nobody is left to hear it.
-        while let Some(Ok(frame)) = frames.next().await {
+        while let Some(frame) = frames.next().await {
+            // Hardly anybody is left to hear it.
+            let frame = frame.map_err(|_| cut())?;
             total = total.saturating_add(frame.len());
-            if total > DISCARD_BYTES_MAX {
+            if kept.is_err() && total > DISCARD_BYTES_MAX {
                 break;
             }
             // From the first refusal on, nothing is kept any more.
@@ -114,6 +144,25 @@ impl Bodies {
             ),
         )
     }
+}
+
+async fn discard(body: Body) {
+    let mut frames = body.into_data_stream();
+    let mut total = 0;
+    while let Some(Ok(frame)) = frames.next().await {
+        total += frame.len();
+        if total > DISCARD_BYTES_MAX {
+            return;
+        }
+    }
+}
+
+fn cut() -> Refusal {
+    Refusal::new(
+        StatusCode::BAD_REQUEST,
+        "cut-body",
+        "the request broke off before its end; send all of it",
+    )
 }
 
 /// What has arrived of a body, with permits for the memory it takes: for what came, not for what is announced.
@@ -179,5 +228,37 @@ mod tests {
             long.message(),
             "the body is longer than the 1 MiB this worker takes; send less"
         );
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_is_none_and_one_up_to_its_limit_is_whole() {
+        let bodies = Bodies::new("worker", DISCARD_BYTES_MAX + 2, 1024);
+        let frames = |end: Result<Bytes, std::io::Error>| {
+            let part = Bytes::from(vec![7; DISCARD_BYTES_MAX / 4]);
+            let parts = (0..4).map(move |_| Ok(part.clone()));
+            Body::from_stream(futures_util::stream::iter(parts.chain([end])))
+        };
+        let whole = bodies.read(frames(Ok(Bytes::from_static(b"ab")))).await;
+        assert_eq!(whole.unwrap().0.len(), DISCARD_BYTES_MAX + 2);
+        let broken = Err(std::io::ErrorKind::ConnectionReset.into());
+        let cut = bodies.read(frames(broken)).await.unwrap_err();
+        assert_eq!(cut.code(), "cut-body");
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_early_is_taken_in_first() {
+        let bodies = Bodies::new("worker", 1 << 20, 1);
+        let taken = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let parts = (0..100).map(move |_| {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Bytes::from_static(&[7; 1000]))
+        });
+        let body = Body::from_stream(futures_util::stream::iter(parts));
+        let against = Err(Refusal::unavailable("draining", "stopping"));
+        let refused = bodies.unless(against, body).await.unwrap_err();
+        assert_eq!(refused.code(), "draining");
+        assert_eq!(taken.load(std::sync::atomic::Ordering::Relaxed), 100);
+        assert!(bodies.unless(Ok(()), Body::empty()).await.is_ok());
     }
 }

@@ -8,6 +8,10 @@ use axum::response::{IntoResponse, Response};
 use bield_protocol::call::Unsealed;
 use serde_json::json;
 
+/// Longest code and sentence of another program that is passed on, in bytes.
+const CODE_BYTES_MAX: usize = 64;
+const MESSAGE_BYTES_MAX: usize = 1024;
+
 /// A refusal by the host, or one that a runtime makes in public. It never speaks of contents: the host has none.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -57,7 +61,7 @@ impl Refusal {
         }
     }
 
-    /// What another face said, in its words.
+    /// What another face said, in its words, of which too many are cut.
     #[must_use]
     pub fn passed_on(
         status: StatusCode,
@@ -67,8 +71,8 @@ impl Refusal {
     ) -> Self {
         Self {
             status,
-            code: code.to_owned().into(),
-            message: message.to_owned(),
+            code: first(code, CODE_BYTES_MAX).to_owned().into(),
+            message: first(message, MESSAGE_BYTES_MAX).to_owned(),
             retry,
         }
     }
@@ -96,26 +100,44 @@ impl Refusal {
     pub const fn retry(&self) -> Option<Duration> {
         self.retry
     }
+
+    /// Whether and when to come back: `{"after_ms": …}` or `"never"`.
+    #[must_use]
+    pub fn retry_json(&self) -> serde_json::Value {
+        match self.retry_ms() {
+            Some(after_ms) => json!({ "after_ms": after_ms }),
+            None => json!("never"),
+        }
+    }
+
+    /// The same in whole seconds, at least one, as `Retry-After` says it (RFC 9110 §10.2.3).
+    #[must_use]
+    pub fn retry_seconds(&self) -> Option<u64> {
+        self.retry_ms().map(|ms| ms.div_ceil(1000).max(1))
+    }
+
+    fn retry_ms(&self) -> Option<u64> {
+        let ms = |wait: Duration| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        self.retry.map(ms)
+    }
+}
+
+/// The first of a text, at most so many bytes.
+fn first(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }
 
 impl IntoResponse for Refusal {
-    /// `Retry-After` is in whole seconds, at least one (RFC 9110 §10.2.3); `after_ms` in the body is exact.
     fn into_response(self) -> Response {
         tracing::debug!(status = self.status.as_u16(), code = &*self.code, "refused");
-        let retry_ms = self
-            .retry
-            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let retry = match retry_ms {
-            Some(after_ms) => json!({ "after_ms": after_ms }),
-            None => json!("never"),
-        };
-        let body =
-            json!({ "error": { "code": self.code, "message": self.message, "retry": retry } });
+        let body = json!({
+            "error": { "code": self.code, "message": self.message, "retry": self.retry_json() },
+        });
         let mut response = json_response(self.status, &body);
-        if let Some(after_ms) = retry_ms {
+        if let Some(seconds) = self.retry_seconds() {
             response
                 .headers_mut()
-                .insert(header::RETRY_AFTER, after_ms.div_ceil(1000).max(1).into());
+                .insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }
