@@ -184,11 +184,16 @@ fn told(policy: &str, trace: &Trace, runs: &[Run], bars: &mut Vec<Bar>) {
         format!("of {requests}; {rounds}; by kind and round: {kinds:?}"),
     ));
     for model in trace.models() {
+        let all = runs
+            .iter()
+            .filter_map(|run| run.report.models.get(model)?.latency.as_ref());
+        let all: Vec<_> = all.collect();
+        if all.is_empty() {
+            bars.push(Bar::missing(name(model), "nothing of it was answered"));
+            continue;
+        }
         let latency = |part: fn(&bield_load::Latency) -> f64| {
-            let all = runs
-                .iter()
-                .filter_map(|run| run.report.models.get(model)?.latency.as_ref());
-            median(all.map(part).collect())
+            median(all.iter().map(|latency| part(latency)).collect())
         };
         let note = format!(
             "median; p95 {:.1} ms, p99 {:.1} ms; {rounds}",

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bield_load::Ending;
+use bield_protocol::feedback::StartKind;
 
 use super::cast::{Cast, Model};
 use crate::bars::{Bar, median, ratio};
@@ -57,10 +58,15 @@ pub(super) fn measured(quick: bool, bars: &mut Vec<Bar>) -> Result<()> {
 
 /// Calls each model until all its calls find it open, wherever they are sent.
 fn warm(cast: &Cast, models: usize) -> Result<()> {
-    const PASSES_MAX: usize = 20;
+    const PASSES_MAX: usize = 120;
+    // Runtimes that fetch as many leases as they do at once say so, and to come back.
+    const PAUSE: Duration = Duration::from_millis(250);
+    let hot = Ending::Answered {
+        start: Some(StartKind::Hot),
+    };
+    let mut seen = Vec::new();
     for _ in 0..PASSES_MAX {
-        let cold = Mutex::new(0);
-        let next = AtomicUsize::new(0);
+        let (next, others) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
         thread::scope(|scope| {
             for _ in 0..CLIENTS {
                 scope.spawn(|| {
@@ -70,21 +76,23 @@ fn warm(cast: &Cast, models: usize) -> Result<()> {
                             return;
                         }
                         let ending = cast.send(model, cast.seal(model));
-                        let hot = Some(bield_protocol::feedback::StartKind::Hot);
-                        if ending != (Ending::Answered { start: hot })
-                            && let Ok(mut cold) = cold.lock()
+                        if ending != hot
+                            && let Ok(mut others) = others.lock()
                         {
-                            *cold += 1;
+                            others.push(ending);
                         }
                     }
                 });
             }
         });
-        if cold.into_inner().unwrap_or(1) == 0 {
+        seen = others.into_inner().ok().context("a client panicked")?;
+        if seen.is_empty() {
             return Ok(());
         }
+        thread::sleep(PAUSE);
     }
-    anyhow::bail!("models do not stay open: do they all fit?")
+    let (count, first) = (seen.len(), seen.first());
+    bail!("{count} of {models} models do not stay open (such as {first:?}): do they all fit?")
 }
 
 /// Answers a second of so many requests, over so many models in turn.
