@@ -276,6 +276,8 @@ impl Driver {
             {
                 return Err(trouble.clone());
             }
+            // Whoever calls from now on finds it, whether its own task has looked or not.
+            self.look_at(group.0);
         }
         Ok(())
     }
