@@ -155,6 +155,9 @@ pub struct Arguments {
     /// Image of the workers there, with a tag other than `latest`
     #[arg(long, value_name = "IMAGE", requires = "openwhisk_host")]
     pub openwhisk_image: Option<String>,
+    /// First part of the names of its actions there: of no other gateway's in that namespace, since each deletes its own
+    #[arg(long, value_name = "NAME", default_value = "bield", value_parser = action_name)]
+    pub openwhisk_name: String,
     /// How many actions to make there at most; one of them is one place for packages
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub openwhisk_actions: u16,
@@ -320,6 +323,20 @@ impl Arguments {
     /// Longest request body in bytes.
     pub(crate) fn body_bytes_max(&self) -> usize {
         usize::from(self.body_mib) << 20
+    }
+}
+
+/// What can stand in a path of OpenWhisk's, and be a name there with a number behind it.
+fn action_name(name: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    match name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.len() <= 64
+        && name.bytes().all(is_plain)
+    {
+        true => Ok(name.to_owned()),
+        false => {
+            Err("it is up to 64 letters, digits, - and _, the first a letter or a digit".to_owned())
+        }
     }
 }
 

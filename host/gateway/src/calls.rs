@@ -50,9 +50,11 @@ async fn answer(
     from: SocketAddr,
     body: HttpBody,
 ) -> Result<Answer, Refusal> {
-    if face.is_draining() {
-        return Err(draining());
-    }
+    let may_begin = match face.is_draining() {
+        true => Err(draining()),
+        false => Ok(()),
+    };
+    let body = face.bodies.unless(may_begin, body).await?;
     let (sealed, _memory) = face.bodies.read(body).await?;
     let package = package_of(&sealed)?;
     workers

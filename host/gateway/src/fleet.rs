@@ -259,7 +259,7 @@ fn platform(arguments: &Arguments) -> Result<Platform, GatewayError> {
     Ok(Platform {
         host: arguments.openwhisk_host.clone().unwrap_or_default(),
         auth,
-        name: "bield".to_owned(),
+        name: arguments.openwhisk_name.clone(),
         image: arguments.openwhisk_image.clone().unwrap_or_default(),
         places: arguments.openwhisk_actions.into(),
         concurrency: arguments.concurrency.into(),

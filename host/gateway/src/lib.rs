@@ -10,7 +10,7 @@
 //!
 //! Goes in: sealed requests, sealed packages, session bytes. Comes out: the same, sealed for their sender.
 //!
-//! Always true: nothing unsealed is accepted; a request is routed by its visible header only; bodies,
+//! Always true: nothing unsealed is accepted; a request is routed by its visible header only; connections, bodies,
 //! queues, sessions and uploads are bounded, and beyond a bound the caller hears when to come back; a
 //! program that dies is started again while callers get 503 with `Retry-After`; a package file appears
 //! under a digest only when its head has that digest and its length is complete.
@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bield_face::Connections;
 use bield_launcher::LaunchError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -159,16 +160,14 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
         Arc::clone(&fleet),
         Arc::clone(&draining),
     );
-    // Whose request it is counts for fair shares.
-    let router = http::router(face).into_make_service_with_connect_info::<SocketAddr>();
+    let router = http::router(face);
     let (told, mut heard) = tokio::sync::watch::channel(false);
-    let server = axum::serve(http, router).with_graceful_shutdown(async move {
+    let server = Connections::within_files().serve(http, router, async move {
         let _ = heard.wait_for(|told| *told).await;
     });
     let finished = async {
-        server.into_future().await?;
+        server.await;
         fleet.sessions_end().await;
-        io::Result::Ok(())
     };
     let stdin_ends = stdin_ends(arguments.until_stdin_ends);
     let told_to_stop = async {
@@ -185,7 +184,7 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
         tracing::warn!("drain time is over; what is still in flight is cut");
     };
     tokio::select! {
-        end = finished => end?,
+        () = finished => {}
         () = told_to_stop => {}
     }
     fleet.finish().await;

@@ -109,7 +109,7 @@ async fn answer(does: Does, request: Bytes) -> Response {
         Does::Answer => (sealed, request).into_response(),
         Does::Full => refuse(
             StatusCode::SERVICE_UNAVAILABLE,
-            "full",
+            "busy",
             r#"{"after_ms":1000}"#,
         ),
         Does::Drain => refuse(
