@@ -34,7 +34,7 @@ use crate::{progress, tensors};
 /// A request that is told to come back later (429, or 503 with a time) is turned away, which is what a full
 /// service should do; any other end without a verified answer is a failure, and makes the exit code 1.
 ///
-/// The client costs 1 to 3 ms of a core a request (sealing, opening, verifying three signatures), and more
+/// The client costs about 1 ms of a core a request (sealing, opening, verifying three signatures), and more
 /// where tensors are large. Sealing is done up to 5 s before a request's time by threads that wait for it;
 /// on a machine that also runs the deployment the rest takes from what is measured. `client_late` in the
 /// report says how late requests left: beyond a few milliseconds, raise --in-flight, or the client is the
