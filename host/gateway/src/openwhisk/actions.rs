@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::error::WhiskError;
 use super::query::Query;
-use super::{Limits, Shared, now_ms};
+use super::{Limits, Namespace, Openwhisk, Shared, now_ms};
 
 /// Actions of one namespace; of [`DEFINITION_BYTES_MAX`] each.
 pub(super) const ACTIONS_MAX: usize = 256;
@@ -212,14 +212,14 @@ pub(super) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, WhiskError> {
-    let own = openwhisk.namespace(&headers, &namespace)?;
-    let plain = |c: char| c.is_alphanumeric() || "_@ .-".contains(c);
-    if name.chars().count() > NAME_MAX || !name.chars().all(plain) || name.trim() != name {
-        return Err(WhiskError::new(
-            StatusCode::BAD_REQUEST,
-            "The name of the entity contains illegal characters.",
-        ));
-    }
+    let own = match may_make(&openwhisk, &headers, &namespace, &name) {
+        Ok(own) => own,
+        Err(error) => {
+            // A client hears it once it has sent its request.
+            openwhisk.bodies.discard(body).await;
+            return Err(error);
+        }
+    };
     let max = DEFINITION_BYTES_MAX.min(openwhisk.limits.payload_bytes_max);
     let (bytes, _memory) = openwhisk.bodies.up_to(max).read(body).await?;
     let definition: Value = serde_json::from_slice(&bytes)
@@ -229,6 +229,24 @@ pub(super) async fn put(
     let action = actions.put(&name, overwrite, &definition, &openwhisk.limits)?;
     let shown = action.shown(own.account.namespace(), &name, true);
     Ok(json_response(StatusCode::OK, &shown))
+}
+
+/// Who makes an action of this name.
+fn may_make<'a>(
+    openwhisk: &'a Openwhisk,
+    headers: &HeaderMap,
+    namespace: &str,
+    name: &str,
+) -> Result<&'a Namespace, WhiskError> {
+    let own = openwhisk.namespace(headers, namespace)?;
+    let plain = |c: char| c.is_alphanumeric() || "_@ .-".contains(c);
+    if name.chars().count() > NAME_MAX || !name.chars().all(plain) || name.trim() != name {
+        return Err(WhiskError::new(
+            StatusCode::BAD_REQUEST,
+            "The name of the entity contains illegal characters.",
+        ));
+    }
+    Ok(own)
 }
 
 pub(super) async fn show(

@@ -22,10 +22,11 @@ use bield_face::{Refusal, json_response, package_of};
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::actions::Action;
 use super::activations::{Ended, Record};
 use super::error::{WhiskError, name};
 use super::query::Query;
-use super::{CONCURRENT_MAX, Limits, Openwhisk, Shared, Whole, now_ms};
+use super::{CONCURRENT_MAX, Limits, Namespace, Openwhisk, Shared, Whole, now_ms};
 
 /// Names the activation beside its answer.
 const ACTIVATION: HeaderName = HeaderName::from_static("x-openwhisk-activation-id");
@@ -44,18 +45,14 @@ pub(super) async fn invoke(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, WhiskError> {
-    let own = openwhisk.namespace(&headers, &namespace)?;
-    let found = own.actions().get(&action).cloned();
-    let found = found.ok_or_else(WhiskError::not_found)?;
-    let concurrent = Arc::clone(&own.concurrent).try_acquire_owned();
-    let concurrent = concurrent.map_err(|_| {
-        WhiskError::new(
-            StatusCode::TOO_MANY_REQUESTS,
-            format!(
-                "Too many concurrent requests in flight (count: {CONCURRENT_MAX}, allowed: {CONCURRENT_MAX})."
-            ),
-        )
-    })?;
+    let (own, found, concurrent) = match begin(&openwhisk, &headers, &namespace, &action) {
+        Ok(begun) => begun,
+        Err(error) => {
+            // A client hears it once it has sent its request.
+            openwhisk.bodies.discard(body).await;
+            return Err(error);
+        }
+    };
     let (bytes, memory) = openwhisk.bodies.read(body).await?;
     let sealed = sealed(&bytes)?;
     drop(bytes);
@@ -115,6 +112,28 @@ pub(super) async fn invoke(
         response.headers_mut().insert(ACTIVATION, id);
     }
     Ok(response)
+}
+
+/// Who invokes what, and a place for it.
+fn begin<'a>(
+    openwhisk: &'a Openwhisk,
+    headers: &HeaderMap,
+    namespace: &str,
+    action: &str,
+) -> Result<(&'a Namespace, Action, OwnedSemaphorePermit), WhiskError> {
+    let own = openwhisk.namespace(headers, namespace)?;
+    let found = own.actions().get(action).cloned();
+    let found = found.ok_or_else(WhiskError::not_found)?;
+    let concurrent = Arc::clone(&own.concurrent).try_acquire_owned();
+    let concurrent = concurrent.map_err(|_| {
+        WhiskError::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!(
+                "Too many concurrent requests in flight (count: {CONCURRENT_MAX}, allowed: {CONCURRENT_MAX})."
+            ),
+        )
+    })?;
+    Ok((own, found, concurrent))
 }
 
 /// The one sealed request that is the parameters.
@@ -200,7 +219,7 @@ fn result((feedback, sealed): Whole, limits: &Limits) -> (Ended, Value) {
 }
 
 impl Openwhisk {
-    fn index(&self, own: &super::Namespace) -> usize {
+    fn index(&self, own: &Namespace) -> usize {
         let mut all = self.namespaces.iter();
         all.position(|one| std::ptr::eq(one, own)).unwrap_or(0)
     }

@@ -52,6 +52,18 @@ fn without_an_account_the_paths_are_not_there() {
     let answer = gateway.get("/api/v1/namespaces");
     assert_eq!(answer.status, 401);
     assert_eq!(answer.headers["www-authenticate"], "Basic");
+    // Also when there is more to send than fits on the way.
+    let stranger = ("authorization", "Basic eDp5");
+    let long = gateway.post_with(ACTIONS, stranger, &vec![b' '; 8 << 20]);
+    assert_eq!(long.status, 401);
+    assert_eq!(
+        gateway
+            .put_with(ACTIONS, stranger, &vec![b' '; 8 << 20])
+            .status,
+        401
+    );
+    let unknown = gateway.post_with(ACTIONS, BASIC, &vec![b' '; 8 << 20]);
+    assert_eq!(unknown.status, 404);
 }
 
 #[test]
