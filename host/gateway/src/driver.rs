@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use bield_engines::{Endpoint, Engine, Group};
 use bield_envelope::Digest;
-use bield_packer::{Decision, Event, Explanation, Packer, RequestId, View, WorkerId};
+use bield_packer::{Decision, Event, Explanation, Failure, Packer, RequestId, View, WorkerId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -84,7 +84,7 @@ struct Place {
 
 /// What a call is told.
 enum Word {
-    Go(Endpoint),
+    Go(WorkerId, Endpoint),
     No(bield_packer::Refusal, Duration),
 }
 
@@ -146,10 +146,15 @@ impl Driver {
         inner
             .packer
             .handle(self.origin.elapsed(), event, &mut decisions);
+        let mut undelivered = Vec::new();
         for decision in decisions.drain(..) {
-            inner.act(decision);
+            let undone = inner.act(decision);
+            undelivered.extend(undone);
         }
         inner.decisions = decisions;
+        for event in undelivered {
+            self.handle(inner, event);
+        }
         let wakes_at = inner.packer.wakes_at();
         let is_sooner = match (wakes_at, inner.ticks_at) {
             (Some(at), Some(ticks)) => at < ticks,
@@ -308,15 +313,25 @@ impl Driver {
 }
 
 impl Inner {
-    fn act(&mut self, decision: Decision) {
+    /// Does what is decided; what the packer is to hear if it cannot be done.
+    fn act(&mut self, decision: Decision) -> Option<Event> {
         match decision {
             Decision::Dispatch { request, worker } => {
                 let hired = self.workers.get(&worker);
                 let endpoint = hired.and_then(|hired| hired.endpoint.clone());
-                // One that left meanwhile is told nothing, and what it holds is given back when it is dropped.
-                if let (Some(call), Some(endpoint)) = (self.calls.get(&request), endpoint) {
-                    let _ = call.send(Word::Go(endpoint));
-                }
+                let Some(call) = self.calls.get(&request) else {
+                    return Some(Event::Returned { request, worker });
+                };
+                let Some(endpoint) = endpoint else {
+                    let failure = Failure::Lost;
+                    return Some(Event::Failed {
+                        request,
+                        worker,
+                        failure,
+                    });
+                };
+                // A call that goes meanwhile gives back what it did not read.
+                let _ = call.send(Word::Go(worker, endpoint));
             }
             Decision::Refuse {
                 request,
@@ -341,9 +356,7 @@ impl Inner {
                 }
             }
             Decision::Stop { worker } => {
-                let Some(hired) = self.workers.get_mut(&worker) else {
-                    return;
-                };
+                let hired = self.workers.get_mut(&worker)?;
                 hired.ends = true;
                 let number = hired.place;
                 if let Some(place) = self.place(number) {
@@ -351,6 +364,7 @@ impl Inner {
                 }
             }
         }
+        None
     }
 
     fn place(&mut self, number: u32) -> Option<&mut Place> {

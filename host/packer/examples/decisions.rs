@@ -65,7 +65,7 @@ fn run(at_once: usize) -> Duration {
                 deadline: now + Duration::from_secs(60),
             }
         } else {
-            let Some(request) = running.pop_front() else {
+            let Some((request, worker)) = running.pop_front() else {
                 return spent;
             };
             answered += 1;
@@ -74,6 +74,7 @@ fn run(at_once: usize) -> Duration {
             let first = (answered % 2) as usize * 50;
             Event::Answered {
                 request,
+                worker,
                 took: Duration::from_millis(2),
                 feedback: Some(Feedback {
                     start: StartKind::Hot,
@@ -94,8 +95,8 @@ fn run(at_once: usize) -> Duration {
         packer.handle(now, event, &mut out);
         spent += before.elapsed();
         for decision in out.drain(..) {
-            if let Decision::Dispatch { request, .. } = decision {
-                running.push_back(request);
+            if let Decision::Dispatch { request, worker } = decision {
+                running.push_back((request, worker));
             }
         }
     }

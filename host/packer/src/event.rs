@@ -1,8 +1,8 @@
 //! What the driver tells the packer, and what the packer tells it to do.
 //!
-//! A driver reports what became of every [`Decision::Dispatch`] exactly once, as [`Event::Answered`] or
-//! [`Event::Failed`]; that is also how the place at the worker becomes free. Time is a `Duration` since an origin the
-//! driver chooses.
+//! A driver reports what became of every [`Decision::Dispatch`] exactly once, as [`Event::Answered`], [`Event::Failed`]
+//! or [`Event::Returned`], even if the worker is gone; that is also how the place at the worker becomes free, and until
+//! then the request is sent nowhere else. Time is a `Duration` since an origin the driver chooses.
 
 use std::fmt;
 use std::time::Duration;
@@ -85,7 +85,7 @@ pub enum Event {
         /// When it is refused if it still waits.
         deadline: Duration,
     },
-    /// Its client hung up. If it was dispatched, its place stays taken until `Answered` or `Failed`.
+    /// Its client hung up. If it was dispatched, its place stays taken until the driver's word on that.
     Left {
         /// The request.
         request: RequestId,
@@ -102,8 +102,8 @@ pub enum Event {
         /// The worker.
         worker: WorkerId,
     },
-    /// A worker is gone, asked to or not. Of requests that were there the driver reports separately; those it says
-    /// nothing of within [`ORPHAN_GRACE`] count as lost.
+    /// A worker is gone, asked to or not; nothing more is sent there. Of each request that was there the driver
+    /// reports when it knows: it may still be answered.
     Ended {
         /// The worker.
         worker: WorkerId,
@@ -112,6 +112,8 @@ pub enum Event {
     Answered {
         /// The request.
         request: RequestId,
+        /// The worker.
+        worker: WorkerId,
         /// From dispatch to the end of the answer, as the driver measured it: bounds whatever the worker claims.
         took: Duration,
         /// What the worker says of itself. It may lie.
@@ -121,8 +123,18 @@ pub enum Event {
     Failed {
         /// The request.
         request: RequestId,
+        /// The worker.
+        worker: WorkerId,
         /// How.
         failure: Failure,
+    },
+    /// The place is free again and the request is done with, and that says nothing of worker or package: the client
+    /// hung up, the worker refused what it could not open, or the dispatch was never taken up.
+    Returned {
+        /// The request.
+        request: RequestId,
+        /// The worker.
+        worker: WorkerId,
     },
     /// Length of a package's file: the first guess of what it takes when resident.
     Sized {
@@ -141,9 +153,6 @@ pub enum Event {
     /// Time passed; due at [`crate::Packer::wakes_at`].
     Tick,
 }
-
-/// How long after a worker's end the packer waits for the driver's word on a request that was there.
-pub const ORPHAN_GRACE: Duration = Duration::from_secs(1);
 
 /// How a dispatched request failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

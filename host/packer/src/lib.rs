@@ -15,9 +15,7 @@
 //!
 //! Not here: clocks, sockets, processes (`host/engines`, `host/gateway`).
 
-pub use event::{
-    Caller, Decision, Event, Failure, Group, ORPHAN_GRACE, Refusal, RequestId, Slot, WorkerId,
-};
+pub use event::{Caller, Decision, Event, Failure, Group, Refusal, RequestId, Slot, WorkerId};
 pub use explain::{Candidate, EXPLANATIONS_MAX, Explanation, Holds, Outcome};
 pub use packer::Packer;
 pub use settings::{KeepAlive, ParsePolicyError, Policy, Settings};

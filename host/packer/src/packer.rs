@@ -4,13 +4,13 @@
 //! 64 of them, each against every worker, and none while no place is free and no worker may be started. A
 //! choice reads a few numbers per worker and what it holds; nothing of a request is hashed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bield_envelope::Digest;
 
 use crate::accounts::Accounts;
-use crate::event::{Caller, Decision, Event, Group, ORPHAN_GRACE, Refusal, RequestId, WorkerId};
+use crate::event::{Caller, Decision, Event, Group, Refusal, RequestId, WorkerId};
 use crate::explain::{Explanation, Explanations};
 use crate::measured::Measured;
 use crate::packages::Packages;
@@ -47,8 +47,6 @@ pub struct Packer {
     queue: Queue,
     /// Of requests that wait.
     deadlines: BTreeSet<(Duration, RequestId)>,
-    /// Requests whose worker is gone, by when they count as lost.
-    orphans: VecDeque<(Duration, RequestId, WorkerId)>,
     packages: Packages,
     pool: Pool,
     accounts: Accounts,
@@ -91,7 +89,6 @@ impl Packer {
             requests: HashMap::new(),
             queue: Queue::default(),
             deadlines: BTreeSet::new(),
-            orphans: VecDeque::new(),
             packages: Packages::default(),
             accounts: Accounts::default(),
             explanations: Explanations::default(),
@@ -128,10 +125,16 @@ impl Packer {
             Event::Ended { worker } => self.gone(worker),
             Event::Answered {
                 request,
+                worker,
                 took,
                 feedback,
-            } => self.answered(request, took, feedback),
-            Event::Failed { request, failure } => self.failed(request, failure, out),
+            } => self.answered(request, worker, took, feedback),
+            Event::Failed {
+                request,
+                worker,
+                failure,
+            } => self.failed(request, worker, failure, out),
+            Event::Returned { request, worker } => self.returned(request, worker),
             Event::Sized { package, bytes } => {
                 self.packages
                     .sized(package, bytes, &self.settings.keep_alive);
@@ -156,8 +159,7 @@ impl Packer {
     #[must_use]
     pub fn wakes_at(&self) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let orphan = self.orphans.front().map(|(due, ..)| *due);
-        [deadline, orphan, self.replan_at, self.upkeep.due]
+        [deadline, self.replan_at, self.upkeep.due]
             .into_iter()
             .flatten()
             .min()
@@ -295,12 +297,6 @@ impl Packer {
             self.start_failures = self.start_failures.saturating_add(1);
             self.start_after = self.now.saturating_add(pause);
         }
-        let due = self.now.saturating_add(ORPHAN_GRACE);
-        let orphans = worker
-            .flights
-            .iter()
-            .map(|flight| (due, flight.request, id));
-        self.orphans.extend(orphans);
         self.upkeep.soon(self.now);
     }
 

@@ -128,6 +128,8 @@ pub struct Totals {
     pub arrived: u64,
     /// Requests that were answered.
     pub answered: u64,
+    /// Requests that came back from a worker with nothing said of it: unheard, or not opened.
+    pub returned: u64,
     /// Clients that left before their answer.
     pub left: u64,
     /// Dispatches that were second attempts.

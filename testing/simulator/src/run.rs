@@ -65,7 +65,7 @@ enum Happening {
     StartFails(WorkerId),
     Opened(WorkerId, usize),
     Ran(RequestId, WorkerId),
-    Refused(RequestId),
+    Refused(RequestId, WorkerId),
     Breaks(RequestId, WorkerId),
     Dies(WorkerId),
     Ends(WorkerId),
@@ -189,9 +189,10 @@ impl Run<'_> {
             }
             Happening::Opened(worker, model) => self.opened(worker, model),
             Happening::Ran(request, worker) => self.ran(request, worker),
-            Happening::Refused(request) => {
+            Happening::Refused(request, worker) => {
                 self.tell(Event::Failed {
                     request,
+                    worker,
                     failure: Failure::Busy,
                 });
             }
@@ -236,7 +237,7 @@ impl Run<'_> {
             asked.opened = Duration::ZERO;
         }
         if self.chance(self.world.faults.busy) {
-            self.after(Duration::ZERO, Happening::Refused(request));
+            self.after(Duration::ZERO, Happening::Refused(request, worker));
             return;
         }
         if self.chance(self.world.faults.dies) {
@@ -332,6 +333,7 @@ impl Run<'_> {
         let feedback = Some(feedback);
         self.tell(Event::Answered {
             request,
+            worker: at,
             took,
             feedback,
         });
@@ -348,6 +350,7 @@ impl Run<'_> {
             );
             self.tell(Event::Failed {
                 request,
+                worker: at,
                 failure: Failure::Broken,
             });
         }
@@ -361,6 +364,7 @@ impl Run<'_> {
         for request in gone.there {
             self.tell(Event::Failed {
                 request,
+                worker,
                 failure: Failure::Lost,
             });
         }

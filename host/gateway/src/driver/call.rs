@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use bield_engines::{Answer, Bytes, Endpoint, EngineError};
+use bield_engines::{Answer, Body, Bytes, Endpoint, EngineError};
 use bield_envelope::Digest;
 use bield_face::Refusal;
 use bield_packer::{Caller, Event, Failure, RequestId};
@@ -57,8 +57,8 @@ impl Driver {
         let mut tried: Option<Endpoint> = None;
         let mut was_full = false;
         loop {
-            let endpoint = match waits.words.recv().await {
-                Some(Word::Go(endpoint)) => endpoint,
+            let (worker, endpoint) = match waits.words.recv().await {
+                Some(Word::Go(worker, endpoint)) => (worker, endpoint),
                 Some(Word::No(refusal, retry)) => {
                     waits.over();
                     return Err(match refusal {
@@ -73,7 +73,7 @@ impl Driver {
                     ));
                 }
             };
-            let running = Running::begin(self, request);
+            let running = Running::begin(self, request, worker);
             if tried.as_ref().is_some_and(|tried| tried.id == endpoint.id) {
                 // It has seen the request, and would say that it was replayed.
                 running.failed(Failure::Lost);
@@ -86,7 +86,10 @@ impl Driver {
                 .invoke(&endpoint, sealed.clone(), self.call_wait, place);
             match invoked.await {
                 Ok(answer) => {
-                    running.answered(answer.feedback.clone());
+                    match answer.body {
+                        Body::Refused(_) => running.refused(),
+                        _ => running.answered(answer.feedback.clone()),
+                    }
                     waits.over();
                     return Ok(answer);
                 }
@@ -226,10 +229,9 @@ impl Drop for LeavesWhenDropped<'_> {
             let request = self.request;
             self.driver.handle(&mut inner, Event::Left { request });
             // Sent to a worker at the last moment, it did not go there any more.
-            if let Ok(Word::Go(_)) = self.words.try_recv() {
-                let failure = Failure::Lost;
+            if let Ok(Word::Go(worker, _)) = self.words.try_recv() {
                 self.driver
-                    .handle(&mut inner, Event::Failed { request, failure });
+                    .handle(&mut inner, Event::Returned { request, worker });
             }
         }
     }

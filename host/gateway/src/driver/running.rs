@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bield_packer::{Event, Failure, RequestId};
+use bield_packer::{Event, Failure, RequestId, WorkerId};
 use bield_protocol::feedback::Feedback;
 
 use super::Driver;
@@ -21,6 +21,7 @@ struct AtWorker(Arc<Shared>);
 struct Shared {
     driver: Arc<Driver>,
     request: RequestId,
+    worker: WorkerId,
     began: Instant,
     state: Mutex<State>,
 }
@@ -28,20 +29,23 @@ struct Shared {
 #[derive(Default)]
 struct State {
     at_worker: bool,
-    /// How it went; a call that was dropped has an answer that nobody heard.
+    /// How it went.
     went: Option<Went>,
 }
 
 enum Went {
     Answered(Option<Feedback>),
     Failed(Failure),
+    /// Nobody waits for an answer, or the worker could not open the request: that says nothing of either.
+    Returned,
 }
 
 impl Running {
-    pub(super) fn begin(driver: &Arc<Driver>, request: RequestId) -> Self {
+    pub(super) fn begin(driver: &Arc<Driver>, request: RequestId, worker: WorkerId) -> Self {
         Self(Arc::new(Shared {
             driver: Arc::clone(driver),
             request,
+            worker,
             began: Instant::now(),
             state: Mutex::default(),
         }))
@@ -60,12 +64,17 @@ impl Running {
     pub(super) fn failed(self, failure: Failure) {
         self.0.lock().went = Some(Went::Failed(failure));
     }
+
+    /// The worker could not open the request.
+    pub(super) fn refused(self) {
+        drop(self);
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.went.get_or_insert(Went::Answered(None));
+        state.went.get_or_insert(Went::Returned);
         self.0.tell_if_over(state);
     }
 }
@@ -87,14 +96,20 @@ impl Shared {
             return;
         };
         drop(state);
-        let request = self.request;
+        let (request, worker) = (self.request, self.worker);
         self.driver.tell(match went {
             Went::Answered(feedback) => Event::Answered {
                 request,
+                worker,
                 took: self.began.elapsed(),
                 feedback,
             },
-            Went::Failed(failure) => Event::Failed { request, failure },
+            Went::Failed(failure) => Event::Failed {
+                request,
+                worker,
+                failure,
+            },
+            Went::Returned => Event::Returned { request, worker },
         });
     }
 

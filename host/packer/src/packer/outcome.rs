@@ -15,33 +15,58 @@ const RETRY_MIN: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_secs(60 * 60);
 
 impl Packer {
-    pub(super) fn answered(&mut self, id: RequestId, took: Duration, feedback: Option<Feedback>) {
-        let Some(request) = self.requests.get(&id) else {
+    /// Frees the place of a request at a worker; the flight, if there is one, and whether the request is there as far as
+    /// the packer decided: a word on anything else changes no more than this.
+    fn free_place(&mut self, id: RequestId, at: WorkerId) -> (Option<Flight>, bool) {
+        self.book(at);
+        let mut flight = None;
+        if let Some(worker) = self.workers.get_mut(&at)
+            && let Some(place) = worker.flights.iter().position(|there| there.request == id)
+        {
+            flight = Some(worker.flights.remove(place));
+            worker.count_again();
+            if worker.flights.is_empty() {
+                worker.idle_since = self.now;
+                self.upkeep.soon(self.now);
+            }
+        }
+        let request = self.requests.get(&id);
+        (
+            flight,
+            request.is_some_and(|request| request.at == Some(at)),
+        )
+    }
+
+    pub(super) fn answered(
+        &mut self,
+        id: RequestId,
+        at: WorkerId,
+        took: Duration,
+        feedback: Option<Feedback>,
+    ) {
+        let (flight, true) = self.free_place(id, at) else {
             return;
         };
         self.totals.answered += 1;
         if let Some(feedback) = &feedback {
             *self.totals.starts.entry(feedback.start).or_default() += 1;
         }
-        let at = request.at.unwrap_or(WorkerId(u64::MAX));
-        self.book(at);
         if let Some(worker) = self.workers.get_mut(&at)
-            && let Some(place) = worker
-                .flights
-                .iter()
-                .position(|flight| flight.request == id)
+            && let Some(flight) = flight
         {
-            let flight = worker.flights.remove(place);
-            worker.count_again();
             worker.did_well();
             worker.answered += 1;
-            if worker.flights.is_empty() {
-                worker.idle_since = self.now;
-                self.upkeep.soon(self.now);
-            }
             self.learn(at, &flight, took, feedback.as_ref());
         }
         self.forget(id, Some(took));
+    }
+
+    /// The place is free, and nothing is learnt.
+    pub(super) fn returned(&mut self, id: RequestId, at: WorkerId) {
+        if let (_, true) = self.free_place(id, at) {
+            self.totals.returned += 1;
+            self.forget(id, None);
+        }
     }
 
     /// Learns from an answer. Nothing that is claimed exceeds what the driver measured.
@@ -95,31 +120,31 @@ impl Packer {
         }
     }
 
-    pub(super) fn failed(&mut self, id: RequestId, failure: Failure, out: &mut Vec<Decision>) {
+    pub(super) fn failed(
+        &mut self,
+        id: RequestId,
+        at: WorkerId,
+        failure: Failure,
+        out: &mut Vec<Decision>,
+    ) {
         let now = self.now;
+        let (_, true) = self.free_place(id, at) else {
+            return;
+        };
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        let Some(at) = request.at.take() else {
-            return;
-        };
+        request.at = None;
         let package = request.package;
         let again = matches!(failure, Failure::Lost | Failure::Busy) && !request.left;
         let second = request.dispatches >= 2;
         request.not = Some(at);
         *self.totals.failures.entry(failure).or_default() += 1;
-        self.book(at);
         if let Some(worker) = self.workers.get_mut(&at) {
-            worker.flights.retain(|flight| flight.request != id);
-            worker.count_again();
             match failure {
                 Failure::Busy => worker.was_busy(now),
                 Failure::Lost => worker.did_badly(package, true, now),
                 Failure::TimedOut | Failure::Broken => worker.did_badly(package, false, now),
-            }
-            if worker.flights.is_empty() {
-                worker.idle_since = now;
-                self.upkeep.soon(now);
             }
         }
         if !again {

@@ -57,8 +57,6 @@ struct Asked {
     dispatches: u32,
     may_repeat: bool,
     left: bool,
-    /// Its worker is gone, and the driver says nothing of it.
-    orphaned: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -149,20 +147,16 @@ impl World {
         match decision {
             Decision::Dispatch { request, worker } => {
                 let asked = self.asked.get_mut(&request).unwrap();
-                let lost = asked.orphaned.is_some_and(|due| due <= now);
-                assert!(
-                    asked.state == State::Waits || lost,
-                    "{seed}: dispatched twice"
-                );
+                assert_eq!(asked.state, State::Waits, "{seed}: dispatched twice");
                 assert!(!asked.left && asked.deadline > now, "{seed}: too late");
                 assert!(
-                    asked.dispatches == 0 || asked.may_repeat || lost,
+                    asked.dispatches == 0 || asked.may_repeat,
                     "{seed}: run twice"
                 );
                 asked.dispatches += 1;
                 assert!(asked.dispatches <= 2, "{seed}: a third time");
                 asked.state = State::At(worker);
-                (asked.may_repeat, asked.orphaned) = (false, None);
+                asked.may_repeat = false;
                 let made = self.made.get_mut(&worker).unwrap();
                 assert!(
                     made.serves && !made.stopped,
@@ -184,11 +178,7 @@ impl World {
                 retry_after,
             } => {
                 let asked = self.asked.get_mut(&request).unwrap();
-                let lost = asked.orphaned.is_some_and(|due| due <= now);
-                assert!(
-                    asked.state == State::Waits || lost,
-                    "{seed}: {refusal:?} of {asked:?}"
-                );
+                assert_eq!(asked.state, State::Waits, "{seed}: {refusal:?}");
                 assert!(!asked.left && retry_after > Duration::ZERO);
                 assert_eq!(refusal == Refusal::Lost, asked.dispatches == 2, "{seed}");
                 asked.state = State::Done;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Packer;
-use crate::event::{Decision, Failure, Group, Refusal, RequestId, Slot, WorkerId};
+use crate::event::{Decision, Group, Refusal, RequestId, Slot, WorkerId};
 use crate::explain::micros;
 use crate::settings::Policy;
 use crate::worker::{Flight, Phase, Worker};
@@ -15,15 +15,6 @@ const LOOK_AHEAD: usize = 64;
 impl Packer {
     /// Decides all that follows from what is known now.
     pub(super) fn settle(&mut self, out: &mut Vec<Decision>) {
-        while let Some((due, id, worker)) = self.orphans.front().copied()
-            && due <= self.now
-        {
-            self.orphans.pop_front();
-            let at = self.requests.get(&id).and_then(|request| request.at);
-            if at == Some(worker) {
-                self.failed(id, Failure::Lost, out);
-            }
-        }
         while let Some((deadline, id)) = self.deadlines.first().copied()
             && deadline <= self.now
         {

@@ -56,6 +56,20 @@ impl Stage {
         (request, out)
     }
 
+    /// Where it is.
+    fn at(&self, request: RequestId) -> WorkerId {
+        self.packer.requests[&request].at.unwrap()
+    }
+
+    fn fail(&mut self, request: RequestId, failure: Failure) -> Vec<Decision> {
+        let worker = self.at(request);
+        self.tell(Event::Failed {
+            request,
+            worker,
+            failure,
+        })
+    }
+
     fn serve(&mut self, worker: WorkerId, took: Duration) -> Vec<Decision> {
         self.tell(Event::Started { worker, took })
     }
@@ -86,6 +100,7 @@ impl Stage {
         self.now += took;
         self.tell(Event::Answered {
             request,
+            worker: self.at(request),
             took,
             feedback: Some(feedback),
         })
@@ -282,10 +297,7 @@ fn what_is_shown_is_json_with_names() {
     let mut stage = Stage::new(settings());
     warm(&mut stage, "a");
     let (request, _) = stage.ask("a");
-    stage.tell(Event::Failed {
-        request,
-        failure: Failure::TimedOut,
-    });
+    stage.fail(request, Failure::TimedOut);
     let view = serde_json::to_value(stage.packer.view()).unwrap();
     assert_eq!(view["totals"]["starts"]["cold"], 1);
     assert_eq!(view["totals"]["failures"]["timed-out"], 1);

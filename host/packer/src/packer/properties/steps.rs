@@ -6,7 +6,8 @@ impl World {
     pub(super) fn step(&mut self) {
         match self.random.below(20) {
             0..=6 => self.arrive(),
-            7..=10 => self.answer(),
+            7..=9 => self.answer(),
+            10 => self.come_back(),
             11 => self.fail(),
             12 => self.leave(),
             13..=15 => self.begin(),
@@ -33,7 +34,6 @@ impl World {
             dispatches: 0,
             may_repeat: false,
             left: false,
-            orphaned: None,
         };
         self.asked.insert(request, asked);
         self.tell(Event::Arrived {
@@ -44,16 +44,20 @@ impl World {
         });
     }
 
-    fn at_work(&mut self) -> Option<RequestId> {
-        let there: Vec<_> = self
-            .made
-            .values()
-            .flat_map(|made| made.there.clone())
-            .collect();
+    /// One that the driver has to say a word of; its worker may be long gone.
+    fn at_work(&mut self) -> Option<(RequestId, WorkerId)> {
+        let there = self
+            .asked
+            .iter()
+            .filter_map(|(id, asked)| match asked.state {
+                State::At(worker) => Some((*id, worker)),
+                State::Waits | State::Done => None,
+            });
+        let there: Vec<_> = there.collect();
         self.random.pick(&there)
     }
 
-    fn take(&mut self, request: RequestId, done: bool) -> bool {
+    fn take(&mut self, request: RequestId, done: bool) {
         let asked = self.asked.get_mut(&request).unwrap();
         if let State::At(worker) = asked.state
             && let Some(made) = self.made.get_mut(&worker)
@@ -63,11 +67,17 @@ impl World {
         let repeats = !done && !asked.left;
         asked.state = if repeats { State::Waits } else { State::Done };
         asked.may_repeat = repeats;
-        repeats
+    }
+
+    fn come_back(&mut self) {
+        if let Some((request, worker)) = self.at_work() {
+            self.take(request, true);
+            self.tell(Event::Returned { request, worker });
+        }
     }
 
     fn answer(&mut self) {
-        let Some(request) = self.at_work() else {
+        let Some((request, worker)) = self.at_work() else {
             return;
         };
         let took = Duration::from_millis(self.random.below(300));
@@ -75,6 +85,7 @@ impl World {
         self.take(request, true);
         self.tell(Event::Answered {
             request,
+            worker,
             took,
             feedback,
         });
@@ -128,7 +139,7 @@ impl World {
     }
 
     fn fail(&mut self) {
-        let Some(request) = self.at_work() else {
+        let Some((request, worker)) = self.at_work() else {
             return;
         };
         let kinds = [
@@ -142,7 +153,11 @@ impl World {
             request,
             matches!(failure, Failure::TimedOut | Failure::Broken),
         );
-        self.tell(Event::Failed { request, failure });
+        self.tell(Event::Failed {
+            request,
+            worker,
+            failure,
+        });
     }
 
     fn leave(&mut self) {
@@ -190,18 +205,14 @@ impl World {
             return;
         };
         let made = self.made.remove(&worker).unwrap();
-        let due = self.now + ORPHAN_GRACE;
-        for request in &made.there {
-            self.asked.get_mut(request).unwrap().orphaned = Some(due);
-        }
         self.tell(Event::Ended { worker });
         for request in made.there {
-            // Of some the driver says nothing.
+            // Of some the driver says so later, or that they were answered.
             if !self.random.one_in(3) {
-                self.asked.get_mut(&request).unwrap().orphaned = None;
                 self.take(request, false);
                 self.tell(Event::Failed {
                     request,
+                    worker,
                     failure: Failure::Lost,
                 });
             }
@@ -217,20 +228,33 @@ impl World {
         let alive: Vec<_> = self.made.keys().copied().collect();
         let measured = self.random.pick(&alive).unwrap_or(worker);
         let took = Duration::MAX;
-        let event = match self.random.below(8) {
+        // A word on one that is, but not there.
+        let asked = self
+            .asked
+            .iter()
+            .filter(|(_, asked)| asked.state != State::At(measured));
+        let asked: Vec<_> = asked.map(|(id, _)| *id).collect();
+        let running = self.random.pick(&asked).unwrap_or(request);
+        let event = match self.random.below(9) {
             0 => Event::Ended { worker },
             1 => Event::Started { worker, took },
             2 => Event::StartFailed { worker },
             3 => Event::Answered {
-                request,
+                request: running,
+                worker,
                 took,
                 feedback: None,
             },
             4 => Event::Failed {
-                request,
+                request: running,
+                worker: measured,
                 failure: Failure::Lost,
             },
             5 => Event::Left { request },
+            7 => Event::Returned {
+                request: running,
+                worker: measured,
+            },
             6 => Event::Measured {
                 worker: measured,
                 bytes,
@@ -250,40 +274,23 @@ impl World {
         let mut ticks = 0;
         while let Some(due) = self.packer.wakes_at().filter(|due| *due <= until) {
             self.now = self.now.max(due);
-            self.orphans();
             self.tell(Event::Tick);
             ticks += 1;
             assert!(ticks < 30_000, "{}: ticks without end", self.seed);
         }
         self.now = until;
-        self.orphans();
         self.tell(Event::Tick);
-    }
-
-    /// Requests of which nothing was said count as lost now: those that were sent twice are refused, those that left
-    /// are forgotten, the others wait again.
-    fn orphans(&mut self) {
-        for asked in self.asked.values_mut() {
-            if asked.orphaned.is_some_and(|due| due <= self.now) {
-                asked.orphaned = None;
-                asked.may_repeat = !asked.left;
-                asked.state = if asked.left {
-                    State::Done
-                } else {
-                    State::Waits
-                };
-            }
-        }
     }
 
     /// No more requests; everybody does what is asked of them, and it comes to rest.
     pub(super) fn rest(&mut self) {
         let quiet_from = self.starts;
         for round in 0..40 {
-            while let Some(request) = self.at_work() {
+            while let Some((request, worker)) = self.at_work() {
                 self.take(request, true);
                 self.tell(Event::Answered {
                     request,
+                    worker,
                     took: MS,
                     feedback: None,
                 });

@@ -14,27 +14,34 @@ fn a_lost_request_goes_to_another_worker_once() {
         .for_each(|worker| drop(stage.serve(*worker, SECOND)));
     let (request, out) = stage.ask("a");
     let first = dispatched(&out)[0].1;
-    let lost = Event::Failed {
+    let lost = |worker| Event::Failed {
         request,
+        worker,
         failure: Failure::Lost,
     };
-    let out = stage.tell(lost.clone());
+    let out = stage.tell(lost(first));
     let second = dispatched(&out)[0].1;
     assert_ne!(first, second);
-    assert_eq!(refused(&stage.tell(lost.clone())), [Refusal::Lost]);
-    assert_eq!(stage.tell(lost), []);
+    assert_eq!(stage.tell(lost(first)), [], "said already");
+    assert_eq!(refused(&stage.tell(lost(second))), [Refusal::Lost]);
+    assert_eq!(stage.tell(lost(second)), []);
     assert!(stage.packer.requests.is_empty());
 }
 
 #[test]
-fn requests_of_a_worker_that_is_gone_count_as_lost_after_a_grace() {
+fn a_request_of_a_worker_that_is_gone_is_sent_elsewhere_when_it_is_said_to_be_lost_and_not_before()
+{
     let mut stage = Stage::new(settings());
     let worker = warm(&mut stage, "a");
     let (request, _) = stage.ask("a");
+    let (answered, _) = stage.ask("a");
     let out = stage.tell(Event::Ended { worker });
     assert_eq!(dispatched(&out), []);
-    let due = stage.now + ORPHAN_GRACE;
-    let out = stage.pass(due);
+    let later = stage.now + SECOND * 30;
+    assert_eq!(dispatched(&stage.pass(later)), []);
+    stage.answer(answered, StartKind::Hot, &["a"], 0);
+    assert_eq!(stage.packer.view().totals.answered, 2);
+    let out = stage.fail(request, Failure::Lost);
     let other = started(&out)[0];
     stage.now += SECOND;
     assert_eq!(dispatched(&stage.serve(other, SECOND)), [(request, other)]);
@@ -53,10 +60,7 @@ fn a_worker_that_fails_again_and_again_is_left_alone_for_a_while() {
     let bad = dispatched(&stage.ask("a").1)[0].1;
     let again = |stage: &mut Stage| {
         let (request, out) = stage.ask("a");
-        stage.tell(Event::Failed {
-            request,
-            failure: Failure::TimedOut,
-        });
+        stage.fail(request, Failure::TimedOut);
         dispatched(&out)[0].1
     };
     assert_eq!(again(&mut stage), bad);
@@ -172,11 +176,7 @@ fn the_published_rules_refuse_but_recover() {
     assert_eq!(refused(&out), [Refusal::AllBusy; 6]);
     for worker in started(&out) {
         let sent = dispatched(&stage.serve(worker, SECOND));
-        let failure = Failure::Broken;
-        stage.tell(Event::Failed {
-            request: sent[0].0,
-            failure,
-        });
+        stage.fail(sent[0].0, Failure::Broken);
     }
     assert_eq!(dispatched(&stage.ask("9").1).len(), 1);
 }
@@ -204,6 +204,7 @@ fn a_liar_is_bounded_by_what_was_measured() {
     };
     stage.tell(Event::Answered {
         request,
+        worker,
         took: MS * 200,
         feedback: Some(feedback),
     });
