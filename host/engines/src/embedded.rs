@@ -11,7 +11,7 @@
 //! (`bield_launcher`). A parent-death signal would be worse here: Linux sends it when the *thread* ends that started the
 //! program, and those threads come and go.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -225,6 +225,10 @@ impl Engine for Embedded {
     ) -> BoxFuture<'a, Result<Answer, EngineError>> {
         async move {
             let slot = self.known(endpoint.group)?;
+            if !slot.want.borrow().is_up() {
+                // It finishes what it has begun.
+                return Err(EngineError::Draining);
+            }
             let enclave = slot.instance(endpoint.id).ok_or(EngineError::Lost)?;
             let tails = Arc::clone(&slot.tails);
             match hand_over(Arc::clone(&enclave), sealed, within, place, tails).await {
@@ -349,7 +353,13 @@ impl Slot {
         let told = Arc::clone(self);
         let program = launch.program.clone();
         let started = spawn_blocking(move || {
-            Supervisor::start_telling(launch, move |enclave| told.instance_is(enclave))
+            // The first instance is told of below, once whoever sees it finds its supervisor as well.
+            let is_first = AtomicBool::new(true);
+            Supervisor::start_telling(launch, move |enclave| {
+                if !is_first.swap(false, Ordering::SeqCst) {
+                    told.instance_is(enclave);
+                }
+            })
         });
         let supervisor = match started.await {
             Ok(started) => Arc::new(started?),
@@ -367,6 +377,7 @@ impl Slot {
         now.words_before = words.or(now.words_before.take());
         now.supervisor = Some(Arc::clone(&supervisor));
         drop(now);
+        self.instance_is(supervisor.enclave());
         Ok(supervisor)
     }
 
@@ -378,7 +389,10 @@ impl Slot {
             id,
             name: format!("process {}", enclave.pid()),
         });
-        self.lock().instance = enclave.map(|enclave| (id, enclave));
+        let instance = enclave.map(|enclave| (id, enclave));
+        let old = std::mem::replace(&mut self.lock().instance, instance);
+        // Whose program still runs waits for its end when it is dropped, and nobody is to wait for that.
+        drop(old);
         self.seen.send_modify(|seen| {
             if endpoint.is_some() {
                 seen.trouble = None;
@@ -389,7 +403,8 @@ impl Slot {
 
     /// An instance has ended.
     fn gone(&self, id: u64) {
-        self.lock().instance.take_if(|instance| instance.0 == id);
+        let gone = self.lock().instance.take_if(|instance| instance.0 == id);
+        drop(spawn_blocking(move || drop(gone)));
         self.seen
             .send_modify(|seen| seen.endpoints.retain(|endpoint| endpoint.id != id));
     }

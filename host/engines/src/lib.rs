@@ -16,7 +16,9 @@
 //!
 //! Always true: an engine is untrusted and sees ciphertext; one that lies can delay or refuse, no more; an [`Endpoint`] is
 //! one instance as far as the engine can tell, and its number is never given again; a place in a worker is held until the
-//! worker is done with the request, whatever the client does; every call ends within its time.
+//! worker is done with the request, or its connection has ended; what cannot be told, as an activation of a
+//! platform, holds it until it has ended; every call ends within its time, and so does each wait for a part of an answer,
+//! the worker's and the client's.
 //!
 //! Not here: which worker gets a request, how many there are to be (`host/packer`).
 
@@ -65,7 +67,7 @@ pub struct Seen {
     pub given_up: u64,
 }
 
-/// What a request holds of a worker; dropped when the worker is done with it.
+/// What a request holds of a worker; dropped as [`Engine::invoke`] says.
 pub type Place = Box<dyn Send>;
 
 /// What a worker answered.
@@ -132,7 +134,8 @@ pub trait Engine: Send + Sync {
     fn endpoints(&self, group: Group) -> watch::Receiver<Seen>;
 
     /// Hands a sealed request to an instance and waits for the answer or the first of it, at most `within`. The `place` is
-    /// dropped when the instance is done with the request; dropping the future tells it that nobody waits.
+    /// dropped when the instance is done with the request, its connection has ended, or the time is over; dropping the future
+    /// or what is left of the answer tells it that nobody waits, where there is a way to.
     ///
     /// # Errors
     /// See [`EngineError`].

@@ -1,12 +1,15 @@
 //! What processes take of memory, and a limit on it where this user may set one.
 //!
 //! A limit is a control group of its own below this process's, made before the program starts and removed when this value
-//! goes: of version 1 where the memory controller has a hierarchy of its own, else of version 2 where it can be handed
-//! down. Where neither can be written, there is no limit and a sentence that says why. What is in swap is not counted.
+//! goes: of version 1 where the memory controller has a hierarchy of its own, else of version 2. There a group hands the
+//! controller down only while it has no process itself, so that this process moves into a group below its own first
+//! (`bield-PID-host`, which stays until the next start finds its process gone); with others beside it, as in a login
+//! session, that does not help. Where no limit can be set, there is a sentence that says why and what to do. What is in
+//! swap is not counted.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Gives each place's process at most this much memory.
 pub struct MemoryLimit {
@@ -31,17 +34,39 @@ impl MemoryLimit {
         let (own, file) = own_group(&groups, &mounts)
             .ok_or("no memory controller of control groups is mounted here")?;
         let limit = Self { own, file, bytes };
-        limit.hand_down();
-        let probe = limit.directory("probe");
-        let made = limit.make(&probe);
-        let _ = fs::remove_dir(&probe);
-        match made {
-            Ok(()) => Ok(std::sync::Arc::new(limit)),
-            Err(error) => Err(format!(
-                "control group {} cannot limit memory: {error}; give this user a group of its own with the memory controller",
-                probe.display()
-            )),
+        limit.sweep();
+        let mut tried = limit.try_one();
+        if tried.is_err() && file == V2_FILE {
+            tried = limit.hand_down().and_then(|()| limit.try_one());
         }
+        match tried {
+            Ok(()) => Ok(std::sync::Arc::new(limit)),
+            Err(error) => Err(limit.cannot(&error)),
+        }
+    }
+
+    /// Makes a group with the limit and removes it.
+    fn try_one(&self) -> io::Result<()> {
+        let probe = self.directory("probe");
+        let made = self.make(&probe);
+        let _ = fs::remove_dir(&probe);
+        made
+    }
+
+    fn cannot(&self, error: &io::Error) -> String {
+        let own = self.own.display();
+        let what_to_do = match self.file {
+            V2_FILE => {
+                "start the gateway alone in a group that is handed to its user, as systemd does with Delegate=yes in the \
+                 unit, or for a trial `systemd-run --user --scope -p Delegate=yes`"
+            }
+            _ => {
+                "give the gateway's user a group of its own in the memory hierarchy, and start it there"
+            }
+        };
+        format!(
+            "control group {own} cannot limit the memory of groups below it: {error}; {what_to_do}"
+        )
     }
 
     /// The control group of a place, made if need be.
@@ -57,10 +82,35 @@ impl MemoryLimit {
         }
     }
 
-    /// Version 2 gives a controller to groups below only when told to, and not while this group has processes itself.
-    fn hand_down(&self) {
-        if self.file == V2_FILE {
-            let _ = fs::write(self.own.join("cgroup.subtree_control"), "+memory");
+    /// Version 2: hands the memory controller to groups below, for which this process leaves its group.
+    fn hand_down(&self) -> io::Result<()> {
+        let control = self.own.join("cgroup.subtree_control");
+        if write_to(&control, "+memory").is_ok() {
+            return Ok(());
+        }
+        let host = self.directory(HOST);
+        match fs::create_dir(&host) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let own_id = std::process::id().to_string();
+        let moved = write_to(&host.join("cgroup.procs"), &own_id);
+        moved
+            .and_then(|()| write_to(&control, "+memory"))
+            .inspect_err(|_| {
+                let _ = write_to(&self.own.join("cgroup.procs"), &own_id);
+                let _ = fs::remove_dir(&host);
+            })
+    }
+
+    /// Removes what processes left that are gone. What is still in use stays: the kernel does not remove it.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.own).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let of = name.to_str().and_then(process_of);
+            if of.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                let _ = fs::remove_dir(entry.path());
+            }
         }
     }
 
@@ -74,11 +124,7 @@ impl MemoryLimit {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // Opened, not made: where the file is not there, the controller is not either.
-        let mut file = fs::File::options()
-            .write(true)
-            .open(directory.join(self.file))?;
-        io::Write::write_all(&mut file, self.bytes.to_string().as_bytes())
+        write_to(&directory.join(self.file), &self.bytes.to_string())
     }
 }
 
@@ -92,6 +138,21 @@ impl Drop for MemoryLimit {
             }
         }
     }
+}
+
+/// Where this process is when it has left its own group.
+const HOST: &str = "host";
+
+/// Writes to a file that is there. Where it is not, the controller is not either.
+fn write_to(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = fs::File::options().write(true).open(path)?;
+    io::Write::write_all(&mut file, text.as_bytes())
+}
+
+/// The process that made the group of this name.
+fn process_of(name: &str) -> Option<u32> {
+    let (pid, _) = name.strip_prefix("bield-")?.split_once('-')?;
+    pid.parse().ok()
 }
 
 const V1_FILE: &str = "memory.limit_in_bytes";
@@ -124,8 +185,12 @@ fn own_group(groups: &str, mounts: &str) -> Option<(PathBuf, &'static str)> {
         })
     };
     let below = |path: &str, (root, point): (&str, &str)| {
-        let relative = path.strip_prefix(root.trim_end_matches('/'))?;
-        Some(Path::new(point).join(relative.trim_start_matches('/')))
+        let relative = Path::new(path).strip_prefix(root).ok()?;
+        // A namespace shows what is outside of it as `/..`, which cannot be reached from inside.
+        let is_inside = !relative
+            .components()
+            .any(|part| part == Component::ParentDir);
+        is_inside.then(|| Path::new(point).join(relative))
     };
     let v1 = path_of(&|controllers| controllers.split(',').any(|name| name == "memory"))
         .zip(mounted("cgroup", Some("memory")))
@@ -171,6 +236,52 @@ mod tests {
         );
         assert_eq!(part, Some(("/sys/fs/cgroup/memory/x".into(), V1_FILE)));
         assert_eq!(own_group("0::/\n", ""), None);
+    }
+
+    #[test]
+    fn a_group_that_is_elsewhere_is_not_taken_for_this_ones() {
+        let mount = "35 31 0:32 /docker/1 /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        assert_eq!(own_group("4:memory:/docker/12\n", mount), None);
+        let mount = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(own_group("0::/../other.scope\n", mount), None);
+    }
+
+    #[test]
+    fn what_is_no_control_group_is_left_as_it_is_and_said_to_be_none() {
+        let directory = tempfile::tempdir().unwrap();
+        for file in [V1_FILE, V2_FILE] {
+            let limit = MemoryLimit {
+                own: directory.path().to_owned(),
+                file,
+                bytes: 1 << 30,
+            };
+            let error = limit.try_one().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+            limit.hand_down().unwrap_err();
+            let left: Vec<_> = fs::read_dir(directory.path()).unwrap().collect();
+            assert!(left.is_empty(), "{left:?}");
+            let why = limit.cannot(&error);
+            assert_eq!(why.contains("Delegate=yes"), file == V2_FILE, "{why}");
+        }
+    }
+
+    #[test]
+    fn groups_of_processes_that_are_gone_are_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = directory.path().to_owned();
+        let mine = format!("bield-{}-0", std::process::id());
+        for name in [&mine, "bield-4294967295-0", "bield-x-0", "other"] {
+            fs::create_dir(own.join(name)).unwrap();
+        }
+        let limit = MemoryLimit {
+            own,
+            file: V2_FILE,
+            bytes: 1,
+        };
+        limit.sweep();
+        let there = |name: &str| directory.path().join(name).exists();
+        assert!(there(&mine) && there("bield-x-0") && there("other"));
+        assert!(!there("bield-4294967295-0"));
     }
 
     #[test]

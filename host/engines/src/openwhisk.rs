@@ -1,7 +1,7 @@
 //! Apache OpenWhisk, or what speaks its REST interface: each place of the pool is an action.
 //!
 //! ```text
-//!  ensure ─▶ GET …/limits (once) ─▶ PUT …/actions/NAME-N: the worker's image, its limits
+//!  ensure ─▶ GET …/limits (once) ─▶ GET …/actions/NAME-N ─ other or none ─▶ PUT: the worker's image, its limits
 //!  invoke ─▶ POST …/actions/NAME-N?blocking=true {"sealed"} ─ 200 ─▶ response.result {"sealed", "feedback"}
 //!                                └─ 202 ─▶ GET …/activations/ID every [`POLL_EVERY`] until it is there
 //!  delete ─▶ DELETE …/actions/NAME-N
@@ -11,21 +11,27 @@
 //! |---|---|
 //! | 429 | [`EngineError::Full`] |
 //! | 503, or 404 for the action | [`EngineError::Cold`]: it was not run |
-//! | 400, 401, 403, 413 | [`EngineError::Denied`] |
+//! | 413 | its refusal, passed on: the request is longer than the platform takes |
+//! | 400, 401, 403 | [`EngineError::Denied`] |
 //! | an activation that ended in an *application error* | the worker's public refusal, passed on |
-//! | … in its time limit | [`EngineError::Timeout`] |
-//! | … in any other error | [`EngineError::Broken`]; of the platform itself: [`EngineError::Lost`] |
+//! | … in its time limit, or the runtime's | [`EngineError::Timeout`] |
+//! | … in any other error | [`EngineError::Broken`]; of the platform itself, or without a record: [`EngineError::Lost`] |
 //!
 //! Always true: the platform runs instances as it likes, so that scaling does nothing; what it is too small for is said
-//! before anything is sent to it; a caller waits at most one poll longer than the platform took, because polls do not grow
-//! apart; an answer is whole.
+//! before anything is sent to it; an action that is as it should be is not written again, which would end its instances; a
+//! caller waits at most one poll longer than the platform took, because polls do not grow apart; an activation that was
+//! accepted is asked after until it has ended or its time is over, whatever becomes of one question, and whether or not
+//! somebody waits; an answer is whole.
 //!
 //! Not here: TLS (what travels is sealed, but the namespace's key is not: the way to the platform's controller must be
-//! private), and telling an activation that nobody waits, for which the platform has no way.
+//! private), telling an activation that nobody waits, for which the platform has no way, and sharing actions: who deletes one
+//! does so for everybody, so that each gateway of a namespace has names of its own.
+
+mod record;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -36,13 +42,16 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use crate::remote::{Http, client, feedback_of};
+use crate::remote::{Http, client};
 use crate::{Answer, Body, Bytes, Endpoint, Engine, EngineError, Group, Place, Refusal, Seen};
+use record::{broken, denied_or_lost, ended, has_all, is_plain, sentence};
 
 /// Between two questions whether an activation has ended.
 const POLL_EVERY: Duration = Duration::from_millis(100);
+/// Longest wait for the answer to one of these questions.
+const POLL_WAIT: Duration = Duration::from_secs(5);
 /// How long the platform may take to make or remove an action.
 const MANAGE_WAIT: Duration = Duration::from_secs(30);
 /// Longest answer of the platform: the largest sealed one in base64, and what stands around it.
@@ -55,7 +64,7 @@ pub struct Platform {
     pub host: String,
     /// Who we are there.
     pub auth: PlatformAuth,
-    /// The first part of the actions' names.
+    /// The first part of the actions' names: of no other gateway's in this namespace.
     pub name: String,
     /// The worker's image, with a tag other than `latest`: without one the platform asks a registry each time.
     pub image: String,
@@ -89,7 +98,10 @@ impl PlatformAuth {
 }
 
 /// The engine of an OpenWhisk platform.
-pub struct Openwhisk {
+pub struct Openwhisk(Arc<Actions>);
+
+/// What is known of the platform.
+struct Actions {
     http: Http,
     platform: Platform,
     checked: tokio::sync::OnceCell<()>,
@@ -101,15 +113,17 @@ impl Openwhisk {
     /// Nothing is asked of the platform until the first group is.
     #[must_use]
     pub fn new(platform: Platform) -> Self {
-        Self {
+        Self(Arc::new(Actions {
             http: client(),
             platform,
             checked: tokio::sync::OnceCell::new(),
             groups: Mutex::default(),
             next: AtomicU64::new(0),
-        }
+        }))
     }
+}
 
+impl Actions {
     fn action(&self, group: Group) -> String {
         format!("{}-{}", self.platform.name, group.0)
     }
@@ -123,6 +137,13 @@ impl Openwhisk {
         groups.entry(group).or_default().send_modify(|seen| {
             seen.endpoints = endpoint.into_iter().collect();
         });
+    }
+
+    /// This one, if it is still there, and no later one.
+    fn is_gone(&self, gone: &Endpoint) {
+        if let Some(seen) = self.groups().get(&gone.group) {
+            seen.send_modify(|seen| seen.endpoints.retain(|there| there.id != gone.id));
+        }
     }
 
     fn is_shown(&self, group: Group) -> bool {
@@ -174,6 +195,9 @@ impl Openwhisk {
 
     async fn make(&self, group: Group) -> Result<(), EngineError> {
         self.known(group)?;
+        if self.is_shown(group) {
+            return Ok(());
+        }
         self.checked.get_or_try_init(|| self.preflight()).await?;
         let platform = &self.platform;
         let action = json!({
@@ -184,29 +208,25 @@ impl Openwhisk {
                 "timeout": u64::try_from(platform.timeout.as_millis()).unwrap_or(u64::MAX),
             },
         });
-        let path = format!(
-            "/api/v1/namespaces/_/actions/{}?overwrite=true",
-            self.action(group)
-        );
-        let (status, said) = self
-            .ask(
-                Method::PUT,
-                &path,
-                Some(action.to_string().into()),
-                MANAGE_WAIT,
-            )
-            .await?;
-        if status != StatusCode::OK {
-            return Err(denied_or_lost(status, &said));
+        let path = format!("/api/v1/namespaces/_/actions/{}", self.action(group));
+        let there = self.ask(Method::GET, &path, None, MANAGE_WAIT).await?;
+        if there.0 != StatusCode::OK || !has_all(&there.1, &action) {
+            let path = format!("{path}?overwrite=true");
+            let action = Bytes::from(action.to_string());
+            match self
+                .ask(Method::PUT, &path, Some(action), MANAGE_WAIT)
+                .await?
+            {
+                (StatusCode::OK, _) => {}
+                (status, said) => return Err(denied_or_lost(status, &said)),
+            }
         }
-        if !self.is_shown(group) {
-            let endpoint = Endpoint {
-                group,
-                id: self.next.fetch_add(1, Ordering::Relaxed),
-                name: self.action(group),
-            };
-            self.show(group, Some(endpoint));
-        }
+        let endpoint = Endpoint {
+            group,
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            name: self.action(group),
+        };
+        self.show(group, Some(endpoint));
         Ok(())
     }
 
@@ -232,9 +252,11 @@ impl Openwhisk {
             "/api/v1/namespaces/_/actions/{}?blocking=true",
             endpoint.name
         );
-        let (status, said) = self
-            .ask(Method::POST, &path, Some(body.into()), left())
-            .await?;
+        let posted = self.ask(Method::POST, &path, Some(body.into()), left());
+        let (status, said) = posted.await.map_err(|error| match error {
+            EngineError::Timeout(_) => EngineError::Timeout(within),
+            error => error,
+        })?;
         match status {
             StatusCode::OK | StatusCode::BAD_GATEWAY if said["response"].is_object() => {
                 ended(&said["response"], within)
@@ -247,22 +269,34 @@ impl Openwhisk {
                     if left().is_zero() {
                         return Err(EngineError::Timeout(within));
                     }
-                    match self.ask(Method::GET, &path, None, left()).await? {
-                        (StatusCode::OK, record) => return ended(&record["response"], within),
-                        // Written when it ends.
-                        (StatusCode::NOT_FOUND, _) => {}
-                        // The activation goes on whatever becomes of a question after it.
-                        (StatusCode::TOO_MANY_REQUESTS, _) => {}
-                        (status, said) => return Err(denied_or_lost(status, &said)),
+                    let asked = self.ask(Method::GET, &path, None, left().min(POLL_WAIT));
+                    match asked.await {
+                        Ok((StatusCode::OK, record)) => return ended(&record["response"], within),
+                        Ok((status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN), said)) => {
+                            return Err(denied_or_lost(status, &said));
+                        }
+                        // It is written when it ends, and goes on whatever becomes of a question after it.
+                        Ok(_) | Err(_) => {}
                     }
                     tokio::time::sleep(POLL_EVERY.min(left())).await;
                 }
             }
             StatusCode::NOT_FOUND => {
                 // Somebody removed the action; it is made again when the place is wanted again.
-                self.show(endpoint.group, None);
+                self.is_gone(endpoint);
                 Err(EngineError::Cold)
             }
+            StatusCode::PAYLOAD_TOO_LARGE => Ok(Answer {
+                feedback: None,
+                body: Body::Refused(Refusal::new(
+                    status,
+                    "too-long",
+                    format!(
+                        "the request is longer than this platform takes ({}); send less",
+                        sentence(&said)
+                    ),
+                )),
+            }),
             status => Err(denied_or_lost(status, &said)),
         }
     }
@@ -309,15 +343,18 @@ impl Openwhisk {
 
 impl Engine for Openwhisk {
     fn ensure(&self, group: Group) -> BoxFuture<'_, Result<(), EngineError>> {
-        self.make(group).boxed()
+        self.0.make(group).boxed()
     }
 
     fn scale(&self, group: Group, _want: u32) -> BoxFuture<'_, Result<(), EngineError>> {
-        future::ready(self.known(group)).boxed()
+        future::ready(self.0.known(group)).boxed()
     }
 
     fn endpoints(&self, group: Group) -> watch::Receiver<Seen> {
-        self.groups().entry(group).or_default().subscribe()
+        match self.0.known(group) {
+            Ok(()) => self.0.groups().entry(group).or_default().subscribe(),
+            Err(_) => watch::Sender::default().subscribe(),
+        }
     }
 
     fn invoke<'a>(
@@ -327,72 +364,20 @@ impl Engine for Openwhisk {
         within: Duration,
         place: Place,
     ) -> BoxFuture<'a, Result<Answer, EngineError>> {
-        async move {
-            let answer = self.run(endpoint, &sealed, within).await;
+        let (actions, endpoint) = (Arc::clone(&self.0), endpoint.clone());
+        let (tell, told) = oneshot::channel();
+        // A task of its own: the activation goes on when nobody waits, and so does what it holds.
+        tokio::spawn(async move {
+            let answer = actions.run(&endpoint, &sealed, within).await;
             drop(place);
-            answer
-        }
-        .boxed()
+            let _ = tell.send(answer);
+        });
+        async move { told.await.unwrap_or(Err(EngineError::Lost)) }.boxed()
     }
 
     fn delete(&self, group: Group) -> BoxFuture<'_, Result<(), EngineError>> {
-        self.remove(group).boxed()
+        self.0.remove(group).boxed()
     }
-}
-
-/// What an activation came to, from its record's `response`.
-fn ended(response: &Value, within: Duration) -> Result<Answer, EngineError> {
-    let result = &response["result"];
-    if response["success"] == true {
-        let sealed = result["sealed"].as_str();
-        let sealed = sealed.and_then(|text| STANDARD.decode(text).ok());
-        let sealed = sealed.ok_or_else(|| broken("a result that is not sealed"))?;
-        return Ok(Answer {
-            feedback: feedback_of(&result["feedback"]),
-            body: Body::Whole(sealed.into()),
-        });
-    }
-    let error = &result["error"];
-    let sentence = error["message"].as_str().or(error.as_str());
-    let sentence = sentence.unwrap_or("an error without a sentence");
-    match (response["status"].as_str(), error["code"].as_str()) {
-        (Some("application error"), Some(code)) => Ok(Answer {
-            feedback: None,
-            body: Body::Refused(Refusal::passed_on(
-                StatusCode::BAD_REQUEST,
-                code,
-                sentence,
-                None,
-            )),
-        }),
-        (Some("whisk internal error"), _) => Err(EngineError::Lost),
-        _ if sentence.contains("exceeded its time limits") => Err(EngineError::Timeout(within)),
-        _ => Err(broken(sentence)),
-    }
-}
-
-fn denied_or_lost(status: StatusCode, said: &Value) -> EngineError {
-    let sentence = said["error"].as_str().unwrap_or("no sentence");
-    match status {
-        StatusCode::TOO_MANY_REQUESTS => EngineError::Full,
-        StatusCode::SERVICE_UNAVAILABLE => EngineError::Cold,
-        status if status.is_client_error() => {
-            EngineError::Denied(format!("{} {sentence}", status.as_u16()))
-        }
-        StatusCode::BAD_GATEWAY => broken(sentence),
-        _ => EngineError::Lost,
-    }
-}
-
-fn broken(what: &str) -> EngineError {
-    EngineError::Broken(format!(
-        "the platform answered with {what}; its operator must look at the action"
-    ))
-}
-
-/// Whether it can stand in a path as it is.
-fn is_plain(id: &str) -> bool {
-    !id.is_empty() && id.len() <= 64 && id.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

@@ -1,38 +1,50 @@
 //! Workers that somebody else runs, each at an address: the plain face of `bield-worker`.
 //!
 //! ```text
-//!  each second: GET /readyz ─ 200 ─▶ an endpoint, under a new number;  anything else ─▶ none
-//!  POST / sealed ─▶ 200 sealed bytes, `bield-feedback` │ 503 ─▶ Full or Draining │ other ─▶ its refusal, passed on
+//!  each second: GET /readyz ─ 200 ─▶ an endpoint, under a new number
+//!                           └─ refused, draining, or nothing else three times in a row ─▶ none
+//!  POST / sealed ─▶ 200 sealed bytes, `bield-feedback` │ a refusal of the worker ─▶ the trait's │ another ─▶ passed on
 //! ```
+//!
+//! | 503 of a worker | for the caller |
+//! |---|---|
+//! | `draining`, `stopping` | [`EngineError::Draining`] |
+//! | `starting`, `restarting` | [`EngineError::Cold`] |
+//! | `busy`, `memory`, or none of a worker's | [`EngineError::Full`] |
+//! | `runtime-lost` | [`EngineError::Lost`] |
+//! | another: the runtime's own | passed on |
 //!
 //! Always true: place N is the N-th address in the order of their text, so that gateways which were given the same
 //! addresses in whatever order mean the same worker by the same place; a worker that a call could not reach gets no other
-//! until it says that it is ready; an answer whose length was announced is whole before it is passed on.
+//! until it says that it is ready; one that answers calls is there, however late its reports are; an answer whose length was
+//! announced is whole before it is passed on.
 //!
 //! Not here: starting and ending them. Scaling says only which are used.
 
+mod parts;
+mod said;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use bield_envelope::Digest;
 use bield_face::{FEEDBACK, SEALED};
 use bield_launcher::ANSWER_BYTES_MAX;
-use bield_protocol::feedback::{Feedback, StartKind};
-use futures_util::StreamExt as _;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, Request, Response, StatusCode, Uri, header};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::{Answer, Body, Bytes, Endpoint, Engine, EngineError, Group, Place, Refusal, Seen};
+use crate::{Answer, Body, Bytes, Endpoint, Engine, EngineError, Group, Place, Seen};
+use parts::Waits;
+pub(crate) use said::{feedback_of, retry_of};
+use said::{parse_feedback, refusal, said};
 
 /// Between two questions whether a worker is ready.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -40,10 +52,15 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait for a connection.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
-/// Longest refusal that is read, in bytes.
-const REFUSAL_BYTES_MAX: usize = 16 << 10;
-/// Most packages in a worker's word on what it holds (`bield_protocol::feedback`).
-const RESIDENT_MAX: usize = 64;
+/// How long a client may take for a part before the rest is given up, as with a runtime of this machine.
+const TAKE_WAIT: Duration = Duration::from_secs(30);
+/// Probes in a row without a word until a worker counts as gone.
+const MISSES_MAX: u32 = 3;
+/// After so long without a byte on a connection the system asks whether the other side still lives, as often again, and
+/// three times: a machine that vanished is noticed.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// How long a connection is kept for the next request: less than workers wait for one (`bield_face::Connections`).
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
 pub(crate) type Http = Client<HttpConnector, Full<Bytes>>;
 
@@ -60,6 +77,8 @@ struct Worker {
     want: watch::Sender<u32>,
     seen: watch::Sender<Seen>,
     next: Arc<AtomicU64>,
+    /// Probes in a row without a word.
+    misses: AtomicU32,
 }
 
 impl Remote {
@@ -77,13 +96,16 @@ impl Remote {
             .zip(addresses)
             .map(|(place, address)| {
                 let authority = address.parse::<Authority>().ok();
-                let authority = authority.filter(|authority| authority.port_u16().is_some());
+                // A name and a password before it would be shown as part of the worker's name.
+                let authority = authority
+                    .filter(|authority| authority.port_u16().is_some() && !address.contains('@'));
                 Ok(Arc::new(Worker {
                     group: Group(place),
                     authority: authority.ok_or(address)?,
                     want: watch::Sender::new(0),
                     seen: watch::Sender::default(),
                     next: Arc::clone(&next),
+                    misses: AtomicU32::new(0),
                 }))
             })
             .collect::<Result<Vec<_>, String>>()?;
@@ -162,9 +184,13 @@ impl Engine for Remote {
     ) -> BoxFuture<'a, Result<Answer, EngineError>> {
         async move {
             let worker = self.worker(endpoint.group)?;
+            if !worker.shows(endpoint.id) {
+                return Err(EngineError::Lost);
+            }
             let answered = async {
                 let response = self.post(worker, sealed).await?;
-                read(response, place).await
+                worker.misses.store(0, Ordering::Relaxed);
+                read(response, within, place).await
             };
             let answer = tokio::time::timeout(within, answered).await;
             let answer = answer.unwrap_or(Err(EngineError::Timeout(within)));
@@ -189,14 +215,39 @@ impl Worker {
             if want.wait_for(|want| *want > 0).await.is_err() {
                 return;
             }
-            let asked = http.get(self.uri("/readyz"));
-            match tokio::time::timeout(PROBE_WAIT, asked).await {
-                Ok(Ok(answer)) if answer.status() == StatusCode::OK => self.is_there(),
-                Ok(Ok(answer)) => self.is_gone(&format!("answers {}", answer.status().as_u16())),
-                Ok(Err(error)) => self.is_gone(&format!("is not reached: {error}")),
-                Err(_) => self.is_gone("does not answer"),
-            }
+            self.look(&http).await;
             tokio::time::sleep(PROBE_EVERY).await;
+        }
+    }
+
+    /// Asks once.
+    async fn look(&self, http: &Http) {
+        let asked = async {
+            let answer = http.get(self.uri("/readyz")).await?;
+            let status = answer.status();
+            let code = match status {
+                StatusCode::OK => None,
+                _ => said(answer).await.and_then(|said| said.code),
+            };
+            Ok::<_, hyper_util::client::legacy::Error>((status, code))
+        };
+        match tokio::time::timeout(PROBE_WAIT, asked).await {
+            Ok(Ok((StatusCode::OK, _))) => self.is_there(),
+            Ok(Ok((status, code))) => {
+                let what = format!("answers {}", status.as_u16());
+                match code.as_deref() {
+                    Some("draining" | "stopping") => self.is_gone(&what),
+                    _ => self.missed(&what),
+                }
+            }
+            Ok(Err(error)) => {
+                let what = format!("is not reached: {error}");
+                match is_refused(&error) {
+                    true => self.is_gone(&what),
+                    false => self.missed(&what),
+                }
+            }
+            Err(_) => self.missed("does not answer"),
         }
     }
 
@@ -207,25 +258,48 @@ impl Worker {
         }
     }
 
+    /// Told to go, it is not shown, and why it is not there is of no interest: scaling writes what is wanted before it
+    /// empties what is seen, and whoever changes that looks at the former while nobody else does.
+    fn is_wanted(&self) -> bool {
+        *self.want.borrow() > 0
+    }
+
+    fn shows(&self, id: u64) -> bool {
+        let seen = self.seen.borrow();
+        seen.endpoints.iter().any(|endpoint| endpoint.id == id)
+    }
+
     fn is_there(&self) {
-        // Told to go meanwhile, it stays away.
-        if *self.want.borrow() == 0 || !self.seen.borrow().endpoints.is_empty() {
-            return;
-        }
-        let endpoint = Endpoint {
-            group: self.group,
-            id: self.next.fetch_add(1, Ordering::Relaxed),
-            name: self.authority.to_string(),
-        };
-        self.seen.send_modify(|seen| {
-            seen.endpoints = vec![endpoint];
+        self.misses.store(0, Ordering::Relaxed);
+        self.seen.send_if_modified(|seen| {
+            if !self.is_wanted() || !seen.endpoints.is_empty() {
+                return false;
+            }
+            seen.endpoints = vec![Endpoint {
+                group: self.group,
+                id: self.next.fetch_add(1, Ordering::Relaxed),
+                name: self.authority.to_string(),
+            }];
             seen.trouble = None;
+            true
         });
+    }
+
+    /// One that is there may be too busy to say so.
+    fn missed(&self, what: &str) {
+        let misses = self.misses.fetch_add(1, Ordering::Relaxed) + 1;
+        let is_shown = !self.seen.borrow().endpoints.is_empty();
+        if !is_shown || misses >= MISSES_MAX {
+            self.is_gone(what);
+        }
     }
 
     fn is_gone(&self, what: &str) {
         let trouble = format!("{} {what}; start it or correct its address", self.authority);
         self.seen.send_if_modified(|seen| {
+            if !self.is_wanted() {
+                return false;
+            }
             let is_new = !seen.endpoints.is_empty() || seen.trouble.is_none();
             seen.endpoints.clear();
             seen.trouble = Some(trouble);
@@ -260,13 +334,21 @@ pub(crate) fn client() -> Http {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(CONNECT_WAIT));
+    connector.set_keepalive(Some(KEEPALIVE));
+    connector.set_keepalive_interval(Some(KEEPALIVE));
+    connector.set_keepalive_retries(Some(3));
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_MAX)
         .build(connector)
 }
 
 /// Reads an answer: all of it when its length was announced.
-async fn read(response: Response<Incoming>, place: Place) -> Result<Answer, EngineError> {
+async fn read(
+    response: Response<Incoming>,
+    within: Duration,
+    place: Place,
+) -> Result<Answer, EngineError> {
     let status = response.status();
     let headers = response.headers();
     let feedback = headers
@@ -290,109 +372,24 @@ async fn read(response: Response<Incoming>, place: Place) -> Result<Answer, Engi
             Body::Whole(whole.map_err(|_| EngineError::Lost)?.to_bytes())
         }
         None => {
-            let parts = response.into_body().into_data_stream();
-            let parts = parts.map(move |part| {
-                // Held until the last part.
-                let _ = &place;
-                part.map_err(std::io::Error::other)
-            });
-            Body::InParts(parts.boxed())
+            let waits = Waits {
+                part: within,
+                take: TAKE_WAIT,
+            };
+            Body::InParts(parts::pass_on(response.into_body(), waits, place))
         }
     };
     Ok(Answer { feedback, body })
 }
 
-/// What a worker says that does not answer.
-async fn refusal(status: StatusCode, response: Response<Incoming>) -> Result<Refusal, EngineError> {
-    let body = Limited::new(response.into_body(), REFUSAL_BYTES_MAX).collect();
-    let body = body.await.map_err(|_| EngineError::Lost)?.to_bytes();
-    let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let error = &said["error"];
-    let (code, message) = (error["code"].as_str(), error["message"].as_str());
-    match (status, code, message) {
-        (StatusCode::SERVICE_UNAVAILABLE, Some("draining" | "stopping"), _) => {
-            Err(EngineError::Draining)
-        }
-        (StatusCode::SERVICE_UNAVAILABLE, ..) => Err(EngineError::Full),
-        (_, Some(code), Some(message)) => {
-            let retry = error["retry"]["after_ms"]
-                .as_u64()
-                .map(Duration::from_millis);
-            Ok(Refusal::passed_on(status, code, message, retry))
-        }
-        _ => Err(EngineError::Broken(format!(
-            "the worker answered {} without a sentence; the operator should run workers of this release there",
-            status.as_u16()
-        ))),
-    }
-}
-
-/// The feedback that a worker gives as JSON; nothing when it is not whole.
-fn parse_feedback(json: &[u8]) -> Option<Feedback> {
-    feedback_of(&serde_json::from_slice(json).ok()?)
-}
-
-/// The same, read already.
-pub(crate) fn feedback_of(said: &Value) -> Option<Feedback> {
-    let start = match said["start"].as_str()? {
-        "hot" => StartKind::Hot,
-        "warm-runtime" => StartKind::WarmRuntime,
-        "warm-model" => StartKind::WarmModel,
-        "warm-key" => StartKind::WarmKey,
-        "cold" => StartKind::Cold,
-        _ => return None,
+/// Whether nobody listens there.
+fn is_refused(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_it = |error: &(dyn std::error::Error + 'static)| {
+        let io = error.downcast_ref::<std::io::Error>();
+        io.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
     };
-    let number = |name: &str| said[name].as_u64();
-    let resident = said["resident"].as_array()?.iter().take(RESIDENT_MAX);
-    let resident: Option<Vec<Digest>> = resident
-        .map(|digest| digest.as_str()?.parse().ok())
-        .collect();
-    Some(Feedback {
-        start,
-        lease_us: number("lease_us")?,
-        open_us: number("open_us")?,
-        load_us: number("load_us")?,
-        run_us: number("run_us")?,
-        total_us: number("total_us")?,
-        resident: resident?,
-        in_flight: number("in_flight")?.try_into().ok()?,
-        queue_us: number("queue_us")?,
-        free_bytes: number("free_bytes")?,
-        engine: said["engine"].as_str().map(str::to_owned),
-    })
+    std::iter::successors(Some(error), |error| error.source()).any(is_it)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn feedback_comes_through_its_header_as_it_went_in() {
-        let feedback = Feedback {
-            start: StartKind::WarmKey,
-            lease_us: 1,
-            open_us: 2,
-            load_us: 3,
-            run_us: 4,
-            total_us: 5,
-            resident: vec![Digest::from_bytes([7; 32])],
-            in_flight: 6,
-            queue_us: 7,
-            free_bytes: u64::MAX,
-            engine: Some("rten 1".to_owned()),
-        };
-        let header = bield_face::feedback_header(&feedback);
-        assert_eq!(parse_feedback(header.as_bytes()), Some(feedback));
-        assert_eq!(parse_feedback(b"{\"start\": \"hot\"}"), None);
-        assert_eq!(parse_feedback(b"\xff"), None);
-    }
-
-    #[tokio::test]
-    async fn places_are_the_addresses_in_order_and_what_is_none_is_named() {
-        let addresses = ["b:2", "a:1", "b:2"].map(str::to_owned);
-        let remote = Remote::new(&addresses).unwrap();
-        assert!(remote.addresses().eq(["a:1", "b:2"]));
-        let wrong = Remote::new(&["no port".to_owned()]);
-        assert_eq!(wrong.err().as_deref(), Some("no port"));
-    }
-}
+mod tests;

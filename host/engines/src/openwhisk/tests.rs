@@ -13,6 +13,9 @@ use super::*;
 const LONG: Duration = Duration::from_secs(60);
 const FEEDBACK: &str = r#"{"start":"hot","lease_us":0,"open_us":0,"load_us":0,"run_us":1,"total_us":2,"resident":[],"in_flight":1,"queue_us":0,"free_bytes":9}"#;
 
+/// No status: the answer breaks off.
+const CUT: u16 = 0;
+
 /// What the platform was asked, and when.
 type Asked = Arc<Mutex<Vec<(String, Instant)>>>;
 type Says = fn(method: &str, path: &str, before: usize) -> (u16, Value);
@@ -33,6 +36,10 @@ async fn fake(State(fake): State<Fake>, method: Method, uri: Uri, headers: Heade
         before
     };
     let (status, body) = (fake.says)(method.as_str(), uri.path(), before);
+    if status == CUT {
+        let broken = futures_util::stream::iter([Err::<Bytes, _>("broken")]);
+        return axum::body::Body::from_stream(broken).into_response();
+    }
     let status = StatusCode::from_u16(status).unwrap();
     (status, body.to_string()).into_response()
 }
@@ -71,6 +78,15 @@ fn answered() -> Value {
     record("success", &result)
 }
 
+/// As the platform tells of an action, with more than was written.
+fn action(image: &str) -> Value {
+    json!({
+        "name": "bield-1", "version": "0.0.1",
+        "exec": { "kind": "blackbox", "image": image, "binary": false },
+        "limits": { "concurrency": 4, "memory": 512, "timeout": 60_000, "logs": 10 },
+    })
+}
+
 fn endpoint() -> Endpoint {
     Endpoint {
         group: Group(0),
@@ -99,6 +115,7 @@ async fn fails(says: Says) -> EngineError {
 async fn a_place_is_an_action_and_its_answer_a_result() {
     let (openwhisk, asked) = platform(|method, path, _| match (method, path) {
         ("GET", "/api/v1/namespaces/_/limits") => (200, json!({ "maxActionConcurrency": 4 })),
+        ("GET", "/api/v1/namespaces/_/actions/bield-1") => (200, action("bield/worker:0")),
         ("PUT" | "DELETE", "/api/v1/namespaces/_/actions/bield-1") => (200, json!({})),
         ("POST", "/api/v1/namespaces/_/actions/bield-1") => (200, answered()),
         _ => (404, json!({})),
@@ -126,11 +143,23 @@ async fn a_place_is_an_action_and_its_answer_a_result() {
     let asked = asked.lock().unwrap();
     let limits = asked.iter().filter(|(one, _)| one.ends_with("/limits"));
     assert_eq!(limits.count(), 1, "asked once");
-    assert!(
-        asked
-            .iter()
-            .any(|(one, _)| one.ends_with("?overwrite=true"))
-    );
+    let written = asked
+        .iter()
+        .filter(|(one, _)| one.ends_with("?overwrite=true"));
+    assert_eq!(written.count(), 1, "the image was another, and then known");
+}
+
+#[tokio::test]
+async fn an_action_that_is_as_it_should_be_is_not_written_again() {
+    let (openwhisk, asked) = platform(|method, path, _| match (method, path) {
+        ("GET", "/api/v1/namespaces/_/actions/bield-1") => (200, action("bield/worker:1")),
+        _ => (404, json!({})),
+    })
+    .await;
+    openwhisk.ensure(Group(1)).await.unwrap();
+    assert_eq!(openwhisk.endpoints(Group(1)).borrow().endpoints.len(), 1);
+    let asked = asked.lock().unwrap();
+    assert!(asked.iter().all(|(one, _)| one.starts_with("GET ")));
 }
 
 #[tokio::test]
@@ -184,6 +213,69 @@ async fn what_outlasts_the_wait_is_polled_at_one_pace() {
 }
 
 #[tokio::test]
+async fn what_was_accepted_is_asked_after_whatever_becomes_of_a_question() {
+    let (openwhisk, asked) = platform(|method, _, before| match (method, before) {
+        ("POST", _) => (202, json!({ "activationId": "4f1c" })),
+        (_, 0) => (503, json!({ "error": "e" })),
+        (_, 1) => (500, json!({ "error": "e" })),
+        // Below this, the connection breaks.
+        (_, 2) => (CUT, json!({})),
+        (_, 3) => (429, json!({ "error": "e" })),
+        _ => (200, answered()),
+    })
+    .await;
+    let answer = invoke(&openwhisk).await.unwrap();
+    assert!(matches!(answer.body, Body::Whole(bytes) if &bytes[..] == b"answer"));
+    assert_eq!(asked.lock().unwrap().len(), 6);
+
+    let denied = fails(|method, _, _| match method {
+        "POST" => (202, json!({ "activationId": "4f1c" })),
+        _ => (401, json!({ "error": "e" })),
+    });
+    assert!(matches!(denied.await, EngineError::Denied(_)));
+}
+
+#[tokio::test]
+async fn a_place_is_held_until_the_activation_has_ended_though_nobody_waits() {
+    let (openwhisk, _) = platform(|method, _, before| match (method, before) {
+        ("POST", _) => (202, json!({ "activationId": "4f1c" })),
+        (_, 20) => (200, answered()),
+        _ => (404, json!({})),
+    })
+    .await;
+    let places = Arc::new(tokio::sync::Semaphore::new(1));
+    let place = Arc::clone(&places).try_acquire_owned().unwrap();
+    let one = endpoint();
+    let sealed = Bytes::from_static(b"question");
+    let invoked = openwhisk.invoke(&one, sealed, LONG, Box::new(place));
+    let soon = tokio::time::timeout(Duration::from_millis(50), invoked);
+    assert!(soon.await.is_err(), "the caller goes");
+    assert_eq!(places.available_permits(), 0);
+    drop(places.acquire().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_late_404_says_nothing_of_a_later_action() {
+    let (openwhisk, _) = platform(|method, _, _| match method {
+        "PUT" => (200, json!({})),
+        _ => (404, json!({})),
+    })
+    .await;
+    openwhisk.ensure(Group(0)).await.unwrap();
+    let seen = openwhisk.endpoints(Group(0));
+    let old = Endpoint {
+        id: 99,
+        ..endpoint()
+    };
+    for (asked, left) in [(old, 1), (endpoint(), 0)] {
+        let sealed = Bytes::from_static(b"question");
+        let cold = openwhisk.invoke(&asked, sealed, LONG, Box::new(()));
+        assert_eq!(cold.await.err(), Some(EngineError::Cold));
+        assert_eq!(seen.borrow().endpoints.len(), left);
+    }
+}
+
+#[tokio::test]
 async fn errors_of_the_platform_are_the_traits() {
     assert_eq!(
         fails(|_, _, _| (429, json!({ "error": "e" }))).await,
@@ -204,7 +296,7 @@ async fn errors_of_the_platform_are_the_traits() {
     for denied in [
         fails(|_, _, _| (400, json!({ "error": "its sentence" }))).await,
         fails(|_, _, _| (401, json!({ "error": "its sentence" }))).await,
-        fails(|_, _, _| (413, json!({ "error": "its sentence" }))).await,
+        fails(|_, _, _| (403, json!({ "error": "its sentence" }))).await,
     ] {
         assert!(matches!(&denied, EngineError::Denied(why) if why.contains("its sentence")));
     }
@@ -223,6 +315,16 @@ async fn errors_of_the_platform_are_the_traits() {
         )
     });
     assert!(matches!(broken.await, EngineError::Broken(_)));
+    let between = fails(|_, _, _| (502, json!({})));
+    assert_eq!(between.await, EngineError::Lost);
+    let slow = fails(|_, _, _| {
+        let error = json!({ "code": "timed-out", "message": "not within 1 ms" });
+        (
+            502,
+            record("action developer error", &json!({ "error": error })),
+        )
+    });
+    assert_eq!(slow.await, EngineError::Timeout(LONG));
     let own = fails(|_, _, _| (502, record("whisk internal error", &json!({}))));
     assert_eq!(own.await, EngineError::Lost);
     let other = fails(|_, _, _| (200, record("success", &json!({ "answer": 42 }))));
@@ -231,21 +333,42 @@ async fn errors_of_the_platform_are_the_traits() {
     assert!(matches!(path.await, EngineError::Broken(_)));
 }
 
+/// The refusal that an invocation comes to.
+async fn refused(says: Says) -> Refusal {
+    let (openwhisk, _) = platform(says).await;
+    match invoke(&openwhisk).await.unwrap().body {
+        Body::Refused(refusal) => refusal,
+        _ => panic!("an answer"),
+    }
+}
+
 #[tokio::test]
-async fn a_workers_public_refusal_is_passed_on() {
-    let (openwhisk, _) = platform(|_, _, _| {
-        let error = json!({ "code": "not-opened", "message": "seal it anew" });
+async fn public_refusals_are_passed_on() {
+    let of_worker = refused(|_, _, _| {
+        let error = json!({ "code": "not-opened", "message": "seal it anew", "retry": "never" });
         (502, record("application error", &json!({ "error": error })))
-    })
-    .await;
-    let answer = invoke(&openwhisk).await.unwrap();
-    let Body::Refused(refusal) = answer.body else {
-        panic!("a refusal");
-    };
+    });
+    let of_worker = of_worker.await;
     assert_eq!(
-        (refusal.code(), refusal.message()),
-        ("not-opened", "seal it anew")
+        (of_worker.status().as_u16(), of_worker.code()),
+        (400, "not-opened")
     );
+    assert_eq!(of_worker.message(), "seal it anew");
+
+    let later = refused(|_, _, _| {
+        let retry = json!({ "after_ms": 700 });
+        let error = json!({ "code": "no-lease", "message": "x".repeat(9000), "retry": retry });
+        (502, record("application error", &json!({ "error": error })))
+    });
+    let later = later.await;
+    assert_eq!(later.status().as_u16(), 503);
+    assert_eq!(later.retry(), Some(Duration::from_millis(700)));
+    assert!(later.message().len() < 1024);
+
+    let long = refused(|_, _, _| (413, json!({ "error": "more than 1 MB" })));
+    let long = long.await;
+    assert_eq!((long.status().as_u16(), long.code()), (413, "too-long"));
+    assert!(long.message().contains("more than 1 MB"));
 }
 
 #[test]
