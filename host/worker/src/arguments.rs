@@ -11,6 +11,8 @@ use clap::builder::FalseyValueParser;
 const OTHER_WAITING_THREADS: usize = 16;
 /// Places at the runtime when nobody says how many.
 const CONCURRENCY: u16 = 4;
+/// Most of them.
+const CONCURRENCY_MAX: u16 = 256;
 
 /// Starts one runtime and serves it on one port: as an OpenWhisk action, an HTTP container, an Open Inference Protocol
 /// server, and plainly.
@@ -61,8 +63,14 @@ pub struct Arguments {
     /// Requests handed to the runtime at once [default: 4]
     #[arg(long, value_name = "N", env = "BIELD_CONCURRENCY", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: Option<u16>,
-    /// The same as container platforms say it, where --concurrency is not given; 0 says nothing
-    #[arg(long, value_name = "N", env = "CONTAINER_CONCURRENCY", hide = true, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=256))]
+    /// The same as container platforms say it, where --concurrency is not given; 0 says nothing, more than 256 is 256
+    #[arg(
+        long,
+        value_name = "N",
+        env = "CONTAINER_CONCURRENCY",
+        hide = true,
+        default_value_t = 0
+    )]
     pub container_concurrency: u16,
     /// Requests that may wait for the runtime; more get 503
     #[arg(long, env = "BIELD_QUEUE", default_value_t = 8)]
@@ -84,8 +92,8 @@ pub struct Arguments {
     /// Memory for all request bodies together in MiB; more gets 503
     #[arg(long, value_name = "MIB", env = "BIELD_BODIES_MIB", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub bodies_mib: u32,
-    /// Longest time in seconds to finish what is in flight when told to stop
-    #[arg(long, value_name = "S", env = "BIELD_DRAIN_SECS", default_value_t = 30)]
+    /// Longest time in seconds to finish what is in flight when told to stop; the runtime then has 5 s to end
+    #[arg(long, value_name = "S", env = "BIELD_DRAIN_SECS", default_value_t = 20)]
     pub drain_secs: u64,
     /// Where the private directory of the runtime's door is made [default: the temporary directory]
     #[arg(long, value_name = "DIR", env = "BIELD_RUN_DIRECTORY")]
@@ -118,7 +126,8 @@ impl Arguments {
     }
 
     pub(crate) fn places(&self) -> usize {
-        let told = (self.container_concurrency > 0).then_some(self.container_concurrency);
+        let told = self.container_concurrency.min(CONCURRENCY_MAX);
+        let told = (told > 0).then_some(told);
         usize::from(self.concurrency.or(told).unwrap_or(CONCURRENCY))
     }
 
@@ -151,6 +160,7 @@ mod tests {
     fn what_a_platform_says_counts_where_the_operator_says_nothing() {
         assert_eq!(parsed(&[]).places(), 4);
         assert_eq!(parsed(&["--container-concurrency", "2"]).places(), 2);
+        assert_eq!(parsed(&["--container-concurrency", "1000"]).places(), 256);
         let both = ["--container-concurrency", "2", "--concurrency", "3"];
         assert_eq!(parsed(&both).places(), 3);
         assert_eq!(parsed(&["--port", "9"]).address().to_string(), "0.0.0.0:9");

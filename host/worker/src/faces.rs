@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use bield_face::Refusal;
@@ -52,12 +52,16 @@ pub(crate) fn router(worker: &Arc<Worker>) -> Router {
         .route(&format!("{model}/ready"), get(inference::model_ready))
         .route(&format!("{model}/infer"), post(inference::infer))
         .fallback(unknown)
-        .method_not_allowed_fallback(async || {
-            Refusal::new(
+        .method_not_allowed_fallback(async |uri: Uri| {
+            let refusal = Refusal::new(
                 StatusCode::METHOD_NOT_ALLOWED,
                 "other-method",
                 "this path takes another method: POST /, /init, /run and /v2/models/<digest>/infer, GET the others",
-            )
+            );
+            match uri.path().starts_with("/v2") {
+                true => inference::failed(&refusal),
+                false => refusal.into_response(),
+            }
         })
         .with_state(faces)
 }
@@ -68,7 +72,10 @@ async fn plain(State(faces): State<Arc<Faces>>, body: Body) -> Result<Response, 
     Ok(outcome.into_response())
 }
 
-async fn unknown(State(faces): State<Arc<Faces>>) -> Response {
+async fn unknown(State(faces): State<Arc<Faces>>, uri: Uri) -> Response {
+    if uri.path().starts_with("/v2/") {
+        return inference::unknown();
+    }
     if faces.is_action.load(Ordering::Relaxed) {
         return action::bad_request();
     }

@@ -12,10 +12,11 @@
 //! unsealed feedback beside them.
 //!
 //! Always true: nothing unsealed reaches the runtime; no more requests are at it than it has places for, a short queue is
-//! bounded in number and time, and beyond it a caller gets 503 without its request having run; bodies are bounded one by
-//! one and together; a runtime that ends is started again; told to stop, the worker is not ready, refuses new work with 503,
-//! finishes what is in flight, has the runtime end, and exits with 0. No timer is needed for correctness, so that the
-//! process may be frozen between two requests.
+//! bounded in number and time, and beyond it a caller gets 503 without its request having run; connections are bounded in
+//! number and patience, bodies one by one and together; a refusal is said once its request has been taken in; a runtime
+//! that ends is started again; told to stop, the worker is not ready, refuses new work with 503, finishes what is in
+//! flight, has the runtime end whether or not clients have read their answers, and exits with 0. No timer is needed for
+//! correctness, so that the process may be frozen between two requests.
 //!
 //! Where faces meet: a path belongs to one face. The first `/init` makes the worker an action for good: from then on
 //! paths that no face knows get an action's 500, before that 404. Serving the other faces goes on.
@@ -34,15 +35,21 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bield_face::Connections;
 use bield_launcher::{Launch, LaunchError, Supervisor};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 pub use arguments::Arguments;
 use worker::Worker;
 
 /// How long a runtime that is told to end may take: it gives back what it holds of quotas.
 const RUNTIME_FINISH_WAIT: Duration = Duration::from_secs(5);
+/// How long a client may still read its answer when the drain time is over.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
+/// Connections to the metrics.
+const METRICS_CONNECTIONS_MAX: usize = 16;
 
 /// Why the worker ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -115,15 +122,13 @@ pub async fn run(arguments: Arguments) -> Result<(), WorkerError> {
     let until = |mut closed: tokio::sync::watch::Receiver<bool>| async move {
         let _ = closed.wait_for(|closed| *closed).await;
     };
-    let mut server = tokio::spawn(
-        axum::serve(port, faces::router(&worker))
-            .with_graceful_shutdown(until(closed.clone()))
-            .into_future(),
-    );
+    let router = faces::router(&worker);
+    let serving = Connections::within_files().serve(port, router, until(closed.clone()));
+    let mut server = tokio::spawn(serving);
     if let Some(metrics) = metrics {
         let router = metrics::router(&worker);
-        let server = axum::serve(metrics, router).with_graceful_shutdown(until(closed));
-        tokio::spawn(server.into_future());
+        let serving = Connections::up_to(METRICS_CONNECTIONS_MAX);
+        tokio::spawn(serving.serve(metrics, router, until(closed)));
     }
     let mut starting = tokio::task::spawn_blocking(move || Supervisor::start(launch));
     let stdin_ends = stdin_ends(arguments.until_stdin_ends);
@@ -143,28 +148,32 @@ pub async fn run(arguments: Arguments) -> Result<(), WorkerError> {
         }
         // The program that is being configured ends when this process does.
         () = &mut told_to_stop => return Ok(()),
-        end = &mut server => return Ok(end.map_err(io::Error::other)??),
+        end = &mut server => return Ok(end.map_err(io::Error::other)?),
     }
     tokio::select! {
         () = told_to_stop => {}
-        end = &mut server => return Ok(end.map_err(io::Error::other)??),
+        end = &mut server => return Ok(end.map_err(io::Error::other)?),
     }
     tracing::info!("draining: no new work, finishing what is in flight");
     worker.drain();
-    let finished = async {
-        // Callers hear 503 on this port until the last request is answered.
-        worker.finished().await;
-        let _ = close.send(true);
-        let _ = server.await;
-    };
-    let wait = Duration::from_secs(arguments.drain_secs);
-    if tokio::time::timeout(wait, finished).await.is_err() {
+    let until = Instant::now() + Duration::from_secs(arguments.drain_secs);
+    // Callers hear 503 on this port until the last request is answered.
+    if tokio::time::timeout_at(until, worker.finished())
+        .await
+        .is_err()
+    {
         tracing::warn!("drain time is over; what is still in flight is cut");
     }
+    let _ = close.send(true);
+    // The runtime does not wait for clients that still read.
     let ending = Arc::clone(&worker);
-    tokio::task::spawn_blocking(move || ending.end(RUNTIME_FINISH_WAIT))
-        .await
-        .map_err(io::Error::other)?;
+    let ended = tokio::task::spawn_blocking(move || ending.end(RUNTIME_FINISH_WAIT));
+    let until = until.max(Instant::now() + LEAVE_WAIT);
+    let (ended, left) = tokio::join!(ended, tokio::time::timeout_at(until, server));
+    ended.map_err(io::Error::other)?;
+    if left.is_err() {
+        tracing::warn!("clients that have not read their answers are cut");
+    }
     tracing::info!("stopped");
     Ok(())
 }

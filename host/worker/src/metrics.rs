@@ -30,10 +30,11 @@ const BUCKETS_MS: [u64; 12] = [
     1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 60_000, 120_000,
 ];
 /// Codes of refusals, the host's and those a runtime makes in public; others count as the last.
-const REFUSALS: [&str; 19] = [
+const REFUSALS: [&str; 21] = [
     "unsealed",
     "too-long",
     "slow-body",
+    "cut-body",
     "memory",
     "draining",
     "starting",
@@ -49,6 +50,7 @@ const REFUSALS: [&str; 19] = [
     "no-lease",
     "key-service-unreachable",
     "other-model",
+    "no-such-model",
     "other",
 ];
 

@@ -10,13 +10,18 @@ use axum::http::StatusCode;
 use bield_envelope::Digest;
 use bield_face::{Bodies, Failure, Outcome, Refusal, hand_over};
 use bield_launcher::{State, Supervisor};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::Arguments;
 use crate::metrics::Counts;
 
 /// How long the runtime may take to report; a busy one that does not is not ready.
 const REPORT_WAIT: Duration = Duration::from_secs(2);
+/// How long a report counts: whoever asks, and however often, the runtime is asked twice a second.
+const REPORT_COUNTS: Duration = Duration::from_millis(500);
+/// What stands around sealed bytes in base64: names, keys, dates.
+const AROUND_BYTES_MAX: usize = 64 << 10;
 
 /// What every face sees.
 pub(crate) struct Worker {
@@ -32,6 +37,8 @@ pub(crate) struct Worker {
     queue_wait: Duration,
     call_wait: Duration,
     draining: AtomicBool,
+    /// When the runtime was last asked to report, and whether it did.
+    reported: Arc<Mutex<Option<(Instant, bool)>>>,
     packages: PathBuf,
     pub(crate) bodies: Bodies,
     pub(crate) counts: Counts,
@@ -53,6 +60,7 @@ impl Worker {
             queue_wait: Duration::from_millis(arguments.queue_ms),
             call_wait: Duration::from_millis(arguments.call_ms),
             draining: AtomicBool::new(false),
+            reported: Arc::default(),
             packages: arguments.packages.clone(),
             bodies: Bodies::new("worker", arguments.body_bytes_max(), arguments.bodies_mib),
             counts: Counts::default(),
@@ -78,12 +86,18 @@ impl Worker {
     /// The host's refusals; counted.
     pub(crate) async fn plain(&self, body: Body) -> Result<Outcome, Refusal> {
         self.counted(async {
-            self.takes_work()?;
+            let body = self.bodies.unless(self.takes_work(), body).await?;
             let (sealed, _memory) = self.bodies.read(body).await?;
             bield_face::package_of(&sealed)?;
             self.call(sealed, None).await
         })
         .await
+    }
+
+    /// Bodies that carry a sealed request in base64.
+    pub(crate) fn in_base64(&self) -> Bodies {
+        let max = self.bodies.bytes_max().div_ceil(3) * 4 + AROUND_BYTES_MAX;
+        self.bodies.up_to(max)
     }
 
     /// Counts what a request came to.
@@ -102,13 +116,13 @@ impl Worker {
     /// Hands a sealed request to the runtime, within the `left` time if there is a limit.
     ///
     /// # Errors
-    /// 503 without the request having run, except for `runtime-lost`; 504, 502.
+    /// 503: the request has not run, except that it may have with `runtime-lost`; 504, 502.
     pub(crate) async fn call(
         &self,
         sealed: Bytes,
         left: Option<Duration>,
     ) -> Result<Outcome, Refusal> {
-        let until = left.map(|left| tokio::time::Instant::now() + left);
+        let until = left.map(|left| Instant::now() + left);
         let place = self.place(left).await?;
         self.takes_work()?;
         let enclave = self.supervisor.get().and_then(|one| one.enclave());
@@ -116,7 +130,7 @@ impl Worker {
         let wait = match until {
             None => self.call_wait,
             Some(until) => {
-                let left = until.saturating_duration_since(tokio::time::Instant::now());
+                let left = until.saturating_duration_since(Instant::now());
                 self.call_wait.min(left)
             }
         };
@@ -169,11 +183,23 @@ impl Worker {
     pub(crate) async fn is_ready(&self) -> Result<(), Refusal> {
         self.takes_work()?;
         let supervisor = Arc::clone(self.supervisor.get().ok_or(Failure::Lost)?);
-        let reports = tokio::task::spawn_blocking(move || {
-            let enclave = supervisor.enclave();
-            enclave.is_some_and(|enclave| enclave.status(REPORT_WAIT).is_ok())
-        });
-        match reports.await {
+        // One at a time, also when whoever asked goes: the thread that asks lets the next one in.
+        let mut reported = Arc::clone(&self.reported).lock_owned().await;
+        let known = reported.filter(|(at, _)| at.elapsed() < REPORT_COUNTS);
+        let reports = match known {
+            Some((_, reports)) => Ok(reports),
+            None => {
+                let asking = tokio::task::spawn_blocking(move || {
+                    let enclave = supervisor.enclave();
+                    let reports =
+                        enclave.is_some_and(|enclave| enclave.status(REPORT_WAIT).is_ok());
+                    *reported = Some((Instant::now(), reports));
+                    reports
+                });
+                asking.await
+            }
+        };
+        match reports {
             Ok(true) => Ok(()),
             _ => Err(Refusal::unavailable(
                 "restarting",

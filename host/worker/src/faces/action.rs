@@ -10,8 +10,8 @@
 //! | `/init` again | 403 `{"error":"Cannot initialize the action more than once."}` |
 //! | `/run` before `/init` | 403 `{"error":"System not initialized."}` |
 //! | a sealed answer, be it a refusal under seal | 200 `{"sealed", "feedback", "kind"}`; `kind` is how warm the start was |
-//! | nothing sealed came, or it cannot be opened, or the deadline has passed | 200 `{"error": …}`: OpenWhisk's *application error* |
-//! | draining, starting, no place, or the runtime says come back, or it was lost | 503: OpenWhisk runs the activation elsewhere |
+//! | nothing sealed came, or it cannot be opened (yet), or the deadline has passed | 200 `{"error": {"code", "message", "retry"}}`: OpenWhisk's *application error* |
+//! | draining, starting, no place, or the runtime was lost | 503: OpenWhisk runs the activation elsewhere |
 //! | longer than the limit | 413 `{"error": …}` |
 //! | the runtime broke a rule, or took too long | 502 `{"error": …}` |
 //! | another method | 500 `{"error":"Bad request."}` |
@@ -44,10 +44,19 @@ use crate::worker::too_late;
 
 /// Ends the log of one activation (`docs/actions-new.md`).
 const SENTINEL: &str = "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX";
-/// What stands around the sealed bytes: names, keys, dates.
-const AROUND_BYTES_MAX: usize = 64 << 10;
 /// Longest body of `/init`: OpenWhisk's code limit of 48 MB.
 const CODE_BYTES_MAX: usize = 48 << 20;
+
+/// What another container does better: 503 has the platform end this one and run the activation in another.
+const BETTER_ELSEWHERE: [&str; 7] = [
+    "draining",
+    "stopping",
+    "starting",
+    "restarting",
+    "busy",
+    "memory",
+    "runtime-lost",
+];
 
 /// The body of `/run`, as far as it is looked at.
 #[derive(Deserialize)]
@@ -62,13 +71,27 @@ struct Run<'a> {
 #[derive(Default, Deserialize)]
 struct Input<'a> {
     #[serde(borrow)]
-    sealed: Option<Cow<'a, str>>,
+    sealed: Option<Text<'a>>,
 }
+
+/// Borrowed from the body wherever nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// `POST /init`. Answers when the runtime is up: the platform asks again only while nobody listens.
 pub(super) async fn init(State(faces): State<Arc<Faces>>, method: Method, body: Body) -> Response {
     if method != Method::POST {
         return bad_request();
+    }
+    let again = || {
+        error(
+            StatusCode::FORBIDDEN,
+            "Cannot initialize the action more than once.",
+        )
+    };
+    if faces.is_action.load(Ordering::Relaxed) {
+        faces.worker.bodies.discard(body).await;
+        return again();
     }
     // Taken in, so that the platform hears the answer, and dropped.
     let bodies = faces.worker.bodies.up_to(CODE_BYTES_MAX);
@@ -80,10 +103,7 @@ pub(super) async fn init(State(faces): State<Arc<Faces>>, method: Method, body: 
         return failed(&refusal);
     }
     if faces.is_action.swap(true, Ordering::Relaxed) {
-        return error(
-            StatusCode::FORBIDDEN,
-            "Cannot initialize the action more than once.",
-        );
+        return again();
     }
     json_response(StatusCode::OK, &json!({ "OK": true }))
 }
@@ -94,6 +114,7 @@ pub(super) async fn run(State(faces): State<Arc<Faces>>, method: Method, body: B
         return bad_request();
     }
     if !faces.is_action.load(Ordering::Relaxed) {
+        faces.worker.bodies.discard(body).await;
         return error(StatusCode::FORBIDDEN, "System not initialized.");
     }
     // Written when this ends, also when the platform hangs up.
@@ -124,17 +145,20 @@ async fn activate(
     one: Option<&SemaphorePermit<'_>>,
     body: Body,
 ) -> Result<Outcome, Refusal> {
-    faces.worker.takes_work()?;
-    one.ok_or_else(|| {
-        Refusal::unavailable(
+    let worker = &faces.worker;
+    let may_begin = worker.takes_work().and_then(|()| match one {
+        Some(_) => Ok(()),
+        None => Err(Refusal::unavailable(
             "busy",
             "this action takes one activation at a time (__OW_ALLOW_CONCURRENT is not set)",
-        )
-    })?;
-    let max = faces.worker.bodies.bytes_max().div_ceil(3) * 4 + AROUND_BYTES_MAX;
-    let (bytes, memory) = faces.worker.bodies.up_to(max).read(body).await?;
+        )),
+    });
+    let body = worker.bodies.unless(may_begin, body).await?;
+    // What was decoded counts in the place of what it was decoded from.
+    let (bytes, _memory) = worker.in_base64().read(body).await?;
     let (sealed, left) = read(&bytes)?;
-    drop((bytes, memory));
+    drop(bytes);
+    worker.bodies.fits(&sealed)?;
     package_of(&sealed)?;
     if left.is_some_and(|left| left.is_zero()) {
         return Err(too_late());
@@ -145,7 +169,7 @@ async fn activate(
 /// The sealed request of an activation, and how long it may take.
 fn read(body: &[u8]) -> Result<(Bytes, Option<Duration>), Refusal> {
     let run: Run<'_> = serde_json::from_slice(body).map_err(|_| nothing_sealed())?;
-    let text = run.value.sealed.ok_or_else(nothing_sealed)?;
+    let Text(text) = run.value.sealed.ok_or_else(nothing_sealed)?;
     let sealed = STANDARD.decode(&*text).map_err(|_| nothing_sealed())?;
     let deadline = match &run.deadline {
         Value::String(text) => text.parse().ok(),
@@ -168,16 +192,21 @@ fn nothing_sealed() -> Refusal {
 /// A refusal in OpenWhisk's terms.
 fn failed(refusal: &Refusal) -> Response {
     let status = match refusal.status() {
-        StatusCode::SERVICE_UNAVAILABLE => StatusCode::SERVICE_UNAVAILABLE,
+        _ if BETTER_ELSEWHERE.contains(&refusal.code()) => StatusCode::SERVICE_UNAVAILABLE,
         StatusCode::PAYLOAD_TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
-        // The request's own fault, or its sender's: nothing that another container would do better.
-        StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT => StatusCode::OK,
+        // The request's own fault, its sender's, or the key service's, which every container asks.
+        StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::OK
+        }
         _ if refusal.code() == "too-late" => StatusCode::OK,
         _ => StatusCode::BAD_GATEWAY,
     };
-    let code = refusal.code();
-    let body = json!({ "error": { "code": code, "message": refusal.message() } });
-    json_response(status, &body)
+    let error = json!({
+        "code": refusal.code(),
+        "message": refusal.message(),
+        "retry": refusal.retry_json(),
+    });
+    json_response(status, &json!({ "error": error }))
 }
 
 fn error(status: StatusCode, message: &str) -> Response {
@@ -198,5 +227,31 @@ impl Drop for EndOfLog {
         let _ = writeln!(std::io::stdout(), "{SENTINEL}");
         let _ = std::io::stdout().flush();
         let _ = writeln!(std::io::stderr(), "{SENTINEL}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_another_container_does_better_has_the_platform_end_this_one() {
+        for (status, code, says) in [
+            (503, "draining", 503),
+            (503, "busy", 503),
+            (503, "runtime-lost", 503),
+            (503, "no-lease", 200),
+            (503, "key-service-unreachable", 200),
+            (400, "not-opened", 200),
+            (408, "slow-body", 200),
+            (504, "too-late", 200),
+            (504, "timed-out", 502),
+            (413, "too-long", 413),
+            (502, "bad-answer", 502),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let refusal = Refusal::passed_on(status, code, "so it is", None);
+            assert_eq!(failed(&refusal).status().as_u16(), says, "{code}");
+        }
     }
 }

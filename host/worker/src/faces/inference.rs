@@ -25,9 +25,6 @@ use serde_json::json;
 use super::Faces;
 use tensor::{Asked, LENGTH, NAME};
 
-/// What stands around the sealed bytes.
-const AROUND_BYTES_MAX: usize = 64 << 10;
-
 /// `GET /v2`
 pub(super) async fn server() -> Response {
     let version = env!("CARGO_PKG_VERSION");
@@ -93,14 +90,17 @@ pub(super) async fn infer(
 ) -> Response {
     let mut asked = None;
     let outcome = async {
-        faces.worker.takes_work()?;
-        let named = digest(&name)?;
-        let max = faces.worker.bodies.bytes_max().div_ceil(3) * 4 + AROUND_BYTES_MAX;
-        let (bytes, memory) = faces.worker.bodies.up_to(max).read(body).await?;
+        let worker = &faces.worker;
+        let named = digest(&name);
+        let may_begin = worker.takes_work().and(named.clone().map(|_| ()));
+        let body = worker.bodies.unless(may_begin, body).await?;
+        // What was decoded counts in the place of what it was decoded from.
+        let (bytes, _memory) = worker.in_base64().read(body).await?;
         let (sealed, reply) = tensor::read(&headers, &bytes)?;
-        drop((bytes, memory));
+        drop(bytes);
+        worker.bodies.fits(&sealed)?;
         asked = Some(reply);
-        if package_of(&sealed)? != named {
+        if package_of(&sealed)? != named? {
             return Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
                 "other-model",
@@ -161,13 +161,20 @@ fn no_such_model() -> Refusal {
     )
 }
 
+/// What is said to paths that the protocol has and this server has not, or that nobody has.
+pub(super) fn unknown() -> Response {
+    failed(&Refusal::new(
+        StatusCode::NOT_FOUND,
+        "no-such-path",
+        "nothing is here; the paths are /v2, /v2/health/live, /v2/health/ready and /v2/models/<digest>, with /ready and /infer",
+    ))
+}
+
 /// A refusal in the protocol's form, with the time after which to come back.
-fn failed(refusal: &Refusal) -> Response {
+pub(super) fn failed(refusal: &Refusal) -> Response {
     let body = json!({ "error": refusal.message() });
     let mut response = json_response(refusal.status(), &body);
-    if let Some(wait) = refusal.retry() {
-        let seconds = wait.as_millis().div_ceil(1000).max(1);
-        let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+    if let Some(seconds) = refusal.retry_seconds() {
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, seconds.into());
     }

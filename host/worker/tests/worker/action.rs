@@ -113,19 +113,58 @@ fn the_log_of_each_run_ends_on_both_outputs_however_it_went() {
 
 #[test]
 fn the_rest_of_an_activation_is_taken_and_not_passed_on() {
-    let worker = initialised("", &[]);
+    let worker = initialised("", &["--record", "record"]);
     let request = sealed_request(1, b"question");
     let later = SystemTime::now() + Duration::from_secs(60);
     let later = later.duration_since(UNIX_EPOCH).unwrap().as_millis();
     let body = json!({
         "value": { "sealed": STANDARD.encode(&request), "winter": "❄ ☃ ❄" },
-        "namespace": "zzz", "action_name": "xxx", "action_version": "1", "activation_id": "iii",
-        "transaction_id": "ttt", "deadline": later.to_string(), "api_key": "abc-canary-xyz", "api_host": "h",
+        "namespace": "namespace-canary", "action_name": "action-canary", "action_version": "1",
+        "activation_id": "activation-canary", "transaction_id": "transaction-canary",
+        "deadline": later.to_string(), "api_key": "key-canary", "api_host": "host-canary",
     });
     is_answer_to(&worker.post_json("/run", &body), &request);
     until(|| worker.said(SENTINEL) == [1, 1]);
-    let recorded = worker.metrics();
-    assert!(!recorded.contains("canary"), "{recorded}");
+    let files = std::fs::read_dir(worker.directory.path().join("record")).unwrap();
+    let recorded: Vec<Vec<u8>> = files
+        .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+        .collect();
+    let has = |wanted: &[u8]| {
+        let in_one = |bytes: &Vec<u8>| bytes.windows(wanted.len()).any(|some| some == wanted);
+        recorded.iter().any(in_one)
+    };
+    assert!(has(&request), "what crosses to the runtime is recorded");
+    assert!(!has(b"canary") && !has("❄".as_bytes()));
+    assert_eq!(worker.said_with("canary"), [0, 0]);
+    assert!(!worker.metrics().contains("canary"));
+}
+
+#[test]
+fn a_refusal_of_a_large_request_is_heard() {
+    let large = sealed_request(1, &vec![7; 3 << 20]);
+    let worker = Worker::start("in-parts", &[]);
+    let early = run(&worker, &large);
+    assert_eq!(early.status, 403);
+    init(&worker);
+    assert_eq!(worker.post("/init", &large).status, 403);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| run(&worker, &sealed_request(1, b"question")));
+        worker.has_in_flight(1);
+        let busy = run(&worker, &large);
+        assert_eq!((busy.status, busy.error_code().as_str()), (503, "busy"));
+        worker.signal(Signal::TERM);
+        until(|| worker.get("/readyz").status == 503);
+        for path in ["/run", "/"] {
+            let draining = worker.post_json(path, &run_of(&large));
+            assert_eq!(
+                (draining.status, draining.error_code().as_str()),
+                (503, "draining"),
+                "{path}"
+            );
+        }
+        worker.lets_go();
+        assert_eq!(first.join().unwrap().status, 200);
+    });
 }
 
 #[test]
@@ -152,8 +191,11 @@ fn nothing_sealed_is_the_callers_error_and_longer_than_the_limit_too() {
             "{body}"
         );
     }
-    let long = run(&worker, &vec![7; 2 << 20]);
-    assert_eq!((long.status, long.error_code().as_str()), (413, "too-long"));
+    // The second fits in base64, and is longer than the limit all the same.
+    for bytes in [2 << 20, (1 << 20) + 1] {
+        let long = run(&worker, &vec![7; bytes]);
+        assert_eq!((long.status, long.error_code().as_str()), (413, "too-long"));
+    }
     let request = sealed_request(1, b"question");
     is_answer_to(&run(&worker, &request), &request);
 }

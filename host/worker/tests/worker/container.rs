@@ -1,6 +1,6 @@
 //! An HTTP container: the port, probes, limits, and the end.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::Stdio;
 
 use bield_envelope::Digest;
@@ -94,6 +94,18 @@ fn told_to_stop_it_is_not_ready_refuses_new_work_and_finishes_what_it_has() {
         ended.is_some()
     });
     assert_eq!(ended.unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_client_that_says_half_a_request_does_not_keep_the_runtime_from_ending() {
+    let worker = Worker::start("", &["--drain-secs", "300"]);
+    let address = worker.http.strip_prefix("http://").unwrap();
+    let mut half = std::net::TcpStream::connect(address).unwrap();
+    half.write_all(b"POST / HTTP/1.1\r\nx: ").unwrap();
+    assert_eq!(worker.get("/readyz").status, 200);
+    assert!(worker.runtime().is_some());
+    worker.signal(Signal::TERM);
+    until(|| worker.runtime().is_none());
 }
 
 #[test]

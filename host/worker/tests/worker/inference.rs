@@ -36,6 +36,12 @@ fn server_and_models_are_described_as_the_protocol_says() {
     assert_eq!(absent.status, 404);
     assert!(absent.json()["error"].is_string());
     assert_eq!(worker.get("/v2/models/resnet").status, 404);
+    let other = worker.get("/v2/repository/index");
+    assert_eq!(other.status, 404);
+    assert!(other.json()["error"].is_string());
+    let method = worker.post("/v2/health/live", b"");
+    assert_eq!(method.status, 405);
+    assert!(method.json()["error"].is_string());
     worker.put_package(&Digest::from_bytes([5; 32]));
     let described = worker.get(&model(5)).json();
     assert_eq!(described["inputs"], described["outputs"]);

@@ -127,9 +127,18 @@ impl Worker {
 
     /// How often a line stands on standard output and on standard error.
     pub(crate) fn said(&self, line: &str) -> [usize; 2] {
+        self.lines_that(|said| said == line)
+    }
+
+    /// In how many lines of both these words stand.
+    pub(crate) fn said_with(&self, words: &str) -> [usize; 2] {
+        self.lines_that(|said| said.contains(words))
+    }
+
+    fn lines_that(&self, are: impl Fn(&str) -> bool) -> [usize; 2] {
         [&self.out, &self.err].map(|lines| {
             let lines = lines.lock().unwrap();
-            lines.iter().filter(|said| *said == line).count()
+            lines.iter().filter(|said| are(said)).count()
         })
     }
 

@@ -49,8 +49,12 @@ struct Input<'a> {
     #[serde(default)]
     parameters: Parameters,
     #[serde(borrow, default)]
-    data: Vec<Cow<'a, str>>,
+    data: Vec<Text<'a>>,
 }
+
+/// Borrowed from the body wherever nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct Output {
@@ -93,7 +97,7 @@ pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<(Bytes, Asked), R
     }
     let sealed = match (input.parameters.binary_data_size, &input.data[..]) {
         (Some(size), []) if size == binary.len() => element(binary)?.to_vec(),
-        (None, [text]) if binary.is_empty() => STANDARD
+        (None, [Text(text)]) if binary.is_empty() => STANDARD
             .decode(&**text)
             .map_err(|_| malformed("`data` holds one string in base64"))?,
         _ => {
