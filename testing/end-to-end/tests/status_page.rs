@@ -116,7 +116,10 @@ fn the_page_draws_the_pool_and_loads_nothing_from_elsewhere() {
     let gateway = Gateway::new(&stack.gateway.url);
     let drawn = |status: &Value| {
         let points = status["pool"]["series"]["points"].as_array();
-        points.is_some_and(|points| points.iter().any(|point| point["cold"] == 1))
+        let points = points.map_or(&[][..], Vec::as_slice);
+        let sum = |kind: &str| points.iter().filter_map(|point| point[kind].as_u64()).sum();
+        let sums: [u64; 2] = ["cold", "hot"].map(sum);
+        sums == [1, 4]
     };
     let told = wait_until(Duration::from_secs(60), || {
         gateway.status().is_ok_and(|status| drawn(&status))
