@@ -30,7 +30,7 @@ const STARTS_MAX: u32 = 4;
 /// Pause after the first failed start; it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// How long a call that was lost looks whether the process ended: the kernel closes its sockets before it can be reaped.
-const END_WAIT: Duration = Duration::from_millis(100);
+const END_WAIT: Duration = Duration::from_secs(1);
 /// How long beyond its own time a process may take to go once it is killed.
 const GONE_WAIT: Duration = Duration::from_secs(5);
 
