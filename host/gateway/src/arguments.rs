@@ -136,7 +136,10 @@ pub struct Arguments {
     /// Longest time in seconds to finish what is in flight when told to stop
     #[arg(long, value_name = "S", default_value_t = 30)]
     pub drain_secs: u64,
-    /// Account of clients of Apache OpenWhisk, whose paths are served when there is one; repeat for each namespace
+    /// File with accounts of clients of Apache OpenWhisk, whose paths are served when there is one: NAMESPACE:UUID:KEY a line
+    #[arg(long, value_name = "FILE")]
+    pub openwhisk_accounts: Option<PathBuf>,
+    /// Such an account, which every user of this machine can then read in the list of processes; repeat for each namespace
     #[arg(long = "openwhisk-auth", value_name = "NAMESPACE:UUID:KEY")]
     pub openwhisk_auth: Vec<Account>,
     /// Longest parameters and longest result of an OpenWhisk action in KiB; more gets 413
@@ -179,6 +182,31 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Takes in the file of OpenWhisk accounts.
+    pub(crate) fn read_accounts(&mut self) -> Result<(), GatewayError> {
+        let Some(path) = &self.openwhisk_accounts else {
+            return Ok(());
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| GatewayError::File {
+            path: path.clone(),
+            error,
+        })?;
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let account = line.parse().map_err(|why| {
+                let path = path.display();
+                GatewayError::Arguments(format!(
+                    "line {number} of {path} (--openwhisk-accounts): {why}; correct it"
+                ))
+            })?;
+            self.openwhisk_auth.push(account);
+        }
+        Ok(())
+    }
+
     /// What the command line's grammar cannot say of itself.
     pub(crate) fn check(&self) -> Result<(), GatewayError> {
         let refuse = |why: &str| Err(GatewayError::Arguments(why.to_owned()));
@@ -193,8 +221,9 @@ impl Arguments {
         if self.workers_min.is_some_and(|min| min > self.workers) {
             return refuse("--workers-min must not be more than --workers");
         }
-        let places = u32::from(self.workers);
-        if self.starts_runtimes() && self.queue == 0 && self.settings(places).workers_min < places {
+        let starts_all =
+            self.policy == Policy::Bield && !self.workers_min.is_some_and(|min| min < self.workers);
+        if self.has_workers() && self.queue == 0 && !starts_all {
             return refuse(
                 "with --queue 0 no request can wait while a runtime starts; give a queue, or policy bield without --workers-min",
             );
@@ -208,6 +237,14 @@ impl Arguments {
         }
         if self.members.len() > MEMBERS_MAX || self.witness_addresses.len() > WITNESSES_MAX {
             return refuse("at most 16 members and 16 witnesses can be named");
+        }
+        let mut accounts = self.openwhisk_auth.iter();
+        while let Some(one) = accounts.next() {
+            if accounts.clone().any(|other| one.is_taken_for(other)) {
+                return refuse(
+                    "two OpenWhisk accounts have the same namespace or the same UUID:KEY; give each its own",
+                );
+            }
         }
         match self.member_slot {
             Some(slot) if usize::from(slot) >= self.members.len() => refuse(
@@ -296,11 +333,11 @@ impl Arguments {
     }
 
     /// Most threads that wait for a program or a file at once: one for each request handed to a runtime, which all wait
-    /// together when all are slow, and some for everything else. Each is made when it is needed, takes some 20 KB, and ends
-    /// when it has had nothing to do for 10 s; 65 536 of them, the most, take 1.3 GB.
+    /// together when all are slow, one for each runtime's report, and some for everything else. Each is made when it is needed, takes some 20 KB, and ends
+    /// when it has had nothing to do for 10 s; 65 792 of them, the most, take 1.3 GB.
     #[must_use]
     pub fn waiting_threads_max(&self) -> usize {
-        usize::from(self.workers) * usize::from(self.concurrency) + OTHER_WAITING_THREADS
+        usize::from(self.workers) * (usize::from(self.concurrency) + 1) + OTHER_WAITING_THREADS
     }
 
     /// Whether this gateway's key service is one of several members.
@@ -343,6 +380,45 @@ fn action_name(name: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accounts_come_from_a_file_and_no_two_are_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("accounts");
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let line = "bield-gateway --tee x --key-service a:1 --workers 0 --keys-config k --storage s --openwhisk-auth lab:u:k";
+            let mut arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            arguments.openwhisk_accounts = Some(file.clone());
+            arguments.read_accounts()?;
+            arguments.check()?;
+            Ok::<_, GatewayError>(format!("{:?}", arguments.openwhisk_auth))
+        };
+        let both = read("# whom\n\nguest:v:l\n").unwrap();
+        assert_eq!(both, "[Account(lab), Account(guest)]");
+        for (text, why) in [
+            ("guest:v:l\nguest\n", "line 2"),
+            ("lab:v:l", "the same namespace"),
+            ("guest:u:k", "the same UUID:KEY"),
+        ] {
+            let said = read(text).unwrap_err().to_string();
+            assert!(said.contains(why), "{said}");
+            assert!(!said.contains(":l"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_queue_of_none_goes_with_workers_that_are_there_alone() {
+        let check = |more: &str| {
+            let line = format!(
+                "bield-gateway --tee x --key-service a:1 --queue 0 --worker-address a:1 {more}"
+            );
+            let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
+            arguments.check()
+        };
+        check("").unwrap();
+        check("--policy fnpacker").unwrap_err();
+    }
 
     #[test]
     fn every_place_at_a_runtime_has_a_thread_that_may_wait() {

@@ -10,17 +10,17 @@ use std::sync::LazyLock;
 
 use axum::body::Body as HttpBody;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderName, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bield_engines::{Answer, Body, Bytes};
 use bield_face::{FEEDBACK, Failure, Refusal, SEALED, feedback_header, package_of};
-use bield_launcher::ANSWER_BYTES_MAX;
 use bield_packer::Caller;
 use bield_protocol::feedback::Feedback;
 use futures_util::StreamExt as _;
 
 use crate::fleet::Workers;
 use crate::http::Face;
+use crate::openwhisk::TOO_LONG;
 use crate::places;
 
 /// Carries the gateway's number of a request.
@@ -63,11 +63,12 @@ async fn answer(
         .await
 }
 
-/// Answers a sealed request in one piece: the feedback, and the sealed answer.
+/// Answers a sealed request in one piece: the feedback, and the sealed answer of at most so many bytes.
 pub(crate) async fn whole(
     face: &Face,
     caller: Caller,
     sealed: Bytes,
+    bytes_max: usize,
 ) -> Result<(Option<Feedback>, Bytes), Refusal> {
     if face.is_draining() {
         return Err(draining());
@@ -79,15 +80,15 @@ pub(crate) async fn whole(
         .call(driver.number(), package, caller, sealed)
         .await?;
     let bytes = match body {
+        Body::Whole(bytes) if bytes.len() > bytes_max => return Err(too_long()),
         Body::Whole(bytes) => bytes,
         Body::Refused(refusal) => return Err(refusal),
         Body::InParts(mut parts) => {
             let mut answer = Vec::new();
             while let Some(part) = parts.next().await {
                 let part = part.map_err(|_| Failure::Lost)?;
-                if answer.len() + part.len() > ANSWER_BYTES_MAX {
-                    let why = "the runtime's answer is longer than any; report it to the operator";
-                    return Err(Failure::Broken(why.to_owned()).into());
+                if answer.len() + part.len() > bytes_max {
+                    return Err(too_long());
                 }
                 answer.extend_from_slice(&part);
             }
@@ -95,6 +96,14 @@ pub(crate) async fn whole(
         }
     };
     Ok((feedback, bytes))
+}
+
+fn too_long() -> Refusal {
+    Refusal::new(
+        StatusCode::BAD_GATEWAY,
+        TOO_LONG,
+        "the sealed answer is longer than a result may be; ask for less",
+    )
 }
 
 fn draining() -> Refusal {

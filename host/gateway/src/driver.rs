@@ -12,42 +12,44 @@
 //! it again, since a runtime refuses what it has seen; a place in a worker counts as taken until the engine says that the
 //! worker is done.
 //!
-//! On paper: the packer is behind one lock, taken three times for a call (arrival, answer, statistics) and held for some
-//! microseconds each: with 10 000 calls a second it is busy for a twentieth of the time. A call that finds a worker at once
-//! hears so from its own hand: no task is woken, no thread is changed that was not before.
+//! On paper: the packer is behind one lock, taken twice for a call (arrival, answer) and held for some microseconds each: with
+//! 10 000 calls a second it is busy for some twentieth of the time. What it is asked to show takes milliseconds where it knows
+//! thousands of packages, so that it is asked once a second, and for people as `status` says. A call that finds a worker at
+//! once hears so from its own hand: no task is woken, no thread is changed that was not before.
 
 mod call;
 mod place;
 mod running;
+mod sizes;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bield_engines::{Endpoint, Engine, Group};
-use bield_envelope::Digest;
 use bield_packer::{Decision, Event, Explanation, Failure, Packer, RequestId, View, WorkerId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::series::Series;
+use sizes::Sizes;
 
-/// Packages whose file's length was told; beyond, all are told again.
-const SIZED_MAX: usize = 4096;
 /// Between two looks at what workers take of memory.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// The packer, its engine, and the calls in between.
 pub(crate) struct Driver {
     engine: Arc<dyn Engine>,
-    /// Directory of sealed packages, for their lengths.
-    packages: Option<PathBuf>,
+    sizes: Sizes,
     origin: Instant,
     queue_wait: Duration,
     call_wait: Duration,
     next: AtomicU64,
+    drains: AtomicBool,
     inner: Mutex<Inner>,
     series: Mutex<Series>,
     /// The ticker is to look when it is due.
@@ -62,7 +64,6 @@ struct Inner {
     workers: BTreeMap<WorkerId, Hired>,
     /// Who has each place of the pool, and what its task is told.
     places: Vec<Place>,
-    sized: HashSet<Digest>,
     /// When the ticker looks next.
     ticks_at: Option<Duration>,
 }
@@ -71,7 +72,7 @@ struct Inner {
 struct Hired {
     place: u32,
     asked: Instant,
-    endpoint: Option<Endpoint>,
+    endpoint: Option<Arc<Endpoint>>,
     /// It was told to end.
     ends: bool,
 }
@@ -79,12 +80,15 @@ struct Hired {
 #[derive(Default)]
 struct Place {
     worker: Option<WorkerId>,
-    want: watch::Sender<u32>,
+    /// Who is wanted there, as its task is told.
+    want: watch::Sender<Option<WorkerId>>,
+    /// The instance that was let go of last.
+    past: Option<u64>,
 }
 
 /// What a call is told.
 enum Word {
-    Go(WorkerId, Endpoint),
+    Go(WorkerId, Arc<Endpoint>),
     No(bield_packer::Refusal, Duration),
 }
 
@@ -108,18 +112,18 @@ impl Driver {
     ) -> Arc<Driver> {
         let driver = Arc::new(Driver {
             engine,
-            packages,
+            sizes: Sizes::new(packages),
             origin: Instant::now(),
             queue_wait: waits.queue,
             call_wait: waits.call,
             next: AtomicU64::new(1),
+            drains: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 packer,
                 decisions: Vec::new(),
                 calls: HashMap::new(),
                 workers: BTreeMap::new(),
                 places: (0..places).map(|_| Place::default()).collect(),
-                sized: HashSet::new(),
                 ticks_at: None,
             }),
             series: Mutex::default(),
@@ -138,6 +142,13 @@ impl Driver {
 
     fn tell(&self, event: Event) {
         self.handle(&mut self.lock(), event);
+    }
+
+    /// The last that happens to a request.
+    fn tell_last(&self, request: RequestId, event: Event) {
+        let mut inner = self.lock();
+        inner.calls.remove(&request);
+        self.handle(&mut inner, event);
     }
 
     /// Has the packer take in what happened, and does what it decides.
@@ -203,11 +214,16 @@ impl Driver {
                     .map(|(worker, hired)| (*worker, Group(hired.place)))
                     .collect()
             };
-            let measured = there.into_iter().filter_map(|(worker, group)| {
-                let bytes = self.engine.memory(group)?;
-                Some(Event::Measured { worker, bytes })
+            let engine = Arc::clone(&self.engine);
+            let measured = tokio::task::spawn_blocking(move || {
+                let measured = there.into_iter().filter_map(|(worker, group)| {
+                    let bytes = engine.memory(group)?;
+                    Some(Event::Measured { worker, bytes })
+                });
+                measured.collect::<Vec<Event>>()
             });
-            let measured: Vec<Event> = measured.collect();
+            // Without its thread the process is ending.
+            let measured = measured.await.unwrap_or_default();
             let (waiting, gb_s) = {
                 let mut inner = self.lock();
                 for event in measured {
@@ -287,8 +303,17 @@ impl Driver {
         Ok(())
     }
 
+    /// Takes no more requests, and starts no worker but for those that wait.
+    pub(crate) fn drain(&self) {
+        self.drains.store(true, Ordering::SeqCst);
+        let mut inner = self.lock();
+        inner.packer.drain();
+        self.handle(&mut inner, Event::Tick);
+    }
+
     /// Ends all workers, each when it has finished what it has begun.
     pub(crate) async fn finish(&self) {
+        self.drain();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             task.abort();
@@ -352,7 +377,7 @@ impl Inner {
                 self.workers.insert(worker, hired);
                 if let Some(place) = self.place(slot.0) {
                     place.worker = Some(worker);
-                    place.want.send_replace(1);
+                    place.want.send_replace(Some(worker));
                 }
             }
             Decision::Stop { worker } => {
@@ -360,7 +385,7 @@ impl Inner {
                 hired.ends = true;
                 let number = hired.place;
                 if let Some(place) = self.place(number) {
-                    place.want.send_replace(0);
+                    place.want.send_replace(None);
                 }
             }
         }

@@ -110,14 +110,18 @@ impl Fleet {
         self.keys.as_ref()
     }
 
-    /// Closes the public port of the key service; sessions that are open go on.
-    pub(crate) fn take_no_more_sessions(&self) {
+    /// Closes the public port of the key service, and has no worker started but for requests that wait; sessions and requests
+    /// that are open go on.
+    pub(crate) fn drain(&self) {
+        if let Some(workers) = &self.workers {
+            workers.driver.drain();
+        }
         if let Some(keys) = &self.keys {
             keys.outside.take_no_more();
         }
     }
 
-    /// Waits until the last session from elsewhere ended, after [`Self::take_no_more_sessions`].
+    /// Waits until the last session from elsewhere ended, after [`Self::drain`].
     pub(crate) async fn sessions_end(&self) {
         if let Some(keys) = &self.keys {
             keys.outside.end().await;

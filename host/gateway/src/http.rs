@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 use crate::fleet::Fleet;
 use crate::openwhisk::{self, Openwhisk};
 use crate::page::Page;
+use crate::status::Reports;
 use crate::{Arguments, calls, packages, status, why};
 
 /// Package uploads at once: two fill a disk's queue.
@@ -31,6 +32,7 @@ pub(crate) struct Face {
     pub(crate) uploads: Arc<Semaphore>,
     pub(crate) upload_number: Arc<AtomicU64>,
     pub(crate) started: Instant,
+    pub(crate) reports: Arc<Reports>,
     draining: Arc<AtomicBool>,
 }
 
@@ -47,6 +49,7 @@ impl Face {
             uploads: Arc::new(Semaphore::new(UPLOADS_MAX)),
             upload_number: Arc::default(),
             started: Instant::now(),
+            reports: Arc::default(),
             arguments,
             fleet,
             draining,
@@ -107,9 +110,10 @@ fn openwhisk_of(face: &Face) -> Option<Arc<Openwhisk>> {
     }
     let answers = {
         let face = face.clone();
+        let bytes_max = arguments.openwhisk_limits().sealed_bytes_max();
         move |caller, sealed| {
             let face = face.clone();
-            async move { calls::whole(&face, caller, sealed).await }.boxed()
+            async move { calls::whole(&face, caller, sealed, bytes_max).await }.boxed()
         }
     };
     Some(Arc::new(Openwhisk::new(

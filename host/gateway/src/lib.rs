@@ -25,6 +25,7 @@ mod arguments;
 mod calls;
 mod driver;
 mod fleet;
+mod gate;
 mod http;
 mod keys_port;
 mod metrics;
@@ -118,7 +119,8 @@ impl GatewayError {
 ///
 /// # Errors
 /// See [`GatewayError`].
-pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
+pub async fn run(mut arguments: Arguments) -> Result<(), GatewayError> {
+    arguments.read_accounts()?;
     arguments.check()?;
     let arguments = Arc::new(arguments);
     if let Some(packages) = &arguments.packages {
@@ -178,7 +180,7 @@ pub async fn run(arguments: Arguments) -> Result<(), GatewayError> {
         }
         tracing::info!("draining: no new work, finishing what is in flight");
         draining.store(true, Ordering::SeqCst);
-        fleet.take_no_more_sessions();
+        fleet.drain();
         let _ = told.send(true);
         tokio::time::sleep(Duration::from_secs(arguments.drain_secs)).await;
         tracing::warn!("drain time is over; what is still in flight is cut");

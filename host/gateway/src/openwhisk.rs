@@ -34,7 +34,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{any, get};
 use bield_face::{Bodies, Refusal, json_response};
 use bield_packer::Caller;
 use bield_protocol::feedback::Feedback;
@@ -50,7 +50,11 @@ use error::WhiskError;
 /// Invocations of one namespace at once; more get 429.
 const CONCURRENT_MAX: usize = 256;
 
-/// Has a sealed request answered: the feedback and all of the sealed answer.
+/// Code of a refusal: the answer is longer than a result may be.
+pub(crate) const TOO_LONG: &str = "answer-too-long";
+
+/// Has a sealed request answered: the feedback and all of the sealed answer, or a refusal [`TOO_LONG`] where that has more than
+/// [`Limits::sealed_bytes_max`] bytes.
 pub(crate) type Answers =
     Box<dyn Fn(Caller, Bytes) -> BoxFuture<'static, Result<Whole, Refusal>> + Send + Sync>;
 
@@ -68,6 +72,13 @@ pub(crate) struct Limits {
     pub(crate) blocking_max: Duration,
     /// Requests that one worker has at once.
     pub(crate) concurrency_max: u64,
+}
+
+impl Limits {
+    /// Longest sealed answer whose base64 may fit into a result, in bytes.
+    pub(crate) const fn sealed_bytes_max(&self) -> usize {
+        self.payload_bytes_max / 4 * 3
+    }
 }
 
 /// The interface. Handlers share it.
@@ -101,7 +112,7 @@ impl Openwhisk {
             caller: account.caller(),
             account,
             actions: Mutex::default(),
-            activations: Mutex::default(),
+            activations: Mutex::new(Activations::of(limits.payload_bytes_max)),
             concurrent: Arc::new(Semaphore::new(CONCURRENT_MAX)),
         });
         Openwhisk {
@@ -164,6 +175,7 @@ pub(crate) fn router(openwhisk: Arc<Openwhisk>) -> Router {
             &format!("{base}/activations/{{id}}/{{part}}"),
             get(activations::show_part),
         )
+        .route("/api/v1/{*path}", any(async || WhiskError::not_found()))
         .method_not_allowed_fallback(async || {
             WhiskError::new(
                 StatusCode::METHOD_NOT_ALLOWED,

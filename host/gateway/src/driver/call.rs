@@ -4,14 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use axum::http::StatusCode;
 use bield_engines::{Answer, Body, Bytes, Endpoint, EngineError};
 use bield_envelope::Digest;
 use bield_face::Refusal;
-use bield_packer::{Caller, Event, Failure, RequestId};
+use bield_packer::{Caller, Event, Failure, Refusal as No, RequestId};
 use tokio::sync::mpsc;
 
 use super::running::Running;
-use super::{Driver, SIZED_MAX, Word};
+use super::{Driver, Word};
 
 impl Driver {
     /// A number for a request, never given again.
@@ -47,57 +48,65 @@ impl Driver {
     ) -> Result<Answer, Refusal> {
         let request = RequestId(number);
         let (word, words) = mpsc::unbounded_channel();
-        self.arrive(request, package, caller, word);
+        let bytes = self.sizes.news_of(package).await;
         let mut waits = LeavesWhenDropped {
             driver: self,
             request,
             words,
             is_over: false,
         };
-        let mut tried: Option<Endpoint> = None;
+        self.arrive(request, package, bytes, caller, word);
+        // Where it may have run, and whether somebody had no place for it.
+        let mut tried: Option<Arc<Endpoint>> = None;
         let mut was_full = false;
         loop {
             let (worker, endpoint) = match waits.words.recv().await {
                 Some(Word::Go(worker, endpoint)) => (worker, endpoint),
                 Some(Word::No(refusal, retry)) => {
                     waits.over();
-                    return Err(match refusal {
-                        bield_packer::Refusal::Lost if was_full => full().retry_after(retry),
-                        _ => self.refusal(refusal, retry),
+                    return Err(match (&tried, refusal) {
+                        // Whatever keeps it from another worker, it may have run at one.
+                        (Some(_), _) => lost().retry_after(retry),
+                        (None, No::Lost) if was_full => full().retry_after(retry),
+                        (None, refusal) => self.refusal(refusal, retry),
                     });
                 }
-                None => {
-                    return Err(Refusal::unavailable(
-                        "stopping",
-                        "this gateway is stopping; try another one",
-                    ));
-                }
+                None if tried.is_some() => return Err(lost()),
+                None => return Err(stopping()),
             };
             let running = Running::begin(self, request, worker);
             if tried.as_ref().is_some_and(|tried| tried.id == endpoint.id) {
                 // It has seen the request, and would say that it was replayed.
-                running.failed(Failure::Lost);
-                tried = Some(endpoint);
-                continue;
+                running.returned();
+                waits.over();
+                return Err(lost());
             }
             let place = running.place();
             let invoked = self
                 .engine
                 .invoke(&endpoint, sealed.clone(), self.call_wait, place);
             match invoked.await {
-                Ok(answer) => {
-                    match answer.body {
-                        Body::Refused(_) => running.refused(),
-                        _ => running.answered(answer.feedback.clone()),
-                    }
+                Ok(Answer { feedback, body }) => {
+                    let body = match body {
+                        Body::Whole(bytes) => {
+                            running.answered(feedback.clone());
+                            Body::Whole(bytes)
+                        }
+                        Body::InParts(parts) => {
+                            Body::InParts(running.until_the_last(feedback.clone(), parts))
+                        }
+                        Body::Refused(refusal) => {
+                            running.returned();
+                            Body::Refused(refusal)
+                        }
+                    };
                     waits.over();
-                    return Ok(answer);
+                    return Ok(Answer { feedback, body });
                 }
                 Err(EngineError::Lost) => {
                     self.look_at(endpoint.group.0);
                     running.failed(Failure::Lost);
                     tried = Some(endpoint);
-                    was_full = false;
                 }
                 Err(EngineError::Cold | EngineError::Draining | EngineError::Full) => {
                     running.failed(Failure::Busy);
@@ -121,18 +130,13 @@ impl Driver {
         self: &Arc<Self>,
         request: RequestId,
         package: Digest,
+        bytes: Option<u64>,
         caller: Caller,
         word: mpsc::UnboundedSender<Word>,
     ) {
         let mut inner = self.lock();
         inner.calls.insert(request, word);
-        if !inner.sized.contains(&package)
-            && let Some(bytes) = self.package_bytes(&package)
-        {
-            if inner.sized.len() >= SIZED_MAX {
-                inner.sized.clear();
-            }
-            inner.sized.insert(package);
+        if let Some(bytes) = bytes {
             self.handle(&mut inner, Event::Sized { package, bytes });
         }
         let deadline = self.origin.elapsed() + self.queue_wait;
@@ -145,15 +149,7 @@ impl Driver {
         self.handle(&mut inner, event);
     }
 
-    /// The length of a package's file: one look-up in the system for each package.
-    fn package_bytes(&self, package: &Digest) -> Option<u64> {
-        let path = self.packages.as_ref()?.join(format!("{package}.bield"));
-        Some(std::fs::metadata(path).ok()?.len())
-    }
-
-    fn refusal(&self, refusal: bield_packer::Refusal, retry: Duration) -> Refusal {
-        use axum::http::StatusCode;
-        use bield_packer::Refusal as No;
+    fn refusal(&self, refusal: No, retry: Duration) -> Refusal {
         let (status, code, message) = match refusal {
             No::QueueFull => (
                 StatusCode::TOO_MANY_REQUESTS,
@@ -178,15 +174,13 @@ impl Driver {
                     self.queue_wait.as_millis()
                 ),
             ),
+            No::NoWorker if self.drains.load(Ordering::SeqCst) => return stopping(),
             No::NoWorker => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no-runtime",
                 "no runtime is up; one is being restarted".to_owned(),
             ),
-            No::Lost => {
-                let lost = Refusal::from(bield_face::Failure::Lost);
-                (lost.status(), "runtime-lost", lost.message().to_owned())
-            }
+            No::Lost => return lost().retry_after(retry),
         };
         Refusal::new(status, code, message).retry_after(retry)
     }
@@ -195,9 +189,23 @@ impl Driver {
         use bield_face::Failure as Of;
         match error {
             EngineError::Timeout(wait) => Of::TimedOut(*wait).into(),
+            EngineError::Denied(why) => {
+                // What the platform says to this gateway is not for its clients.
+                tracing::error!("the platform refuses a request: {why}");
+                let why = "the platform that runs the workers refuses it; the operator must look";
+                Of::Broken(why.to_owned()).into()
+            }
             error => Of::Broken(error.to_string()).into(),
         }
     }
+}
+
+fn lost() -> Refusal {
+    bield_face::Failure::Lost.into()
+}
+
+fn stopping() -> Refusal {
+    Refusal::unavailable("stopping", "this gateway is stopping; try another one")
 }
 
 fn full() -> Refusal {
@@ -207,7 +215,7 @@ fn full() -> Refusal {
     )
 }
 
-/// Held by a call: a client that goes away says so to the packer.
+/// Held by a call until it is over or answers: a client that goes away says so to the packer.
 struct LeavesWhenDropped<'a> {
     driver: &'a Arc<Driver>,
     request: RequestId,
@@ -223,16 +231,18 @@ impl LeavesWhenDropped<'_> {
 
 impl Drop for LeavesWhenDropped<'_> {
     fn drop(&mut self) {
+        // Over, it was let go of with its end.
+        if self.is_over {
+            return;
+        }
+        let request = self.request;
         let mut inner = self.driver.lock();
-        inner.calls.remove(&self.request);
-        if !self.is_over {
-            let request = self.request;
-            self.driver.handle(&mut inner, Event::Left { request });
-            // Sent to a worker at the last moment, it did not go there any more.
-            if let Ok(Word::Go(worker, _)) = self.words.try_recv() {
-                self.driver
-                    .handle(&mut inner, Event::Returned { request, worker });
-            }
+        inner.calls.remove(&request);
+        self.driver.handle(&mut inner, Event::Left { request });
+        // Sent to a worker at the last moment, it did not go there any more.
+        if let Ok(Word::Go(worker, _)) = self.words.try_recv() {
+            self.driver
+                .handle(&mut inner, Event::Returned { request, worker });
         }
     }
 }

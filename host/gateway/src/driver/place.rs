@@ -1,13 +1,15 @@
 //! One place of the pool: what the packer wants there, and what the engine sees of it.
 //!
-//! Always true: what the engine is asked for is asked in order, one after the other; each instance is told to the packer
-//! once, and its end once.
+//! Always true: what the engine is asked for is asked in order, one after the other, and for each worker anew, since what was
+//! there for the last one may be gone; each instance is told to the packer once, and its end once; what the engine sees is
+//! read and judged under the one lock, so that nobody judges by what was seen before somebody else did.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bield_engines::{Group, Seen};
+use bield_engines::{Endpoint, Group, Seen};
 use bield_packer::{Event, WorkerId};
+use tokio::sync::watch;
 
 use super::{Driver, Inner};
 
@@ -26,44 +28,46 @@ impl Driver {
             return;
         };
         let mut seen = self.engine.endpoints(group);
-        let (mut asked, mut given_up) = (0, 0);
+        // For whom the engine was asked last.
+        let (mut asked, mut given_up) = (None, 0);
         loop {
             let wanted = *want.borrow_and_update();
             if wanted != asked {
                 let scaled = match wanted {
                     // Comes back when it is gone.
-                    0 => self.engine.delete(group).await,
-                    _ => match self.engine.ensure(group).await {
-                        Ok(()) => self.engine.scale(group, wanted).await,
+                    None => self.engine.delete(group).await,
+                    Some(_) => match self.engine.ensure(group).await {
+                        Ok(()) => self.engine.scale(group, 1).await,
                         denied => denied,
                     },
                 };
                 asked = wanted;
-                if wanted == 0 {
+                let Some(worker) = wanted else {
                     if let Err(error) = scaled {
                         tracing::error!(place = number, "a worker did not end: {error}");
                     }
                     self.ended_as_told(number);
                     continue;
-                }
+                };
                 if let Err(error) = scaled {
                     tracing::error!(place = number, "{error}");
                     tokio::time::sleep(DENIED_PAUSE).await;
-                    self.start_failed(number);
-                    asked = 0;
+                    self.start_failed(number, worker);
+                    asked = None;
                     continue;
                 }
             }
-            let now: Seen = seen.borrow_and_update().clone();
-            if now.given_up > given_up {
-                given_up = now.given_up;
+            let now = seen.borrow_and_update().given_up;
+            if now > given_up {
+                given_up = now;
                 // Down first, so that the next wish for a worker is one.
                 let _ = self.engine.scale(group, 0).await;
-                asked = 0;
-                self.start_failed(number);
+                if let Some(worker) = asked.take() {
+                    self.start_failed(number, worker);
+                }
                 continue;
             }
-            if self.take_in(number, &now) {
+            if self.take_in(number, &seen) {
                 continue;
             }
             tokio::select! {
@@ -75,32 +79,39 @@ impl Driver {
 
     /// Looks at once what the engine sees of a place: a call has just met the end of what was there.
     pub(super) fn look_at(&self, number: u32) {
-        let seen = self.engine.endpoints(Group(number)).borrow().clone();
+        let seen = self.engine.endpoints(Group(number));
         self.take_in(number, &seen);
     }
 
     /// Tells the packer of an instance that began or ended; whether there was anything to tell.
-    fn take_in(&self, number: u32, seen: &Seen) -> bool {
+    fn take_in(&self, number: u32, seen: &watch::Receiver<Seen>) -> bool {
         let mut inner = self.lock();
-        let Some(worker) = inner.place(number).and_then(|place| place.worker) else {
+        let Some(place) = inner.place(number) else {
             return false;
         };
-        let Some(hired) = inner.workers.get_mut(&worker) else {
+        let (worker, past) = (place.worker, place.past);
+        let Some((worker, hired)) =
+            worker.and_then(|worker| Some((worker, inner.workers.get_mut(&worker)?)))
+        else {
             return false;
         };
         match &hired.endpoint {
             None => {
-                let Some(endpoint) = seen.endpoints.first() else {
+                // Who could not be made to end in time is nobody's start.
+                let is_new = |there: &&Endpoint| Some(there.id) != past;
+                let there = seen.borrow().endpoints.iter().find(is_new).cloned();
+                let Some(endpoint) = there else {
                     return false;
                 };
-                hired.endpoint = Some(endpoint.clone());
+                hired.endpoint = Some(Arc::new(endpoint));
                 let took = Instant::now().saturating_duration_since(hired.asked);
                 self.handle(&mut inner, Event::Started { worker, took });
             }
-            Some(endpoint) if seen.endpoints.iter().any(|there| there.id == endpoint.id) => {
-                return false;
-            }
-            Some(_) => {
+            Some(endpoint) => {
+                let mut there = seen.borrow().endpoints.clone().into_iter();
+                if there.any(|there| there.id == endpoint.id) {
+                    return false;
+                }
                 inner.lets_go(number, worker);
                 self.handle(&mut inner, Event::Ended { worker });
                 inner.wants_nothing_if_free(number);
@@ -122,9 +133,9 @@ impl Driver {
         }
     }
 
-    fn start_failed(&self, number: u32) {
+    fn start_failed(&self, number: u32, worker: WorkerId) {
         let mut inner = self.lock();
-        if let Some(worker) = inner.place(number).and_then(|place| place.worker) {
+        if inner.place(number).and_then(|place| place.worker) == Some(worker) {
             inner.lets_go(number, worker);
             self.handle(&mut inner, Event::StartFailed { worker });
         }
@@ -133,10 +144,12 @@ impl Driver {
 }
 
 impl Inner {
-    fn lets_go(&mut self, number: u32, worker: WorkerId) {
-        self.workers.remove(&worker);
+    pub(super) fn lets_go(&mut self, number: u32, worker: WorkerId) {
+        let hired = self.workers.remove(&worker);
         if let Some(place) = self.place(number) {
             place.worker = None;
+            let endpoint = hired.and_then(|hired| hired.endpoint);
+            place.past = endpoint.map(|endpoint| endpoint.id).or(place.past);
         }
     }
 
@@ -145,7 +158,7 @@ impl Inner {
         if let Some(place) = self.place(number)
             && place.worker.is_none()
         {
-            place.want.send_replace(0);
+            place.want.send_replace(None);
         }
     }
 }

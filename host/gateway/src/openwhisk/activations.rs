@@ -14,7 +14,7 @@ use super::{Shared, now_ms};
 
 /// Records of one namespace, …
 pub(super) const RECORDS_MAX: usize = 1000;
-/// … bytes of them, …
+/// … bytes of them, or of one where that may be longer, …
 pub(super) const RECORDS_BYTES_MAX: usize = 32 << 20;
 /// … and how long they are kept.
 const AGE_MS_MAX: u64 = 3_600_000;
@@ -47,20 +47,29 @@ pub(super) struct Record {
 }
 
 /// A namespace's records, oldest first.
-#[derive(Default)]
 pub(super) struct Activations {
     records: VecDeque<Record>,
     bytes: usize,
+    bytes_max: usize,
 }
 
 impl Activations {
+    /// None yet, of results of at most so many bytes.
+    pub(super) fn of(result_bytes_max: usize) -> Activations {
+        Activations {
+            records: VecDeque::new(),
+            bytes: 0,
+            bytes_max: RECORDS_BYTES_MAX.max(result_bytes_max),
+        }
+    }
+
     /// Keeps a record, and lets go of the oldest beyond the bounds.
     pub(super) fn keep(&mut self, record: Record) {
         self.bytes += record.bytes;
         self.records.push_back(record);
         let horizon = now_ms().saturating_sub(AGE_MS_MAX);
         while self.records.len() > RECORDS_MAX
-            || self.bytes > RECORDS_BYTES_MAX
+            || self.bytes > self.bytes_max
             || self.records.front().is_some_and(|one| one.end < horizon)
         {
             let Some(oldest) = self.records.pop_front() else {
@@ -167,8 +176,10 @@ pub(super) async fn list(
     let (since, upto) = (query.number("since")?, query.number("upto")?);
     let activations = own.activations();
     // Newest first.
+    let horizon = now_ms().saturating_sub(AGE_MS_MAX);
     let wanted = activations.records.iter().rev().filter(|record| {
-        query.get("name").is_none_or(|name| record.name == name)
+        record.end >= horizon
+            && query.get("name").is_none_or(|name| record.name == name)
             && since.is_none_or(|since| record.start >= since)
             && upto.is_none_or(|upto| record.start <= upto)
     });
@@ -206,7 +217,7 @@ mod tests {
     #[test]
     fn the_oldest_go_beyond_number_bytes_and_age() {
         let now = now_ms();
-        let mut kept = Activations::default();
+        let mut kept = Activations::of(1);
         for number in 0..RECORDS_MAX + 5 {
             kept.keep(record(number, 1, now));
         }
@@ -215,8 +226,9 @@ mod tests {
 
         kept.keep(record(9999, RECORDS_BYTES_MAX, now));
         assert_eq!((kept.records.len(), kept.bytes), (1, RECORDS_BYTES_MAX));
-        kept.keep(record(10_000, RECORDS_BYTES_MAX + 1, now));
-        assert_eq!((kept.records.len(), kept.bytes), (0, 0));
+        let mut long = Activations::of(RECORDS_BYTES_MAX + 1);
+        long.keep(record(1, RECORDS_BYTES_MAX + 1, now));
+        assert!(long.get("1").is_some(), "the longest result has room");
 
         let old = now - AGE_MS_MAX - 1;
         kept.keep(record(1, 1, old));

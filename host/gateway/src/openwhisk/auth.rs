@@ -26,6 +26,11 @@ impl Account {
         &self.namespace
     }
 
+    /// Whether a name or a key stands for both.
+    pub(crate) fn is_taken_for(&self, other: &Account) -> bool {
+        self.namespace == other.namespace || self.digest == other.digest
+    }
+
     /// The namespace as the packer knows it, under a key of this process.
     pub(super) fn caller(&self) -> Caller {
         static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -118,6 +123,15 @@ mod tests {
         assert_eq!(who(&HeaderMap::new()), None);
         let shown = format!("{accounts:?}");
         assert_eq!(shown, "[Account(guest), Account(lab)]");
+    }
+
+    #[test]
+    fn accounts_are_told_apart_by_name_and_by_key() {
+        let account = |text: &str| text.parse::<Account>().unwrap();
+        let one = account("guest:u:k");
+        assert!(one.is_taken_for(&account("guest:v:l")));
+        assert!(one.is_taken_for(&account("lab:u:k")));
+        assert!(!one.is_taken_for(&account("lab:u:l")));
     }
 
     #[test]

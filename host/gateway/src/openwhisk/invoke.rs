@@ -9,6 +9,7 @@
 //! | blocking, and nobody could take it | 429 or 503: it has not run, and there is no record |
 //! | what it brings is not one sealed request | 400, 413: it has not begun |
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use super::actions::Action;
 use super::activations::{Ended, Record};
 use super::error::{WhiskError, name};
 use super::query::Query;
-use super::{CONCURRENT_MAX, Limits, Namespace, Openwhisk, Shared, Whole, now_ms};
+use super::{CONCURRENT_MAX, Limits, Namespace, Openwhisk, Shared, TOO_LONG, Whole, now_ms};
 
 /// Names the activation beside its answer.
 const ACTIVATION: HeaderName = HeaderName::from_static("x-openwhisk-activation-id");
@@ -165,6 +166,7 @@ async fn run(
     let answer = (openwhisk.answers)(own.caller, sealed);
     let (ended, result) = match tokio::time::timeout(timeout, answer).await {
         Ok(Ok(whole)) => result(whole, &openwhisk.limits),
+        Ok(Err(refusal)) if refusal.code() == TOO_LONG => too_long("more", &openwhisk.limits),
         Ok(Err(refusal)) if blocking && has_not_run(&refusal) => return End::NotRun(refusal),
         Ok(Err(refusal)) => {
             let error = json!({ "code": refusal.code(), "message": refusal.message() });
@@ -182,7 +184,7 @@ async fn run(
     };
     let record = Record {
         end: now_ms(),
-        bytes: result.to_string().len(),
+        bytes: length(&result),
         ended,
         result,
         ..record
@@ -206,16 +208,37 @@ fn result((feedback, sealed): Whole, limits: &Limits) -> (Ended, Value) {
         "kind": feedback.as_ref().map(|feedback| feedback.start),
         "feedback": feedback,
     });
-    let (length, max) = (result.to_string().len(), limits.payload_bytes_max);
-    match length <= max {
+    let length = length(&result);
+    match length <= limits.payload_bytes_max {
         true => (Ended::Success, result),
-        false => {
-            let error = format!(
-                "The action produced a response that exceeded the allowed length: {length} > {max} bytes."
-            );
-            (Ended::Application, json!({ "error": error }))
+        false => too_long(&length.to_string(), limits),
+    }
+}
+
+fn too_long(length: &str, limits: &Limits) -> (Ended, Value) {
+    let max = limits.payload_bytes_max;
+    let error = format!(
+        "The action produced a response that exceeded the allowed length: {length} > {max} bytes."
+    );
+    (Ended::Application, json!({ "error": error }))
+}
+
+/// Length of a value as JSON, in bytes.
+fn length(value: &Value) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
+    let mut count = Count(0);
+    // Counting cannot fail.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
 }
 
 impl Openwhisk {
