@@ -49,6 +49,9 @@ pub(crate) struct Options {
     /// Only this part; repeatable.
     #[arg(long = "only")]
     parts: Vec<Part>,
+    /// How often each policy replays the trace [default: 3].
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: Option<u8>,
     /// What the trace is drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,

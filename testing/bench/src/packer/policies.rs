@@ -39,6 +39,7 @@ pub(super) fn measured(options: &Options, folder: &Path, bars: &mut Vec<Bar>) ->
         true => (Duration::from_secs(12), 1),
         false => (Duration::from_secs(90), 3),
     };
+    let rounds = options.rounds.map_or(rounds, usize::from);
     let models = (0..MODELS).map(|at| format!("model-{at}")).collect();
     let trace = Workload::mixed(models, 1, RATE).trace(options.seed, span)?;
     let mut runs: [Vec<Run>; POLICIES.len()] = Default::default();
