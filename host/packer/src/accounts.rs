@@ -12,8 +12,10 @@ use bield_envelope::Digest;
 
 use crate::event::Caller;
 
-/// Packages, and callers, that have an account of their own; those after them share one.
+/// Packages, and callers, that have an account of their own; when there are more, the smallest ones are put together.
 const ACCOUNTS_MAX: usize = 4096;
+/// As many at once, so that the search is paid once for all of them.
+const FOLDED: usize = ACCOUNTS_MAX / 8;
 
 /// Bytes times microseconds.
 pub(crate) type ByteMicros = u128;
@@ -66,17 +68,50 @@ impl Accounts {
     }
 }
 
-fn add<K: Ord>(
+impl Accounts {
+    /// Adds what was booked at one byte, at `bytes`.
+    pub(crate) fn merge(&mut self, other: Accounts, bytes: u64) {
+        let bytes = u128::from(bytes);
+        self.total += other.total * bytes;
+        self.idle += other.idle * bytes;
+        self.unused += other.unused * bytes;
+        self.worker_us += other.worker_us;
+        self.other_packages += other.other_packages * bytes;
+        self.other_callers += other.other_callers * bytes;
+        for (package, part) in other.packages {
+            add(
+                &mut self.packages,
+                &mut self.other_packages,
+                package,
+                part * bytes,
+            );
+        }
+        for (caller, part) in other.callers {
+            add(
+                &mut self.callers,
+                &mut self.other_callers,
+                caller,
+                part * bytes,
+            );
+        }
+    }
+}
+
+fn add<K: Ord + Copy>(
     accounts: &mut BTreeMap<K, ByteMicros>,
     others: &mut ByteMicros,
     whose: K,
     amount: ByteMicros,
 ) {
     if accounts.len() >= ACCOUNTS_MAX && !accounts.contains_key(&whose) {
-        *others += amount;
-    } else {
-        *accounts.entry(whose).or_default() += amount;
+        let mut all: Vec<_> = accounts.iter().map(|(whose, had)| (*had, *whose)).collect();
+        all.sort_unstable();
+        for (had, whose) in all.into_iter().take(FOLDED) {
+            accounts.remove(&whose);
+            *others += had;
+        }
     }
+    *accounts.entry(whose).or_default() += amount;
 }
 
 /// Parts of `amount` by weight that sum to it: each is what is left, divided by the weight that is left.
@@ -149,14 +184,22 @@ mod tests {
     }
 
     #[test]
-    fn more_callers_than_accounts_share_one() {
+    fn of_more_callers_than_accounts_the_smallest_share_one() {
         let mut accounts = Accounts::default();
         let package = Digest::of("test", &[b"a"]);
         for caller in 0..ACCOUNTS_MAX as u64 + 10 {
-            accounts.book(2, 3, &[(package, Caller(caller))], &[]);
+            let bytes = if caller < 10 { 2 } else { 1 };
+            accounts.book(bytes, 3, &[(package, Caller(caller))], &[]);
         }
-        assert_eq!(accounts.callers.len(), ACCOUNTS_MAX);
-        assert_eq!(accounts.other_callers, 60);
-        assert_eq!(accounts.callers.values().sum::<u128>() + 60, accounts.total);
+        accounts.book(7, 3, &[(package, Caller(u64::MAX))], &[]);
+        assert!(accounts.callers.len() <= ACCOUNTS_MAX);
+        assert_eq!(accounts.callers[&Caller(u64::MAX)], 21, "late, but large");
+        assert!((0..10).all(|caller| accounts.callers[&Caller(caller)] == 6));
+        let others = accounts.other_callers;
+        assert_eq!(others, 3 * FOLDED as u128);
+        assert_eq!(
+            accounts.callers.values().sum::<u128>() + others,
+            accounts.total
+        );
     }
 }

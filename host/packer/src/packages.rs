@@ -14,6 +14,8 @@ use crate::settings::{KeepAlive, Settings};
 
 /// Packages that are remembered.
 pub(crate) const PACKAGES_MAX: usize = 4096;
+/// As many are forgotten at once, so that the search is paid once for all of them.
+const FORGOTTEN: usize = PACKAGES_MAX / 8;
 
 /// A resident package may be measured to take so many times its file, and so much more ...
 const SIZE_FACTOR_MAX: u64 = 16;
@@ -36,6 +38,8 @@ pub(crate) struct Package {
     last_arrival: Option<Duration>,
     /// When the last of its requests ended.
     pub(crate) last_end: Option<Duration>,
+    /// The `last_end` up to which its idle times are recorded.
+    recorded: Option<Duration>,
     pub(crate) waiting: usize,
     /// What its requests waited for places lately, in microseconds.
     pub(crate) waited_us: u64,
@@ -57,6 +61,7 @@ impl Package {
             arrived: 0,
             last_arrival: None,
             last_end: None,
+            recorded: None,
             waiting: 0,
             waited_us: 0,
             in_flight: 0,
@@ -86,10 +91,10 @@ impl Package {
         1.0 / between.as_secs_f64().max(1e-6)
     }
 
-    /// Whether it was asked for within `span`.
-    pub(crate) fn active(&self, now: Duration, span: Duration) -> bool {
-        let recent = |at: Duration| now.saturating_sub(at) <= span;
-        self.in_flight > 0 || self.waiting > 0 || self.last_arrival.is_some_and(recent)
+    /// Whether it is in use, or expected again within its keep-alive.
+    pub(crate) fn is_expected(&self, now: Duration) -> bool {
+        let expected = |end: Duration| now < end.saturating_add(self.expected.until);
+        self.is_busy() || self.last_end.is_some_and(expected)
     }
 
     pub(crate) fn is_busy(&self) -> bool {
@@ -118,9 +123,13 @@ impl Packages {
     pub(crate) fn entry(&mut self, package: Digest, keep: &KeepAlive) -> &mut Package {
         if !self.known.contains_key(&package) && self.known.len() >= PACKAGES_MAX {
             let unused = self.known.iter().filter(|(_, known)| !known.is_busy());
-            let oldest = unused.min_by_key(|(digest, known)| (known.last_arrival, **digest));
-            if let Some(oldest) = oldest.map(|(digest, _)| *digest) {
-                self.known.remove(&oldest);
+            let mut unused: Vec<_> = unused
+                .map(|(digest, known)| (known.run.get().is_some(), known.last_arrival, *digest))
+                .collect();
+            // First those of which none was ever answered: they may be made up.
+            unused.sort_unstable();
+            for (.., digest) in unused.into_iter().take(FORGOTTEN) {
+                self.known.remove(&digest);
             }
         }
         self.known
@@ -132,12 +141,20 @@ impl Packages {
         self.known.get_mut(&package)
     }
 
-    /// A request for it arrived.
-    pub(crate) fn arrived(&mut self, package: Digest, now: Duration, keep: &KeepAlive) {
+    /// A request for it was taken; it was idle before if `was_idle`.
+    pub(crate) fn arrived(
+        &mut self,
+        package: Digest,
+        was_idle: bool,
+        now: Duration,
+        keep: &KeepAlive,
+    ) {
         let known = self.entry(package, keep);
         if let Some(end) = known.last_end
-            && !known.is_busy()
+            && was_idle
+            && known.recorded != Some(end)
         {
+            known.recorded = Some(end);
             known.idle.record(now.saturating_sub(end), keep);
             known.expected = known.idle.expected(keep);
         }
@@ -228,12 +245,19 @@ mod tests {
     fn made_up_packages_are_forgotten_and_busy_ones_are_not() {
         let keep = KeepAlive::default();
         let mut packages = Packages::default();
-        packages.arrived(package(0), Duration::ZERO, &keep);
+        packages.arrived(package(0), true, Duration::ZERO, &keep);
+        packages.sized(package(1), 10, &keep);
+        packages.ran(package(1), Duration::from_secs(1));
         packages.entry(package(0), &keep).in_flight = 1;
-        for name in 1..PACKAGES_MAX as u64 * 2 {
-            packages.arrived(package(name), Duration::from_secs(name), &keep);
+        for name in 2..PACKAGES_MAX as u64 * 2 {
+            packages.arrived(package(name), true, Duration::from_secs(name), &keep);
         }
-        assert_eq!(packages.iter().count(), PACKAGES_MAX);
+        assert!(packages.iter().count() <= PACKAGES_MAX);
+        assert_eq!(
+            packages.size(package(1)),
+            10,
+            "one that ran outlives those that never did"
+        );
         assert!(packages.get(package(0)).is_some());
     }
 
@@ -268,7 +292,7 @@ mod tests {
         let keep = KeepAlive::default();
         let mut packages = Packages::default();
         for at in 0..10 {
-            packages.arrived(package(1), Duration::from_secs(at), &keep);
+            packages.arrived(package(1), true, Duration::from_secs(at), &keep);
         }
         let known = &packages.known[&package(1)];
         assert_eq!(known.rate(Duration::from_secs(9)), 1.0);

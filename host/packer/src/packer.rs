@@ -10,7 +10,7 @@ use std::time::Duration;
 use bield_envelope::Digest;
 
 use crate::accounts::Accounts;
-use crate::event::{Caller, Decision, Event, Group, Refusal, RequestId, WorkerId};
+use crate::event::{Caller, Decision, Event, Group, Refusal, RequestId, Slot, WorkerId};
 use crate::explain::{Explanation, Explanations};
 use crate::measured::Measured;
 use crate::packages::Packages;
@@ -35,6 +35,8 @@ mod upkeep;
 const START_PAUSE: Duration = Duration::from_millis(250);
 /// That pause at most.
 const START_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A worker that lived so long, or for ten starts, did not fail to start.
+const LIVED_MIN: Duration = Duration::from_secs(10);
 /// Memory of a worker that is believed, in bytes: a pebibyte.
 const MEMORY_MAX: u64 = 1 << 50;
 
@@ -54,6 +56,10 @@ pub struct Packer {
     totals: Totals,
     start: Measured,
     start_failures: u32,
+    /// Workers in a row that failed to start, or ended at once, by slot.
+    slot_failures: BTreeMap<Slot, u32>,
+    /// Bytes of the worker that was measured last; 0 before the first.
+    measured: u64,
     /// No worker is started before.
     start_after: Duration,
     next_worker: u64,
@@ -71,6 +77,8 @@ struct Request {
     deadline: Duration,
     at: Option<WorkerId>,
     dispatches: u8,
+    /// Of these, dispatches after which it may have run.
+    lost: u8,
     /// Where it failed.
     not: Option<WorkerId>,
     left: bool,
@@ -95,6 +103,8 @@ impl Packer {
             totals: Totals::default(),
             start: Measured::default(),
             start_failures: 0,
+            slot_failures: BTreeMap::new(),
+            measured: 0,
             start_after: Duration::ZERO,
             next_worker: 0,
             draining: false,
@@ -107,7 +117,16 @@ impl Packer {
     pub fn handle(&mut self, now: Duration, event: Event, out: &mut Vec<Decision>) {
         self.now = self.now.max(now);
         let arrived = match &event {
-            Event::Arrived { request, .. } => Some(*request),
+            Event::Arrived {
+                request, package, ..
+            } if !self.requests.contains_key(request) => {
+                let known = self.packages.get(*package);
+                Some((
+                    *request,
+                    *package,
+                    known.is_none_or(|known| !known.is_busy()),
+                ))
+            }
             _ => None,
         };
         match event {
@@ -142,14 +161,24 @@ impl Packer {
             }
             Event::Measured { worker, bytes } => {
                 self.book(worker);
+                let bytes = bytes.min(MEMORY_MAX);
                 if let Some(worker) = self.workers.get_mut(&worker) {
-                    worker.memory = bytes.min(MEMORY_MAX);
+                    worker.measured(bytes, &mut self.accounts);
+                    self.measured = bytes;
                 }
             }
             Event::Tick => {}
         }
         self.settle(out);
-        if let Some(request) = arrived.filter(|request| self.why(*request).is_none()) {
+        let Some((request, package, was_idle)) = arrived else {
+            return;
+        };
+        self.bound_queue(request, out);
+        if self.requests.contains_key(&request) {
+            self.packages
+                .arrived(package, was_idle, self.now, &self.settings.keep_alive);
+        }
+        if self.why(request).is_none() {
             let reason = "waits: every place is taken, and no worker may be started";
             self.waits(request, None, reason, Vec::new());
         }
@@ -189,8 +218,6 @@ impl Packer {
             return;
         }
         self.totals.arrived += 1;
-        self.packages
-            .arrived(package, self.now, &self.settings.keep_alive);
         let mut request = Request {
             package,
             caller,
@@ -199,17 +226,14 @@ impl Packer {
             deadline,
             at: None,
             dispatches: 0,
+            lost: 0,
             not: None,
             left: false,
         };
         let refusal = if self.draining {
             Some(Refusal::NoWorker)
-        } else if self.queue.len() >= self.settings.queue_max.max(1)
-            || (self.settings.queue_max == 0 && !self.has_free_place())
-        {
+        } else if self.settings.queue_max == 0 && !self.has_free_place() {
             Some(Refusal::QueueFull)
-        } else if self.queue.of_caller(caller) >= self.settings.share.max(1) {
-            Some(Refusal::ShareFull)
         } else {
             None
         };
@@ -225,8 +249,39 @@ impl Packer {
                 None => return self.say_no(id, &request, Refusal::AllBusy, out),
             },
         };
+        self.packages.entry(package, &self.settings.keep_alive);
         self.requests.insert(id, request);
         self.wait(id, false);
+    }
+
+    /// Refuses a request that found no place, if more wait than may: it, or the last one of who has most that wait.
+    fn bound_queue(&mut self, id: RequestId, out: &mut Vec<Decision>) {
+        let Some(request) = self.requests.get(&id).filter(|r| r.at.is_none()) else {
+            return;
+        };
+        let own = self.queue.of_caller(request.caller);
+        if own > self.settings.share.max(1) {
+            self.refuse(id, Refusal::ShareFull, out);
+        } else if self.queue.len() > self.settings.queue_max {
+            let fullest = self.queue.fullest().filter(|(waiting, _)| *waiting > own);
+            let last = fullest.and_then(|(_, last)| {
+                let last = last.filter_map(|id| Some((id, self.requests.get(&id)?)));
+                let fresh = last.filter(|(_, request)| request.dispatches == 0);
+                fresh.max_by_key(|(id, request)| (request.arrived, *id))
+            });
+            match last.map(|(last, _)| last) {
+                Some(last) => self.refuse(last, Refusal::ShareFull, out),
+                None => self.refuse(id, Refusal::QueueFull, out),
+            }
+        }
+    }
+
+    /// Whether the length of a package's file was told and is still known.
+    #[must_use]
+    pub fn knows_size(&self, package: &Digest) -> bool {
+        self.packages
+            .get(*package)
+            .is_some_and(crate::packages::Package::is_sized)
     }
 
     /// Puts a request into the queue.
@@ -280,18 +335,25 @@ impl Packer {
         worker.idle_since = now;
         worker.served = now;
         self.start.put_time(took);
-        self.start_failures = 0;
         self.upkeep.soon(now);
     }
 
     /// A worker is gone, or never came.
     fn gone(&mut self, id: WorkerId) {
         self.book(id);
-        let Some(worker) = self.workers.remove(&id) else {
+        let Some(mut worker) = self.workers.remove(&id) else {
             return;
         };
+        worker.count_unmeasured(self.measured, &mut self.accounts);
         // One that ends before it did anything would be started over and over.
-        if worker.phase != Phase::Stopping && worker.answered == 0 {
+        let lived = match worker.phase {
+            Phase::Starting => Duration::ZERO,
+            Phase::Serving | Phase::Stopping => self.now.saturating_sub(worker.served),
+        };
+        let soon = self.start_time().saturating_mul(10).max(LIVED_MIN);
+        if worker.phase != Phase::Stopping && worker.answered == 0 && lived < soon {
+            let slot = self.slot_failures.entry(worker.slot).or_default();
+            *slot = slot.saturating_add(1);
             self.totals.start_failures += u64::from(worker.phase == Phase::Starting);
             let pause = doubled(START_PAUSE, self.start_failures, START_PAUSE_MAX);
             self.start_failures = self.start_failures.saturating_add(1);
@@ -314,6 +376,9 @@ impl Packer {
     fn book(&mut self, id: WorkerId) {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.book(self.now, &self.packages, &mut self.accounts);
+            if worker.is_unmeasured_for_long() {
+                worker.count_unmeasured(self.measured, &mut self.accounts);
+            }
         }
     }
 }

@@ -119,6 +119,27 @@ impl Queue {
         self.remove(id);
     }
 
+    /// Sets right what a request that was served at a cost of `charged` cost.
+    pub(crate) fn correct(&mut self, caller: Caller, package: Digest, charged: u64, cost: u64) {
+        let right = |time: u64| time.saturating_sub(charged).saturating_add(cost);
+        if let Some(line) = self.callers.get_mut(&caller) {
+            line.time = right(line.time);
+            if let Some(requests) = line.packages.get_mut(&package) {
+                requests.time = right(requests.time);
+            }
+        }
+    }
+
+    /// The caller of whom most wait, and how many; the last of each of its lines.
+    pub(crate) fn fullest(&self) -> Option<(usize, impl Iterator<Item = RequestId>)> {
+        let line = self.callers.values().max_by_key(|line| line.waiting)?;
+        let last = line
+            .packages
+            .values()
+            .filter_map(|requests| requests.ids.back());
+        Some((line.waiting, last.copied()))
+    }
+
     /// The first `limit` requests in the order they would be served if each were, at `cost` by package.
     pub(crate) fn order(&self, limit: usize, cost: impl Fn(Digest) -> u64) -> Vec<RequestId> {
         let mut callers: BinaryHeap<_> = self
@@ -223,6 +244,19 @@ mod tests {
         };
         let shown: Vec<_> = fill().order(60, cost).iter().map(|id| id.0).collect();
         assert_eq!(shown, serve_all(&mut fill(), cost));
+    }
+
+    #[test]
+    fn what_cost_more_than_was_charged_is_paid_by_its_caller() {
+        let mut queue = Queue::default();
+        for id in 0..40 {
+            queue.push(RequestId(id), Caller(id % 2), package("a"), false);
+        }
+        queue.serve(RequestId(0), 10);
+        queue.correct(Caller(0), package("a"), 10, 100);
+        let served = serve_all(&mut queue, |_| 10);
+        assert!(served[..9].iter().all(|id| id % 2 == 1), "{served:?}");
+        assert!(served[9..13].iter().any(|id| id % 2 == 0), "{served:?}");
     }
 
     #[test]

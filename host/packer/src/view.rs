@@ -53,7 +53,7 @@ pub struct WorkerView {
     pub resident: Vec<String>,
     /// Bytes free for models, as far as known.
     pub free_bytes: u64,
-    /// Memory of its process, measured or guessed.
+    /// Memory of its process; 0 before it is measured.
     pub memory_bytes: u64,
     /// When it was asked for, since the driver's origin.
     pub since_us: u64,
@@ -150,10 +150,16 @@ pub struct Totals {
     pub refusals: BTreeMap<Refusal, u64>,
     /// Time that workers existed, in seconds.
     pub worker_s: f64,
-    /// Memory of all workers over time; the parts below sum to it, to the byte and microsecond.
+    /// Memory of all workers over time, as far as measured: the sum of all packages, the other packages and what is
+    /// unused; likewise of all callers, the other callers and what is idle. The time of a worker before it was measured
+    /// counts when it is, at what was measured then; of one that ends before, at what was last measured of any.
     pub gb_s: f64,
     /// Of it: while workers held nothing and nobody was there.
     pub unused_gb_s: f64,
     /// Of it: while nobody was there, whatever they held.
     pub idle_gb_s: f64,
+    /// Of it: of packages that are not shown apart.
+    pub other_packages_gb_s: f64,
+    /// Of it: of callers that are not shown apart.
+    pub other_callers_gb_s: f64,
 }

@@ -13,11 +13,12 @@ use bield_envelope::Digest;
 
 use crate::accounts::{Accounts, ByteMicros};
 use crate::event::{Caller, Group, RequestId, Slot};
-use crate::explain::micros;
 use crate::measured::Measured;
 use crate::packages::{Package, Packages};
 use crate::settings::Settings;
 use crate::view::WorkerState;
+
+mod booked;
 
 /// Resident packages that are believed of a worker (as many as feedback carries).
 pub(crate) const RESIDENTS_MAX: usize = 64;
@@ -31,6 +32,8 @@ const AVOID: Duration = Duration::from_millis(500);
 const AVOID_MAX: Duration = Duration::from_secs(60);
 /// How long after it refused a request unread; doubled with each more in a row.
 const BUSY: Duration = Duration::from_millis(20);
+/// That pause at most: others who share it may be done with it at any time.
+const BUSY_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -51,6 +54,8 @@ pub(crate) struct Flight {
     pub(crate) opening: bool,
     /// Others that were there when it was sent.
     pub(crate) companions: u32,
+    /// What it was charged in the queue, in microseconds.
+    pub(crate) charged: u64,
     /// Bytes the worker had free when it was sent, if it told and nothing else was being opened.
     pub(crate) free_before: Option<u64>,
 }
@@ -122,7 +127,10 @@ pub(crate) struct Worker {
     used: Cell<Option<u64>>,
     /// Age of its cache: what the last evicted was worth.
     age: f64,
-    pub(crate) memory: u64,
+    /// Bytes of its process, once measured.
+    pub(crate) memory: Option<u64>,
+    /// Its time until it was measured, as of a byte.
+    unmeasured: Accounts,
     pub(crate) failures: u32,
     last_failed: Option<Digest>,
     busy: u32,
@@ -154,7 +162,8 @@ impl Worker {
             budget: settings.worker_bytes,
             used: Cell::new(None),
             age: 0.0,
-            memory: settings.worker_bytes.min(BUDGET_MAX),
+            memory: None,
+            unmeasured: Accounts::default(),
             failures: 0,
             last_failed: None,
             busy: 0,
@@ -340,44 +349,6 @@ impl Worker {
         self.told_free = None;
     }
 
-    /// Books its memory up to `now`.
-    pub(crate) fn book(&mut self, now: Duration, packages: &Packages, accounts: &mut Accounts) {
-        self.count_again();
-        let (micros, amount) = self.bill(now, packages, accounts);
-        // In whole microseconds, so that nothing is lost between one booking and the next.
-        self.booked = self.booked.saturating_add(Duration::from_micros(micros));
-        self.taken += amount;
-    }
-
-    /// Adds to `accounts` what is not booked yet; returns for how many microseconds, and how much.
-    pub(crate) fn bill(
-        &self,
-        now: Duration,
-        packages: &Packages,
-        accounts: &mut Accounts,
-    ) -> (u64, ByteMicros) {
-        let micros = micros(now.saturating_sub(self.booked));
-        if micros == 0 {
-            return (0, 0);
-        }
-        let there = self
-            .flights
-            .iter()
-            .map(|flight| (flight.package, flight.caller));
-        let there: Vec<_> = there.collect();
-        let held = self
-            .resident
-            .iter()
-            .map(|held| (held.package, packages.size(held.package)));
-        let held: Vec<_> = if there.is_empty() {
-            held.collect()
-        } else {
-            Vec::new()
-        };
-        accounts.book(self.memory, micros, &there, &held);
-        (micros, u128::from(self.memory) * u128::from(micros))
-    }
-
     /// It answered.
     pub(crate) fn did_well(&mut self) {
         self.failures = 0;
@@ -401,7 +372,7 @@ impl Worker {
 
     /// It refused a request unread.
     pub(crate) fn was_busy(&mut self, now: Duration) {
-        let pause = doubled(BUSY, self.busy, AVOID_MAX);
+        let pause = doubled(BUSY, self.busy, BUSY_MAX);
         self.busy = self.busy.saturating_add(1);
         self.avoid_until = self.avoid_until.max(now.saturating_add(pause));
     }

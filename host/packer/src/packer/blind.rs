@@ -5,7 +5,7 @@
 //! waits. Idle workers live for the fixed keep-alive.
 
 use super::Packer;
-use crate::event::{Decision, RequestId, WorkerId};
+use crate::event::{Decision, Group, RequestId, WorkerId};
 use crate::explain::Outcome;
 use crate::worker::{Phase, Worker};
 
@@ -55,8 +55,20 @@ impl Packer {
                 "waits for a worker that is started: no place is free in a warm one",
             )
         } else {
-            self.replace(out);
-            (None, "waits: as many workers as may be")
+            let full = self.workers.len() >= self.settings.workers_max.max(1) as usize;
+            if full {
+                self.replace(group, out);
+            }
+            let own = self.workers.values().filter(|worker| worker.group == group);
+            let pauses = own.map(|worker| worker.avoid_until);
+            let pauses = pauses.chain((!full).then_some(self.start_after));
+            let pauses = pauses.chain(self.replan_at);
+            self.replan_at = pauses.filter(|end| *end > self.now).min();
+            let reason = match full {
+                true => "waits: as many workers as may be",
+                false => "waits: no worker can be started now",
+            };
+            (None, reason)
         };
         if let Some(worker) = worker.and_then(|id| self.workers.get_mut(&id)) {
             worker.planned.add(package, 1, 0, 0);
@@ -64,13 +76,14 @@ impl Packer {
         self.waits(id, worker, reason, candidates);
     }
 
-    /// Ends the worker that has been idle longest, unless one ends already: its slot is for the next that starts.
-    fn replace(&mut self, out: &mut Vec<Decision>) {
+    /// Ends the worker of another group that has been idle longest, unless one ends already: its slot is for the next
+    /// that starts.
+    fn replace(&mut self, group: Group, out: &mut Vec<Decision>) {
         let workers = self.workers.iter();
         let ends = workers
             .clone()
             .any(|(_, worker)| worker.phase == Phase::Stopping);
-        let idle = workers.filter(|(_, worker)| worker.is_idle());
+        let idle = workers.filter(|(_, worker)| worker.is_idle() && worker.group != group);
         let longest = idle.min_by_key(|(id, worker)| (worker.idle_since, **id));
         let longest = longest.map(|(id, _)| *id);
         if let Some(longest) = longest.filter(|_| !ends) {

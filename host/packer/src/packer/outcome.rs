@@ -5,6 +5,7 @@ use std::time::Duration;
 use bield_envelope::Digest;
 use bield_protocol::feedback::{Feedback, StartKind};
 
+use super::settle::COST_MIN_US;
 use super::{Packer, Request};
 use crate::event::{Decision, Failure, Group, Refusal, RequestId, WorkerId};
 use crate::explain::{Candidate, Explanation, Outcome, micros};
@@ -13,6 +14,8 @@ use crate::worker::{Flight, Phase, Resident, Worker};
 /// Bounds of `Retry-After`.
 const RETRY_MIN: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_secs(60 * 60);
+/// Refusals after one event of which it is told what there was to choose from.
+const LOOKED_MAX: usize = 16;
 
 impl Packer {
     /// Frees the place of a request at a worker; the flight, if there is one, and whether the request is there as far as
@@ -54,6 +57,10 @@ impl Packer {
         if let Some(worker) = self.workers.get_mut(&at)
             && let Some(flight) = flight
         {
+            if worker.answered == 0 {
+                self.start_failures = 0;
+                self.slot_failures.remove(&worker.slot);
+            }
             worker.did_well();
             worker.answered += 1;
             self.learn(at, &flight, took, feedback.as_ref());
@@ -91,15 +98,21 @@ impl Packer {
         };
         let bounded = |claimed: u64| Duration::from_micros(claimed).min(took);
         let opened = matches!(feedback.start, StartKind::WarmKey | StartKind::Cold);
-        if opened {
-            let phases = [feedback.lease_us, feedback.open_us, feedback.load_us];
-            let open = phases.into_iter().fold(0, u64::saturating_add);
-            if self.packages.opened(package, bounded(open)) {
-                self.upkeep.opened_again(bounded(open));
-            }
+        let phases = [feedback.lease_us, feedback.open_us, feedback.load_us];
+        let open = phases.into_iter().fold(0, u64::saturating_add);
+        let all = if opened { open } else { 0 }.saturating_add(feedback.run_us);
+        let cost = micros(bounded(all)).max(COST_MIN_US);
+        self.queue
+            .correct(flight.caller, package, flight.charged, cost);
+        // An answer that no run was made for, such as a refusal, says nothing of runs.
+        let ran = feedback.run_us > 0;
+        if opened && ran && self.packages.opened(package, bounded(open)) {
+            self.upkeep.opened_again(bounded(open));
         }
-        self.packages.ran(package, bounded(feedback.run_us));
-        if flight.companions > 0 {
+        if ran {
+            self.packages.ran(package, bounded(feedback.run_us));
+        }
+        if ran && flight.companions > 0 {
             let waited = bounded(feedback.queue_us) / flight.companions;
             worker.crowd.put_time(waited);
         }
@@ -137,7 +150,9 @@ impl Packer {
         request.at = None;
         let package = request.package;
         let again = matches!(failure, Failure::Lost | Failure::Busy) && !request.left;
-        let second = request.dispatches >= 2;
+        // One that refused it did not run it.
+        request.lost += u8::from(failure == Failure::Lost);
+        let second = request.lost >= 2;
         request.not = Some(at);
         *self.totals.failures.entry(failure).or_default() += 1;
         if let Some(worker) = self.workers.get_mut(&at) {
@@ -175,6 +190,12 @@ impl Packer {
         {
             package.in_flight = package.in_flight.saturating_sub(1);
             package.last_end = Some(self.now);
+            let expected = package.expected;
+            if expected.learned {
+                let from = self.now.saturating_add(expected.from);
+                self.upkeep
+                    .prewarm_by(from.saturating_sub(self.start.time().unwrap_or_default()));
+            }
         }
         if matches!(request.group, Group::Endpoint(_)) {
             self.pool.give_back(request.package, self.now, took);
@@ -200,7 +221,12 @@ impl Packer {
         out: &mut Vec<Decision>,
     ) {
         *self.totals.refusals.entry(refusal).or_default() += 1;
-        let candidates = self.candidates(request);
+        // Of who is turned away at the door, or with many others, nothing more is said, so that a flood is cheap.
+        let at_door = matches!(refusal, Refusal::QueueFull | Refusal::ShareFull);
+        let candidates = match at_door || out.len() >= LOOKED_MAX {
+            true => Vec::new(),
+            false => self.candidates(request),
+        };
         let retry_after = self.retry_after(request.package, &candidates);
         let reason = match refusal {
             Refusal::QueueFull => "as many requests wait as may",
@@ -222,13 +248,14 @@ impl Packer {
     /// The predicted finish of one more request, behind those that wait.
     pub(super) fn retry_after(&self, package: Digest, candidates: &[Candidate]) -> Duration {
         let best = candidates.iter().map(|candidate| candidate.finish_us).min();
-        let best = best.map_or(self.start_time(), Duration::from_micros);
         let run = self.packages.run_time(package, &self.settings);
         let serving = self
             .workers
             .values()
             .filter(|w| w.phase == Phase::Serving)
             .count();
+        let known = if serving > 0 { run } else { self.start_time() };
+        let best = best.map_or(known, Duration::from_micros);
         let places = serving.max(1) * self.settings.concurrency.max(1) as usize;
         let ahead = u32::try_from(self.queue.len() / places).unwrap_or(u32::MAX);
         best.saturating_add(run.saturating_mul(ahead))

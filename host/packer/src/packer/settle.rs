@@ -11,6 +11,8 @@ use crate::worker::{Flight, Phase, Worker};
 
 /// Requests that wait and are looked at after an event.
 const LOOK_AHEAD: usize = 64;
+/// What a request costs its caller's share at least, in microseconds.
+pub(super) const COST_MIN_US: u64 = 1000;
 
 impl Packer {
     /// Decides all that follows from what is known now.
@@ -54,7 +56,7 @@ impl Packer {
         }
         let order = {
             let (packages, settings) = (&self.packages, &self.settings);
-            let cost = |package| micros(packages.run_time(package, settings));
+            let cost = |package| micros(packages.run_time(package, settings)).max(COST_MIN_US);
             self.queue.order(LOOK_AHEAD, cost)
         };
         // Each stands for as many as are not looked at.
@@ -89,7 +91,7 @@ impl Packer {
         out: &mut Vec<Decision>,
     ) {
         self.book(at);
-        self.unwait_served(id);
+        let charged = self.unwait_served(id, at);
         let (now, spares) = (self.now, self.settings.spares);
         let Some(request) = self.requests.get_mut(&id) else {
             return;
@@ -121,6 +123,7 @@ impl Packer {
             expected: now.saturating_add(finish),
             opening,
             companions: worker.in_flight(),
+            charged,
             free_before: worker.told_free().filter(|_| opening),
         };
         worker.flights.push(flight);
@@ -138,16 +141,24 @@ impl Packer {
         });
     }
 
-    /// Takes a request out of the queue to be served.
-    pub(super) fn unwait_served(&mut self, id: RequestId) {
-        if let Some(request) = self.requests.get(&id) {
-            let cost = self.packages.run_time(request.package, &self.settings);
-            self.queue.serve(id, micros(cost));
-            self.deadlines.remove(&(request.deadline, id));
-            if let Some(package) = self.packages.get_mut(request.package) {
-                package.waiting = package.waiting.saturating_sub(1);
-            }
+    /// Takes a request out of the queue to be served; what it is charged, opening its package included.
+    fn unwait_served(&mut self, id: RequestId, at: WorkerId) -> u64 {
+        let Some(request) = self.requests.get(&id) else {
+            return 0;
+        };
+        let package = request.package;
+        let mut cost = self.packages.run_time(package, &self.settings);
+        let there = |worker: &Worker| worker.holds(package) || worker.opening(package).is_some();
+        if !self.workers.get(&at).is_some_and(there) {
+            cost = cost.saturating_add(self.packages.open_time(package, &self.settings));
         }
+        let cost = micros(cost).max(COST_MIN_US);
+        self.queue.serve(id, cost);
+        self.deadlines.remove(&(request.deadline, id));
+        if let Some(package) = self.packages.get_mut(package) {
+            package.waiting = package.waiting.saturating_sub(1);
+        }
+        cost
     }
 
     /// Whether another worker may be asked for.
@@ -156,7 +167,7 @@ impl Packer {
             && self.now >= self.start_after
     }
 
-    /// Asks for a worker in the free slot that `first` orders first.
+    /// Asks for a worker in the free slot that `first` orders first, of those where fewest failed lately.
     pub(super) fn start_worker(
         &mut self,
         group: Group,
@@ -167,7 +178,10 @@ impl Packer {
         let free = (0..self.settings.workers_max.max(1)).map(Slot);
         let slot = free
             .filter(|slot| !taken.contains(slot))
-            .min_by_key(|slot| (first(*slot), *slot))?;
+            .min_by_key(|slot| {
+                let failures = self.slot_failures.get(slot).copied();
+                (failures.unwrap_or(0), first(*slot), *slot)
+            })?;
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
         self.totals.workers_started += 1;

@@ -11,7 +11,7 @@ impl Packer {
     pub fn view(&self) -> View {
         let mut accounts = self.accounts.clone();
         let workers = self.workers.iter().map(|(id, worker)| {
-            let (_, unbooked) = worker.bill(self.now, &self.packages, &mut accounts);
+            let unbooked = worker.bill(self.now, &self.packages, &mut accounts);
             WorkerView {
                 worker: *id,
                 slot: worker.slot,
@@ -24,7 +24,7 @@ impl Packer {
                     .map(|held| held.package.to_string())
                     .collect(),
                 free_bytes: worker.free(&self.packages),
-                memory_bytes: worker.memory,
+                memory_bytes: worker.memory.unwrap_or(0),
                 since_us: micros(worker.since),
                 answered: worker.answered,
                 failures: worker.failures,
@@ -32,6 +32,13 @@ impl Packer {
             }
         });
         let workers: Vec<_> = workers.collect();
+        // Of packages that are not known any more.
+        let forgotten = accounts
+            .packages
+            .iter()
+            .filter(|(package, _)| self.packages.get(**package).is_none());
+        let other_packages =
+            accounts.other_packages + forgotten.map(|(_, part)| part).sum::<u128>();
         let mut packages: Vec<_> = self
             .packages
             .iter()
@@ -75,6 +82,8 @@ impl Packer {
                 gb_s: gb_s(accounts.total),
                 unused_gb_s: gb_s(accounts.unused),
                 idle_gb_s: gb_s(accounts.idle),
+                other_packages_gb_s: gb_s(other_packages),
+                other_callers_gb_s: gb_s(accounts.other_callers),
                 ..self.totals.clone()
             },
         }

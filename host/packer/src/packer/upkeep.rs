@@ -4,14 +4,15 @@
 //!   used last, and at least the floor after its own last request; then it ends, while more than `workers_min` live.
 //! * As many empty workers as `spares` are kept ready.
 //! * Shortly before a package is expected and no worker lives, an empty one is started.
-//! * When for two intervals the packages in use fit into one worker less, by first-fit decreasing, and so do the
+//! * When for two intervals the packages in use or expected fit into one worker less, by first-fit decreasing, and so do the
 //!   requests at once, the worker whose packages are cheapest to open again retires: it ends when it is idle. When
 //!   packages were opened again for longer than a start takes, since they do not fit, one more is started.
 //!
 //! Always true: without requests it comes to rest; a worker that was started for load is not packed away within
 //! [`PATIENCE`] intervals, and each time one is started soon after another was packed away, that time doubles.
 //!
-//! On paper: O(workers × packages held + packages known), when a keep-alive ends and once per interval.
+//! On paper: O(workers × packages held) when a worker becomes idle and when a keep-alive ends; O(packages known) besides
+//! once per interval, and when a package is expected.
 
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct Upkeep {
     /// When it is to be done next.
     pub(super) due: Option<Duration>,
     interval_ends: Duration,
+    /// When a package may have to be expected.
+    prewarm: Option<Duration>,
     /// Most requests at once in this interval, those that wait included.
     peak: usize,
     /// Intervals in a row that fit into fewer workers.
@@ -64,6 +67,11 @@ impl Upkeep {
 
     pub(super) fn soon(&mut self, now: Duration) {
         self.due = Some(now);
+    }
+
+    pub(super) fn prewarm_by(&mut self, at: Duration) {
+        self.prewarm = Some(self.prewarm.map_or(at, |other| other.min(at)));
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     pub(super) fn busy(&mut self, in_flight: u32, waiting: usize) {
@@ -127,13 +135,21 @@ impl Packer {
             self.upkeep.interval_ends = now.saturating_add(interval);
             self.upkeep.reopened = Duration::ZERO;
             self.upkeep.waited_us /= 2;
+            self.upkeep.prewarm = Some(now);
             self.packages.age_waiting();
             let in_flight = self.workers.values().map(|worker| worker.flights.len());
             self.upkeep.peak = in_flight.sum::<usize>() + self.queue.len();
         }
         self.end_unneeded(out);
         if !self.draining {
-            self.prewarm(out);
+            match self.upkeep.prewarm {
+                Some(at) if at <= self.now => {
+                    self.upkeep.prewarm = None;
+                    self.prewarm(out);
+                }
+                Some(at) => self.due_by(at),
+                None => {}
+            }
             self.keep_ready(out);
         }
         if self.living().count() > 0 {
@@ -151,6 +167,12 @@ impl Packer {
 
     fn end_unneeded(&mut self, out: &mut Vec<Decision>) {
         let mut living = self.living().count();
+        if living <= self.settings.workers_min as usize {
+            // None may end, so none is kept from work.
+            self.workers
+                .values_mut()
+                .for_each(|worker| worker.retiring = false);
+        }
         let mut empty = self
             .living()
             .filter(|(_, worker)| worker.is_empty())
@@ -232,7 +254,7 @@ impl Packer {
         soon.sort_unstable();
         for (from, until, package) in soon {
             if from > self.now {
-                self.due_by(from);
+                self.upkeep.prewarm_by(from);
                 break;
             }
             // A worker that lives and will live makes room for it.
@@ -247,7 +269,7 @@ impl Packer {
                 None => None,
             };
             if started.is_none() && self.start_after > self.now {
-                self.due_by(self.start_after);
+                self.upkeep.prewarm_by(self.start_after);
             }
             if let Some(worker) = started.and_then(|id| self.workers.get_mut(&id)) {
                 worker.until = worker.until.max(until);
@@ -315,19 +337,22 @@ impl Packer {
             return;
         }
         self.upkeep.quiet = 0;
+        let stay = self.living().filter(|(_, worker)| !worker.retiring).count();
+        if stay <= self.settings.workers_min.max(1) as usize {
+            return;
+        }
         if let Some(worker) = self.workers.get_mut(&cheapest) {
             worker.retiring = true;
             self.upkeep.packed = Some(self.now);
         }
     }
 
-    /// Whether the packages in use fit into workers of these budgets, by first-fit decreasing.
+    /// Whether the packages in use, and those expected within their keep-alive, fit into workers of these budgets, by first-fit decreasing.
     fn fits(&self, mut budgets: Vec<u64>) -> bool {
-        let span = self.settings.interval.saturating_mul(QUIET);
         let active = self
             .packages
             .iter()
-            .filter(|(_, known)| known.active(self.now, span));
+            .filter(|(_, known)| known.is_expected(self.now));
         let mut sizes: Vec<_> = active.map(|(_, known)| known.size()).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         sizes.into_iter().all(|size| {

@@ -33,6 +33,7 @@ impl World {
             deadline,
             dispatches: 0,
             may_repeat: false,
+            lost: 0,
             left: false,
         };
         self.asked.insert(request, asked);
@@ -153,6 +154,7 @@ impl World {
             request,
             matches!(failure, Failure::TimedOut | Failure::Broken),
         );
+        self.asked.get_mut(&request).unwrap().lost += u32::from(failure == Failure::Lost);
         self.tell(Event::Failed {
             request,
             worker,
@@ -210,6 +212,7 @@ impl World {
             // Of some the driver says so later, or that they were answered.
             if !self.random.one_in(3) {
                 self.take(request, false);
+                self.asked.get_mut(&request).unwrap().lost += 1;
                 self.tell(Event::Failed {
                     request,
                     worker,
@@ -275,6 +278,12 @@ impl World {
         while let Some(due) = self.packer.wakes_at().filter(|due| *due <= until) {
             self.now = self.now.max(due);
             self.tell(Event::Tick);
+            let next = self.packer.wakes_at();
+            assert!(
+                next.is_none_or(|next| next > self.now),
+                "{}: again at once",
+                self.seed
+            );
             ticks += 1;
             assert!(ticks < 30_000, "{}: ticks without end", self.seed);
         }

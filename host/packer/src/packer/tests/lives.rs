@@ -115,3 +115,55 @@ fn a_quiet_pool_is_packed_into_fewer_workers() {
     }
     assert_eq!(ended.len(), 1, "of {first} and the one started for load");
 }
+
+#[test]
+fn workers_that_may_not_end_are_not_kept_from_work() {
+    let mut stage = Stage::new(Settings {
+        workers_min: 3,
+        ..settings()
+    });
+    for worker in started(&stage.pass(MS)) {
+        stage.serve(worker, MS);
+    }
+    let mut burst = Vec::new();
+    (0..6).for_each(|name: u32| burst.push(stage.ask(&name.to_string()).0));
+    for request in burst {
+        stage.answer(request, StartKind::Cold, &[], 90 * MB);
+    }
+    let quiet = stage.now + SECOND * 600;
+    stage.pass(quiet);
+    let view = stage.packer.view();
+    let retiring = view
+        .workers
+        .iter()
+        .filter(|w| w.state == crate::WorkerState::Retiring);
+    assert_eq!((view.workers.len(), retiring.count()), (3, 0));
+}
+
+#[test]
+fn time_before_a_worker_was_measured_is_booked_at_what_was_measured() {
+    let mut stage = Stage::new(settings());
+    let worker = warm(&mut stage, "a");
+    stage.now += SECOND;
+    stage.tell(Event::Tick);
+    assert_eq!(stage.packer.view().totals.gb_s, 0.0);
+    assert!(stage.packer.view().totals.worker_s > 2.0);
+    let bytes = 20_000_000;
+    stage.tell(Event::Measured { worker, bytes });
+    let lived = stage.packer.view().totals.worker_s;
+    let totals = stage.packer.view().totals;
+    assert!((totals.gb_s - lived * 0.02).abs() < 1e-9, "{totals:?}");
+    assert!(totals.unused_gb_s > 0.0 && totals.idle_gb_s < totals.gb_s);
+    // Another that ends before it is measured.
+    stage.tell(Event::Ended { worker });
+    let (_, out) = stage.ask("a");
+    stage.now += SECOND;
+    stage.tell(Event::Ended {
+        worker: started(&out)[0],
+    });
+    let totals = stage.packer.view().totals;
+    assert!(
+        (totals.gb_s - (lived + 1.0) * 0.02).abs() < 1e-9,
+        "{totals:?}"
+    );
+}

@@ -126,10 +126,10 @@ fn queue_and_share_are_bounded() {
     let mut all = Vec::new();
     (0..4).for_each(|_| all.extend(refused(&stage.ask_as("a", 1).1)));
     (0..4).for_each(|caller| all.extend(refused(&stage.ask_as("a", 10 + caller).1)));
-    assert_eq!(
-        all,
-        [Refusal::ShareFull, Refusal::QueueFull, Refusal::QueueFull]
-    );
+    // Who has most that wait makes room for who has less.
+    assert_eq!(all, [Refusal::ShareFull; 3]);
+    assert_eq!(stage.packer.queue.of_caller(Caller(1)), 1);
+    assert_eq!(refused(&stage.ask_as("a", 20).1), [Refusal::QueueFull]);
     stage.packer.drain();
     assert_eq!(refused(&stage.ask("a").1), [Refusal::NoWorker]);
 }
@@ -214,4 +214,126 @@ fn a_liar_is_bounded_by_what_was_measured() {
     assert!(view.workers[0].free_bytes <= 1 << 40);
     let (next, out) = stage.ask("b");
     assert_eq!(dispatched(&out), [(next, worker)]);
+}
+
+#[test]
+fn a_request_with_a_place_of_its_own_is_taken_though_the_queue_is_full() {
+    let mut stage = Stage::new(Settings {
+        workers_max: 1,
+        workers_min: 1,
+        queue_max: 3,
+        share: 3,
+        ..settings()
+    });
+    warm(&mut stage, "a");
+    stage.ask_as("a", 1);
+    let (ends, _) = stage.ask_as("a", 1);
+    (0..3).for_each(|_| assert_eq!(stage.ask_as("a", 1).1, []));
+    stage.packer.settings.concurrency += 1;
+    // The one that waited longest takes it; then the next arrival finds room.
+    assert_eq!(dispatched(&stage.ask_as("a", 2).1).len(), 1);
+    assert_eq!(stage.packer.queue.len(), 3);
+    assert_eq!(refused(&stage.ask_as("a", 3).1), [Refusal::ShareFull]);
+    assert_eq!(
+        dispatched(&stage.answer(ends, StartKind::Hot, &["a"], 0)).len(),
+        1
+    );
+}
+
+#[test]
+fn what_comes_back_without_a_word_teaches_nothing() {
+    let mut stage = Stage::new(settings());
+    let worker = warm(&mut stage, "a");
+    let before = stage.packer.view();
+    for _ in 0..10 {
+        let (request, _) = stage.ask("a");
+        stage.tell(Event::Returned { request, worker });
+        let (made_up, _) = stage.ask("made up");
+        stage.tell(Event::Returned {
+            request: made_up,
+            worker,
+        });
+    }
+    let view = stage.packer.view();
+    assert_eq!(view.totals.returned, 20);
+    assert_eq!(view.totals.answered, before.totals.answered);
+    assert_eq!(view.totals.starts, before.totals.starts);
+    assert_eq!(view.workers[0].resident, before.workers[0].resident);
+    let known = |view: &crate::View| {
+        let a = package("a").to_string();
+        let found = view.packages.iter().find(|known| known.package == a);
+        found.map(|known| (known.run_us, known.open_us)).unwrap()
+    };
+    assert_eq!(known(&view), known(&before));
+}
+
+#[test]
+fn a_worker_that_is_full_again_and_again_refuses_nobody() {
+    let mut stage = Stage::new(Settings {
+        workers_max: 1,
+        ..settings()
+    });
+    let worker = warm(&mut stage, "a");
+    let (request, _) = stage.ask("a");
+    let mut out = stage.fail(request, Failure::Busy);
+    for _ in 0..10 {
+        assert_eq!(out, [], "left alone for a while");
+        stage.now = stage.packer.wakes_at().unwrap();
+        let due = stage.now + SECOND * 2;
+        let sent = stage.pass(due);
+        assert_eq!(dispatched(&sent), [(request, worker)]);
+        out = stage.fail(request, Failure::Busy);
+    }
+}
+
+#[test]
+fn a_worker_that_dies_at_once_is_started_ever_more_slowly() {
+    let mut stage = Stage::new(Settings {
+        workers_min: 1,
+        ..settings()
+    });
+    let mut worker = started(&stage.pass(MS))[0];
+    let mut slots = BTreeSet::new();
+    let mut pauses = Vec::new();
+    for _ in 0..5 {
+        slots.insert(stage.packer.workers[&worker].slot);
+        stage.serve(worker, MS);
+        let ended = stage.now;
+        stage.tell(Event::Ended { worker });
+        while stage.packer.workers.is_empty() {
+            stage.now = stage.packer.wakes_at().unwrap();
+            worker = started(&stage.tell(Event::Tick))
+                .first()
+                .copied()
+                .unwrap_or(worker);
+        }
+        pauses.push(stage.now - ended);
+    }
+    assert!(
+        pauses.windows(2).all(|pair| pair[1] >= pair[0] * 19 / 10),
+        "{pauses:?}"
+    );
+    assert_eq!(slots.len(), 3, "each place of the pool is tried");
+}
+
+#[test]
+fn a_baseline_ends_nobody_while_another_place_of_the_pool_is_free() {
+    for policy in [Policy::OnePerModel, Policy::FnPacker] {
+        let mut stage = Stage::new(Settings {
+            policy,
+            fnpacker_pool: 3,
+            concurrency: 1,
+            ..settings()
+        });
+        warm(&mut stage, "a");
+        let (held, _) = stage.ask("a");
+        let (_, out) = stage.ask("b");
+        let worker = started(&out)[0];
+        stage.answer(held, StartKind::Hot, &["a"], 0);
+        let out = stage.tell(Event::StartFailed { worker });
+        assert_eq!(stopped(&out), [], "{policy:?}");
+        let due = stage.packer.wakes_at().unwrap();
+        let out = stage.pass(due);
+        assert_eq!(started(&out).len(), 1, "{policy:?}: when the pause is over");
+    }
 }
