@@ -222,7 +222,7 @@ impl Arguments {
             return refuse("--workers-min must not be more than --workers");
         }
         let starts_all =
-            self.policy == Policy::Bield && !self.workers_min.is_some_and(|min| min < self.workers);
+            self.policy == Policy::Bield && self.workers_min.is_none_or(|min| min >= self.workers);
         if self.has_workers() && self.queue == 0 && !starts_all {
             return refuse(
                 "with --queue 0 no request can wait while a runtime starts; give a queue, or policy bield without --workers-min",
