@@ -77,8 +77,6 @@ struct Request {
     deadline: Duration,
     at: Option<WorkerId>,
     dispatches: u8,
-    /// Of these, dispatches after which it may have run.
-    lost: u8,
     /// Where it failed.
     not: Option<WorkerId>,
     left: bool,
@@ -226,7 +224,6 @@ impl Packer {
             deadline,
             at: None,
             dispatches: 0,
-            lost: 0,
             not: None,
             left: false,
         };
@@ -260,10 +257,10 @@ impl Packer {
             return;
         };
         let own = self.queue.of_caller(request.caller);
-        if own > self.settings.share.max(1) {
-            self.refuse(id, Refusal::ShareFull, out);
-        } else if self.queue.len() > self.settings.queue_max {
-            let fullest = self.queue.fullest().filter(|(waiting, _)| *waiting > own);
+        let has_share = own <= self.settings.share.max(1);
+        if self.queue.len() > self.settings.queue_max {
+            let fullest = self.queue.fullest();
+            let fullest = fullest.filter(|(waiting, _)| has_share && *waiting > own);
             let last = fullest.and_then(|(_, last)| {
                 let last = last.filter_map(|id| Some((id, self.requests.get(&id)?)));
                 let fresh = last.filter(|(_, request)| request.dispatches == 0);
@@ -273,6 +270,8 @@ impl Packer {
                 Some(last) => self.refuse(last, Refusal::ShareFull, out),
                 None => self.refuse(id, Refusal::QueueFull, out),
             }
+        } else if !has_share {
+            self.refuse(id, Refusal::ShareFull, out);
         }
     }
 

@@ -150,9 +150,7 @@ impl Packer {
         request.at = None;
         let package = request.package;
         let again = matches!(failure, Failure::Lost | Failure::Busy) && !request.left;
-        // One that refused it did not run it.
-        request.lost += u8::from(failure == Failure::Lost);
-        let second = request.lost >= 2;
+        let second = request.dispatches >= 2;
         request.not = Some(at);
         *self.totals.failures.entry(failure).or_default() += 1;
         if let Some(worker) = self.workers.get_mut(&at) {

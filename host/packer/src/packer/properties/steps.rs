@@ -33,7 +33,6 @@ impl World {
             deadline,
             dispatches: 0,
             may_repeat: false,
-            lost: 0,
             left: false,
         };
         self.asked.insert(request, asked);
@@ -154,7 +153,6 @@ impl World {
             request,
             matches!(failure, Failure::TimedOut | Failure::Broken),
         );
-        self.asked.get_mut(&request).unwrap().lost += u32::from(failure == Failure::Lost);
         self.tell(Event::Failed {
             request,
             worker,
@@ -212,7 +210,6 @@ impl World {
             // Of some the driver says so later, or that they were answered.
             if !self.random.one_in(3) {
                 self.take(request, false);
-                self.asked.get_mut(&request).unwrap().lost += 1;
                 self.tell(Event::Failed {
                     request,
                     worker,

@@ -268,25 +268,6 @@ fn what_comes_back_without_a_word_teaches_nothing() {
 }
 
 #[test]
-fn a_worker_that_is_full_again_and_again_refuses_nobody() {
-    let mut stage = Stage::new(Settings {
-        workers_max: 1,
-        ..settings()
-    });
-    let worker = warm(&mut stage, "a");
-    let (request, _) = stage.ask("a");
-    let mut out = stage.fail(request, Failure::Busy);
-    for _ in 0..10 {
-        assert_eq!(out, [], "left alone for a while");
-        stage.now = stage.packer.wakes_at().unwrap();
-        let due = stage.now + SECOND * 2;
-        let sent = stage.pass(due);
-        assert_eq!(dispatched(&sent), [(request, worker)]);
-        out = stage.fail(request, Failure::Busy);
-    }
-}
-
-#[test]
 fn a_worker_that_dies_at_once_is_started_ever_more_slowly() {
     let mut stage = Stage::new(Settings {
         workers_min: 1,
