@@ -170,6 +170,9 @@ impl Gateway {
             .post(format!("{}/v1/call", self.url))
             .header("content-type", SEALED)
             .header("accept", SEALED)
+            .config()
+            .timeout_recv_body(Some(WHOLE_ANSWER_WAIT))
+            .build()
             .send(sealed);
         let (headers, answer) = self.accept(answer, ANSWER_BYTES_MAX)?;
         Ok(Sealed {
@@ -346,6 +349,8 @@ const SILENCE_WAIT: Duration = Duration::from_secs(30);
 /// Longest wait for an answer: a gateway gives a call 120 s after up to 10 s in its queue.
 const ANSWER_WAIT: Duration = Duration::from_secs(150);
 /// A sealed answer is a little longer than its plaintext, which is bounded like a request's.
+/// Longest time for the whole body of an answer, however steadily it comes: the largest at 1 MiB a second.
+const WHOLE_ANSWER_WAIT: Duration = Duration::from_secs(300);
 const ANSWER_BYTES_MAX: u64 = SEALED_REQUEST_BYTES_MAX as u64 + (1 << 20);
 const STATUS_BYTES_MAX: u64 = 4 << 20;
 const REFUSAL_BYTES_MAX: u64 = 64 << 10;
