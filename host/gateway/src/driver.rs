@@ -229,8 +229,7 @@ impl Driver {
                 for event in measured {
                     self.handle(&mut inner, event);
                 }
-                let view = inner.packer.view();
-                (view.waiting, view.totals.gb_s)
+                (inner.packer.waiting(), inner.packer.booked_gb_s())
             };
             let workers = self.workers_up();
             self.lock_series()

@@ -6,6 +6,18 @@ use crate::explain::micros;
 use crate::view::{CallerView, PackageView, Totals, View, WorkerView};
 
 impl Packer {
+    /// Requests that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Memory of all workers over time, in gigabyte-seconds, as far as it is booked: for each worker up to its last event.
+    #[must_use]
+    pub fn booked_gb_s(&self) -> f64 {
+        gb_s(self.accounts.total)
+    }
+
     /// Everything an operator may see, as of the last event.
     #[must_use]
     pub fn view(&self) -> View {
