@@ -1,8 +1,9 @@
 //! What every face shares: the models, and the bounds.
 //!
 //! Always true: at most [`CALLS_MAX`] calls run at once, on threads of their own, and a call that began counts
-//! until it ends, whoever still waits for it; bodies that are being read or answered take at most
-//! [`BODIES_KIB_MAX`] together and each at most [`BODY_BYTES_MAX`]; a body that stands still, or takes too long
+//! until it ends, whoever still waits for it; request bodies take at most
+//! [`BODIES_KIB_MAX`] together, counted twice for what is made of them, and each at most what its path takes,
+//! [`BODY_BYTES_MAX`] where tensors are; a body that stands still, or takes too long
 //! in all, is given up.
 
 use std::collections::HashMap;
@@ -96,14 +97,14 @@ impl Front {
         })
     }
 
-    /// Reads a body within the bounds.
-    pub(crate) async fn read(&self, body: Body) -> Result<Held, Refused> {
-        timeout(BODY_WAIT, self.read_bounded(body))
+    /// Reads a body of at most `bytes_max` within the bounds.
+    pub(crate) async fn read(&self, body: Body, bytes_max: usize) -> Result<Held, Refused> {
+        timeout(BODY_WAIT, self.read_bounded(body, bytes_max))
             .await
             .unwrap_or_else(|_| Err(too_slow()))
     }
 
-    async fn read_bounded(&self, body: Body) -> Result<Held, Refused> {
+    async fn read_bounded(&self, body: Body, bytes_max: usize) -> Result<Held, Refused> {
         let mut parts = body.into_data_stream();
         let mut held = Held {
             bytes: Vec::new(),
@@ -117,11 +118,11 @@ impl Front {
                 Ok(Some(Ok(part))) => part,
             };
             let length = held.bytes.len() + part.len();
-            if length > BODY_BYTES_MAX {
+            if length > bytes_max {
                 return Err(Refused::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "too-large",
-                    format_args!("a body has at most {BODY_BYTES_MAX} bytes"),
+                    format_args!("a body has at most {bytes_max} bytes here"),
                 ));
             }
             // As much again for what is made of it.
@@ -145,7 +146,8 @@ impl Front {
     /// Headers that name the receipts of answers, and say how much they mean.
     pub(crate) fn headers(&self, done: &[Done]) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        let receipts: Vec<_> = done.iter().map(|done| done.receipt.to_string()).collect();
+        let named = done.iter().take(RECEIPTS_MAX);
+        let receipts: Vec<_> = named.map(|done| done.receipt.to_string()).collect();
         let mut put = |name: &'static str, text: &str| {
             if let Ok(value) = HeaderValue::from_str(text) {
                 headers.insert(name, value);
@@ -153,6 +155,9 @@ impl Front {
         };
         if !receipts.is_empty() {
             put(RECEIPT, &receipts.join(", "));
+        }
+        if done.iter().any(|done| !done.kept) {
+            put(KEPT, "no");
         }
         if let Some(start) = done.iter().find_map(|done| done.start) {
             // The gateway's word: no receipt says it.
@@ -183,8 +188,12 @@ fn too_slow() -> Refused {
     )
 }
 
-/// Names the receipt of an answer; several, separated by commas, where it took several calls.
+/// Names the receipt of an answer; the first [`RECEIPTS_MAX`], separated by commas, where it took several calls.
 pub(crate) const RECEIPT: &str = "bield-receipt";
+/// Says so when a receipt was verified and the home could not keep it, as when its disk is full.
+pub(crate) const KEPT: &str = "bield-receipt-kept";
+/// Receipts that the header names: clients take a few KiB of headers. Bodies name all.
+const RECEIPTS_MAX: usize = 16;
 /// How warm the start was, by the gateway's word.
 pub(crate) const START: &str = "bield-start";
 /// Says so when nothing is protected by hardware.
@@ -199,7 +208,7 @@ mod tests {
     async fn a_body_that_stands_still_is_given_up() {
         let front = Front::new(Arc::new(Played::default()), HashMap::new(), None);
         let still = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
-        let refused = front.read(Body::from_stream(still)).await;
+        let refused = front.read(Body::from_stream(still), 1).await;
         assert_eq!(
             refused.err().map(|refused| refused.status.as_u16()),
             Some(408)
@@ -209,10 +218,15 @@ mod tests {
     #[tokio::test]
     async fn memory_of_a_body_is_free_again_when_it_is_dropped() {
         let front = Front::new(Arc::new(Played::default()), HashMap::new(), None);
-        let held = front.read(Body::from(vec![7; 4096])).await;
+        let held = front.read(Body::from(vec![7; 4096]), 4096).await;
         assert_eq!(front.bodies.available_permits(), BODIES_KIB_MAX - 8);
         assert_eq!(held.map(|held| held.bytes).ok(), Some(vec![7; 4096]));
         assert_eq!(front.bodies.available_permits(), BODIES_KIB_MAX);
+        let refused = front.read(Body::from(vec![7; 4097]), 4096).await;
+        assert_eq!(
+            refused.err().map(|refused| refused.status),
+            Some(StatusCode::PAYLOAD_TOO_LARGE)
+        );
     }
 
     #[tokio::test]

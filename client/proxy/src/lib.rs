@@ -10,7 +10,7 @@
 //! Always true: nothing is served before the key service's evidence met the trust ([`Models::verify`] is the
 //! only way to something to serve), nor after what was verified ended; inputs, outputs, names and versions are
 //! told from attested key configurations, never from a gateway; an answer is given only after its receipt was
-//! verified and kept in the home. Listeners are on loopback addresses, requests name the loopback
+//! verified, and kept in the home unless it says that it could not be. Listeners are on loopback addresses, requests name the loopback
 //! ([`Token`] says who else is kept out).
 //!
 //! Not here: protection from other processes of the same user, who can read the home anyway; the terminal.
@@ -31,6 +31,7 @@ mod openers;
 #[cfg(test)]
 mod played;
 mod refused;
+mod renewal;
 mod serve;
 mod text;
 mod upstream;
@@ -126,6 +127,8 @@ pub struct Proxy {
     front: Arc<Front>,
     rest: TcpListener,
     grpc: Option<TcpListener>,
+    /// The same ports of the other loopback address, and what is spoken there.
+    others: Vec<(TcpListener, Speaks)>,
 }
 
 impl Proxy {
@@ -167,7 +170,40 @@ impl Proxy {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        Ok(Self { front, rest, grpc })
+        Ok(Self {
+            front,
+            rest,
+            grpc,
+            others: Vec::new(),
+        })
+    }
+
+    /// Listens on the same ports of [::1] too: many clients ask there first when they are told `localhost`, and
+    /// whoever listens there gets what they send. Returns whether this machine has that address.
+    ///
+    /// # Errors
+    /// Somebody else listens there already.
+    pub async fn also_on_v6(&mut self) -> Result<bool, ProxyError> {
+        let mut wanted = Vec::new();
+        if let Ok(rest) = self.rest_address() {
+            wanted.push((rest.port(), Speaks::Http1));
+        }
+        if let Ok(Some(grpc)) = self.grpc_address() {
+            wanted.push((grpc.port(), Speaks::Http2));
+        }
+        for (port, speaks) in wanted {
+            let address = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+            match bind(address).await {
+                Ok(listener) => self.others.push((listener, speaks)),
+                Err(ProxyError::Listen { error, .. })
+                    if error.kind() != std::io::ErrorKind::AddrInUse =>
+                {
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     /// Where REST and OpenAI's interface are.
@@ -201,12 +237,20 @@ impl Proxy {
                 serve(listener, Speaks::Http2, router, told.clone()).await;
             }
         };
+        let others = self.others.into_iter().map(|(listener, speaks)| {
+            let router = match speaks {
+                Speaks::Http1 => rest_router(self.front.clone()),
+                Speaks::Http2 => oip::grpc::router(self.front.clone()),
+            };
+            serve(listener, speaks, router, told.clone())
+        });
+        let others = futures_util::future::join_all(others);
         let stop = async {
             stop.await;
             // Whoever serves still listens to this.
             let _ = tell.send(true);
         };
-        tokio::join!(rest, grpc, stop);
+        tokio::join!(rest, grpc, others, stop);
     }
 }
 

@@ -8,53 +8,61 @@
 //!
 //! Always true: a value exists only after the key service's evidence met the trust and every model's key
 //! configuration was compared with what was asked for; a call is sealed to a configuration that has not
-//! ended; what ended is never used because nobody could be asked. While the key service does not answer, calls
-//! go on until the configuration at hand ends, and it is asked at most every [`ASK_PAUSE`].
+//! ended (`renewal.rs`). Each renewal reads trust.toml again, so that what was taken out of it is trusted an hour
+//! at most. While the key service does not answer, calls go on until the configuration at hand ends; when it
+//! refuses or does not prove itself, they end at once.
 //!
 //! Not here: how many calls run at once (the faces), what answers look like.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use bield_envelope::{Digest, SigningKey};
+use bield_envelope::{Digest, SigningKey, Time};
 use bield_grant::{CodeSelector, PackageSelector};
 use bield_sdk::{
-    Answered, Awaited, CallError, CallOptions, Home, KeyService, PackageReference, Randomness,
-    ServiceError, Target, Tensor, Trust, now,
+    Answered, Awaited, CallError, CallOptions, Home, KeyService, Kind, PackageReference,
+    Randomness, ServiceError, Target, Tensor, Trust, now,
 };
+use rand_core::Rng as _;
 
 use crate::ProxyError;
+use crate::oip::infer::Form;
 use crate::openers::Openers;
 use crate::refused::Refused;
+use crate::renewal::{At, Failure, Now, Renewal};
 use crate::upstream::{About, Carried, Done, Upstream};
 
-/// How long before its end a configuration is asked for anew.
-const RENEW_BEFORE: Duration = Duration::from_secs(60);
-
-/// Shortest time between two attempts at a key service that does not answer.
-const ASK_PAUSE: Duration = Duration::from_secs(5);
+/// Pause before a runtime that asked for a newer key is tried again with one that is new, and what chance adds.
+const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE_MORE_MILLIS: u64 = 400;
 
 /// Times a request is sent at most, when the gateway says to come back.
 const ATTEMPTS_MAX: u32 = 4;
 
 /// Models by the names under which they are served.
 pub struct Models {
-    home: Home,
-    trust: Trust,
+    asker: Arc<Asker>,
     user: SigningKey,
     served: BTreeMap<String, Served>,
+    skipped: Vec<(String, String)>,
     openers: Openers<Waiting>,
+}
+
+/// What it takes to ask the key service.
+struct Asker {
+    home: Home,
     simulated: AtomicBool,
 }
 
 /// One model.
 struct Served {
     asked: PackageReference,
-    target: RwLock<Arc<Target>>,
-    /// Held while the key service is asked: by one at a time. Since when it did not answer, and what was wrong.
-    asking: Mutex<Option<(Instant, Refused)>>,
+    /// What its owner called it when this began.
+    package: Digest,
+    called: String,
+    target: Arc<Renewal<Target>>,
 }
 
 /// A call that somebody else carries.
@@ -62,6 +70,7 @@ struct Waiting {
     model: String,
     target: Arc<Target>,
     awaited: Awaited,
+    form: Form,
 }
 
 impl Models {
@@ -79,8 +88,9 @@ impl Models {
     ) -> Result<Self, ProxyError> {
         let mut service = KeyService::connect(&home, &trust, now(), &mut Randomness)?;
         let simulated = service.appraised().simulated();
+        let mut skipped = Vec::new();
         let served = if wanted.is_empty() {
-            granted(&mut service, &trust, &user)?
+            granted(&mut service, &trust, &user, &mut skipped)?
         } else {
             let mut served = BTreeMap::new();
             for (name, asked) in wanted {
@@ -96,30 +106,37 @@ impl Models {
         };
         service.close()?;
         Ok(Self {
-            home,
-            trust,
+            asker: Arc::new(Asker {
+                home,
+                simulated: AtomicBool::new(simulated),
+            }),
             user,
             served,
+            skipped,
             openers: Openers::new(),
-            simulated: AtomicBool::new(simulated),
         })
     }
 
     /// What is served: name, package and its owner's name and version of it.
     #[must_use]
     pub fn list(&self) -> Vec<(String, Digest, String)> {
-        let each = self.served.iter().map(|(name, served)| {
-            let target = served.current();
-            let called = format!("{}@{}", target.name(), target.version());
-            (name.clone(), target.package(), called)
-        });
+        let each = self
+            .served
+            .iter()
+            .map(|(name, served)| (name.clone(), served.package, served.called.clone()));
         each.collect()
+    }
+
+    /// What is granted and not served: the package, and why.
+    #[must_use]
+    pub fn skipped(&self) -> &[(String, String)] {
+        &self.skipped
     }
 
     /// Whether the key service's evidence is of a software TEE.
     #[must_use]
     pub fn simulated(&self) -> bool {
-        self.simulated.load(Ordering::Relaxed)
+        self.asker.simulated.load(Ordering::Relaxed)
     }
 
     fn served(&self, model: &str) -> Result<&Served, Refused> {
@@ -130,57 +147,37 @@ impl Models {
         })
     }
 
-    /// The target to seal to, asked for anew when its end is near.
+    /// The target to seal to. When its end is near it is asked for anew beside, and nobody waits.
     fn target(&self, served: &Served) -> Result<Arc<Target>, Refused> {
-        let current = served.current();
-        let left = |wait| now().plus(wait) < current.not_after();
-        if left(RENEW_BEFORE) {
-            return Ok(current);
-        }
-        match self.renewed(served, &current) {
-            Err(_) if left(Duration::ZERO) => Ok(current),
-            renewed => renewed,
+        match served.target.get(At::now()) {
+            Now::Good(target) => Ok(target),
+            Now::Due(target) => {
+                if served.target.may_ask(At::now()) {
+                    let (renewal, asked) = (served.target.clone(), served.asked.clone());
+                    let (asker, seen) = (self.asker.clone(), target.clone());
+                    // What was wrong is remembered, and told when there is nothing left to call with.
+                    std::thread::spawn(move || {
+                        drop(renewal.renew(Some(&seen), At::now, || asker.ask(&asked)));
+                    });
+                }
+                Ok(target)
+            }
+            Now::Nothing => self.renewed(served, None),
         }
     }
 
     /// Another target than `seen`, which is used up: verifies the key service again.
-    fn renewed(&self, served: &Served, seen: &Arc<Target>) -> Result<Arc<Target>, Refused> {
-        let mut asking = served.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = served.current();
-        if !Arc::ptr_eq(&current, seen) {
-            return Ok(current); // somebody else asked meanwhile
-        }
-        if let Some((since, refused)) = &*asking
-            && since.elapsed() < ASK_PAUSE
-        {
-            return Err(refused.clone());
-        }
-        match self.ask(&served.asked) {
-            Ok(target) => {
-                let target = Arc::new(target);
-                *served
-                    .target
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = target.clone();
-                *asking = None;
-                Ok(target)
-            }
-            Err(error) => {
-                let refused = Refused::from(error);
-                *asking = Some((Instant::now(), refused.clone()));
-                Err(refused)
-            }
-        }
+    fn renewed(&self, served: &Served, seen: Option<&Arc<Target>>) -> Result<Arc<Target>, Refused> {
+        let ask = || self.asker.ask(&served.asked);
+        served.target.renew(seen, At::now, ask)
     }
 
-    fn ask(&self, asked: &PackageReference) -> Result<Target, ServiceError> {
-        let mut service = KeyService::connect(&self.home, &self.trust, now(), &mut Randomness)?;
-        // Once simulated, the label stays: what was answered before was.
-        let simulated = service.appraised().simulated();
-        self.simulated.fetch_or(simulated, Ordering::Relaxed);
-        let target = target(&mut service, &self.trust, asked)?;
-        service.close()?;
-        Ok(target)
+    /// The target for a call of the package that somebody was told of.
+    fn target_of(&self, about: &About) -> Result<(&Served, Arc<Target>), Refused> {
+        let served = self.served(&about.name)?;
+        let target = self.target(served)?;
+        is_same(about, &target)?;
+        Ok((served, target))
     }
 
     fn send(
@@ -197,37 +194,80 @@ impl Models {
         target.call_with(&self.user, inputs, outputs, options, &mut Randomness)
     }
 
-    /// Keeps the receipt; only then is there an answer.
-    fn done(&self, model: &str, target: &Target, answered: Answered) -> Result<Done, Refused> {
+    /// Keeps the receipt, which was verified, if the disk lets it.
+    fn done(&self, model: &str, target: &Target, answered: Answered) -> Done {
         let receipt = answered.receipt.receipt().request;
-        self.home.keep_receipt(receipt, &answered.bundle)?;
+        let kept = self.asker.home.keep_receipt(receipt, &answered.bundle);
         let start = answered.feedback.as_ref().and_then(|feedback| {
             let said = feedback["start"].as_str()?;
             STARTS.into_iter().find(|start| *start == said)
         });
-        Ok(Done {
+        Done {
             model: model.to_owned(),
             version: target.version().to_owned(),
             simulated: answered.receipt.simulated(),
             tensors: answered.tensors,
             receipt,
+            kept: kept.is_ok(),
             start,
-        })
+        }
     }
+}
+
+impl Asker {
+    fn ask(&self, asked: &PackageReference) -> Result<(Target, Time), Failure> {
+        let trust = self
+            .home
+            .trust()
+            .map_err(|error| Failure::No(error.into()))?;
+        let target = self
+            .ask_by(&trust, asked)
+            .map_err(|error| match error.kind() {
+                Kind::Unreachable => Failure::Silence(error.into()),
+                _ => Failure::No(error.into()),
+            })?;
+        let not_after = target.not_after();
+        Ok((target, not_after))
+    }
+
+    fn ask_by(&self, trust: &Trust, asked: &PackageReference) -> Result<Target, ServiceError> {
+        let mut service = KeyService::connect(&self.home, trust, now(), &mut Randomness)?;
+        // Once simulated, the label stays: what was answered before was.
+        let simulated = service.appraised().simulated();
+        self.simulated.fetch_or(simulated, Ordering::Relaxed);
+        let target = target(&mut service, trust, asked)?;
+        service.close()?;
+        Ok(target)
+    }
+}
+
+/// Refuses another package than the one that somebody was told of.
+fn is_same(about: &About, target: &Target) -> Result<(), Refused> {
+    if target.package() == about.package {
+        return Ok(());
+    }
+    let status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+    let why = "the owner serves another package under this name since just now; retry";
+    Err(Refused::new(status, "model-changed", why).after(Duration::from_secs(1)))
+}
+
+/// A pause that differs, so that callers that were turned away together do not come back together.
+fn pause() {
+    let mut chance = [0; 8];
+    Randomness.fill_bytes(&mut chance);
+    let more = u64::from_le_bytes(chance) % PAUSE_MORE_MILLIS;
+    std::thread::sleep(PAUSE + Duration::from_millis(more));
 }
 
 impl Served {
     fn new(asked: PackageReference, target: Target) -> Self {
+        let not_after = target.not_after();
         Self {
             asked,
-            target: RwLock::new(Arc::new(target)),
-            asking: Mutex::new(None),
+            package: target.package(),
+            called: format!("{}@{}", target.name(), target.version()),
+            target: Arc::new(Renewal::new(target, not_after, At::now())),
         }
-    }
-
-    fn current(&self) -> Arc<Target> {
-        let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
-        target.clone()
     }
 }
 
@@ -250,52 +290,67 @@ impl Upstream for Models {
 
     fn call(
         &self,
-        model: &str,
+        about: &About,
         inputs: Vec<Tensor>,
         outputs: Vec<String>,
     ) -> Result<Done, Refused> {
-        let served = self.served(model)?;
-        let target = self.target(served)?;
-        match self.send(&target, inputs.clone(), outputs.clone()) {
-            // The key or the clock moved on: once more with the new one.
-            Err(error) if error.wants_fresh_target() => {
-                let target = self.renewed(served, &target)?;
-                let answered = self.send(&target, inputs, outputs)?;
-                self.done(model, &target, answered)
-            }
-            sent => self.done(model, &target, sent?),
+        let (served, mut target) = self.target_of(about)?;
+        let mut sent = self.send(&target, inputs.clone(), outputs.clone());
+        if wants_another(&sent) && served.target.is_young(&target, At::now()) {
+            // Another key would be the same: it is a queue or a start that is meant.
+            pause();
+            sent = self.send(&target, inputs.clone(), outputs.clone());
         }
+        if wants_another(&sent)
+            && let Ok(newer) = self.renewed(served, Some(&target))
+        {
+            is_same(about, &newer)?;
+            target = newer;
+            sent = self.send(&target, inputs, outputs);
+        }
+        Ok(self.done(&about.name, &target, sent?))
     }
 
     fn seal(
         &self,
-        model: &str,
+        about: &About,
         inputs: Vec<Tensor>,
         outputs: Vec<String>,
+        form: Form,
     ) -> Result<Carried, Refused> {
-        let target = self.target(self.served(model)?)?;
+        let (_, target) = self.target_of(about)?;
         let entropy = &mut Randomness;
         let (sealed, awaited) = target.seal_call(&self.user, inputs, outputs, now(), entropy)?;
-        let id = awaited.request();
+        let receipt = awaited.request();
         let waiting = Waiting {
-            model: model.to_owned(),
+            model: about.name.clone(),
             target,
             awaited,
+            form,
         };
-        self.openers.keep(id, waiting, Instant::now())?;
-        Ok(Carried { id, sealed })
+        let id = self.openers.keep(waiting, Instant::now(), entropy)?;
+        Ok(Carried {
+            id,
+            receipt,
+            sealed,
+        })
     }
 
-    fn open(&self, id: Digest, sealed: &[u8]) -> Result<Done, Refused> {
+    fn open(&self, id: Digest, sealed: &[u8]) -> Result<(Done, Form), Refused> {
         let waiting = self.openers.take(id, Instant::now())?;
         let target = &waiting.target;
         let answered = target.open_answer(waiting.awaited, sealed, now)?;
-        self.done(&waiting.model, target, answered)
+        Ok((self.done(&waiting.model, target, answered), waiting.form))
     }
 
     fn simulated(&self) -> bool {
         Self::simulated(self)
     }
+}
+
+/// Whether the runtime asked for a newer key or clock, which it also does when it is full.
+fn wants_another(sent: &Result<Answered, CallError>) -> bool {
+    sent.as_ref().is_err_and(CallError::wants_fresh_target)
 }
 
 /// The package in the first of the trusted codes that it is granted to.
@@ -310,7 +365,7 @@ fn target(
     for code in codes {
         match service.target_in(asked, &code, now()) {
             // Not granted to this code; perhaps to the next.
-            Err(ServiceError::Refused(_)) => {}
+            Err(error @ ServiceError::Refused(_)) if error.kind() == Kind::Refused => {}
             found => return found,
         }
     }
@@ -326,6 +381,7 @@ fn granted(
     service: &mut KeyService<'_>,
     trust: &Trust,
     user: &SigningKey,
+    skipped: &mut Vec<(String, String)>,
 ) -> Result<BTreeMap<String, Served>, ProxyError> {
     let owner = trust.owner().ok_or(ProxyError::NoOwner)?;
     let mut rows = service.grants_to_me(user)?;
@@ -341,13 +397,19 @@ fn granted(
         }
         let asked = match &row.grant.package {
             PackageSelector::Digest(digest) => PackageReference::Digest(*digest),
-            PackageSelector::Named(name, _) => {
-                PackageReference::Named(owner, name.as_str().to_owned(), None)
+            PackageSelector::Named(name, versions) => {
+                // One version, where the grant is for one; the newest of a range.
+                let versions = versions.to_string();
+                let version = versions.strip_prefix('=').map(str::to_owned);
+                PackageReference::Named(owner, name.as_str().to_owned(), version)
             }
         };
         let target = match target(service, trust, &asked) {
             // In code that this trust does not list, or deleted since.
-            Err(ServiceError::Refused(_)) => continue,
+            Err(error @ ServiceError::Refused(_)) if error.kind() == Kind::Refused => {
+                skipped.push((row.grant.package.to_string(), error.to_string()));
+                continue;
+            }
             found => found?,
         };
         if packages.contains(&target.package()) {

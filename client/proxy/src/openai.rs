@@ -5,31 +5,34 @@
 //! ```
 //!
 //! Always true: text becomes tokens in this process; what leaves it is a sealed call of the model, in batches
-//! of at most [`ROWS_MAX`] inputs, whose receipts are all named in the answer's header. `dimensions` is taken
+//! of at most [`ROWS_MAX`] inputs, whose receipts are all named in the answer's body, the first in its header. `dimensions` is taken
 //! only when it is what the model gives anyway.
 //!
 //! Source: the API reference of OpenAI, and what its Python client sends (base64 of little-endian FP32 unless
 //! told otherwise).
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use crate::front::{Front, Json, Reading};
 use crate::oip::read;
 use crate::refused::Refused;
-use crate::text::{Pooling, Shape};
+use crate::text::{Pooling, ROW_TOKENS_MAX, Shape};
 use crate::upstream::{About, Done, Upstream};
 
+/// Largest request: as many inputs as may be, of some thousand characters each.
+const BODY_BYTES_MAX: usize = 8 << 20;
 /// Inputs of one request, as OpenAI bounds them.
 const INPUTS_MAX: usize = 2048;
 /// Inputs of one sealed call: as sentence-transformers cuts them, so that no call grows without end.
@@ -103,7 +106,7 @@ fn object(about: &About) -> Value {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct RequestText {
     model: String,
     input: Input,
@@ -114,8 +117,6 @@ struct RequestText {
 }
 
 /// One text or several, or tokens of one or of several.
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum Input {
     Text(String),
     Texts(Vec<String>),
@@ -123,7 +124,92 @@ enum Input {
     TokenLists(Vec<Vec<u32>>),
 }
 
-#[derive(Deserialize, Default, Clone, Copy)]
+/// Reads without keeping anything but what it becomes, and no more than [`INPUTS_MAX`] and [`ROW_TOKENS_MAX`] of it.
+struct Inputs;
+
+/// What stands in the outer list.
+enum Item {
+    Text(String),
+    Token(u32),
+    Tokens(Vec<u32>),
+}
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_any(Inputs)
+    }
+}
+
+impl<'de> Visitor<'de> for Inputs {
+    type Value = Input;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, texts, token ids or lists of them")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Input, E> {
+        Ok(Input::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Input, A::Error> {
+        let mut input = match items.next_element()? {
+            None => Input::Texts(Vec::new()),
+            Some(Item::Text(text)) => Input::Texts(vec![text]),
+            Some(Item::Token(token)) => Input::Tokens(vec![token]),
+            Some(Item::Tokens(tokens)) => Input::TokenLists(vec![tokens]),
+        };
+        while let Some(item) = items.next_element()? {
+            match (&mut input, item) {
+                (Input::Texts(texts), Item::Text(text)) if texts.len() < INPUTS_MAX => {
+                    texts.push(text);
+                }
+                (Input::Tokens(tokens), Item::Token(token)) if tokens.len() < ROW_TOKENS_MAX => {
+                    tokens.push(token);
+                }
+                (Input::TokenLists(lists), Item::Tokens(tokens)) if lists.len() < INPUTS_MAX => {
+                    lists.push(tokens);
+                }
+                _ => return Err(A::Error::custom("mixed or too many")),
+            }
+        }
+        Ok(input)
+    }
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Items;
+        impl<'de> Visitor<'de> for Items {
+            type Value = Item;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, a token id or a list of them")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Item, E> {
+                Ok(Item::Text(text.to_owned()))
+            }
+
+            fn visit_u64<E: Error>(self, token: u64) -> Result<Item, E> {
+                u32::try_from(token).map(Item::Token).map_err(E::custom)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut ids: A) -> Result<Item, A::Error> {
+                let mut tokens = Vec::new();
+                while let Some(token) = ids.next_element()? {
+                    if tokens.len() == ROW_TOKENS_MAX {
+                        return Err(A::Error::custom("too many"));
+                    }
+                    tokens.push(token);
+                }
+                Ok(Item::Tokens(tokens))
+            }
+        }
+        input.deserialize_any(Items)
+    }
+}
+
+#[derive(serde::Deserialize, Default, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
 enum Encoding {
     #[default]
@@ -132,28 +218,35 @@ enum Encoding {
 }
 
 async fn embeddings(State(front): Shared, headers: HeaderMap, body: Body) -> Answer {
-    let held = read(&front, &headers, body).await?;
-    let request: RequestText = serde_json::from_slice(&held.bytes).map_err(|_| {
-        Refused::bad(
-            "the request is not JSON with model, input (a text, texts, token ids or lists of them), and \
-             perhaps encoding_format (float or base64) and dimensions",
-        )
-    })?;
-    let model = request.model.clone();
+    let held = read(&front, &headers, body, BODY_BYTES_MAX).await?;
     let own = front.clone();
     let embedded = front.run(move |upstream| {
-        let _held = held;
+        let request: RequestText = serde_json::from_slice(&held.bytes).map_err(|_| {
+            Refused::bad(format_args!(
+                "the request is not JSON with model, input (a text, texts, token ids or lists of them; at most \
+                 {INPUTS_MAX} inputs of {ROW_TOKENS_MAX} tokens), and perhaps encoding_format (float or base64) \
+                 and dimensions",
+            ))
+        })?;
         let about = upstream.about(&request.model)?;
         let reading = own.readings.get(&request.model);
-        embed(upstream, &about, reading, request.input, request.dimensions)
+        let embedded = embed(upstream, &about, reading, request.input, request.dimensions)?;
+        let value = written(&request.model, &embedded, request.encoding_format);
+        Ok((value.to_string(), embedded.done))
     });
+    let (json, done) = embedded.await?;
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    Ok((front.headers(&done), kind, json).into_response())
+}
+
+fn written(model: &str, embedded: &Embedded, encoding: Encoding) -> Value {
     let Embedded {
         vectors,
         tokens,
         done,
-    } = embedded.await?;
+    } = embedded;
     let data = vectors.iter().enumerate().map(|(index, vector)| {
-        let embedding = match request.encoding_format {
+        let embedding = match encoding {
             Encoding::Float => json!(vector),
             Encoding::Base64 => {
                 let bytes: Vec<u8> = vector
@@ -165,11 +258,12 @@ async fn embeddings(State(front): Shared, headers: HeaderMap, body: Body) -> Ans
         };
         json!({"object": "embedding", "index": index, "embedding": embedding})
     });
-    let value = json!({
+    let receipts = done.iter().map(|done| done.receipt.to_string());
+    json!({
         "object": "list", "data": data.collect::<Vec<_>>(), "model": model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    });
-    Ok((front.headers(&done), Json(value)).into_response())
+        "bield_receipts": receipts.collect::<Vec<_>>(),
+    })
 }
 
 struct Embedded {
@@ -192,13 +286,14 @@ fn embed(
         reading.map_or(Pooling::default(), |reading| reading.pooling),
     )?;
     let mut embedded = Embedded {
-        vectors: Vec::with_capacity(rows.len()),
+        vectors: vec![Vec::new(); rows.len()],
         tokens: rows.iter().map(Vec::len).sum(),
         done: Vec::new(),
     };
-    for rows in rows.chunks(shape.batch_max(ROWS_MAX).clamp(1, ROWS_MAX)) {
-        let inputs = shape.inputs(rows)?;
-        let mut done = upstream.call(&about.name, inputs, vec![shape.output().to_owned()])?;
+    for batch in shape.batches(&rows, ROWS_MAX) {
+        let own: Vec<_> = batch.iter().map(|row| &rows[*row][..]).collect();
+        let inputs = shape.inputs(&own)?;
+        let mut done = upstream.call(about, inputs, vec![shape.output().to_owned()])?;
         let [output] = &done.tensors[..] else {
             let status = StatusCode::BAD_GATEWAY;
             return Err(Refused::new(
@@ -207,7 +302,7 @@ fn embed(
                 "the model answered another output",
             ));
         };
-        let vectors = shape.embeddings(output, rows)?;
+        let vectors = shape.embeddings(output, &own)?;
         if let Some(dim) = vectors.first().map(Vec::len)
             && dimensions.is_some_and(|wanted| wanted != dim)
         {
@@ -216,7 +311,9 @@ fn embed(
                 about.name
             )));
         }
-        embedded.vectors.extend(vectors);
+        for (row, vector) in batch.into_iter().zip(vectors) {
+            embedded.vectors[row] = vector;
+        }
         done.tensors.clear();
         embedded.done.push(done);
     }
@@ -241,20 +338,12 @@ fn tokens(
     };
     let rows = match input {
         Input::Text(one) => vec![text(&one)?],
-        Input::Texts(texts) if texts.len() > INPUTS_MAX => return Err(too_many()),
         Input::Texts(texts) => texts.iter().map(text).collect::<Result<_, _>>()?,
         Input::Tokens(one) => vec![one],
         Input::TokenLists(lists) => lists,
     };
-    if rows.len() > INPUTS_MAX {
-        return Err(too_many());
-    }
     if rows.is_empty() || rows.iter().any(Vec::is_empty) {
         return Err(Refused::bad("an input is empty"));
     }
     Ok(rows)
-}
-
-fn too_many() -> Refused {
-    Refused::bad(format_args!("a request has at most {INPUTS_MAX} inputs"))
 }

@@ -5,24 +5,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bield_envelope::Digest;
-use bield_sdk::{ElementType, Tensor, TensorSpec};
+use bield_sdk::{ElementType, Randomness, Tensor, TensorSpec};
 
+use crate::oip::infer::Form;
 use crate::openers::Openers;
 use crate::refused::Refused;
 use crate::upstream::{About, Carried, Done, Upstream};
 
 /// `echo` takes one tensor of each datatype, those that a call has, and gives them back; `words` takes token ids and
-/// gives for each token the vector (id, 1).
+/// gives for each token the vector (id, 1); `unmasked` too, without a mask.
 #[derive(Default)]
 pub(crate) struct Played {
     /// What the next call is refused with.
     pub(crate) refuses: Mutex<Option<Refused>>,
     /// Calls so far.
     pub(crate) calls: AtomicUsize,
-    openers: Openers<(String, Vec<Tensor>)>,
+    openers: Openers<(String, Vec<Tensor>, Form)>,
 }
 
-impl Default for Openers<(String, Vec<Tensor>)> {
+impl Default for Openers<(String, Vec<Tensor>, Form)> {
     fn default() -> Self {
         Self::new()
     }
@@ -40,6 +41,7 @@ impl Played {
             version: "7".to_owned(),
             tensors,
             receipt: Digest::of("played", &[&number.to_be_bytes()]),
+            kept: true,
             start: Some("hot"),
             simulated: true,
         }
@@ -67,13 +69,26 @@ impl Upstream for Played {
             "echo" => {
                 let each =
                     ElementType::ALL.map(|element| spec(&element.to_string(), element, free()));
-                (each.to_vec(), each.to_vec())
+                // Without FP16, which not every form carries.
+                let told = each
+                    .iter()
+                    .filter(|spec| spec.element() != ElementType::F16);
+                let told = told.cloned().collect();
+                (each.to_vec(), told)
             }
             "words" => (
                 vec![
                     spec("input_ids", ElementType::I64, vec![None, None]),
                     spec("attention_mask", ElementType::I64, vec![None, None]),
                 ],
+                vec![spec(
+                    "last_hidden_state",
+                    ElementType::F32,
+                    vec![None, None, Some(2)],
+                )],
+            ),
+            "unmasked" => (
+                vec![spec("input_ids", ElementType::I64, vec![None, None])],
                 vec![spec(
                     "last_hidden_state",
                     ElementType::F32,
@@ -94,15 +109,15 @@ impl Upstream for Played {
 
     fn call(
         &self,
-        model: &str,
+        about: &About,
         inputs: Vec<Tensor>,
         outputs: Vec<String>,
     ) -> Result<Done, Refused> {
-        self.about(model)?;
+        let model = &*about.name;
         if let Some(refused) = self.refuses.lock().unwrap().take() {
             return Err(refused);
         }
-        if model == "words" {
+        if model != "echo" {
             let ids = inputs.iter().find(|input| input.name() == "input_ids");
             return Ok(self.answer(model, vec![vectors(ids.unwrap())]));
         }
@@ -112,22 +127,30 @@ impl Upstream for Played {
         Ok(self.answer(model, inputs.into_iter().filter(wanted).collect()))
     }
 
-    fn seal(&self, model: &str, inputs: Vec<Tensor>, _: Vec<String>) -> Result<Carried, Refused> {
-        let id = Digest::of("sealed", &[model.as_bytes()]);
-        self.openers
-            .keep(id, (model.to_owned(), inputs), Instant::now())?;
+    fn seal(
+        &self,
+        about: &About,
+        inputs: Vec<Tensor>,
+        _: Vec<String>,
+        form: Form,
+    ) -> Result<Carried, Refused> {
+        let waiting = (about.name.clone(), inputs, form);
+        let id = self
+            .openers
+            .keep(waiting, Instant::now(), &mut Randomness)?;
         Ok(Carried {
             id,
+            receipt: Digest::of("sealed", &[about.name.as_bytes()]),
             sealed: b"sealed".to_vec(),
         })
     }
 
-    fn open(&self, id: Digest, sealed: &[u8]) -> Result<Done, Refused> {
-        let (model, inputs) = self.openers.take(id, Instant::now())?;
+    fn open(&self, id: Digest, sealed: &[u8]) -> Result<(Done, Form), Refused> {
+        let (model, inputs, form) = self.openers.take(id, Instant::now())?;
         if sealed != b"answer" {
             return Err(Refused::bad("not the answer"));
         }
-        Ok(self.answer(&model, inputs))
+        Ok((self.answer(&model, inputs), form))
     }
 
     fn simulated(&self) -> bool {

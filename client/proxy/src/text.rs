@@ -7,7 +7,8 @@
 //!
 //! Always true: text becomes tokens here, on the user's machine, by the user's own file; which of the three
 //! inputs are made, their types and fixed lengths follow the model's attested specification; padding has mask
-//! 0 and counts in no mean. The file's truncation is obeyed, its padding is not.
+//! 0 and counts in no mean, and a model without a mask gets rows of one length only; what is made of a request is
+//! bounded before it is made. The file's truncation is obeyed, its padding is not.
 //!
 //! Sources: mean pooling and length 1 as sentence-transformers does for all-MiniLM-L6-v2.
 
@@ -18,6 +19,13 @@ use tokenizers::Tokenizer;
 
 use crate::refused::Refused;
 use crate::upstream::About;
+
+/// Largest text: tokenizers keep some hundred bytes for each of its bytes.
+const TEXT_BYTES_MAX: usize = 256 << 10;
+/// Most tokens of one input.
+pub(crate) const ROW_TOKENS_MAX: usize = 64 << 10;
+/// Most elements of one input tensor of one call, padding included: 8 MiB of i64.
+const CALL_TOKENS_MAX: usize = 1 << 20;
 
 /// How a model's text becomes tokens.
 pub struct Text {
@@ -65,6 +73,13 @@ impl Text {
     /// # Errors
     /// The tokenizer cannot.
     pub(crate) fn tokens(&self, text: &str) -> Result<Vec<u32>, Refused> {
+        if text.len() > TEXT_BYTES_MAX {
+            return Err(Refused::new(
+                axum::http::StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                format_args!("a text has at most {TEXT_BYTES_MAX} bytes"),
+            ));
+        }
         let tokens = self
             .tokenizer
             .encode_fast(text, true)
@@ -149,33 +164,78 @@ impl Shape {
         self.output.name()
     }
 
-    /// Texts in one call at most: the model's own batch, where it is fixed.
-    pub(crate) fn batch_max(&self, most: usize) -> usize {
-        let fixed = self.inputs.iter().find_map(|(_, spec)| spec.shape()[0]);
-        fixed.map_or(most, |batch| usize::try_from(batch).unwrap_or(most))
+    fn fixed(&self, dimension: usize) -> Option<usize> {
+        let mut fixed = self.inputs.iter().map(|(_, spec)| spec.shape()[dimension]);
+        let fixed = fixed.find_map(|length| length)?;
+        Some(usize::try_from(fixed).unwrap_or(usize::MAX))
+    }
+
+    /// Which rows go into one call each: at most `most`, or the model's own batch where that is fixed, and no more than
+    /// a call's elements hold when they are padded. Rows of one length go together where there is no mask to
+    /// tell padding from text.
+    pub(crate) fn batches(&self, rows: &[Vec<u32>], most: usize) -> Vec<Vec<usize>> {
+        let most = self.fixed(0).map_or(most, |batch| batch.clamp(1, most));
+        let masked = self.inputs.iter().any(|(part, _)| *part == Part::Mask);
+        let mut order: Vec<_> = (0..rows.len()).collect();
+        if !masked {
+            order.sort_by_key(|row| rows[*row].len()); // stable
+        }
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        let mut longest = 0;
+        for row in order {
+            let length = rows[row].len();
+            let together = batches.last().is_some_and(|batch| {
+                let padded = length.max(longest).saturating_mul(batch.len() + 1);
+                batch.len() < most && padded <= CALL_TOKENS_MAX && (masked || length == longest)
+            });
+            match batches.last_mut().filter(|_| together) {
+                Some(batch) => {
+                    batch.push(row);
+                    longest = longest.max(length);
+                }
+                None => {
+                    batches.push(vec![row]);
+                    longest = length;
+                }
+            }
+        }
+        batches
     }
 
     /// The inputs of one call: rows of token ids, padded to the longest or to the model's own length, and up to
     /// the model's own batch.
     ///
     /// # Errors
-    /// A row longer than the model takes.
-    pub(crate) fn inputs(&self, rows: &[Vec<u32>]) -> Result<Vec<Tensor>, Refused> {
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0).max(1);
-        let fixed = self.inputs.iter().find_map(|(_, spec)| spec.shape()[1]);
-        let length = fixed
-            .and_then(|fixed| usize::try_from(fixed).ok())
-            .unwrap_or(longest);
+    /// A row longer than the model takes, or one that a model without a mask would take with padding; more than
+    /// a call holds.
+    pub(crate) fn inputs(&self, rows: &[&[u32]]) -> Result<Vec<Tensor>, Refused> {
+        let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0).max(1);
+        let length = self.fixed(1).unwrap_or(longest);
         if longest > length {
             return Err(Refused::bad(format_args!(
                 "an input has {longest} tokens; the model takes {length}"
             )));
         }
-        let batch = self.batch_max(rows.len());
+        let masked = self.inputs.iter().any(|(part, _)| *part == Part::Mask);
+        if !masked && rows.iter().any(|row| row.len() != length) {
+            return Err(Refused::bad(format_args!(
+                "the model takes {length} tokens and no attention_mask, so that shorter inputs cannot be told \
+                 from padding: send inputs of that length"
+            )));
+        }
+        let batch = self.fixed(0).unwrap_or(rows.len());
+        if batch
+            .checked_mul(length)
+            .is_none_or(|all| all > CALL_TOKENS_MAX)
+        {
+            return Err(Refused::bad(format_args!(
+                "a call of this model would take {batch} times {length} tokens; at most {CALL_TOKENS_MAX} are sent"
+            )));
+        }
         let mut tensors = Vec::with_capacity(self.inputs.len());
         for (part, spec) in &self.inputs {
             let mut numbers = Vec::with_capacity(batch * length);
-            for row in (0..batch).map(|at| rows.get(at).map_or(&[][..], Vec::as_slice)) {
+            for row in (0..batch).map(|at| rows.get(at).copied().unwrap_or_default()) {
                 let value = |at: usize| match (part, row.get(at)) {
                     (Part::Ids, Some(id)) => i64::from(*id),
                     (Part::Mask, Some(_)) => 1,
@@ -204,7 +264,7 @@ impl Shape {
     pub(crate) fn embeddings(
         &self,
         output: &Tensor,
-        rows: &[Vec<u32>],
+        rows: &[&[u32]],
     ) -> Result<Vec<Vec<f32>>, Refused> {
         let other = || {
             Refused::new(
@@ -224,7 +284,7 @@ impl Shape {
             (Pooling::Mean | Pooling::Cls, &[batch, length, dim]) => (batch, length, dim),
             _ => return Err(other()),
         };
-        let longest = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
         let too_short = self.pooling != Pooling::None && length < longest.max(1);
         if batch < rows.len() || dim == 0 || too_short {
             return Err(other());

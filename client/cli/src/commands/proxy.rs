@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use bield_proxy::{Models, Pooling, Proxy, Settings, Text, Token};
 use bield_sdk::{Home, PackageReference, Reference, Trust};
@@ -43,13 +44,14 @@ pub(crate) struct ProxyCommand {
     #[arg(long, value_name = "PRINCIPAL")]
     owner: Option<String>,
 
-    /// Where REST and OpenAI's interface listen; loopback only
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8000")]
-    listen: SocketAddr,
+    /// Where REST and OpenAI's interface listen; loopback only [default: 127.0.0.1:8000, and the same port
+    /// of [::1] where neither address is given]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
 
-    /// Where gRPC listens; loopback only
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
-    grpc_listen: SocketAddr,
+    /// Where gRPC listens; loopback only [default: 127.0.0.1:8001, as above]
+    #[arg(long, value_name = "ADDRESS")]
+    grpc_listen: Option<SocketAddr>,
 
     /// File with a token that every request must show (authorization: Bearer TOKEN); mode 600, 16 bytes or
     /// more
@@ -85,15 +87,30 @@ impl ProxyCommand {
             .enable_all()
             .build()
             .map_err(|error| Failure::local(format_args!("threads do not start: {error}")))?;
-        runtime.block_on(async {
+        let skipped = models.skipped().to_vec();
+        let served = runtime.block_on(async {
             // Before anybody is told that it serves, so that none is lost.
             let fail = |error| Failure::local(format_args!("cannot listen for signals: {error}"));
             let mut interrupted = signal(SignalKind::interrupt()).map_err(fail)?;
             let mut terminated = signal(SignalKind::terminate()).map_err(fail)?;
-            let proxy = Proxy::listen(models, settings, self.listen, Some(self.grpc_listen));
-            let proxy = proxy.await.map_err(Failure::from)?;
-            let rest = proxy.rest_address().map_err(fail)?;
-            let grpc = proxy.grpc_address().map_err(fail)?.unwrap_or(self.grpc_listen);
+            let grpc_listen = self.grpc_listen.unwrap_or(LISTEN_GRPC);
+            let listen = self.listen.unwrap_or(LISTEN);
+            let proxy = Proxy::listen(models, settings, listen, Some(grpc_listen));
+            let mut proxy = proxy.await.map_err(Failure::from)?;
+            if self.listen.is_none() && self.grpc_listen.is_none() {
+                let also = proxy.also_on_v6().await.map_err(Failure::from)?;
+                output.note(if also {
+                    "the same ports of [::1] are served too, where clients look for `localhost`"
+                } else {
+                    "this machine lets nobody listen on [::1]; only 127.0.0.1 is served"
+                });
+            }
+            let of = |error| Failure::local(format_args!("the system does not tell where it listens: {error}"));
+            let rest = proxy.rest_address().map_err(of)?;
+            let grpc = proxy.grpc_address().map_err(of)?.unwrap_or(grpc_listen);
+            for (package, why) in &skipped {
+                output.note(format_args!("{package} is granted and not served: {why}"));
+            }
             if simulated {
                 output.note(SIMULATED);
             }
@@ -118,15 +135,26 @@ impl ProxyCommand {
             }
             output.show(&value, text);
             proxy
-                .serve(async {
+                .serve(async move {
                     tokio::select! {
                         _ = interrupted.recv() => {}
                         _ = terminated.recv() => {}
                     }
+                    // A second signal does not wait for calls.
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            _ = interrupted.recv() => {}
+                            _ = terminated.recv() => {}
+                        }
+                        std::process::exit(130);
+                    });
                 })
                 .await;
             Ok(())
-        })
+        });
+        // Calls that a gateway holds must not hold the process.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        served
     }
 
     fn wanted(
@@ -190,6 +218,10 @@ where
     let value = value.parse().map_err(|error: T::Err| error.to_string())?;
     Ok((name.to_owned(), value))
 }
+
+/// Where REST and gRPC listen when nothing is said.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
+const LISTEN_GRPC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
 
 /// Longest name of a model here.
 const NAME_BYTES_MAX: usize = 128;

@@ -1,28 +1,32 @@
 //! The protocol over gRPC.
 //!
 //! Always true: elements arrive either raw for all inputs or typed for all; answers are raw, which every
-//! client reads and which alone carries FP16. A message has at most [`BODY_BYTES_MAX`] bytes, and
-//! [`MESSAGES_MAX`] are read at a time, whoever sends them.
+//! client reads and which alone carries FP16. A message has at most [`MESSAGE_BYTES_MAX`] bytes and is looked at before
+//! anything is made of it (`grpc/bounded.rs`); [`CALLS_MAX`] calls and [`OTHERS_MAX`] other messages are read at a time,
+//! whoever sends them. Larger calls go over REST.
 //!
 //! On paper, per call: raw inputs are copied once out of the message, outputs not at all until they are sent.
 
+mod bounded;
 mod messages;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response as HttpResponse;
 use bield_sdk::TensorSpec;
+use http_body_util::Limited;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status};
 
 use super::elements;
-use crate::front::{BODY_BYTES_MAX, Front};
+use crate::front::Front;
 use crate::guard;
 use crate::refused::Refused;
 
@@ -43,11 +47,17 @@ pub(crate) mod proto {
     tonic::include_proto!("inference");
 }
 
-/// Messages that are read or answered at a time.
-const MESSAGES_MAX: usize = 16;
+/// Largest message.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Largest message that is no call.
+const OTHER_BYTES_MAX: usize = 64 << 10;
+/// Calls that are read or answered at a time.
+const CALLS_MAX: usize = 8;
+/// Other messages that are.
+const OTHERS_MAX: usize = 16;
 /// Longest wait for one of those places.
 const PLACE_WAIT: Duration = Duration::from_secs(30);
-/// Longest time for one exchange; the longest call takes less.
+/// Longest time for one exchange: a call that takes longer goes on, and its answer is not told.
 const EXCHANGE_WAIT: Duration = Duration::from_secs(300);
 
 /// The service's paths, guarded.
@@ -55,22 +65,37 @@ pub(crate) fn router(front: Arc<Front>) -> Router {
     let service = GrpcInferenceServiceServer::new(Face {
         front: front.clone(),
     })
-    .max_decoding_message_size(BODY_BYTES_MAX)
+    .max_decoding_message_size(MESSAGE_BYTES_MAX)
     .max_encoding_message_size(usize::MAX);
-    let places = Arc::new(Semaphore::new(MESSAGES_MAX));
+    let places = Arc::new(Places {
+        calls: Semaphore::new(CALLS_MAX),
+        others: Semaphore::new(OTHERS_MAX),
+    });
     tonic::service::Routes::new(service)
         .into_axum_router()
         .layer(from_fn_with_state((front, places), guarded))
 }
 
+/// Who may be read at a time.
+struct Places {
+    calls: Semaphore,
+    others: Semaphore,
+}
+
 async fn guarded(
-    State((front, places)): State<(Arc<Front>, Arc<Semaphore>)>,
+    State((front, places)): State<(Arc<Front>, Arc<Places>)>,
     request: HttpRequest,
     next: Next,
 ) -> HttpResponse {
     if let Err(refused) = guard::check(front.token.as_ref(), request.uri(), request.headers()) {
         return Status::from(refused).into_http();
     }
+    let (places, request) = if request.uri().path().ends_with("/ModelInfer") {
+        (&places.calls, request)
+    } else {
+        let bounded = |body| Body::new(Limited::new(body, OTHER_BYTES_MAX));
+        (&places.others, request.map(bounded))
+    };
     let Ok(Ok(_place)) = timeout(PLACE_WAIT, places.acquire()).await else {
         return Status::from(Refused::busy("too many messages at once; retry")).into_http();
     };
@@ -161,11 +186,9 @@ impl GrpcInferenceService for Face {
         let id = request.id.clone();
         let done = self.front.run(move |upstream| {
             let model = request.model_name.clone();
-            if let Some(version) = version(&request.model_version) {
-                super::about(upstream, &model, Some(version))?;
-            }
+            let about = super::about(upstream, &model, version(&request.model_version))?;
             let (inputs, outputs) = messages::read(request)?;
-            upstream.call(&model, inputs, outputs)
+            upstream.call(&about, inputs, outputs)
         });
         let done = done.await?;
         let headers = self.front.headers(std::slice::from_ref(&done));

@@ -11,15 +11,19 @@
 //!
 //! On paper, per call: raw inputs are copied once out of the body, raw outputs once into the answer.
 
+use axum::http::StatusCode;
 use bield_protocol::inference::TENSORS_MAX;
-use bield_sdk::Tensor;
-use serde::de::{DeserializeSeed as _, IgnoredAny};
+use bield_sdk::{ElementType, Tensor};
+use serde::de::{DeserializeSeed as _, Deserializer, Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::elements::{self, Elements};
 use crate::refused::Refused;
-use crate::upstream::Done;
+use crate::upstream::{About, Done};
+
+/// Most bytes of JSON, and of tensors that are written as JSON: text takes several times what elements do.
+const JSON_BYTES_MAX: usize = 32 << 20;
 
 /// Bytes of JSON before the raw ones.
 pub(crate) const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -49,15 +53,16 @@ struct RequestText<'a> {
     id: Option<String>,
     #[serde(default)]
     parameters: Parameters,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "few")]
     inputs: Vec<InputText<'a>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few")]
     outputs: Vec<OutputText>,
 }
 
 #[derive(Deserialize)]
 struct InputText<'a> {
     name: String,
+    #[serde(deserialize_with = "few")]
     shape: Vec<u64>,
     datatype: String,
     #[serde(default)]
@@ -71,6 +76,32 @@ struct OutputText {
     name: String,
     #[serde(default)]
     parameters: Parameters,
+}
+
+/// A list of at most [`TENSORS_MAX`], so that few bytes do not become many.
+fn few<'de, T: Deserialize<'de>, D: Deserializer<'de>>(input: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T>(std::marker::PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut few = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if few.len() == TENSORS_MAX {
+                    return Err(A::Error::custom(format_args!(
+                        "more than {TENSORS_MAX} tensors or dimensions"
+                    )));
+                }
+                few.push(item);
+            }
+            Ok(few)
+        }
+    }
+    input.deserialize_seq(Few(std::marker::PhantomData))
 }
 
 /// Parameters that mean something here; others are hints, which the protocol lets a server ignore.
@@ -126,12 +157,14 @@ pub(crate) fn read(body: &[u8], header: Option<usize>) -> Result<Asked, Refused>
     let (json, mut raw) = body
         .split_at_checked(header.unwrap_or(body.len()))
         .ok_or_else(|| Refused::bad("Inference-Header-Content-Length is longer than the body"))?;
-    let request: RequestText<'_> = serde_json::from_slice(json).map_err(malformed)?;
-    if request.inputs.len() > TENSORS_MAX || request.outputs.len() > TENSORS_MAX {
-        return Err(Refused::bad(format_args!(
-            "more than {TENSORS_MAX} tensors"
-        )));
+    if json.len() > JSON_BYTES_MAX {
+        return Err(Refused::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too-large",
+            format_args!("JSON has at most {JSON_BYTES_MAX} bytes: send tensors as binary data"),
+        ));
     }
+    let request: RequestText<'_> = serde_json::from_slice(json).map_err(malformed)?;
     request.parameters.obeyed()?;
     let mut inputs = Vec::with_capacity(request.inputs.len());
     for input in request.inputs {
@@ -256,11 +289,42 @@ impl Form {
         own.map_or(self.raw, |(_, raw)| *raw)
     }
 
+    /// Refuses before the call what could not be written after it.
+    ///
+    /// # Errors
+    /// An output that has no JSON form is not asked for raw.
+    pub(crate) fn fits(&self, about: &About, outputs: &[String]) -> Result<(), Refused> {
+        let wanted = about
+            .outputs
+            .iter()
+            .filter(|spec| outputs.is_empty() || outputs.iter().any(|name| name == spec.name()));
+        let mut unwritten =
+            wanted.filter(|spec| spec.element() == ElementType::F16 && !self.is_raw(spec.name()));
+        match unwritten.next() {
+            Some(spec) => Err(Refused::bad(format_args!(
+                "output {} is FP16, which travels as raw bytes only: ask for it with the parameter binary_data",
+                spec.name()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Writes an answer as it was asked for.
     ///
     /// # Errors
     /// An output that has no JSON form.
     pub(crate) fn write(&self, done: &Done) -> Result<Written, Refused> {
+        let as_text = done
+            .tensors
+            .iter()
+            .filter(|tensor| !self.is_raw(tensor.name()));
+        if as_text.map(|tensor| tensor.data().len()).sum::<usize>() > JSON_BYTES_MAX {
+            return Err(Refused::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                "the answer is too large for JSON: ask for outputs with the parameter binary_data",
+            ));
+        }
         let outputs = done.tensors.iter().map(|tensor| {
             let raw = self.is_raw(tensor.name());
             AnswerText {
@@ -309,9 +373,9 @@ fn malformed(error: serde_json::Error) -> Refused {
             let text = error.to_string();
             // "invalid type: string \"…\", expected …" quotes what was sent.
             match text.find("invalid ") {
-                Some(0) => text.find("expected").map_or_else(
+                Some(0) => text.rfind(", expected ").map_or_else(
                     || "of another kind than expected".to_owned(),
-                    |at| text[at..].to_owned(),
+                    |at| text[at + 2..].to_owned(),
                 ),
                 _ => text,
             }

@@ -19,12 +19,14 @@ use axum::routing::{get, post};
 use bield_sdk::TensorSpec;
 use serde_json::{Value, json};
 
-use crate::front::{Front, Held, Json};
+use crate::front::{BODY_BYTES_MAX, Front, Held, Json};
 use crate::refused::Refused;
-use crate::upstream::{About, Upstream};
+use crate::upstream::{About, Done, Upstream};
 
-use infer::{Asked, HEADER_LENGTH};
+use infer::{Asked, HEADER_LENGTH, Written};
 
+/// Largest request for the index.
+const INDEX_BYTES_MAX: usize = 64 << 10;
 /// What runs behind a model, in metadata.
 const PLATFORM: &str = "bield";
 /// Extensions of the protocol that are spoken.
@@ -157,14 +159,20 @@ fn shape(spec: &TensorSpec) -> Vec<i64> {
     spec.shape().iter().map(length).collect()
 }
 
+#[derive(serde::Deserialize)]
+struct IndexText {
+    #[serde(default)]
+    ready: bool,
+}
+
 async fn index(State(front): Shared, body: Body) -> Answer {
-    let held = front.read(body).await?;
+    let held = front.read(body, INDEX_BYTES_MAX).await?;
     let only_ready = match held.bytes.trim_ascii() {
         b"" => false,
         json => {
-            let asked: Value = serde_json::from_slice(json)
-                .map_err(|_| Refused::bad("the request is not JSON"))?;
-            asked["ready"] == true
+            let asked: IndexText = serde_json::from_slice(json)
+                .map_err(|_| Refused::bad("the request is not JSON, or `ready` no bool"))?;
+            asked.ready
         }
     };
     let models = front.run(|upstream| Ok(listed(upstream))).await?;
@@ -223,8 +231,8 @@ async fn infer(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let (held, header) = (
-        read(&front, &headers, body).await?,
+    let (mut held, header) = (
+        read(&front, &headers, body, BODY_BYTES_MAX).await?,
         header_length(&headers)?,
     );
     let done = front.run(move |upstream| {
@@ -233,16 +241,22 @@ async fn infer(
             outputs,
             form,
         } = infer::read(&held.bytes, header)?;
-        if meant.version.is_some() {
-            about(upstream, &meant.model, meant.version.as_deref())?;
-        }
-        let done = upstream.call(&meant.model, inputs, outputs)?;
+        // What was made of them counts on, until the call ends.
+        held.bytes = Vec::new();
+        let about = about(upstream, &meant.model, meant.version.as_deref())?;
+        form.fits(&about, &outputs)?;
+        let done = upstream.call(&about, inputs, outputs)?;
         let written = form.write(&done)?;
         Ok((done, written))
     });
     let (done, written) = done.await?;
+    Ok(answered(&front, &done, written))
+}
+
+/// The response that an answer is.
+pub(crate) fn answered(front: &Front, done: &Done, written: Written) -> Response {
     let mut response = (
-        front.headers(std::slice::from_ref(&done)),
+        front.headers(std::slice::from_ref(done)),
         Bytes::from(written.body),
     )
         .into_response();
@@ -258,11 +272,16 @@ async fn infer(
     response
         .headers_mut()
         .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    Ok(response)
+    response
 }
 
 /// A body that is not compressed.
-pub(crate) async fn read(front: &Front, headers: &HeaderMap, body: Body) -> Result<Held, Refused> {
+pub(crate) async fn read(
+    front: &Front,
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<Held, Refused> {
     let encoding = headers.get(header::CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| encoding != "identity") {
         return Err(Refused::new(
@@ -271,7 +290,7 @@ pub(crate) async fn read(front: &Front, headers: &HeaderMap, body: Body) -> Resu
             "compressed bodies are not read here: the way is short; send it as it is",
         ));
     }
-    front.read(body).await
+    front.read(body, bytes_max).await
 }
 
 /// Bytes of JSON before the raw ones, as announced.

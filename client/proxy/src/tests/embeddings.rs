@@ -64,7 +64,41 @@ fn many_inputs_take_several_calls_whose_receipts_are_all_named() {
     let told = proxy.embed(&json!({"model": "words", "input": rows}));
     assert_eq!(told.json()["data"].as_array().unwrap().len(), 70);
     assert_eq!(told.header("bield-receipt").split(", ").count(), 3);
+    assert_eq!(told.json()["bield_receipts"].as_array().unwrap().len(), 3);
     assert_eq!(proxy.played.calls.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_model_without_a_mask_gets_inputs_of_one_length_only() {
+    let proxy = Running::start();
+    let told =
+        proxy.embed(&json!({"model": "unmasked", "input": [[2, 4], [7], [6, 8], [1, 1, 1]]}));
+    let value = told.json();
+    // One length, one call; in the order they came.
+    assert_eq!(proxy.played.calls.load(Ordering::SeqCst), 3, "{value}");
+    for (at, mean) in [3.0, 7.0, 7.0, 1.0f64].into_iter().enumerate() {
+        let first = value["data"][at]["embedding"][0].as_f64().unwrap();
+        let expected = mean / (mean * mean + 1.0).sqrt();
+        assert!((first - expected).abs() < 1e-6, "{at}: {value}");
+    }
+}
+
+#[test]
+fn few_bytes_that_would_become_many_are_refused_before_they_do() {
+    let proxy = Running::start();
+    let long = vec![1; crate::text::ROW_TOKENS_MAX + 1];
+    assert_eq!(
+        proxy
+            .embed(&json!({"model": "words", "input": [long]}))
+            .status,
+        400
+    );
+    // All rows padded to the longest would be twice what a call holds.
+    let mut rows = vec![vec![1]; 31];
+    rows.push(vec![1; crate::text::ROW_TOKENS_MAX]);
+    let told = proxy.embed(&json!({"model": "words", "input": rows, "encoding_format": "base64"}));
+    assert_eq!(told.status, 200);
+    assert_eq!(proxy.played.calls.load(Ordering::SeqCst), 2);
 }
 
 #[test]

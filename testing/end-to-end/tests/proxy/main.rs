@@ -117,7 +117,7 @@ fn a_sealed_call_is_carried_by_somebody_else_and_opened_here() {
         (200, &json!([4, 3])),
         "{opened}"
     );
-    assert_eq!(opened["parameters"]["bield_receipt"], sealed["id"]);
+    assert_eq!(opened["parameters"]["bield_receipt"], sealed["receipt"]);
     // Once.
     assert_eq!(proxy.post(&path, &answer).0, 404);
 
