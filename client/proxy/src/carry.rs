@@ -49,6 +49,7 @@ async fn seal(
         header_length(&headers)?,
     );
     let carried = front.run(move |upstream| {
+        let held = held; // whole, so that it counts until the call ends
         let Asked {
             inputs,
             outputs,
@@ -82,6 +83,7 @@ async fn open(
         .map_err(|_| Refused::unknown("an id is 64 hex digits, as /v1/seal gave it"))?;
     let held = read(&front, &headers, body, BODY_BYTES_MAX).await?;
     let opened = front.run(move |upstream| {
+        let held = held; // whole, so that it counts until the call ends
         let text: AnswerText = serde_json::from_slice(&held.bytes)
             .map_err(|_| Refused::bad("the request is not {\"sealed\": base64}"))?;
         let sealed = STANDARD

@@ -56,6 +56,13 @@ pub(crate) struct Held {
     _memory: Option<OwnedSemaphorePermit>,
 }
 
+impl Held {
+    /// Lets the bytes go; what was made of them counts on.
+    pub(crate) fn read(&mut self) {
+        self.bytes = Vec::new();
+    }
+}
+
 impl Front {
     pub(crate) fn new(
         upstream: Arc<dyn Upstream>,

@@ -221,6 +221,7 @@ async fn embeddings(State(front): Shared, headers: HeaderMap, body: Body) -> Ans
     let held = read(&front, &headers, body, BODY_BYTES_MAX).await?;
     let own = front.clone();
     let embedded = front.run(move |upstream| {
+        let held = held; // whole, so that it counts until the call ends
         let request: RequestText = serde_json::from_slice(&held.bytes).map_err(|_| {
             Refused::bad(format_args!(
                 "the request is not JSON with model, input (a text, texts, token ids or lists of them; at most \

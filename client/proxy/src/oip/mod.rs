@@ -242,7 +242,7 @@ async fn infer(
             form,
         } = infer::read(&held.bytes, header)?;
         // What was made of them counts on, until the call ends.
-        held.bytes = Vec::new();
+        held.read();
         let about = about(upstream, &meant.model, meant.version.as_deref())?;
         form.fits(&about, &outputs)?;
         let done = upstream.call(&about, inputs, outputs)?;
