@@ -178,7 +178,7 @@ impl Proxy {
         })
     }
 
-    /// Listens on the same ports of [::1] too: many clients ask there first when they are told `localhost`, and
+    /// Listens on the same ports of `[::1]` too: many clients ask there first when they are told `localhost`, and
     /// whoever listens there gets what they send. Returns whether this machine has that address.
     ///
     /// # Errors
