@@ -24,7 +24,7 @@ def output(answer):
 
 async def main():
     answers, headers = [], reference.headers
-    rest = kserve.InferenceRESTClient(kserve.RESTConfig(protocol="v2"))
+    rest = kserve.InferenceRESTClient(kserve.RESTConfig(protocol="v2", timeout=300))
     assert await rest.is_server_live(reference.rest, headers=headers)
     assert await rest.is_server_ready(reference.rest, headers=headers)
     assert await rest.is_model_ready(reference.rest, "magika", headers=headers)
@@ -41,7 +41,7 @@ async def main():
     answers.append(reference.is_minilm(output(answer)))
     await rest.close()
 
-    grpc = kserve.InferenceGRPCClient(reference.grpc)
+    grpc = kserve.InferenceGRPCClient(reference.grpc, timeout=300)
     metadata = tuple(headers.items())
     assert await grpc.is_server_live(headers=metadata) and await grpc.is_server_ready(headers=metadata)
     assert await grpc.is_model_ready("minilm", headers=metadata)

@@ -6,7 +6,7 @@ from reference import Reference
 from tritonclient.utils import InferenceServerException
 
 reference = Reference()
-client = triton.InferenceServerClient(reference.rest.removeprefix("http://"))
+client = triton.InferenceServerClient(reference.rest.removeprefix("http://"), network_timeout=300.0)
 
 assert client.is_server_live(reference.headers) and client.is_server_ready(reference.headers)
 assert client.is_model_ready("magika", headers=reference.headers)
