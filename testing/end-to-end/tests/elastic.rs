@@ -1,5 +1,7 @@
 //! Workers that come and go, with the real programs: from zero and back, held requests, gateways that share workers.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap here is a failed test")]
+
 use std::path::Path;
 use std::time::Duration;
 
