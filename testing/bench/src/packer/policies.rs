@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bield_load::plot::{Line, groups};
-use bield_load::{Done, Report, Trace, Workload};
+use bield_load::{Done, Rate, Report, Source, Trace, Workload};
 
 use super::cast::{Cast, Model};
 use super::{BUSY_LATENCY, CONTAINER_TIME, Options};
@@ -22,8 +22,13 @@ const BUSY: usize = 2;
 const POOL: usize = 5;
 /// Minutes of published keep-alives (3 in SeSeMI's deployment, 10 in OpenWhisk's) are some seconds here.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Requests a second, all models together: a rare model is asked every 13 s.
-const RATE: f64 = 6.0;
+/// Requests a second of each busy model: a third of a core's time each, which is as busy as two cores allow that also have
+/// the client to run.
+const BUSY_RATE: f64 = 6.0;
+/// How often each rare model is asked.
+const RARE_EVERY: Duration = Duration::from_secs(12);
+/// Requests in one worker at once, as in the simulator.
+const CONCURRENCY: u16 = 4;
 
 /// One replay under one policy.
 struct Run {
@@ -40,8 +45,7 @@ pub(super) fn measured(options: &Options, folder: &Path, bars: &mut Vec<Bar>) ->
         false => (Duration::from_secs(90), 3),
     };
     let rounds = options.rounds.map_or(rounds, usize::from);
-    let models = (0..MODELS).map(|at| format!("model-{at}")).collect();
-    let trace = Workload::mixed(models, 1, RATE).trace(options.seed, span)?;
+    let trace = workload().trace(options.seed, span)?;
     let mut runs: [Vec<Run>; POLICIES.len()] = Default::default();
     for round in 0..rounds {
         for step in 0..POLICIES.len() {
@@ -82,6 +86,22 @@ pub(super) fn measured(options: &Options, folder: &Path, bars: &mut Vec<Bar>) ->
     )
 }
 
+/// Two busy models and the rest rare.
+fn workload() -> Workload {
+    let rare = 1.0 / RARE_EVERY.as_secs_f64();
+    let source = |model| Source::Model {
+        model,
+        rate: Rate::Poisson {
+            per_second: if model < BUSY { BUSY_RATE } else { rare },
+        },
+    };
+    Workload {
+        sources: (0..MODELS).map(source).collect(),
+        models: (0..MODELS).map(|at| format!("model-{at}")).collect(),
+        callers: 1,
+    }
+}
+
 /// Replays the trace under a policy, from no worker to no worker.
 fn run(policy: &str, trace: &Trace) -> Result<Run> {
     let workers = if policy == "one-per-model" {
@@ -90,7 +110,7 @@ fn run(policy: &str, trace: &Trace) -> Result<Run> {
         POOL
     };
     let setup = Setup {
-        concurrency: 2,
+        concurrency: CONCURRENCY.into(),
         workers,
         gateway: [
             ["--policy", policy],
