@@ -275,14 +275,6 @@ impl Packer {
         }
     }
 
-    /// Whether the length of a package's file was told and is still known.
-    #[must_use]
-    pub fn knows_size(&self, package: &Digest) -> bool {
-        self.packages
-            .get(*package)
-            .is_some_and(crate::packages::Package::is_sized)
-    }
-
     /// Puts a request into the queue.
     fn wait(&mut self, id: RequestId, front: bool) {
         let Some(request) = self.requests.get(&id) else {
