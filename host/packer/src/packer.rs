@@ -2,7 +2,7 @@
 //!
 //! On paper: an event changes one request and one worker; then requests that wait are looked at in fair order, at most
 //! 64 of them, each against every worker, and none while no place is free and no worker may be started. A
-//! choice reads a few numbers per worker and what it holds; nothing of a request is hashed.
+//! choice reads a few numbers per worker and what it holds; no body is looked at.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
