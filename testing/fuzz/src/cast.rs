@@ -200,7 +200,7 @@ pub(crate) fn receipt() -> Verified<Receipt> {
             grant: grant().digest(),
             output: output_commitment(&SALT, OUTPUT),
             at: NOON,
-            head: None,
+            state: None,
             simulated: true,
         },
     )

@@ -28,6 +28,7 @@ mod ring;
 mod session;
 mod statements;
 mod storage;
+mod table;
 mod text;
 mod tlog;
 mod vectors;
@@ -54,6 +55,7 @@ pub use statements::{
     receipt_bundle, receipt_statement, succession,
 };
 pub use storage::{storage_answer, storage_operations};
+pub use table::{table_entry, table_session};
 pub use text::{configuration_toml, identifiers, policy_toml, selectors, version_range};
 pub use tlog::{tlog_add_checkpoint, tlog_checkpoint, tlog_entries, tlog_note, tlog_tile_path};
 
@@ -143,6 +145,8 @@ targets! {
     capsule_signed_head from capsule, SOME;
     capsule_slice from capsule, SOME;
     capsule_text from capsule, MANY;
+    table_entry from table, MANY;
+    table_session from table, MANY;
     tlog_add_checkpoint from tlog, SOME;
     tlog_checkpoint from tlog, SOME;
     tlog_entries from tlog, MANY;

@@ -100,6 +100,10 @@ pub fn package_manifest(data: &[u8]) -> bool {
         outputs: manifest.outputs.clone(),
         golden: manifest.golden.clone(),
         chunk_bytes: CHUNK_BYTES_MIN,
+        function: manifest.function.as_ref().map(|function| {
+            let bytes = wire::encode_secret(function);
+            wire::decode(&bytes, MANIFEST_BYTES_MAX as usize).expect("its own encoding")
+        }),
     };
     let Some(file) = packed(draft, MODEL, 1) else {
         return false;
@@ -179,6 +183,7 @@ fn draft() -> ManifestDraft {
             tolerance_ppm: TOLERANCE_PPM,
         }],
         chunk_bytes: CHUNK_BYTES_MIN,
+        function: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Messages between zones: one encoding per message, and no message that is not within its bounds.
 
-use bield_capsule::{CapsuleName, WriterCertificate, WriterId};
+use bield_capsule::{CapsuleName, Head, WriterCertificate, WriterId};
 use bield_envelope::{AudienceKey, Signed, wire};
 use bield_grant::{CodeSelector, audience};
 use bield_package::tensor::Tensor;
@@ -10,9 +10,10 @@ use bield_protocol::inference::{self, Answer, Output};
 use bield_protocol::parts::{self, Arriving, End, Item};
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{
-    self, AuditEntry, AuditEvent, AuditPage, Freshness, GrantId, GrantRow, GroupRow, Inspection,
-    KeyConfiguration, LeaseRequest, LeasedAudienceKey, LeasedKeys, ListingPage, PackageReference,
-    PackageRow, PrincipalRow, Recovered, RefusedLease, Returned, ShareProgress,
+    self, Anchors, AuditEntry, AuditEvent, AuditPage, Freshness, GrantId, GrantRow, GroupRow,
+    HeldState, Inspection, KeyConfiguration, LeaseRequest, LeasedAudienceKey, LeasedKeys,
+    ListingPage, PackageReference, PackageRow, PrincipalRow, Recovered, RefusedLease, Returned,
+    ShareProgress, StateAct, StateRequest,
 };
 use bield_protocol::status::{Metric, Status};
 use bield_protocol::visit::Visit;
@@ -159,6 +160,9 @@ pub(crate) mod seeds {
             Request::Freshness(None),
             Request::Freshness(Some(CHECKPOINT.into())),
             Request::GiveShare(give, cast::share()),
+            Request::State(state_request(StateAct::Hold)),
+            Request::State(state_request(StateAct::Anchor(anchors()))),
+            Request::State(state_request(StateAct::Release(anchors()))),
         ];
         let further = further.into_iter().map(Request::Command);
         further
@@ -175,6 +179,31 @@ pub(crate) mod seeds {
         Returned {
             lease: 16,
             unused: vec![cast::allotment()],
+        }
+    }
+
+    fn state_request(act: StateAct) -> StateRequest {
+        StateRequest {
+            package: cast::digest("package"),
+            capsule: CapsuleName::from(cast::digest("capsule")),
+            writer: WriterId::from(cast::digest("writer")),
+            act,
+        }
+    }
+
+    fn anchors() -> Anchors {
+        Anchors {
+            token: 7,
+            heads: vec![head()],
+            covered: vec![WriterId::from(cast::digest("an earlier writer"))],
+        }
+    }
+
+    fn head() -> Head {
+        Head {
+            writer: WriterId::from(cast::digest("writer")),
+            seq: 17,
+            hash: cast::digest("record 17"),
         }
     }
 
@@ -231,6 +260,11 @@ pub(crate) mod seeds {
             Reply::WriterCertificate(Signed::sign(&cast::service(), writer()).into_signed()),
             Reply::Freshness(freshness()),
             Reply::Audit(audit()),
+            Reply::State(HeldState {
+                token: 7,
+                until: cast::NOON,
+                heads: vec![head()],
+            }),
             Reply::Share(cast::share()),
             Reply::ShareProgress(ShareProgress {
                 given: vec![cast::owner().principal()],
@@ -287,6 +321,20 @@ pub(crate) mod seeds {
             leased,
             returned,
             AuditEvent::SharesMade(vec![cast::user().principal()], 1),
+            AuditEvent::StateTaken {
+                package,
+                capsule: CapsuleName::from(cast::digest("capsule")),
+                code: cast::code(),
+                simulated: true,
+                writer: WriterId::from(cast::digest("writer")),
+                token: 7,
+                heads: cast::digest("heads"),
+            },
+            AuditEvent::StateReleased {
+                capsule: CapsuleName::from(cast::digest("capsule")),
+                token: 7,
+                heads: cast::digest("heads"),
+            },
         ];
         let entries = events.map(|event| AuditEntry {
             record: 7,

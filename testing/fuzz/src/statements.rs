@@ -83,6 +83,7 @@ pub fn receipt_bundle(data: &[u8]) -> bool {
             salt: &cast::SALT,
             output: cast::OUTPUT,
         }),
+        ..Expected::default()
     };
     let strict = Anchor::new(cast::service().principal());
     assert!(
@@ -247,6 +248,7 @@ pub(crate) mod seeds {
             receipt: cast::receipt().into_signed(),
             certificate: cast::certificate().into_signed(),
             service_evidence,
+            state: None,
         };
         vec![
             bundle(None).encode(),

@@ -52,7 +52,9 @@ pub fn storage_answer(data: &[u8]) -> bool {
 
 fn within_bounds(operation: &Operation<'_>) {
     match operation {
-        Operation::Append { bytes, .. } | Operation::Replace { bytes, .. } => {
+        Operation::Append { bytes, .. }
+        | Operation::Write { bytes, .. }
+        | Operation::Replace { bytes, .. } => {
             assert!(bytes.len() <= PIECE_BYTES_MAX);
         }
         Operation::Read { length, .. } => assert!(*length as usize <= PIECE_BYTES_MAX),
@@ -87,6 +89,11 @@ pub(crate) mod seeds {
             operations.push(Operation::Append {
                 name: name.clone(),
                 offset: 12,
+                bytes: b"frame"[..].into(),
+            });
+            operations.push(Operation::Write {
+                name: name.clone(),
+                offset: 17,
                 bytes: b"frame"[..].into(),
             });
             operations.push(Operation::Replace {

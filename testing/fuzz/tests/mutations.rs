@@ -29,7 +29,7 @@ no_mutation_breaks_a_promise_of! {
     configuration_toml policy_toml identifiers selectors version_range
     capsule_acknowledgement capsule_certificate capsule_changes capsule_export capsule_fork
     capsule_heads capsule_keyring capsule_metadata capsule_opening capsule_proof capsule_record
-    capsule_segment capsule_signed_head capsule_slice capsule_text tlog_add_checkpoint tlog_checkpoint
+    capsule_segment capsule_signed_head capsule_slice capsule_text table_entry table_session tlog_add_checkpoint tlog_checkpoint
     tlog_entries tlog_note tlog_tile_path ledger_files ledger_log_file door_ring door_calls
 }
 

@@ -1,0 +1,249 @@
+//! Every version that somebody may still ask for of one key.
+
+use core::borrow::Borrow;
+use core::cmp::Ordering;
+
+use bield_envelope::Time;
+use bield_levels::{Cell, Content, OwnedCell};
+use zeroize::optimization_barrier;
+
+use crate::Version;
+use crate::cut::Cut;
+
+/// Bytes that are wiped on drop, in an allocation of exactly their length.
+pub(super) struct Bytes(pub(super) Box<[u8]>);
+
+impl Drop for Bytes {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        optimization_barrier(&*self.0);
+    }
+}
+
+/// A key of the map; compares as its bytes. A short one lies in the tree itself, so that a search does
+/// not follow a pointer for each comparison.
+pub(super) enum Key {
+    Short(Short),
+    Long(Bytes),
+}
+
+/// So many bytes of a short key count, the rest are zero.
+pub(super) struct Short(u8, [u8; SHORT_BYTES]);
+
+impl Drop for Short {
+    fn drop(&mut self) {
+        self.1.fill(0);
+        optimization_barrier(&self.1);
+    }
+}
+
+impl Key {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let mut short = [0; SHORT_BYTES];
+        let Some(begin) = short.get_mut(..bytes.len()) else {
+            return Self::Long(Bytes(bytes.into()));
+        };
+        begin.copy_from_slice(bytes);
+        Self::Short(Short(bytes.len() as u8, short))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(Short(length, bytes)) => &bytes[..usize::from(*length)],
+            Self::Long(bytes) => &bytes.0,
+        }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes() == other.bytes()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.bytes().cmp(other.bytes())
+    }
+}
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self.bytes()
+    }
+}
+
+/// One version.
+pub(super) struct Stored {
+    version: Version,
+    /// The commit that brought it.
+    number: u64,
+    /// `None`: deleted.
+    value: Option<Bytes>,
+    expires: Option<Time>,
+}
+
+impl Stored {
+    pub(super) fn new(cell: &Cell<'_>, number: u64) -> Self {
+        let (value, expires) = match cell.content {
+            Content::Value { bytes, expires } => (Some(Bytes(bytes.into())), expires),
+            Content::Deleted => (None, None),
+        };
+        Self {
+            version: cell.version,
+            number,
+            value,
+            expires,
+        }
+    }
+
+    pub(super) fn cell<'a>(&'a self, key: &'a [u8]) -> Cell<'a> {
+        let content = match &self.value {
+            Some(bytes) => Content::Value {
+                bytes: &bytes.0,
+                expires: self.expires,
+            },
+            None => Content::Deleted,
+        };
+        Cell {
+            key,
+            version: self.version,
+            content,
+        }
+    }
+
+    /// Bytes it takes beside its slot.
+    fn bytes(&self) -> usize {
+        self.value
+            .as_ref()
+            .map_or(0, |value| value.0.len() + ALLOCATION_BYTES)
+    }
+}
+
+/// What a reader sees.
+#[derive(Clone, Copy)]
+pub(crate) struct Sight<'a> {
+    /// Commits up to this one.
+    pub(crate) number: u64,
+    /// Of these only what is in the cut.
+    pub(crate) cut: Option<&'a Cut>,
+}
+
+impl Sight<'_> {
+    pub(crate) fn sees(&self, version: &Version, number: u64) -> bool {
+        number <= self.number && self.cut.is_none_or(|cut| cut.includes(version))
+    }
+}
+
+/// What all readers, now and later, see at least: what it hides may go.
+#[derive(Clone, Copy)]
+pub(crate) struct Floor<'a> {
+    /// Commits up to this one.
+    pub(crate) number: u64,
+    /// For keys whose epochs are kept, of these only what is in the cut.
+    pub(crate) cut: Option<&'a Cut>,
+}
+
+/// The versions of a key.
+pub(super) struct Slot {
+    newest: Stored,
+    /// Ascending.
+    older: Vec<Stored>,
+}
+
+impl Slot {
+    pub(super) const fn new(stored: Stored) -> Self {
+        Self {
+            newest: stored,
+            older: Vec::new(),
+        }
+    }
+
+    /// The newest version of which a reader knows.
+    pub(super) fn seen(&self, sight: &Sight<'_>) -> Option<&Stored> {
+        let mut versions = core::iter::once(&self.newest).chain(self.older.iter().rev());
+        versions.find(|stored| sight.sees(&stored.version, stored.number))
+    }
+
+    /// Versions that are not in the cut.
+    pub(super) fn beyond<'a>(&'a self, cut: &'a Cut) -> impl Iterator<Item = &'a Stored> {
+        let versions = core::iter::once(&self.newest).chain(&self.older);
+        versions.filter(|stored| !cut.includes(&stored.version))
+    }
+
+    /// Takes a version in; says whether it is the newest now, and none when it was there.
+    pub(super) fn insert(&mut self, key: &[u8], stored: Stored) -> Option<bool> {
+        let cell = stored.cell(key);
+        if cell.replaces(&self.newest.cell(key)) {
+            let before = core::mem::replace(&mut self.newest, stored);
+            self.older.push(before);
+            return Some(true);
+        }
+        let known = |known: &Stored| known.cell(key).precedence(&cell).is_eq();
+        if known(&self.newest) || self.older.iter().any(known) {
+            return None;
+        }
+        let at = self
+            .older
+            .partition_point(|other| cell.replaces(&other.cell(key)));
+        self.older.insert(at, stored);
+        Some(false)
+    }
+
+    /// Drops what nobody will ask for.
+    pub(super) fn prune(&mut self, floor: &Floor<'_>) {
+        if self.older.is_empty() {
+            return;
+        }
+        let hides = |stored: &Stored| {
+            stored.number <= floor.number
+                && floor.cut.is_none_or(|cut| cut.includes(&stored.version))
+        };
+        if hides(&self.newest) {
+            self.older = Vec::new();
+        } else if let Some(at) = self.older.iter().rposition(hides) {
+            self.older.drain(..at);
+        }
+    }
+
+    /// Bytes it takes in the map, without its key.
+    pub(super) fn bytes(&self) -> usize {
+        let older = self
+            .older
+            .iter()
+            .map(|old| old.bytes() + size_of::<Stored>());
+        size_of::<Self>() + self.newest.bytes() + older.sum::<usize>()
+    }
+}
+
+/// Bytes that a key takes in the map.
+pub(super) const fn key_bytes(key: &[u8]) -> usize {
+    let apart = if key.len() > SHORT_BYTES {
+        key.len() + ALLOCATION_BYTES
+    } else {
+        0
+    };
+    size_of::<Key>() + TREE_BYTES + apart
+}
+
+/// Longest key that lies in the tree: a key takes 40 bytes there.
+const SHORT_BYTES: usize = 38;
+
+/// What a tree has of empty places and pointers for each entry: a fair share.
+const TREE_BYTES: usize = 64;
+
+/// What an allocator keeps beside what was asked for.
+const ALLOCATION_BYTES: usize = 16;
+
+/// A copy of what a reader sees.
+pub(super) fn owned(key: &[u8], stored: &Stored) -> OwnedCell {
+    stored.cell(key).to_owned()
+}

@@ -1,0 +1,185 @@
+//! Pages: memory and the cold side merged, key by key.
+//!
+//! Always true: what memory has of a page is of one moment, for which all its shards are held still; the cold
+//! side is read before and after, not while they are held.
+
+use std::ops::Bound;
+
+use bield_envelope::Time;
+use bield_levels::{Cell, OwnedCell, OwnedContent, RangeDelete};
+
+use super::read::{At, found, newer};
+use super::{Page, PageLimits, Table, View};
+use crate::TableError;
+
+impl Table {
+    pub(super) fn page_of(
+        &self,
+        view: &View,
+        at: &At,
+        (from, to): (&[u8], &[u8]),
+        after: Option<&[u8]>,
+        limits: PageLimits,
+        now: Time,
+    ) -> Result<Page, TableError> {
+        let end = Bound::Excluded(to);
+        let mut start = after.map_or(Bound::Included(from.to_vec()), |after| {
+            Bound::Excluded(after.to_vec())
+        });
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let chunk = limits.keys.clamp(1, CHUNK);
+        loop {
+            let begin = as_ref(&start);
+            let cold = view.cold.page(begin, end, chunk)?;
+            let warm = self.warm(view, at, (begin, end), chunk);
+            // Both lists are whole up to the shorter one's end.
+            let last = |cells: &[OwnedCell]| {
+                let last = cells.last().filter(|_| cells.len() == chunk);
+                last.map(|cell| cell.key.clone())
+            };
+            let whole = last(&cold).into_iter().chain(last(&warm.cells)).min();
+            let mut merged = Merged::new(warm.cells, cold);
+            while let Some((warmer, colder)) = merged.next_of(whole.as_deref()) {
+                let Some(winner) = warm.ranges.winner(view, warmer, colder)? else {
+                    continue;
+                };
+                let Some(found) = found(&winner.as_cell()).filter(|found| !found.is_over(now))
+                else {
+                    continue;
+                };
+                bytes += winner.key.len() + found.value.len();
+                entries.push((winner.key, found));
+                if entries.len() >= limits.keys || bytes >= limits.bytes {
+                    let after = entries.last().map(|(key, _)| key.clone());
+                    return Ok(Page { entries, after });
+                }
+            }
+            match whole {
+                Some(key) => start = Bound::Excluded(key),
+                None => {
+                    return Ok(Page {
+                        entries,
+                        after: None,
+                    });
+                }
+            }
+        }
+    }
+
+    /// What memory has of a range, all of one moment.
+    fn warm(
+        &self,
+        view: &View,
+        at: &At,
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        chunk: usize,
+    ) -> Warm {
+        let active = view.active.hold();
+        let frozen = view.frozen.as_ref().map(|frozen| frozen.hold());
+        let mut warm = Warm::default();
+        self.sight(at, &mut |sight| {
+            let all = |_: &[u8]| sight;
+            let copy = |cells: &mut dyn Iterator<Item = Cell<'_>>| -> Vec<OwnedCell> {
+                cells.take(chunk).map(|cell| cell.to_owned()).collect()
+            };
+            let first = copy(&mut active.scan(from, to, all));
+            let second = frozen
+                .as_ref()
+                .map(|frozen| copy(&mut frozen.scan(from, to, all)));
+            warm.cells = merge(first, second.unwrap_or_default(), chunk);
+            let memtables = [Some(&view.active), view.frozen.as_ref()];
+            let ranges = memtables
+                .into_iter()
+                .flatten()
+                .flat_map(|memtable| memtable.all_ranges());
+            let seen = ranges.filter(|(range, number)| sight.sees(&range.version, *number));
+            warm.ranges = WarmRanges(seen.map(|(range, _)| range).collect());
+        });
+        warm
+    }
+}
+
+/// What memory has of a range.
+#[derive(Default)]
+struct Warm {
+    cells: Vec<OwnedCell>,
+    ranges: WarmRanges,
+}
+
+#[derive(Default)]
+struct WarmRanges(Vec<RangeDelete>);
+
+impl WarmRanges {
+    /// The winner of two cells of one key, unless it is deleted.
+    fn winner(
+        &self,
+        view: &View,
+        warm: Option<OwnedCell>,
+        cold: Option<OwnedCell>,
+    ) -> Result<Option<OwnedCell>, TableError> {
+        let alone = cold.is_none();
+        let Some(mut cell) = newer(warm, cold) else {
+            return Ok(None);
+        };
+        // A range delete of the cold side shows only when it is asked for the key.
+        if alone
+            && cell.version.clock <= view.cold_clock
+            && let Some(cold) = view.cold.newest(&cell.key)?
+        {
+            cell = newer(Some(cell), Some(cold)).expect("one of two");
+        }
+        let mut over = self.0.iter().filter(|range| range.covers(&cell.key));
+        let deleted = over.any(|range| cell.version < range.version)
+            || matches!(cell.content, OwnedContent::Deleted);
+        Ok((!deleted).then_some(cell))
+    }
+}
+
+/// Two ascending lists as one, key by key.
+struct Merged {
+    warm: std::iter::Peekable<std::vec::IntoIter<OwnedCell>>,
+    cold: std::iter::Peekable<std::vec::IntoIter<OwnedCell>>,
+}
+
+impl Merged {
+    fn new(warm: Vec<OwnedCell>, cold: Vec<OwnedCell>) -> Self {
+        Self {
+            warm: warm.into_iter().peekable(),
+            cold: cold.into_iter().peekable(),
+        }
+    }
+
+    /// The next key's cells, up to `whole`.
+    fn next_of(&mut self, whole: Option<&[u8]>) -> Option<(Option<OwnedCell>, Option<OwnedCell>)> {
+        let heads = [self.warm.peek(), self.cold.peek()];
+        let key = heads
+            .into_iter()
+            .flatten()
+            .map(|cell| cell.key.as_slice())
+            .min()?;
+        if whole.is_some_and(|whole| key > whole) {
+            return None;
+        }
+        let key = key.to_vec();
+        let is = |cell: &OwnedCell| cell.key == key;
+        Some((self.warm.next_if(is), self.cold.next_if(is)))
+    }
+}
+
+/// The winners of two ascending lists; whole up to the end of the shorter one that is full.
+fn merge(one: Vec<OwnedCell>, two: Vec<OwnedCell>, chunk: usize) -> Vec<OwnedCell> {
+    let mut merged = Merged::new(one, two);
+    let mut cells = Vec::new();
+    while let Some((one, two)) = merged.next_of(None) {
+        cells.extend(newer(one, two));
+    }
+    cells.truncate(chunk);
+    cells
+}
+
+fn as_ref(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
+}
+
+/// Most cells that are looked at at once.
+const CHUNK: usize = 128;
