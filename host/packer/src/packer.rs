@@ -22,6 +22,7 @@ use crate::worker::{Phase, Worker, doubled};
 
 mod blind;
 mod choice;
+mod cores;
 mod outcome;
 #[cfg(test)]
 mod properties;

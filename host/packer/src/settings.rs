@@ -107,6 +107,10 @@ pub struct Settings {
     pub interval: Duration,
     /// Endpoints of policy `fnpacker`.
     pub fnpacker_pool: u32,
+    /// Cores that all workers share; 0 where each has its own, or nobody knows. Policy `bield` only.
+    pub cores: u32,
+    /// Cores that one worker can use at most; 0: all there are.
+    pub worker_cores: u32,
 }
 
 impl Default for Settings {
@@ -126,6 +130,8 @@ impl Default for Settings {
             worker_bytes: 1 << 30,
             interval: Duration::from_secs(10),
             fnpacker_pool: 5,
+            cores: 0,
+            worker_cores: 0,
         }
     }
 }

@@ -48,6 +48,7 @@ pub(crate) struct Flight {
     pub(crate) request: RequestId,
     pub(crate) package: Digest,
     pub(crate) caller: Caller,
+    pub(crate) sent: Duration,
     /// When it is predicted to be answered.
     pub(crate) expected: Duration,
     /// The package was not resident when it was sent.

@@ -1,9 +1,13 @@
 //! The four policies on one trace: two busy and eight rare models, a pool of five.
 //!
-//! Costs are the ratios of the knowledge about the original (`hot 1, switch 3, cold 20, idle life 180`), a hot run being
-//! [`RUN`]. The baselines get what they publish: FnPacker five endpoints, each of which holds one model per container;
-//! one-per-model and all-in-one the same containers; all of them may start as many containers as `bield`. A container
-//! of `bield` holds four models, as its runtime keeps several.
+//! [`Case::APART`]: every request has a core of its own, and costs are the ratios of the knowledge about the original
+//! (`hot 1, switch 3, cold 20, idle life 180`), a hot run being [`RUN`]. The baselines get what they publish: FnPacker five
+//! endpoints, each of which holds one model per container; one-per-model and all-in-one the same containers; all of them
+//! may start as many containers as `bield`. A container of `bield` holds four models, as its runtime keeps several.
+//!
+//! [`Case::SHARED`]: as `cargo xtask bench packer --only policies` has it on processes of one machine: two cores that all
+//! workers share, starts and openings that take little, workers that hold all models under every policy, five of them
+//! and one for each model. The packer is told of the cores or, in [`Case::UNTOLD`], is not.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,27 +22,80 @@ use crate::world::{Faults, Model, World};
 
 /// One hot run: the unit of all times here.
 const RUN: Duration = Duration::from_millis(100);
-/// Opening a model where a worker runs already, in runs.
-const SWITCH: u32 = 3;
-/// From nothing to the first answer, in runs.
-const COLD: u32 = 20;
-/// How long an idle worker lives, in runs.
-const IDLE: u32 = 180;
-/// How long the trace lasts, in runs.
-const SPAN: u32 = 4000;
-/// Requests of a busy model in a run's time.
-const BUSY_RATE: f64 = 1.0;
-/// Runs between two requests of a rare model, on average.
-const RARE_EVERY: f64 = 100.0;
 const BUSY: usize = 2;
 const RARE: usize = 8;
 const POOL: u32 = 5;
 const CONCURRENCY: u32 = 4;
-const WORKERS_MAX: u32 = 20;
-/// Models that a container of `bield` holds; the others' hold one.
-const HELD: u64 = 4;
 const MODEL_BYTES: u64 = 50_000_000;
 const BASE_BYTES: u64 = 100_000_000;
+
+/// What things cost and how often they are asked for, in the time of one hot run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Case {
+    /// What people call it.
+    pub name: &'static str,
+    /// Cores that all workers share; 0 where each request has its own.
+    cores: u32,
+    /// Cores that the packer knows of.
+    told: u32,
+    /// Opening a model where a worker runs already.
+    switch: u32,
+    /// From nothing to the first answer.
+    cold: u32,
+    /// How long an idle worker lives.
+    idle: u32,
+    /// Whether that holds for policy `bield` as well, which otherwise goes by what it sees of each model.
+    fixed: bool,
+    /// How long the trace lasts.
+    span: u32,
+    /// Requests of a busy model.
+    busy_rate: f64,
+    /// Time between two requests of a rare model, on average.
+    rare_every: f64,
+    /// Workers at most, of one-per-model and of the others.
+    workers_max: [u32; 2],
+    /// Models that a worker holds, of `bield` and of the others.
+    held: [u64; 2],
+}
+
+impl Case {
+    /// As published.
+    pub const APART: Self = Self {
+        name: "simulated",
+        cores: 0,
+        told: 0,
+        switch: 3,
+        cold: 20,
+        idle: 180,
+        fixed: false,
+        span: 4000,
+        busy_rate: 1.0,
+        rare_every: 100.0,
+        workers_max: [20, 20],
+        held: [4, 1],
+    };
+    /// As on processes of one machine.
+    pub const SHARED: Self = Self {
+        name: "simulated, two cores",
+        cores: 2,
+        told: 2,
+        switch: 1,
+        cold: 3,
+        idle: 90,
+        fixed: true,
+        span: 4000,
+        busy_rate: 0.5,
+        rare_every: 200.0,
+        workers_max: [(BUSY + RARE) as u32, POOL],
+        held: [(BUSY + RARE) as u64; 2],
+    };
+    /// The same with a packer that does not know of the cores.
+    pub const UNTOLD: Self = Self {
+        name: "simulated, two cores, untold",
+        told: 0,
+        ..Self::SHARED
+    };
+}
 
 /// One policy's line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -72,15 +129,15 @@ pub struct Comparison {
     pub rows: Vec<Row>,
 }
 
-/// Runs all policies on the trace of `seed`.
+/// Runs all policies on the case's trace of `seed`.
 ///
 /// # Errors
 ///
 /// The trace cannot be made.
-pub fn compare(seed: u64) -> Result<Comparison, WorkloadError> {
-    let trace = workload().trace(seed, RUN * SPAN)?;
+pub fn compare(case: &Case, seed: u64) -> Result<Comparison, WorkloadError> {
+    let trace = case.workload().trace(seed, RUN * case.span)?;
     let row = |policy| {
-        let outcome = run(&trace, &world(policy), settings(policy), seed);
+        let outcome = run(&trace, &case.world(policy), case.settings(policy), seed);
         Row::of(&trace, &outcome)
     };
     Ok(Comparison {
@@ -156,72 +213,88 @@ impl fmt::Display for Comparison {
     }
 }
 
-fn workload() -> Workload {
-    let per_second = 1.0 / RUN.as_secs_f64();
-    let model = |model: usize| Source::Model {
-        model,
-        rate: Rate::Poisson {
-            per_second: per_second
-                * if model < BUSY {
-                    BUSY_RATE
-                } else {
-                    1.0 / RARE_EVERY
-                },
-        },
-    };
-    let busy = (0..BUSY).map(|model| format!("busy-{model}"));
-    let rare = (0..RARE).map(|model| format!("rare-{model}"));
-    Workload {
-        models: busy.chain(rare).collect(),
-        callers: 4,
-        sources: (0..BUSY + RARE).map(model).collect(),
+impl Case {
+    fn workload(&self) -> Workload {
+        let per_second = 1.0 / RUN.as_secs_f64();
+        let model = |model: usize| Source::Model {
+            model,
+            rate: Rate::Poisson {
+                per_second: per_second
+                    * if model < BUSY {
+                        self.busy_rate
+                    } else {
+                        1.0 / self.rare_every
+                    },
+            },
+        };
+        let busy = (0..BUSY).map(|model| format!("busy-{model}"));
+        let rare = (0..RARE).map(|model| format!("rare-{model}"));
+        Workload {
+            models: busy.chain(rare).collect(),
+            callers: 4,
+            sources: (0..BUSY + RARE).map(model).collect(),
+        }
     }
-}
 
-fn world(policy: Policy) -> World {
-    let model = |model: usize| Model {
-        package: Digest::of("bield simulated model", &[&model.to_be_bytes()]),
-        bytes: MODEL_BYTES,
-        open: RUN * SWITCH,
-        run: RUN,
-    };
-    World {
-        models: (0..BUSY + RARE).map(model).collect(),
-        start: RUN * (COLD - SWITCH - 1),
-        budget: budget(policy),
-        base: BASE_BYTES,
-        noise: 0.1,
-        patience: RUN * COLD * 10,
-        faults: Faults::default(),
+    fn world(&self, policy: Policy) -> World {
+        let model = |model: usize| Model {
+            package: Digest::of("bield simulated model", &[&model.to_be_bytes()]),
+            bytes: MODEL_BYTES,
+            open: RUN * self.switch,
+            run: RUN,
+        };
+        World {
+            models: (0..BUSY + RARE).map(model).collect(),
+            start: self.start(),
+            budget: self.budget(policy),
+            base: BASE_BYTES,
+            cores: self.cores,
+            noise: 0.1,
+            patience: RUN * 200,
+            faults: Faults::default(),
+        }
     }
-}
 
-fn budget(policy: Policy) -> u64 {
-    match policy {
-        Policy::Bield => MODEL_BYTES * HELD,
-        Policy::FnPacker | Policy::OnePerModel | Policy::AllInOne => MODEL_BYTES,
+    fn start(&self) -> Duration {
+        RUN * (self.cold - self.switch - 1)
     }
-}
 
-fn settings(policy: Policy) -> Settings {
-    Settings {
-        policy,
-        workers_max: WORKERS_MAX,
-        concurrency: CONCURRENCY,
-        queue_max: 1000,
-        share: 1000,
-        start_guess: RUN * (COLD - SWITCH - 1),
-        open_guess: RUN * SWITCH,
-        run_guess: RUN,
-        keep_alive: KeepAlive {
-            floor: RUN * IDLE / 10,
-            ceiling: RUN * IDLE * 20,
-            fixed: RUN * IDLE,
+    fn budget(&self, policy: Policy) -> u64 {
+        let [ours, others] = self.held;
+        MODEL_BYTES
+            * match policy {
+                Policy::Bield => ours,
+                Policy::FnPacker | Policy::OnePerModel | Policy::AllInOne => others,
+            }
+    }
+
+    fn settings(&self, policy: Policy) -> Settings {
+        let [one_per_model, others] = self.workers_max;
+        let idle = RUN * self.idle;
+        let keep_alive = KeepAlive {
+            floor: if self.fixed { idle } else { idle / 10 },
+            ceiling: if self.fixed { idle } else { idle * 20 },
+            fixed: idle,
             bin: RUN * 10,
-        },
-        worker_bytes: budget(policy),
-        interval: RUN * IDLE / 4,
-        fnpacker_pool: POOL,
-        ..Settings::default()
+        };
+        Settings {
+            policy,
+            workers_max: match policy {
+                Policy::OnePerModel => one_per_model,
+                Policy::Bield | Policy::FnPacker | Policy::AllInOne => others,
+            },
+            concurrency: CONCURRENCY,
+            queue_max: 1000,
+            share: 1000,
+            start_guess: self.start(),
+            open_guess: RUN * self.switch,
+            run_guess: RUN,
+            interval: if self.fixed { idle } else { idle / 4 },
+            keep_alive,
+            worker_bytes: self.budget(policy),
+            fnpacker_pool: POOL,
+            cores: self.told,
+            ..Settings::default()
+        }
     }
 }

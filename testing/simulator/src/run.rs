@@ -10,6 +10,7 @@ use bield_packer::{
 };
 use bield_protocol::feedback::{Feedback, StartKind};
 
+use crate::cores::Cores;
 use crate::worker::{Entered, Simulated};
 use crate::world::World;
 
@@ -33,6 +34,7 @@ pub fn run(trace: &Trace, world: &World, settings: Settings, seed: u64) -> Outco
         now: Duration::ZERO,
         order: 0,
         events: BinaryHeap::new(),
+        cores: Cores::new(world.cores),
         workers: BTreeMap::new(),
         asked: BTreeMap::new(),
         done: Vec::new(),
@@ -53,6 +55,8 @@ struct Run<'a> {
     /// Numbers events, so that of those at the same time the first made is first.
     order: u64,
     events: BinaryHeap<Reverse<(Duration, u64, Happening)>>,
+    /// What runs and is being opened, with what follows.
+    cores: Cores<Happening>,
     workers: BTreeMap<WorkerId, Simulated>,
     asked: BTreeMap<RequestId, Asked>,
     done: Vec<Done>,
@@ -76,7 +80,8 @@ struct Asked {
     sent: Duration,
     start: StartKind,
     opened: Duration,
-    ran: Duration,
+    /// When its model began to be opened, or it began to run.
+    began: Duration,
 }
 
 impl Run<'_> {
@@ -91,8 +96,8 @@ impl Run<'_> {
         let requests = self.trace.arrivals().len();
         while self.done.len() < requests || self.now < self.trace.span() {
             let next = self.events.peek().map(|Reverse((at, ..))| *at);
-            let tick = self.packer.wakes_at();
-            let at = [next, tick].into_iter().flatten().min();
+            let (work, tick) = (self.cores.next(), self.packer.wakes_at());
+            let at = [next, work, tick].into_iter().flatten().min();
             let Some(at) = at.filter(|at| self.done.len() < requests || *at <= self.trace.span())
             else {
                 self.now = self.trace.span();
@@ -101,6 +106,10 @@ impl Run<'_> {
             self.now = self.now.max(at);
             if next == Some(at) {
                 if let Some(Reverse((_, _, happening))) = self.events.pop() {
+                    self.happens(happening);
+                }
+            } else if work == Some(at) {
+                if let Some(happening) = self.cores.finished(self.now) {
                     self.happens(happening);
                 }
             } else {
@@ -211,7 +220,7 @@ impl Run<'_> {
                 sent: self.now,
                 start: StartKind::Hot,
                 opened: Duration::ZERO,
-                ran: Duration::ZERO,
+                began: self.now,
             },
         );
         self.tell(Event::Arrived {
@@ -261,9 +270,10 @@ impl Run<'_> {
                 let time = self.about(costs.open);
                 if let Some(asked) = self.asked.get_mut(&request) {
                     asked.start = StartKind::Cold;
-                    asked.opened = time;
+                    asked.began = self.now;
                 }
-                self.after(time, Happening::Opened(at, model));
+                let opened = Happening::Opened(at, model);
+                self.cores.begin(self.now, at, time, opened);
             }
             Entered::Waits => {}
         }
@@ -272,13 +282,16 @@ impl Run<'_> {
     fn runs(&mut self, request: RequestId, at: WorkerId, model: usize) {
         let time = self.about(self.world.models[model].run);
         if let Some(asked) = self.asked.get_mut(&request) {
-            asked.ran = time;
+            if asked.start == StartKind::Cold {
+                asked.opened = self.now - asked.began;
+            }
+            asked.began = self.now;
         }
-        if self.chance(self.world.faults.breaks) {
-            self.after(time, Happening::Breaks(request, at));
-        } else {
-            self.after(time, Happening::Ran(request, at));
-        }
+        let then = match self.chance(self.world.faults.breaks) {
+            true => Happening::Breaks(request, at),
+            false => Happening::Ran(request, at),
+        };
+        self.cores.begin(self.now, at, time, then);
     }
 
     fn opened(&mut self, at: WorkerId, model: usize) {
@@ -311,7 +324,8 @@ impl Run<'_> {
             return;
         };
         let took = self.now - asked.sent;
-        let waited = took.saturating_sub(asked.ran).saturating_sub(asked.opened);
+        let ran = self.now - asked.began;
+        let waited = took.saturating_sub(ran).saturating_sub(asked.opened);
         let start = asked.start;
         let resident = worker.resident().take(64);
         let feedback = Feedback {
@@ -319,7 +333,7 @@ impl Run<'_> {
             lease_us: 0,
             open_us: asked.opened.as_micros() as u64,
             load_us: 0,
-            run_us: asked.ran.as_micros() as u64,
+            run_us: ran.as_micros() as u64,
             total_us: took.as_micros() as u64,
             resident: resident
                 .map(|model| self.world.models[model].package)
@@ -360,6 +374,7 @@ impl Run<'_> {
         let Some(gone) = self.workers.remove(&worker) else {
             return;
         };
+        self.cores.end(self.now, worker);
         self.tell(Event::Ended { worker });
         for request in gone.there {
             self.tell(Event::Failed {

@@ -11,9 +11,9 @@ pub struct Model {
     pub package: Digest,
     /// Bytes it takes when resident.
     pub bytes: u64,
-    /// What opening it takes, its lease included.
+    /// What opening it takes alone, its lease included.
     pub open: Duration,
-    /// What one run takes.
+    /// What one run takes alone.
     pub run: Duration,
 }
 
@@ -28,6 +28,8 @@ pub struct World {
     pub budget: u64,
     /// Bytes a worker takes without any.
     pub base: u64,
+    /// Cores that all workers share; 0 where each request has its own.
+    pub cores: u32,
     /// How much every time varies: 0.1 for a tenth more or less.
     pub noise: f64,
     /// How long a client waits.

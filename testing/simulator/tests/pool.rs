@@ -37,6 +37,7 @@ fn world(models: usize, held: u64, faults: Faults) -> World {
         start: MS * 1500,
         budget: 1_000_000 * held,
         base: 1_000_000,
+        cores: 0,
         noise: 0.2,
         patience: Duration::from_secs(20),
         faults,

@@ -12,6 +12,7 @@
 //! The earliest finish of one request is not the best for all that come: where requests waited for places, together, as
 //! long as opening another replica takes, the next one goes there and opens it; where they waited as long as starting
 //! a worker takes, one is started. (The rule of ski rental: never more than twice what the better of both would have cost.)
+//! Neither while every core that the workers share is busy (`cores.rs`).
 //!
 //! Ties go to the worker that holds most, then to one in use before an empty spare, then by rendezvous hashing of
 //! (package, slot), so that gateways that do not know of each other choose alike.
@@ -44,30 +45,28 @@ impl Packer {
         let starts = candidates
             .iter()
             .find(|candidate| candidate.worker.is_none());
-        if let Some(start) = starts {
-            // Starting costs the whole pool: a little earlier does not count.
-            let worth = start.finish_us.saturating_add(start.queue_us / 8);
-            let starts = |worker: &Worker| worker.phase == Phase::Starting;
-            let waited = best.is_some_and(|best| best.queue_us > 0)
-                && self.upkeep.waited_us > start.queue_us.saturating_add(start.switch_us)
-                && !self.workers.values().any(starts);
-            if waited || best.is_none_or(|best| best.finish_us > worth) {
-                let worker = self.start_worker(Group::One, |slot| !score(package, slot), out);
-                if let Some(worker) = worker.and_then(|id| self.workers.get_mut(&id)) {
-                    worker.planned.add(package, weight, run, start.switch_us);
-                }
-                self.upkeep.started_for_load(self.now, &self.settings);
-                let reason = match best {
-                    Some(_) => {
-                        "waits for a worker that is started: earlier than waiting for any there is"
-                    }
-                    None => "waits for a worker that is started: there is none it could go to",
-                };
-                self.waits(id, worker, reason, candidates);
-                return;
+        let wanted = starts.filter(|start| best.is_none_or(|best| self.is_worth(start, best)));
+        let busy = self.cores_are_busy();
+        if let Some(start) = wanted
+            && (best.is_none() || !busy)
+        {
+            let worker = self.start_worker(Group::One, |slot| !score(package, slot), out);
+            if let Some(worker) = worker.and_then(|id| self.workers.get_mut(&id)) {
+                worker.planned.add(package, weight, run, start.switch_us);
             }
+            self.upkeep.started_for_load(self.now, &self.settings);
+            let reason = match best {
+                Some(_) => {
+                    "waits for a worker that is started: earlier than waiting for any there is"
+                }
+                None => "waits for a worker that is started: there is none it could go to",
+            };
+            self.waits(id, worker, reason, candidates);
+            return;
         }
-        let best = best.map(|best| self.replica(package, best, &candidates).unwrap_or(best));
+        let kept = wanted.is_some();
+        let replica = |best| self.replica(package, best, &candidates).filter(|_| !busy);
+        let best = best.map(|best| replica(best).unwrap_or(best));
         let Some((best, at)) = best.and_then(|best| Some((*best, best.worker?))) else {
             self.waits(id, None, "waits: no worker can be started now", candidates);
             return;
@@ -84,7 +83,10 @@ impl Packer {
             if let Some(worker) = self.workers.get_mut(&at) {
                 worker.planned.add(package, weight, run, best.switch_us);
             }
-            let reason = "waits for this worker: earlier than opening it elsewhere";
+            let reason = match kept {
+                true => "waits: all cores are busy; another worker would not be earlier",
+                false => "waits for this worker: earlier than opening it elsewhere",
+            };
             self.waits(id, Some(at), reason, candidates);
             return;
         }
@@ -104,6 +106,17 @@ impl Packer {
             self.explain(id, &request, Outcome::Dispatched(at), reason, candidates);
             self.requests.insert(id, request);
         }
+    }
+
+    /// Whether a worker that is started would do better than `best`.
+    fn is_worth(&self, start: &Candidate, best: &Candidate) -> bool {
+        // Starting costs the whole pool: a little earlier does not count.
+        let worth = start.finish_us.saturating_add(start.queue_us / 8);
+        let starts = |worker: &Worker| worker.phase == Phase::Starting;
+        let waited = best.queue_us > 0
+            && self.upkeep.waited_us > start.queue_us.saturating_add(start.switch_us)
+            && !self.workers.values().any(starts);
+        waited || best.finish_us > worth
     }
 
     /// Where `best` would have the request wait: a worker with a place where the package could be opened for less than
@@ -152,7 +165,7 @@ impl Packer {
         let waits = self.settings.queue_max > 0;
         let times = Times {
             start: micros(self.start_time()),
-            open: micros(self.packages.open_time(package, &self.settings)),
+            open: self.shared_us(micros(self.packages.open_time(package, &self.settings))),
             run: micros(self.packages.run_time(package, &self.settings)),
         };
         let predicted = |not: Option<WorkerId>| {

@@ -105,6 +105,8 @@ impl World {
             worker_bytes: random.below(1000),
             interval: MS * random.below(3000) as u32,
             fnpacker_pool: random.below(4) as u32,
+            cores: random.below(4) as u32,
+            worker_cores: random.below(3) as u32,
         };
         if prints {
             println!("{settings:#?}");

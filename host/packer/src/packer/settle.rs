@@ -46,10 +46,7 @@ impl Packer {
         self.workers
             .values_mut()
             .for_each(|worker| worker.planned.clear());
-        self.upkeep.busy(
-            self.workers.values().map(Worker::in_flight).sum(),
-            self.queue.len(),
-        );
+        self.upkeep.busy(self.demand());
         if !self.has_free_place() && !self.may_start() {
             self.wait_for_pauses();
             return;
@@ -120,6 +117,7 @@ impl Packer {
             request: id,
             package: request.package,
             caller: request.caller,
+            sent: now,
             expected: now.saturating_add(finish),
             opening,
             companions: worker.in_flight(),

@@ -7,6 +7,7 @@ use crate::event::Failure;
 use crate::explain::{Holds, Outcome};
 use crate::settings::KeepAlive;
 
+mod cores;
 mod lives;
 mod trouble;
 

@@ -5,7 +5,8 @@
 //! * As many empty workers as `spares` are kept ready.
 //! * Shortly before a package is expected and no worker lives, an empty one is started.
 //! * When for two intervals the packages in use or expected fit into one worker less, by first-fit decreasing, and so do the
-//!   requests at once, the worker whose packages are cheapest to open again retires: it ends when it is idle. When
+//!   requests at once (of those that compute as many as there are cores, `cores.rs`), the worker whose packages are
+//!   cheapest to open again retires: it ends when it is idle. When
 //!   packages were opened again for longer than a start takes, since they do not fit, one more is started.
 //!
 //! Always true: without requests it comes to rest; a worker that was started for load is not packed away within
@@ -20,6 +21,7 @@ use bield_envelope::Digest;
 
 use super::Packer;
 use super::choice::score;
+use super::cores::Demand;
 use crate::event::{Decision, Group, WorkerId};
 use crate::settings::{Policy, Settings};
 use crate::worker::{Phase, Worker};
@@ -40,8 +42,8 @@ pub(super) struct Upkeep {
     interval_ends: Duration,
     /// When a package may have to be expected.
     prewarm: Option<Duration>,
-    /// Most requests at once in this interval, those that wait included.
-    peak: usize,
+    /// Most places, and most cores, that were asked for at once in this interval.
+    peak: Demand,
     /// Intervals in a row that fit into fewer workers.
     quiet: u32,
     /// No worker is packed away before.
@@ -74,8 +76,9 @@ impl Upkeep {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
-    pub(super) fn busy(&mut self, in_flight: u32, waiting: usize) {
-        self.peak = self.peak.max(in_flight as usize + waiting);
+    pub(super) fn busy(&mut self, demand: Demand) {
+        self.peak.places = self.peak.places.max(demand.places);
+        self.peak.cores = self.peak.cores.max(demand.cores);
     }
 
     pub(super) fn opened_again(&mut self, time: Duration) {
@@ -137,8 +140,7 @@ impl Packer {
             self.upkeep.waited_us /= 2;
             self.upkeep.prewarm = Some(now);
             self.packages.age_waiting();
-            let in_flight = self.workers.values().map(|worker| worker.flights.len());
-            self.upkeep.peak = in_flight.sum::<usize>() + self.queue.len();
+            self.upkeep.peak = self.demand();
         }
         self.end_unneeded(out);
         if !self.draining {
@@ -330,8 +332,10 @@ impl Packer {
         let rest = used.iter().filter(|(id, _)| *id != cheapest);
         let rest: Vec<_> = rest.map(|(_, budget)| *budget).collect();
         let places = rest.len() * self.settings.concurrency.max(1) as usize;
+        let cores = rest.len().saturating_mul(self.worker_cores() as usize);
+        let peak = self.upkeep.peak;
         // A quarter of the places stays free for bursts.
-        let fits = self.upkeep.peak * 4 <= places * 3 && self.fits(rest);
+        let fits = peak.places * 4 <= places * 3 && peak.cores <= cores && self.fits(rest);
         self.upkeep.quiet = if fits { self.upkeep.quiet + 1 } else { 0 };
         if self.upkeep.quiet < QUIET || self.now < self.upkeep.not_before {
             return;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use bield_load::Latency;
 use bield_packer::Policy;
-use bield_simulator::{Comparison, Row, compare};
+use bield_simulator::{Case, Comparison, Row, compare};
 
 use super::{BUSY_LATENCY, CONTAINER_TIME};
 use crate::bars::{Bar, median};
@@ -11,9 +11,18 @@ use crate::bars::{Bar, median};
 /// Measures; `seed` is the first of several.
 pub(super) fn measured(seed: u64, quick: bool, bars: &mut Vec<Bar>) -> Result<()> {
     let seeds = if quick { 2 } else { 9 };
-    let all = (seed..seed.saturating_add(seeds)).map(compare);
-    let all: Vec<Comparison> = all.collect::<Result<_, _>>()?;
-    let note = format!("median of {seeds} seeds, simulated");
+    let seeds: Vec<u64> = (seed..seed.saturating_add(seeds)).collect();
+    for case in [Case::APART, Case::SHARED, Case::UNTOLD] {
+        let all = seeds.iter().map(|seed| compare(&case, *seed));
+        told(&case, &all.collect::<Result<Vec<_>, _>>()?, bars)?;
+    }
+    Ok(())
+}
+
+/// One case's rows and promises; of a packer that is not told of the cores nothing is promised.
+fn told(case: &Case, all: &[Comparison], bars: &mut Vec<Bar>) -> Result<()> {
+    let (name, seeds) = (case.name, all.len());
+    let note = format!("median of {seeds} seeds");
     let rows = |policy: Policy| -> Result<Vec<&Row>> {
         let rows = all.iter().map(|comparison| comparison.row(policy));
         rows.collect::<Option<_>>()
@@ -23,7 +32,7 @@ pub(super) fn measured(seed: u64, quick: bool, bars: &mut Vec<Bar>) -> Result<()
         let rows = rows(policy)?;
         let of = |value: &dyn Fn(&Row) -> f64| median(rows.iter().map(|row| value(row)).collect());
         let mut tell = |what: &str, unit, value: &dyn Fn(&Row) -> f64| {
-            let name = format!("simulated {policy}: {what}");
+            let name = format!("{name}, {policy}: {what}");
             bars.push(Bar::told(name, of(value), unit, note.clone()));
         };
         tell("container time", "s", &|row| row.container_s);
@@ -49,7 +58,7 @@ pub(super) fn measured(seed: u64, quick: bool, bars: &mut Vec<Bar>) -> Result<()
                 of(|latency| latency.p95_ms),
                 of(|latency| latency.p99_ms)
             );
-            let name = format!("simulated {policy}: {which} models");
+            let name = format!("{name}, {policy}: {which} models");
             bars.push(Bar::told(name, of(|latency| latency.p50_ms), "ms", told));
         }
     }
@@ -59,23 +68,30 @@ pub(super) fn measured(seed: u64, quick: bool, bars: &mut Vec<Bar>) -> Result<()
         let ratios = bield.iter().zip(those).map(|(a, b)| value(a) / value(b));
         median(ratios.collect())
     };
-    bars.push(Bar::at_most(
-        "simulated container time, bield ÷ fnpacker".into(),
-        pairs(&fnpacker, &|row| row.container_s),
+    let mut promised = |what: &str, value, most, unit: Option<&'static str>| {
+        let what = format!("{name}: {what}");
+        let bar = match *case == Case::UNTOLD {
+            true => Bar::told(what, value, unit.unwrap_or("×"), note.clone()),
+            false => Bar::at_most(what, value, most, note.clone()),
+        };
+        bars.push(match unit {
+            Some(unit) => bar.of(unit),
+            None => bar,
+        });
+    };
+    let time = pairs(&fnpacker, &|row| row.container_s);
+    promised(
+        "container time, bield ÷ fnpacker",
+        time,
         CONTAINER_TIME,
-        note.clone(),
-    ));
+        None,
+    );
     let failed = bield.iter().map(|row| row.failed as f64).sum();
-    let name = "simulated requests without an answer, bield".into();
-    let told = format!("all of {seeds} seeds");
-    bars.push(Bar::at_most(name, failed, 0.0, told).of("requests"));
+    let what = "requests without an answer, bield, all seeds";
+    promised(what, failed, 0.0, Some("requests"));
     let busy = |row: &Row| row.busy.as_ref().map_or(f64::NAN, |busy| busy.p50_ms);
-    bars.push(Bar::at_most(
-        "simulated busy models' median latency, bield ÷ one-per-model".into(),
-        pairs(&alone, &busy),
-        BUSY_LATENCY,
-        note,
-    ));
+    let what = "busy models' median latency, bield ÷ one-per-model";
+    promised(what, pairs(&alone, &busy), BUSY_LATENCY, None);
     Ok(())
 }
 

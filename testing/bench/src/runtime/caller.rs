@@ -172,12 +172,9 @@ impl<'a> Caller<'a> {
                 salt: &answer.salt,
                 output: &answer.output,
             }),
+            ..Expected::default()
         };
-        let bundle = ReceiptBundle {
-            receipt: answer.receipt.clone(),
-            certificate: answer.certificate.clone(),
-            service_evidence: None,
-        };
+        let bundle = ReceiptBundle::new(answer.receipt.clone(), answer.certificate.clone(), None);
         verify(&bundle, &self.anchor, expected, now())?;
         let tensors = answer.output()?.tensors;
         let unseal = milliseconds(started);
