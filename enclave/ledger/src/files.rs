@@ -29,6 +29,15 @@ pub trait Files: Send {
     /// The host does not answer, or refuses.
     fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError>;
 
+    /// As [`append`](Self::append), but what it writes need not outlive a crash of the machine until an append to the same
+    /// file has returned. When that fails, all that was written since the last one that returned is in doubt.
+    ///
+    /// # Errors
+    /// The host does not answer, or refuses.
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
+        self.append(name, offset, bytes)
+    }
+
     /// Puts `bytes` in the place of the whole file: afterwards it is the old one or the new one. Durable
     /// when it returns.
     ///
@@ -68,6 +77,10 @@ impl<F: Files + ?Sized> Files for Box<F> {
 
     fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
         (**self).append(name, offset, bytes)
+    }
+
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
+        (**self).write(name, offset, bytes)
     }
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<(), FilesError> {

@@ -28,6 +28,7 @@
 //! of memory), and replays at most 64 MiB of log, or half a snapshot, at one signature per 256 records.
 //!
 //! # Features
+//! * `host`: adds [`HostFiles`], over the visits that the host offers.
 //! * `testing`: adds [`MemoryFiles`], a disk that crashes, refuses and rolls back on demand.
 
 mod blocks;
@@ -35,6 +36,8 @@ mod boxes;
 mod chain;
 mod error;
 mod files;
+#[cfg(feature = "host")]
+mod host;
 mod keys;
 pub mod layout;
 mod ledger;
@@ -55,6 +58,8 @@ pub use blocks::{BLOCK_BYTES, Blocks};
 pub use chain::{Committed, NotNext};
 pub use error::{LedgerError, LoadError, TransferError};
 pub use files::{Files, FilesError, TRANSFER_BYTES_MAX};
+#[cfg(feature = "host")]
+pub use host::HostFiles;
 pub use keys::signed_in;
 pub use ledger::Ledger;
 pub use load::{Found, LoadReport, Loaded, Opened, Sealed, Unavailable};

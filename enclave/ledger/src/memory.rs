@@ -110,7 +110,7 @@ impl MemoryFiles {
     }
 
     /// Runs a writing operation of which `part(n)` does the first `n` bytes.
-    fn write(&self, length: u64, part: impl FnOnce(&mut Contents, u64)) -> Result<(), FilesError> {
+    fn change(&self, length: u64, part: impl FnOnce(&mut Contents, u64)) -> Result<(), FilesError> {
         let mut disk = self.disk();
         if disk.dead {
             return Err(lost());
@@ -165,7 +165,7 @@ impl Files for MemoryFiles {
             let gap = format!("{name} has {length} bytes, {offset} are to stay");
             return Err(FilesError::Unreachable(gap));
         }
-        self.write(bytes.len() as u64, |files, part| {
+        self.change(bytes.len() as u64, |files, part| {
             let file = files.entry(name.to_owned()).or_default();
             file.resize(offset as usize, 0);
             file.extend_from_slice(&bytes[..part as usize]);
@@ -173,7 +173,7 @@ impl Files for MemoryFiles {
     }
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<(), FilesError> {
-        self.write(1, |files, part| {
+        self.change(1, |files, part| {
             if part != 0 {
                 files.insert(name.to_owned(), bytes.to_vec());
             }
@@ -181,7 +181,7 @@ impl Files for MemoryFiles {
     }
 
     fn remove(&mut self, name: &str) -> Result<(), FilesError> {
-        self.write(1, |files, part| {
+        self.change(1, |files, part| {
             if part != 0 {
                 files.remove(name);
             }

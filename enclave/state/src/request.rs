@@ -1,0 +1,320 @@
+//! One request's view of the state: reads and writes between two cuts.
+//!
+//! ```text
+//! begin ─▶ heads before ─▶ get, write, swap, … ─▶ finish: waits for what it read and wrote ─▶ heads after
+//! ```
+//!
+//! In: operations on buckets whose consistency and durability the function's manifest declares. Out: values,
+//! and [`Cut`]. Always true: a request reads what it wrote, at once; changes of one write become visible
+//! together; compare-and-swap and increment happen one at a time for a key; when `finish` returns, everything
+//! that the request wrote, and everything that it read from a linearizable bucket, is as durable as the bucket
+//! declares, stands before `after` in the log, and was so while the hold lasted. Nothing may be told of a
+//! request whose `finish` failed.
+//!
+//! Buckets that read at epochs are read like eventual ones: there is one writer, whose commits are seen whole.
+
+use std::sync::Arc;
+
+use bield_capsule::{Batch, Head, QueueError, Ticket};
+use bield_envelope::Time;
+use bield_table::{
+    Consistency, Found, Handle, Op, Page, PageLimits, Swapped, TableError, bucket_range, full_key,
+};
+
+use crate::state::Shared;
+use crate::{Durability, StateError};
+
+/// A part of the keys, and what is promised of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Its name.
+    pub name: String,
+    /// What a read shows.
+    pub consistency: Consistency,
+    /// How safe a write is when its request ends.
+    pub durability: Durability,
+}
+
+/// Where the state stood before and after a request, each ascending by writer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Everything that the request began with is behind these.
+    pub before: Vec<Head>,
+    /// Everything that the request read or wrote is behind these.
+    pub after: Vec<Head>,
+}
+
+/// One of the changes of a write.
+#[derive(Clone, Copy)]
+pub enum Change<'a> {
+    /// Sets a value.
+    Set {
+        /// Its key in the bucket.
+        key: &'a [u8],
+        /// The value.
+        value: &'a [u8],
+        /// From then on nothing is there.
+        expires: Option<Time>,
+    },
+    /// Leaves nothing under a key.
+    Delete {
+        /// Its key in the bucket.
+        key: &'a [u8],
+    },
+}
+
+impl<'a> Change<'a> {
+    const fn key(&self) -> &'a [u8] {
+        match self {
+            Self::Set { key, .. } | Self::Delete { key } => key,
+        }
+    }
+
+    /// As the table takes it, under the full key.
+    const fn op<'o>(&self, key: &'o [u8]) -> Op<'o>
+    where
+        'a: 'o,
+    {
+        match *self {
+            Self::Set { value, expires, .. } => Op::Put {
+                key,
+                value,
+                expires,
+            },
+            Self::Delete { .. } => Op::Delete { key },
+        }
+    }
+}
+
+/// What a compare-and-swap came to.
+pub enum SwapOutcome {
+    /// It was written.
+    Done,
+    /// Somebody had written before; this is what is there now.
+    Changed(Option<Found>),
+}
+
+/// A request under way.
+pub struct Request {
+    shared: Arc<Shared>,
+    now: Time,
+    before: Vec<Head>,
+    /// The last entry that was written, or seen in a linearizable bucket, and how safe it has to be.
+    last: Ticket,
+    wanted: Durability,
+}
+
+impl Shared {
+    pub(crate) fn request(self: &Arc<Self>, seen: &[Head]) -> Result<Request, StateError> {
+        self.writing.held()?;
+        self.contains(seen)?;
+        Ok(Request {
+            shared: Arc::clone(self),
+            now: self.writing.clocks.now(),
+            before: self.heads(),
+            last: Ticket::default(),
+            wanted: Durability::Memory,
+        })
+    }
+}
+
+impl Request {
+    /// The value under a key.
+    ///
+    /// # Errors
+    /// A key beyond a bound; a run that cannot be read.
+    pub fn get(&mut self, bucket: &Bucket, key: &[u8]) -> Result<Option<Found>, StateError> {
+        let full = full_key(&bucket.name, key)?;
+        let found = self.shared.table.get(&full, shown(bucket), self.now)?;
+        self.saw(bucket);
+        Ok(found)
+    }
+
+    /// Whether there is a value under a key.
+    ///
+    /// # Errors
+    /// As [`Request::get`].
+    pub fn exists(&mut self, bucket: &Bucket, key: &[u8]) -> Result<bool, StateError> {
+        let full = full_key(&bucket.name, key)?;
+        let exists = self.shared.table.exists(&full, shown(bucket), self.now)?;
+        self.saw(bucket);
+        Ok(exists)
+    }
+
+    /// Keys of the bucket and their values, ascending, after a key of it; the keys come without the
+    /// bucket's name.
+    ///
+    /// # Errors
+    /// As [`Request::get`].
+    pub fn list(
+        &mut self,
+        bucket: &Bucket,
+        after: Option<&[u8]>,
+        limits: PageLimits,
+    ) -> Result<Page, StateError> {
+        let (from, to) = bucket_range(&bucket.name)?;
+        let after = after
+            .map(|after| full_key(&bucket.name, after))
+            .transpose()?;
+        let table = &self.shared.table;
+        let range = (&from[..], &to[..]);
+        let mut page = table.page(range, after.as_deref(), limits, shown(bucket), self.now)?;
+        let strip = |key: &mut Vec<u8>| drop(key.drain(..from.len()));
+        page.entries.iter_mut().for_each(|(key, _)| strip(key));
+        page.after.iter_mut().for_each(strip);
+        self.saw(bucket);
+        Ok(page)
+    }
+
+    /// Makes changes that become visible together, and are in the log together.
+    ///
+    /// # Errors
+    /// A bound; the log stopped; memory stays full. Nothing was changed then, or, where the log stopped, may
+    /// or may not have been.
+    pub fn write(&mut self, bucket: &Bucket, changes: &[Change<'_>]) -> Result<(), StateError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let full = |change: &Change<'_>| full_key(&bucket.name, change.key());
+        let keys = changes.iter().map(full).collect::<Result<Vec<_>, _>>()?;
+        let ops: Vec<Op<'_>> = changes
+            .iter()
+            .zip(&keys)
+            .map(|(change, key)| change.op(key))
+            .collect();
+        self.ops(bucket, &ops)
+    }
+
+    /// Deletes everything from one key to another, exclusive; of buckets that are not linearizable.
+    ///
+    /// # Errors
+    /// As [`Request::write`].
+    pub fn delete_range(
+        &mut self,
+        bucket: &Bucket,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<(), StateError> {
+        let from = full_key(&bucket.name, from)?;
+        let to = full_key(&bucket.name, to)?;
+        let (from, to) = (&from[..], &to[..]);
+        self.ops(bucket, &[Op::DeleteRange { from, to }])
+    }
+
+    /// Writes a key if it is as it was seen; of linearizable buckets.
+    ///
+    /// # Errors
+    /// The bucket is not linearizable; or as [`Request::write`].
+    pub fn swap(
+        &mut self,
+        bucket: &Bucket,
+        change: Change<'_>,
+        seen: Handle,
+    ) -> Result<SwapOutcome, StateError> {
+        let key = full_key(&bucket.name, change.key())?;
+        let op = change.op(&key);
+        let (shared, now) = (Arc::clone(&self.shared), self.now);
+        let swapped = shared.handed(|hand| shared.table.swap(op, seen, now, hand))?;
+        match swapped {
+            Swapped::Done(written) => {
+                self.wrote(bucket, written.handed);
+                Ok(SwapOutcome::Done)
+            }
+            Swapped::Changed(found) => {
+                self.saw(bucket);
+                Ok(SwapOutcome::Changed(found))
+            }
+        }
+    }
+
+    /// Adds to the number under a key, and returns the sum; of linearizable buckets.
+    ///
+    /// # Errors
+    /// The bucket is not linearizable; what is there is no number; or as [`Request::write`].
+    pub fn increment(
+        &mut self,
+        bucket: &Bucket,
+        key: &[u8],
+        delta: i64,
+    ) -> Result<i64, StateError> {
+        let key = full_key(&bucket.name, key)?;
+        let (shared, now) = (Arc::clone(&self.shared), self.now);
+        let summed = shared.handed(|hand| shared.table.increment(&key, delta, now, hand))?;
+        self.wrote(bucket, summed.1.handed);
+        Ok(summed.0)
+    }
+
+    /// Ends the request: waits until what it wrote and saw is as safe as its buckets declare.
+    ///
+    /// # Errors
+    /// The log stopped, or the hold is over: nothing may be told of the request.
+    pub fn finish(self) -> Result<Cut, StateError> {
+        let writing = &self.shared.writing;
+        // What was read may have been written a moment ago by another request.
+        writing.wait_signed(writing.last())?;
+        writing.wait(self.last, self.wanted)?;
+        let after = self.shared.heads();
+        writing.held()?;
+        Ok(Cut {
+            before: self.before,
+            after,
+        })
+    }
+
+    fn ops(&mut self, bucket: &Bucket, ops: &[Op<'_>]) -> Result<(), StateError> {
+        let (shared, now) = (Arc::clone(&self.shared), self.now);
+        let written = shared.handed(|hand| shared.table.write(ops, now, hand))?;
+        self.wrote(bucket, written.handed);
+        Ok(())
+    }
+
+    fn wrote(&mut self, bucket: &Bucket, ticket: Ticket) {
+        self.last = self.last.max(ticket);
+        self.wanted = self.wanted.max(bucket.durability);
+        self.shared.writing.want(ticket, bucket.durability);
+    }
+
+    /// A linearizable read shows what will not be lost.
+    fn saw(&mut self, bucket: &Bucket) {
+        if bucket.consistency == Consistency::Linearizable {
+            self.last = self.last.max(self.shared.writing.last());
+            self.wanted = self.wanted.max(bucket.durability);
+        }
+    }
+}
+
+impl Shared {
+    /// Runs a write of the table, whose entries go to the log; again where the log had no room just then.
+    pub(crate) fn handed<T>(
+        &self,
+        mut write: impl FnMut(
+            &mut dyn FnMut(&Batch) -> Result<Ticket, QueueError>,
+        ) -> Result<T, TableError>,
+    ) -> Result<T, StateError> {
+        loop {
+            self.writing.held()?;
+            self.admit()?;
+            let mut refused = None;
+            let written = write(&mut |batch| {
+                let pushed = self.writing.push(batch);
+                refused = pushed.as_ref().err().cloned();
+                pushed
+            });
+            match (written, refused) {
+                (Ok(written), _) => return Ok(written),
+                // Not within the table's lock, which the signer needs as well.
+                (Err(_), Some(QueueError::Full)) => self.writing.wait_for_room()?,
+                (Err(_), Some(error)) => return Err(crate::writing::stopped(error)),
+                (Err(error), None) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// How a bucket is read.
+fn shown(bucket: &Bucket) -> Consistency {
+    match bucket.consistency {
+        Consistency::Linearizable => Consistency::Linearizable,
+        Consistency::Eventual | Consistency::Epoch => Consistency::Eventual,
+    }
+}

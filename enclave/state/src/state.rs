@@ -1,0 +1,285 @@
+//! The state of a function while it serves.
+//!
+//! ```text
+//! requests ─▶ Request ─▶ table in memory ──▶ Writing ─▶ log          thread "state signer"
+//!                 └────▶ levels (Arc)        └ full ─▶ flush, compaction    thread "state levels"
+//! ```
+//!
+//! In: [`Opening`]; requests from any thread. Out: what they read and wrote, between two cuts. Always true:
+//! what the state tells is in the log at the durability that the bucket declares before [`Request::finish`]
+//! returns; after a failure of the disk nothing more is acknowledged; nothing is acknowledged once the key
+//! service's hold is over.
+//!
+//! Left to others: asking the key service for the hold and telling it anchors (`enclave/runtime`).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use bield_capsule::{Batch, Clock, Head, QueueError, Ticket, WriterId};
+use bield_table::Table;
+
+use crate::cold::Cold;
+use crate::disk::{Disk, lock};
+use crate::log::chain::Segment;
+use crate::open::{Opening, Parts};
+use crate::writing::{Entropy, Writing};
+use crate::{Durability, Lacking, Request, Settings, StateError};
+
+/// An open state; its threads end when it is dropped, once what was queued is written.
+pub struct State {
+    shared: Arc<Shared>,
+    covered: Vec<WriterId>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What requests and threads share.
+pub(crate) struct Shared {
+    pub(crate) writing: Writing,
+    pub(crate) table: Table,
+    /// No write with an older clock is in memory, or comes.
+    pub(crate) horizon: Mutex<Clock>,
+    pub(crate) cold: Cold,
+    pub(crate) disk: Disk,
+    pub(crate) settings: Settings,
+    /// For the levels' thread.
+    pub(crate) entropy: Mutex<Entropy>,
+    /// Segments that the next checkpoint covers.
+    pub(crate) former: Mutex<Vec<Segment>>,
+    /// What the flush under way, or the one that failed, covers.
+    pub(crate) freezing: Mutex<Option<Vec<Head>>>,
+    /// Somebody asked for a flush.
+    pub(crate) is_asked: AtomicBool,
+    pub(crate) upkeep: Mutex<Upkeep>,
+    /// The thread that keeps the levels sleeps here, and commits that wait for it.
+    pub(crate) changed: Condvar,
+}
+
+/// What the levels' thread is to do.
+#[derive(Default)]
+pub(crate) struct Upkeep {
+    pub(crate) ends: bool,
+    /// Why the levels are not kept any more.
+    pub(crate) failed: Option<StateError>,
+}
+
+/// Heads for the key service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchoring {
+    /// Durable, and all that was acknowledged is behind them.
+    pub heads: Vec<Head>,
+    /// Writers whose anchored heads these stand for.
+    pub covered: Vec<WriterId>,
+}
+
+impl State {
+    /// Opens a state from its files and begins to serve it.
+    ///
+    /// # Errors
+    /// The files are not whole, not this capsule's, older than what is anchored, or not readable; see
+    /// [`StateError`]. Nothing is served then.
+    pub fn open(opening: Opening) -> Result<Self, StateError> {
+        let settings = opening.settings;
+        let mut parts = opening.open()?;
+        let covered = core::mem::take(&mut parts.covered);
+        let (token, leased) = (parts.token, core::mem::take(&mut parts.leased));
+        let shared = Arc::new(Shared::new(parts, settings));
+        let mut state = Self {
+            shared: Arc::clone(&shared),
+            covered,
+            threads: Vec::new(),
+        };
+        let signer = Arc::clone(&shared);
+        state.spawn("state signer", move || {
+            let _guard = signer.writing.guard();
+            let mut batch = Batch::new();
+            while signer.writing.turn(&mut batch, &signer.table) {}
+            signer.writing.end();
+        })?;
+        shared.lease(token, &leased)?;
+        state.spawn("state levels", move || shared.keep())?;
+        Ok(state)
+    }
+
+    /// Begins a request of someone who has `seen` these heads.
+    ///
+    /// # Errors
+    /// [`StateError::Behind`] or [`StateError::Forked`] when the state does not contain them; the hold is
+    /// over.
+    pub fn request(&self, seen: &[Head]) -> Result<Request, StateError> {
+        self.shared.request(seen)
+    }
+
+    /// Where the chains of the state end: the session token, and what receipts name.
+    #[must_use]
+    pub fn heads(&self) -> Vec<Head> {
+        self.shared.heads()
+    }
+
+    /// Makes durable what was written, for the key service to anchor.
+    ///
+    /// # Errors
+    /// The host does not store.
+    pub fn anchoring(&self) -> Result<Anchoring, StateError> {
+        let head = self.shared.writing.sync_now()?;
+        let covered = self.covered.iter().copied();
+        Ok(Anchoring {
+            heads: vec![head],
+            covered: covered.filter(|writer| *writer != head.writer).collect(),
+        })
+    }
+
+    /// Prolongs the hold until `until` of the running clock.
+    pub fn hold(&self, until: Duration) {
+        self.shared.writing.hold(until);
+    }
+
+    /// When the own writer's certificate ends; none: never. The state is opened anew before.
+    #[must_use]
+    pub fn ends(&self) -> Option<bield_envelope::Time> {
+        self.shared.writing.with_log(|log| log.ends())
+    }
+
+    /// Writes what is queued, ends the threads, and says what to anchor when the hold is released.
+    ///
+    /// # Errors
+    /// The host does not store.
+    pub fn close(mut self) -> Result<Anchoring, StateError> {
+        self.end();
+        self.anchoring()
+    }
+
+    /// Asks for a flush and waits for it: the log is short afterwards, and the next start quick.
+    ///
+    /// # Errors
+    /// The host does not store.
+    pub fn flush(&self) -> Result<(), StateError> {
+        self.shared.is_asked.store(true, Ordering::Release);
+        self.shared
+            .settle(|shared| !shared.is_asked.load(Ordering::Acquire))
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), StateError> {
+        let thread = Builder::new().name(name.to_owned()).spawn(run);
+        let thread = thread.map_err(|error| StateError::Stopped {
+            reason: format!("no thread: {error}"),
+        })?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    pub(crate) fn end(&mut self) {
+        lock(&self.shared.upkeep).ends = true;
+        self.shared.changed.notify_all();
+        self.shared.writing.close();
+        for thread in self.threads.drain(..) {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts, settings: Settings) -> Self {
+        Self {
+            horizon: Mutex::new(parts.cold.levels().manifest().horizon()),
+            writing: parts.writing,
+            table: parts.table,
+            cold: parts.cold,
+            disk: parts.disk,
+            settings,
+            entropy: Mutex::new(parts.entropy),
+            former: Mutex::new(parts.former),
+            freezing: Mutex::new(None),
+            // A flush covers the starts before this one.
+            is_asked: AtomicBool::new(parts.chains >= STARTS_MAX),
+            upkeep: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Takes the linearizable buckets for this holder; the signer's thread runs.
+    fn lease(&self, token: u64, ranges: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StateError> {
+        let mut last = Ticket::default();
+        for (from, to) in ranges {
+            let now = self.writing.clocks.now();
+            let lease = |hand: &mut dyn FnMut(&Batch) -> Result<Ticket, QueueError>| {
+                self.table.take_lease(token, (from, to), now, hand)
+            };
+            last = self.handed(lease)?.handed;
+        }
+        self.writing.want(last, Durability::LocalSync);
+        self.writing.wait(last, Durability::LocalSync)
+    }
+
+    /// Where the chains of the state end, ascending by writer.
+    pub(crate) fn heads(&self) -> Vec<Head> {
+        let mut heads = self.writing.heads();
+        heads.sort_unstable();
+        heads
+    }
+
+    /// Whether what is in memory is to be written as runs.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_asked.load(Ordering::Acquire)
+            || self.table.flush_due()
+            || self.table.memory_bytes() >= self.settings.memory_bytes
+    }
+
+    fn is_full(&self) -> bool {
+        self.table.memory_bytes() >= self.settings.memory_bytes.saturating_mul(2)
+    }
+
+    /// Whether these heads are part of the state.
+    pub(crate) fn contains(&self, seen: &[Head]) -> Result<(), StateError> {
+        let writers = self.writing.lacking(seen)?;
+        match Lacking::sum(&writers) {
+            0 => Ok(()),
+            behind => Err(StateError::Behind { behind, writers }),
+        }
+    }
+
+    /// Wakes the levels' thread, and waits while memory holds twice what it should.
+    pub(crate) fn admit(&self) -> Result<(), StateError> {
+        if !self.is_over() {
+            return Ok(());
+        }
+        if !self.is_full() {
+            let _upkeep = lock(&self.upkeep);
+            self.changed.notify_all();
+            return Ok(());
+        }
+        self.settle(|shared| !shared.is_full())
+    }
+
+    /// Wakes the levels' thread and waits until it has done what is asked for.
+    fn settle(&self, is_done: impl Fn(&Self) -> bool) -> Result<(), StateError> {
+        let mut upkeep = lock(&self.upkeep);
+        upkeep.failed = None; // it is tried again
+        self.changed.notify_all();
+        while !is_done(self) {
+            if let Some(error) = &upkeep.failed {
+                return Err(error.clone());
+            }
+            if upkeep.ends {
+                return Err(StateError::Stopped {
+                    reason: "it was closed".to_owned(),
+                });
+            }
+            upkeep = self
+                .changed
+                .wait(upkeep)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Ok(())
+    }
+}
+
+/// Starts in the log after which it is covered by a checkpoint, however little is in it.
+const STARTS_MAX: usize = 8;

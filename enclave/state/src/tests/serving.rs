@@ -1,0 +1,315 @@
+//! What a state promises while it serves: durability, atomics, cuts, tokens, holds, memory.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bield_ledger::{Fault, MemoryFiles};
+
+use super::cast::{Capsule, HELD, Machine, bucket, counters};
+use crate::{Bucket, Change, Cut, Durability, Handle, State, StateError, SwapOutcome, TableError};
+
+fn machine() -> Machine {
+    Machine::new(Capsule::new(1), 1)
+}
+
+pub(super) fn set(
+    state: &State,
+    bucket: &Bucket,
+    key: &[u8],
+    value: &[u8],
+) -> Result<Cut, StateError> {
+    let mut request = state.request(&[])?;
+    let expires = None;
+    let change = Change::Set {
+        key,
+        value,
+        expires,
+    };
+    request.write(bucket, &[change])?;
+    request.finish()
+}
+
+pub(super) fn get(
+    state: &State,
+    bucket: &Bucket,
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, StateError> {
+    let mut request = state.request(&[])?;
+    let found = request.get(bucket, key)?;
+    request.finish()?;
+    Ok(found.map(|found| found.value.to_vec()))
+}
+
+/// The authors lost everything with the process, and their index at each start (B24, B25).
+#[test]
+fn what_was_told_is_there_after_the_process_is_gone() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    for start in 0..12_u8 {
+        let state = machine.open(&files, &[]).unwrap();
+        for before in 0..start {
+            let value = get(&state, &bucket(), &[before]).unwrap();
+            assert_eq!(value.as_deref(), Some(&[before; 100][..]), "{start}");
+        }
+        set(&state, &bucket(), &[start], &[start; 100]).unwrap();
+        if start % 5 == 4 {
+            state.flush().unwrap();
+        }
+    }
+    for bytes in files.contents().values() {
+        assert!(
+            !bytes.windows(8).any(|window| window == [7; 8]),
+            "plaintext on the disk"
+        );
+    }
+}
+
+#[test]
+fn many_starts_leave_few_files() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let mut most = 0;
+    for start in 0..40_u8 {
+        let state = machine.open(&files, &[]).unwrap();
+        set(&state, &bucket(), b"key", &[start]).unwrap();
+        most = most.max(files.contents().len());
+        // The flush that many starts ask for may be under way.
+        state.close().unwrap();
+    }
+    assert!(most < 30, "{most} files");
+    let state = machine.open(&files, &[]).unwrap();
+    assert_eq!(get(&state, &bucket(), b"key").unwrap(), Some(vec![39]));
+    assert_eq!(
+        state.heads().len(),
+        41,
+        "a token of any of these starts is understood"
+    );
+}
+
+#[test]
+fn many_callers_make_few_records() {
+    const CALLERS: u8 = 8;
+    const WRITES: u8 = 40;
+    let (mut machine, files) = (machine(), MemoryFiles::new());
+    machine.settings.memory_bytes = 64 << 20;
+    let memory = Bucket {
+        durability: Durability::Memory,
+        ..bucket()
+    };
+    let state = machine.open(&files, &[]).unwrap();
+    std::thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (state, memory) = (&state, &memory);
+            scope.spawn(move || {
+                for write in 0..WRITES {
+                    let mut request = state.request(&[]).unwrap();
+                    let (key, value) = (&[caller, write][..], &[write][..]);
+                    let expires = None;
+                    let change = Change::Set {
+                        key,
+                        value,
+                        expires,
+                    };
+                    request.write(memory, &[change]).unwrap();
+                    // It is not waited for: gone with the process, and read at once.
+                    assert!(request.get(memory, key).unwrap().is_some());
+                }
+            });
+        }
+    });
+    let after = set(&state, &bucket(), b"last", b"").unwrap().after;
+    let records = after.iter().map(|head| head.seq).max().unwrap();
+    let writes = u64::from(CALLERS) * u64::from(WRITES);
+    assert!(
+        records <= writes + 8,
+        "{records} records of {writes} writes"
+    );
+    drop(state);
+    let state = machine.open(&files, &after).unwrap();
+    for (caller, write) in
+        (0..CALLERS).flat_map(|caller| (0..WRITES).map(move |write| (caller, write)))
+    {
+        assert_eq!(
+            get(&state, &memory, &[caller, write]).unwrap(),
+            Some(vec![write])
+        );
+    }
+}
+
+#[test]
+fn increments_of_many_threads_add_up_and_outlive_the_process() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let sum = AtomicU64::new(0);
+    for _ in 0..2 {
+        let state = machine.open(&files, &[]).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..25 {
+                        let mut request = state.request(&[]).unwrap();
+                        let now = request.increment(&counters(), b"visits", 1).unwrap();
+                        request.finish().unwrap();
+                        sum.fetch_max(now as u64, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+    }
+    assert_eq!(sum.into_inner(), 200);
+    let state = machine.open(&files, &[]).unwrap();
+    assert_eq!(
+        get(&state, &counters(), b"visits").unwrap(),
+        Some(b"200".to_vec())
+    );
+}
+
+#[test]
+fn a_swap_wins_once_and_an_eventual_bucket_offers_none() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let state = machine.open(&files, &[]).unwrap();
+    set(&state, &counters(), b"stock", b"1").unwrap();
+    let sell = |request: &mut crate::Request, seen| {
+        let change = Change::Set {
+            key: b"stock",
+            value: b"0",
+            expires: None,
+        };
+        request.swap(&counters(), change, seen).unwrap()
+    };
+    let (mut one, mut two) = (state.request(&[]).unwrap(), state.request(&[]).unwrap());
+    let seen = Handle::of(one.get(&counters(), b"stock").unwrap().as_ref());
+    assert!(matches!(sell(&mut one, seen), SwapOutcome::Done));
+    let SwapOutcome::Changed(Some(found)) = sell(&mut two, seen) else {
+        panic!("sold twice");
+    };
+    assert_eq!(*found.value, *b"0");
+    let refused = two.increment(&bucket(), b"stock", 1);
+    assert!(matches!(
+        refused,
+        Err(StateError::Table(TableError::NotHeld))
+    ));
+}
+
+#[test]
+fn cuts_grow_by_what_was_written_and_hold_what_was_read() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let state = machine.open(&files, &[]).unwrap();
+    let one = set(&state, &bucket(), b"a", b"1").unwrap();
+    let two = set(&state, &bucket(), b"a", b"2").unwrap();
+    assert!(one.before != one.after && one.after == two.before && two.before != two.after);
+    let read = state.request(&[]).unwrap().finish().unwrap();
+    assert_eq!((&read.before, &read.after), (&two.after, &two.after));
+    assert!(two.after.is_sorted_by(|a, b| a.writer < b.writer));
+}
+
+#[test]
+fn a_caller_who_has_seen_more_is_told_how_much() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let state = machine.open(&files, &[]).unwrap();
+    set(&state, &bucket(), b"a", b"1").unwrap();
+    drop(state);
+    let yesterday = files.contents();
+    let mut seen = Vec::new();
+    let state = machine.open(&files, &[]).unwrap();
+    for value in 0..3 {
+        seen = set(&state, &bucket(), b"a", &[value]).unwrap().after;
+    }
+    assert!(state.request(&seen).is_ok());
+    drop(state);
+    // Nothing of today was anchored: the key service does not know better, the caller does.
+    let old = machine
+        .open(&MemoryFiles::with(yesterday.clone()), &[])
+        .unwrap();
+    let behind = old.request(&seen).err().unwrap();
+    let StateError::Behind { behind, writers } = behind else {
+        panic!("{behind}");
+    };
+    let newest = seen.iter().map(|head| head.seq).max().unwrap();
+    assert_eq!((behind, writers.len()), (newest + 1, 1));
+    drop(old);
+    // With the anchor nothing is served at all.
+    let files = MemoryFiles::with(yesterday);
+    let refused = machine.open(&files, &seen).err().unwrap();
+    assert!(matches!(refused, StateError::RolledBack { behind, .. } if behind == newest + 1));
+    let text = refused.to_string();
+    assert!(text.contains(&format!("{} records", newest + 1)), "{text}");
+}
+
+#[test]
+fn nothing_is_told_once_the_hold_is_over() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let state = machine.open(&files, &[]).unwrap();
+    set(&state, &bucket(), b"a", b"1").unwrap();
+    let mut late = state.request(&[]).unwrap();
+    assert!(late.get(&bucket(), b"a").unwrap().is_some());
+    machine
+        .clocks
+        .pass(u64::try_from(HELD.as_millis()).unwrap());
+    assert_eq!(late.finish(), Err(StateError::HoldEnded));
+    assert_eq!(
+        set(&state, &bucket(), b"a", b"2"),
+        Err(StateError::HoldEnded)
+    );
+    assert!(matches!(state.request(&[]), Err(StateError::HoldEnded)));
+    state.hold(HELD * 2 + Duration::from_secs(1));
+    assert_eq!(get(&state, &bucket(), b"a").unwrap(), Some(b"1".to_vec()));
+}
+
+#[test]
+fn a_disk_that_fails_ends_writing_and_loses_nothing_that_was_told() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let state = machine.open(&files, &[]).unwrap();
+    set(&state, &bucket(), b"a", b"1").unwrap();
+    files.fail(Fault::Crash {
+        write: files.writes(),
+        bytes: 40,
+    });
+    let stopped = set(&state, &bucket(), b"a", b"2");
+    assert!(
+        matches!(stopped, Err(StateError::Stopped { .. })),
+        "{stopped:?}"
+    );
+    files.restart();
+    let still = set(&state, &bucket(), b"b", b"3");
+    assert!(matches!(still, Err(StateError::Stopped { .. })));
+    drop(state);
+    let state = machine.open(&files, &[]).unwrap();
+    assert_eq!(get(&state, &bucket(), b"a").unwrap(), Some(b"1".to_vec()));
+    assert_eq!(get(&state, &bucket(), b"b").unwrap(), None);
+}
+
+#[test]
+fn values_end_at_their_time_also_in_runs() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let state = machine.open(&files, &[]).unwrap();
+    let mut request = state.request(&[]).unwrap();
+    let change = Change::Set {
+        key: b"session",
+        value: b"1",
+        expires: Some(super::cast::at(500)),
+    };
+    request.write(&bucket(), &[change]).unwrap();
+    request.finish().unwrap();
+    state.flush().unwrap();
+    assert!(get(&state, &bucket(), b"session").unwrap().is_some());
+    machine.clocks.pass(500);
+    assert_eq!(get(&state, &bucket(), b"session").unwrap(), None);
+}
+
+#[test]
+fn two_functions_share_a_directory() {
+    let files = MemoryFiles::new();
+    let machines = [
+        Machine::new(Capsule::new(1), 1),
+        Machine::new(Capsule::new(2), 2),
+    ];
+    for round in 0..3_u8 {
+        for (index, machine) in machines.iter().enumerate() {
+            let state = machine.open(&files, &[]).unwrap();
+            if round > 0 {
+                let before = get(&state, &bucket(), b"key").unwrap();
+                assert_eq!(before, Some(vec![round - 1, index as u8]));
+            }
+            set(&state, &bucket(), b"key", &[round, index as u8]).unwrap();
+            state.flush().unwrap();
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! From entries to records: one signer, many callers.
+//!
+//! ```text
+//! callers ─ push ─▶ Queue ─ take ─▶ seal once ─▶ segment file ─▶ tickets reached
+//!    ▲                                │ head                        │
+//!    └──────────── wait(ticket, durability) ◀───────────────────────┘
+//! ```
+//!
+//! In: entries that were applied to the table already. Out: records in the order of the entries. Always
+//! true: what reached a level is in the log at that level; a record is signed once; after a failure nobody
+//! is told of anything more, and everybody who waits hears why. While one record is written the next one
+//! fills: many callers make few records.
+//!
+//! Back-pressure: a caller waits while 256 KiB of entries wait for the signer.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bield_capsule::{Batch, Head, KeyRing, Queue, QueueError, QueueLimits, Ticket};
+use bield_table::Table;
+use rand_core::CryptoRng;
+
+use crate::clocks::Clocks;
+use crate::disk::lock;
+use crate::history::History;
+use crate::log::append::Log;
+use crate::log::chain::Segment;
+use crate::{Lacking, StateError};
+
+/// Randomness that the state draws from.
+pub type Entropy = Box<dyn CryptoRng + Send>;
+
+/// How safe a write is when its commit returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Durability {
+    /// In this enclave's memory: gone with the process.
+    Memory,
+    /// In a signed record that the host took: gone with the machine's power.
+    Local,
+    /// In a signed record that the host says is on its disk.
+    LocalSync,
+}
+
+/// The log, and who waits for it.
+pub(crate) struct Writing {
+    queue: Queue,
+    log: Mutex<Log>,
+    history: Mutex<History>,
+    /// The position of the last entry whose caller waits for the disk.
+    sync: AtomicU64,
+    /// The end of the hold, by the running clock, in milliseconds.
+    held: AtomicU64,
+    pub(crate) keys: KeyRing,
+    pub(crate) clocks: Arc<dyn Clocks>,
+    entropy: Mutex<Entropy>,
+}
+
+impl Writing {
+    pub(crate) fn new(
+        log: Log,
+        history: History,
+        keys: KeyRing,
+        clocks: Arc<dyn Clocks>,
+        entropy: Entropy,
+        held: Duration,
+    ) -> Self {
+        Self {
+            queue: Queue::new(QueueLimits::default()),
+            log: Mutex::new(log),
+            history: Mutex::new(history),
+            sync: AtomicU64::new(0),
+            held: AtomicU64::new(millis(held)),
+            keys,
+            clocks,
+            entropy: Mutex::new(entropy),
+        }
+    }
+
+    /// Queues the entries of a batch side by side.
+    pub(crate) fn push(&self, batch: &Batch) -> Result<Ticket, QueueError> {
+        self.queue.push_batch(batch)
+    }
+
+    /// Says how safe an entry is to be, so that its record is written so at once.
+    pub(crate) fn want(&self, ticket: Ticket, wanted: Durability) {
+        if wanted == Durability::LocalSync {
+            self.sync.fetch_max(ticket.position(), Ordering::AcqRel);
+        }
+    }
+
+    /// Waits until everything that is queued is signed: then there is room.
+    pub(crate) fn wait_for_room(&self) -> Result<(), StateError> {
+        self.wait_signed(self.last())
+    }
+
+    /// Waits until an entry is as safe as wanted.
+    pub(crate) fn wait(&self, ticket: Ticket, wanted: Durability) -> Result<(), StateError> {
+        match wanted {
+            Durability::Memory => Ok(()),
+            Durability::Local => self.queue.wait(ticket, LOCAL).map_err(stopped),
+            Durability::LocalSync => {
+                self.queue.wait(ticket, LOCAL).map_err(stopped)?;
+                // Its record was written before anybody said that it was to be synced.
+                if self.queue.state(LOCAL_SYNC) < ticket {
+                    self.sync_now()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until an entry stands in a signed record, which the log goes on from.
+    pub(crate) fn wait_signed(&self, ticket: Ticket) -> Result<(), StateError> {
+        self.queue.wait(ticket, SENT).map_err(stopped)
+    }
+
+    /// The last entry that was queued.
+    pub(crate) fn last(&self) -> Ticket {
+        self.queue.state(MEMORY)
+    }
+
+    /// Takes what is queued and writes it; waits for entries. `false`: closed, or failed.
+    pub(crate) fn turn(&self, batch: &mut Batch, table: &Table) -> bool {
+        match self.queue.take(batch) {
+            Some(tickets) => self.write(batch, table, tickets.first, tickets.last),
+            None => false,
+        }
+    }
+
+    fn write(&self, batch: &Batch, table: &Table, first: Ticket, last: Ticket) -> bool {
+        let mut log = lock(&self.log);
+        let written = self.write_in(&mut log, batch, table, first, last);
+        drop(log);
+        if let Err(error) = &written {
+            self.queue.fail(&reason(error));
+        }
+        written.is_ok()
+    }
+
+    fn write_in(
+        &self,
+        log: &mut Log,
+        batch: &Batch,
+        table: &Table,
+        first: Ticket,
+        last: Ticket,
+    ) -> Result<(), StateError> {
+        let now = self.clocks.now();
+        let record = log.seal(batch, &self.keys, now, &mut *lock(&self.entropy))?;
+        lock(&self.history).add(record.head());
+        table.sealed(record.header());
+        self.queue.reached(last, SENT);
+        let durably = self.sync.load(Ordering::Acquire) >= first.position();
+        log.write(&record, durably)?;
+        let level = if durably { LOCAL_SYNC } else { LOCAL };
+        self.queue.reached(last, level);
+        if log.is_full() {
+            self.rotate_in(log)?;
+        }
+        Ok(())
+    }
+
+    /// Writes one record of these entries now, durably with all before it.
+    pub(crate) fn append(&self, batch: &Batch) -> Result<Head, StateError> {
+        let mut log = lock(&self.log);
+        let appended = self.append_in(&mut log, batch);
+        drop(log);
+        self.heard(appended)
+    }
+
+    fn append_in(&self, log: &mut Log, batch: &Batch) -> Result<Head, StateError> {
+        let now = self.clocks.now();
+        let record = log.seal(batch, &self.keys, now, &mut *lock(&self.entropy))?;
+        lock(&self.history).add(record.head());
+        log.write(&record, true)?;
+        Ok(record.head())
+    }
+
+    /// Makes durable all that was written.
+    pub(crate) fn sync_now(&self) -> Result<Head, StateError> {
+        let mut log = lock(&self.log);
+        // Records of entries up to here are written while the lock is not held: none is under way.
+        let through = self.queue.state(LOCAL);
+        let synced = log.sync();
+        let head = log.head();
+        drop(log);
+        self.heard(synced)?;
+        self.queue.reached(through, LOCAL_SYNC);
+        Ok(head)
+    }
+
+    /// Begins a new segment; says where the chains ended before it, and which segments of this chain hold
+    /// nothing newer.
+    pub(crate) fn rotate(&self) -> Result<(Vec<Head>, Vec<Segment>), StateError> {
+        let mut log = lock(&self.log);
+        let heads = lock(&self.history).heads();
+        let rotated = self.rotate_in(&mut log);
+        let former = log.take_former();
+        drop(log);
+        self.heard(rotated)?;
+        Ok((heads, former))
+    }
+
+    fn rotate_in(&self, log: &mut Log) -> Result<(), StateError> {
+        let now = self.clocks.now();
+        log.rotate(&self.keys, now, &mut *lock(&self.entropy))?;
+        lock(&self.history).add(log.head());
+        Ok(())
+    }
+
+    /// Reads the log, between two records.
+    pub(crate) fn with_log<T>(&self, read: impl FnOnce(&mut Log) -> T) -> T {
+        read(&mut lock(&self.log))
+    }
+
+    /// Where the chains of the state end, newest signed records included.
+    pub(crate) fn heads(&self) -> Vec<Head> {
+        lock(&self.history).heads()
+    }
+
+    /// Of these heads those that are ahead of the state.
+    pub(crate) fn lacking(&self, heads: &[Head]) -> Result<Vec<Lacking>, StateError> {
+        lock(&self.history).lacking(heads)
+    }
+
+    /// Prolongs the hold.
+    pub(crate) fn hold(&self, until: Duration) {
+        self.held.store(millis(until), Ordering::Release);
+    }
+
+    /// Whether the key service's hold lasts.
+    pub(crate) fn held(&self) -> Result<(), StateError> {
+        let (now, until) = (self.clocks.running(), self.held.load(Ordering::Acquire));
+        match millis(now) < until {
+            true => Ok(()),
+            false => Err(StateError::HoldEnded),
+        }
+    }
+
+    /// Takes no more entries: the signer ends when what is queued is written.
+    pub(crate) fn close(&self) {
+        self.queue.close();
+    }
+
+    /// No more reports come.
+    pub(crate) fn end(&self) {
+        self.queue.end();
+    }
+
+    /// Fails everybody who waits, when a thread is gone.
+    pub(crate) const fn guard(&self) -> bield_capsule::QueueGuard<'_> {
+        self.queue.guard()
+    }
+
+    fn heard<T>(&self, outcome: Result<T, StateError>) -> Result<T, StateError> {
+        if let Err(StateError::Stopped { reason }) = &outcome {
+            self.queue.fail(reason);
+        }
+        outcome
+    }
+}
+
+fn reason(error: &StateError) -> String {
+    match error {
+        StateError::Stopped { reason } => reason.clone(),
+        other => other.to_string(),
+    }
+}
+
+pub(crate) fn stopped(error: QueueError) -> StateError {
+    match error {
+        QueueError::Full => StateError::Full,
+        QueueError::Failed { reason } => StateError::Stopped {
+            reason: reason.to_string(),
+        },
+        QueueError::TooLong { .. } => bield_capsule::BatchFull::Full.into(),
+        _ => StateError::Stopped {
+            reason: "it was closed".to_owned(),
+        },
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+const MEMORY: usize = 0;
+const SENT: usize = 1;
+const LOCAL: usize = 2;
+const LOCAL_SYNC: usize = 3;
