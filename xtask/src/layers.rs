@@ -30,7 +30,11 @@ const CORE: &[(&str, &[&str])] = &[
     ("bield-package", &["bield-envelope"]),
     ("bield-tlog", &["bield-envelope"]),
     ("bield-capsule", &["bield-envelope"]),
-    ("bield-table", &["bield-envelope", "bield-capsule"]),
+    ("bield-levels", &["bield-envelope", "bield-capsule"]),
+    (
+        "bield-table",
+        &["bield-envelope", "bield-capsule", "bield-levels"],
+    ),
     (
         "bield-receipt",
         &[

@@ -6,6 +6,7 @@
 mod bench;
 mod chromium;
 mod clients;
+mod guests;
 mod layers;
 mod onnxruntime;
 mod profile;
@@ -41,6 +42,8 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// Build the JavaScript functions of the examples into target/guests; prints where they are.
+    Guests,
     /// Fetch the shared library of onnxruntime into the cache; prints its path and digest.
     FetchOnnxruntime,
     /// Check that dependencies between trust zones go one way, and that release builds stop at overflows.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Quickstart { file } => quickstart::run(&file),
         Chore::Test { rest } => tests::run(&rest),
+        Chore::Guests => guests::run(),
         Chore::FetchOnnxruntime => onnxruntime::run(),
         Chore::Layers => layers::run().and_then(|()| profile::check()),
         Chore::Bench { name, rest } => bench::run(&name, &rest),

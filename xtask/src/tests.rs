@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::Result;
 
 use crate::programs::{Engines, build, cargo, succeed};
-use crate::{chromium, clients, onnxruntime};
+use crate::{chromium, clients, guests, onnxruntime};
 
 /// Runs all tests, with nextest where it is installed.
 pub(crate) fn run(rest: &[String]) -> Result<()> {
@@ -29,7 +29,7 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
     if let Some(library) = onnxruntime::library() {
         tests.env("BIELD_ONNXRUNTIME", library);
     }
-    for (variable, path) in clients::prepare()? {
+    for (variable, path) in clients::prepare()?.into_iter().chain(guests::prepare()?) {
         tests.env(variable, path);
     }
     chromium::install()?;

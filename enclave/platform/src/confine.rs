@@ -9,7 +9,7 @@
 //! Goes in: the TEE, which may need to be reached again. Comes out: whether the kernel took the filter.
 //!
 //! Always true from then on, of all threads: nothing is opened, started, traced or signalled; no memory becomes
-//! executable; a socket is made only for the software TEE, and only a Unix one; what is not on the list ends the process.
+//! executable, unless the program compiles functions ([`Code::Compiled`]); a socket is made only for the software TEE, and only a Unix one; what is not on the list ends the process.
 //! That is an outage that the launcher sees and says, not a leak; and since none of our code asks for such a call,
 //! whoever does is not our code. Refusing instead of ending would let it try the next.
 //!
@@ -33,11 +33,21 @@ use seccompiler::{
 
 use crate::{Hardening, Protection, Tee};
 
+/// Which code runs while a program serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// What was there when it was confined.
+    Fixed,
+    /// Also what it compiles meanwhile: memory that was written may become executable, and may be shared between mappings
+    /// of this process.
+    Compiled,
+}
+
 /// Gives up every system call that serving does not need, for all threads, those to come included.
 ///
 /// Call it when everything is open and configured: engines' libraries are loaded, files read.
-pub fn confine(tee: &dyn Tee) -> Hardening {
-    let outcome = filters(tee.reconnects()).and_then(|[quiet, list]| {
+pub fn confine(tee: &dyn Tee, code: Code) -> Hardening {
+    let outcome = filters(tee.reconnects(), code).and_then(|[quiet, list]| {
         // In this order: the list has no room for installing another.
         apply_filter_all_threads(&quiet)?;
         apply_filter_all_threads(&list)
@@ -49,7 +59,7 @@ pub fn confine(tee: &dyn Tee) -> Hardening {
     Hardening::default().with(Protection::ListedSystemCalls, outcome)
 }
 
-fn filters(sockets: bool) -> Result<[BpfProgram; 2], Error> {
+fn filters(sockets: bool, code: Code) -> Result<[BpfProgram; 2], Error> {
     let arch: TargetArch = ARCH.try_into()?;
     let build = |rules: Rules, else_: SeccompAction, then: SeccompAction| {
         SeccompFilter::new(rules, else_, then, arch)?.try_into()
@@ -57,7 +67,7 @@ fn filters(sockets: bool) -> Result<[BpfProgram; 2], Error> {
     let no_such_call = SeccompAction::Errno(libc::ENOSYS as u32);
     // The kernel takes the stricter of two answers: what is quiet is allowed by the list.
     let quiet = quiet()?;
-    let mut list = list(sockets)?;
+    let mut list = list(sockets, code)?;
     list.extend(quiet.keys().map(|call| (*call, Vec::new())));
     Ok([
         build(quiet, SeccompAction::Allow, no_such_call)?,
@@ -100,11 +110,27 @@ const QUIET: &[c_long] = &[
     libc::SYS_sched_setaffinity,
 ];
 
-fn list(sockets: bool) -> Result<Rules, BackendError> {
+fn list(sockets: bool, code: Code) -> Result<Rules, BackendError> {
     let mut rules: Rules = LIST.iter().map(|call| (*call, Vec::new())).collect();
     let not_executable = || when(2, Dword, MaskedEq(libc::PROT_EXEC as u64), 0);
     rules.insert(libc::SYS_mmap, vec![not_executable()?]);
-    rules.insert(libc::SYS_mprotect, vec![not_executable()?]);
+    let mut fcntl = FCNTL.to_vec();
+    match code {
+        Code::Fixed => {
+            rules.insert(libc::SYS_mprotect, vec![not_executable()?]);
+        }
+        Code::Compiled => {
+            // A compiler writes code, then has it executable; a fresh instance maps the pages of its image.
+            for call in [
+                libc::SYS_mprotect,
+                libc::SYS_memfd_create,
+                libc::SYS_ftruncate,
+            ] {
+                rules.insert(call, Vec::new());
+            }
+            fcntl.push(libc::F_ADD_SEALS);
+        }
+    }
     // A thread as glibc or musl makes it; never a process, never a namespace.
     rules.insert(
         libc::SYS_clone,
@@ -117,16 +143,10 @@ fn list(sockets: bool) -> Result<Rules, BackendError> {
     );
     rules.insert(
         libc::SYS_fcntl,
-        [
-            libc::F_DUPFD_CLOEXEC,
-            libc::F_GETFD,
-            libc::F_GETFL,
-            libc::F_GET_SEALS,
-            libc::F_SETFL,
-        ]
-        .iter()
-        .map(|operation| when(1, Dword, Eq, *operation as u64))
-        .collect::<Result<_, _>>()?,
+        fcntl
+            .iter()
+            .map(|operation| when(1, Dword, Eq, *operation as u64))
+            .collect::<Result<_, _>>()?,
     );
     // `set_nonblocking`.
     rules.insert(libc::SYS_ioctl, vec![when(1, Dword, Eq, libc::FIONBIO)?]);
@@ -184,6 +204,14 @@ const LIST: &[c_long] = &[
     libc::SYS_time,
     libc::SYS_gettimeofday,
     libc::SYS_getrandom,
+];
+
+const FCNTL: &[libc::c_int] = &[
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_GETFL,
+    libc::F_GET_SEALS,
+    libc::F_SETFL,
 ];
 
 /// How glibc's `pthread_create` clones.

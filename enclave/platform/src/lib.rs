@@ -29,7 +29,7 @@ use bield_envelope::Secret;
 use bield_evidence::{Evidence, Measurement, TeeKind};
 
 pub use clock::now;
-pub use confine::confine;
+pub use confine::{Code, confine};
 pub use environment::{EnvironmentError, refuse_environment};
 pub use error::TeeError;
 pub use hardening::{Failure, Hardening, Protection, harden, lock_memory, lock_regions};

@@ -22,7 +22,7 @@ use std::{env, process, ptr, thread};
 use bield_envelope::Secret;
 use bield_evidence::{Evidence, Measurement, TeeKind};
 use bield_platform::memory::{EnclaveAllocator, region};
-use bield_platform::{Protection, Tee, TeeError, confine, harden};
+use bield_platform::{Code, Protection, Tee, TeeError, confine, harden};
 
 #[global_allocator]
 static ALLOCATOR: EnclaveAllocator = EnclaveAllocator;
@@ -76,7 +76,11 @@ fn confined_program() {
             },
         )
     };
-    let hardening = harden().and(confine(&tee));
+    let code = match env::var_os("TEST_COMPILES") {
+        Some(_) => Code::Compiled,
+        None => Code::Fixed,
+    };
+    let hardening = harden().and(confine(&tee, code));
     assert!(hardening.applied.contains(&Protection::ListedSystemCalls));
     assert!(hardening.is_complete(), "{:?}", hardening.failed);
     println!("\nsays confined");
@@ -94,6 +98,9 @@ fn confined_program() {
             assert_eq!(refused.raw_os_error(), Some(libc::ENOSYS));
         }
         "abort" => process::abort(),
+        "compile" => {
+            assert_eq!(forbidden("memory made executable"), 0);
+        }
         "earlier thread: fork" => {}
         act => {
             forbidden(act);
@@ -246,6 +253,21 @@ fn whatever_leads_out_ends_the_program() {
         "earlier thread: fork",
     ] {
         let output = confined(act, |_| {});
+        assert!(!goes_on(&output), "{act}");
+        assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{act}");
+    }
+}
+
+#[test]
+fn a_program_that_compiles_makes_what_it_wrote_executable_and_nothing_more() {
+    let compiles = |act: &str| {
+        confined(act, |command| {
+            command.env("TEST_COMPILES", "1");
+        })
+    };
+    assert!(goes_on(&compiles("compile")));
+    for act in ["executable memory", "inet socket", "spawn", "fork"] {
+        let output = compiles(act);
         assert!(!goes_on(&output), "{act}");
         assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{act}");
     }

@@ -1,7 +1,7 @@
 //! What a file looks like to the model, and what the model's numbers mean.
 //!
 //! ```text
-//! file ──features──▶ 2048 integers ──sealed call──▶ 217 scores ──best──▶ "markdown", 0.98
+//! file ──features──▶ 2048 integers ──sealed call──▶ 214 scores ──best──▶ "markdown", 0.98
 //! ```
 //!
 //! The model sees the first and last 1024 bytes of a file, white space at the very ends left out,
