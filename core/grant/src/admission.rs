@@ -14,7 +14,7 @@ use crate::{
     UserSelector,
 };
 
-/// Proof that `T` passed admission; only [`admit`](crate::admit) and
+/// Proof that `T` passed admission; only [`admit`](crate::admit), [`admit_use`](crate::admit_use) and
 /// [`admit_lease`](crate::admit_lease) make one.
 ///
 /// A function that serves or hands out keys takes this as an argument, so that skipping the

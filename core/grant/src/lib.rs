@@ -65,7 +65,9 @@ pub use meter::{ALLOTMENT_MAX, Allotment, Meter};
 pub use package::{InvalidPackageSelector, PackageFacts, PackageSelector};
 pub use refused::{LISTED_MAX, Listing, Outside, Refused, Retry};
 pub use replay::{REPLAY_ENTRIES_MAX, ReplayGuard};
-pub use request::{CLOCK_SKEW_MAX, GrantedRequest, Leased, REQUEST_AGE_MAX, admit};
+pub use request::{
+    CLOCK_SKEW_MAX, GrantedRequest, GrantedUse, Leased, REQUEST_AGE_MAX, admit, admit_use,
+};
 pub use revocations::Revocations;
 pub use succession::{
     SUCCESSION_BYTES_MAX, Succeeded, Succession, SuccessionError, VerifiedSuccession,

@@ -77,6 +77,38 @@ pub fn admit(
     }))
 }
 
+/// A use of a package by a function that the runtime runs for a user, allowed as if the user had asked for it.
+#[derive(Debug)]
+pub struct GrantedUse {
+    /// The package.
+    pub package: Digest,
+    /// For whom.
+    pub user: Principal,
+    /// The grant that allows it: digest of its signed bytes.
+    pub grant: Digest,
+    /// How the user must be kept apart from others.
+    pub isolation: Isolation,
+}
+
+/// Admits the use of a package on behalf of `user`, whose own request for a function was admitted before (`spec/04 §8`).
+/// A metered grant pays for each use.
+///
+/// # Errors
+/// As of [`admit`], but for what concerns a sealed request.
+pub fn admit_use(
+    user: Principal,
+    leased: Leased<'_>,
+    now: Time,
+) -> Result<Admitted<GrantedUse>, Refused> {
+    let grant = allowing(user, leased, now)?;
+    Ok(Admitted::new(GrantedUse {
+        package: leased.lease.package,
+        user,
+        grant: grant.digest(),
+        isolation: grant.isolation,
+    }))
+}
+
 /// Shows who asks for what under which grant; the body stays silent.
 impl fmt::Debug for GrantedRequest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -97,12 +129,7 @@ fn check<'a>(
     now: Time,
 ) -> Result<&'a Verified<Grant>, Refused> {
     let lease = leased.lease;
-    if now >= lease.not_after {
-        return Err(Refused::LeaseEnded {
-            until: lease.not_after,
-            now,
-        });
-    }
+    lease_runs(lease, now)?;
     if header.package != lease.package {
         return Err(Refused::OtherPackage {
             found: header.package,
@@ -133,17 +160,38 @@ fn check<'a>(
             now,
         });
     }
-    if leased.successions.is_succeeded(&sender, now) {
-        return Err(Refused::Succeeded { sender });
-    }
-    let grant = Wanted::new(lease.facts(), &lease.code, leased.successions, now)
-        .by(sender, leased.groups, leased.successions)
-        .take(leased.grants, leased.meter)?;
+    let grant = allowing(sender, leased, now)?;
     // Last: only requests that are served take room in the guard.
     guard
         .note(sender, header.id, header.created, now)
         .inspect_err(|_| leased.meter.give_back(&grant.digest()))?;
     Ok(grant)
+}
+
+fn lease_runs(lease: &Lease, now: Time) -> Result<(), Refused> {
+    if now >= lease.not_after {
+        return Err(Refused::LeaseEnded {
+            until: lease.not_after,
+            now,
+        });
+    }
+    Ok(())
+}
+
+/// The grant that serves `sender` while the lease runs; a metered one has paid for it.
+fn allowing<'a>(
+    sender: Principal,
+    leased: Leased<'a>,
+    now: Time,
+) -> Result<&'a Verified<Grant>, Refused> {
+    let lease = leased.lease;
+    lease_runs(lease, now)?;
+    if leased.successions.is_succeeded(&sender, now) {
+        return Err(Refused::Succeeded { sender });
+    }
+    Wanted::new(lease.facts(), &lease.code, leased.successions, now)
+        .by(sender, leased.groups, leased.successions)
+        .take(leased.grants, leased.meter)
 }
 
 #[cfg(test)]

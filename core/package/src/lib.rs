@@ -1,5 +1,5 @@
-//! Sealed packages: a model that only the right enclave can read, in one file that anyone may
-//! store.
+//! Sealed packages: a model or a function that only the right enclave can read, in one file that
+//! anyone may store.
 //!
 //! ```text
 //!  owner                          host                                 enclave
@@ -21,8 +21,11 @@
 //! * [`tensor`]: named arrays and their specs, shared by all zones.
 //! * [`onnx`]: what an ONNX file takes and gives, read without an engine.
 //! * [`prepared`]: the same of `.rten` and `.ort` files.
+//! * [`FunctionSpec`]: what a function may use, in place of inputs and outputs.
 
+mod component;
 mod error;
+mod function;
 mod header;
 mod key;
 mod manifest;
@@ -33,7 +36,13 @@ mod pack;
 pub mod prepared;
 pub mod tensor;
 
+pub use component::{NotAComponent, component_digest};
 pub use error::{PackError, PackageError};
+pub use function::{
+    BUCKETS_MAX, BucketSpec, Consistency, Durability, FUNCTION_MODELS_MAX, FunctionError,
+    FunctionLimits, FunctionSpec, NamedModel, STATE_CONFIG_BYTES_MAX, STATE_CONFIG_RECORDS_MAX,
+    STATE_KEYRING_BYTES_MAX, STATE_METADATA_BYTES_MAX, StateKeys, StateSpec,
+};
 pub use header::{
     CHUNK_BYTES, CHUNK_BYTES_MIN, MANIFEST_BYTES_MAX, MODEL_BYTES_MAX, PackageHeader, Suite,
 };

@@ -1,8 +1,10 @@
-//! The secret description of a model: what it takes and gives, and how to tell that it works.
+//! The secret description of a model or a function: what it takes and gives, and how to tell that it
+//! works; or what it may use.
 //!
 //! Always true: a [`Manifest`] that exists is consistent: names are unique, golden pairs fit the
-//! specs, everything is within the limits. It is checked when packed and when opened, because an
-//! owner's tool may be another implementation.
+//! specs, everything is within the limits, and it says what a function may use exactly when it is
+//! one. It is checked when packed and when opened, because an owner's tool may be another
+//! implementation.
 //!
 //! Not here: whether the model agrees with its manifest; the engine compares when it loads it.
 
@@ -11,6 +13,7 @@ use std::fmt;
 use bield_envelope::Digest;
 use minicbor::{Decode, Encode};
 
+use crate::function::{FunctionError, FunctionSpec};
 use crate::header::CHUNK_BYTES;
 use crate::onnx::{SIGNATURE_TENSORS_MAX, Signature};
 use crate::tensor::{Tensor, TensorSpec};
@@ -39,6 +42,9 @@ pub enum ModelFormat {
     /// An `.ort` file: what onnxruntime runs without copying its weights.
     #[n(2)]
     Ort,
+    /// A WebAssembly component: a function, which no inference engine runs.
+    #[n(3)]
+    Component,
 }
 
 impl fmt::Display for ModelFormat {
@@ -47,6 +53,7 @@ impl fmt::Display for ModelFormat {
             Self::Onnx => "ONNX",
             Self::Rten => ".rten",
             Self::Ort => ".ort",
+            Self::Component => "WebAssembly component",
         })
     }
 }
@@ -67,8 +74,7 @@ pub struct GoldenPair {
     pub tolerance_ppm: u32,
 }
 
-/// What the owner says about a model before it is packed.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What the owner says about a model or a function before it is packed.
 pub struct ManifestDraft {
     /// What the package is called; public.
     pub name: PackageName,
@@ -84,6 +90,8 @@ pub struct ManifestDraft {
     pub golden: Vec<GoldenPair>,
     /// Bytes of model per chunk: a power of two from 256 to [`CHUNK_BYTES`].
     pub chunk_bytes: u32,
+    /// What a function may use; only functions have it.
+    pub function: Option<FunctionSpec>,
 }
 
 impl ManifestDraft {
@@ -107,12 +115,28 @@ impl ManifestDraft {
             outputs: signature.outputs,
             golden: Vec::new(),
             chunk_bytes: CHUNK_BYTES,
+            function: None,
+        }
+    }
+
+    /// A draft for a function.
+    pub fn function(name: PackageName, version: PackageVersion, function: FunctionSpec) -> Self {
+        Self {
+            name,
+            version,
+            format: ModelFormat::Component,
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            golden: Vec::new(),
+            chunk_bytes: CHUNK_BYTES,
+            function: Some(function),
         }
     }
 }
 
-/// The secret description of a model, sealed in its package.
-#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+/// The secret description of a model or a function, sealed in its package. A function's holds the keys
+/// of its state: no `Debug`, no copy.
+#[derive(Encode, Decode)]
 #[cbor(map)]
 #[non_exhaustive]
 pub struct Manifest {
@@ -137,6 +161,9 @@ pub struct Manifest {
     /// Inputs with known outputs.
     #[n(6)]
     pub golden: Vec<GoldenPair>,
+    /// What a function may use; only functions have it.
+    #[n(7)]
+    pub function: Option<FunctionSpec>,
 }
 
 impl Manifest {
@@ -149,12 +176,25 @@ impl Manifest {
             inputs: draft.inputs,
             outputs: draft.outputs,
             golden: draft.golden,
+            function: draft.function,
         };
         manifest.check()?;
         Ok(manifest)
     }
 
     pub(crate) fn check(&self) -> Result<(), ManifestError> {
+        match &self.function {
+            Some(function) if self.format == ModelFormat::Component => {
+                let describes_a_model =
+                    !(self.inputs.is_empty() && self.outputs.is_empty() && self.golden.is_empty());
+                if describes_a_model {
+                    return Err(ManifestError::FunctionAndModel);
+                }
+                return Ok(function.check()?);
+            }
+            None if self.format != ModelFormat::Component => {}
+            _ => return Err(ManifestError::FunctionAndModel),
+        }
         check_specs(&self.inputs)?;
         check_specs(&self.outputs)?;
         if self.outputs.is_empty() {
@@ -204,6 +244,12 @@ pub enum ManifestError {
         /// How many there are.
         found: usize,
     },
+    /// A component without what it may use, a model with it, or a component with tensors.
+    #[error("it describes a function and a model at once, or neither")]
+    FunctionAndModel,
+    /// What a function may use makes no sense.
+    #[error("the function's description is not valid: {0}")]
+    Function(#[from] FunctionError),
     /// A golden pair that does not fit the model's inputs and outputs.
     #[error(
         "golden pair {pair} does not fit the model: it needs one tensor of the right type and \

@@ -62,8 +62,7 @@ impl FromStr for PackageName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-        if is_safe(text, inner) {
+        if is_local_name(text) {
             return Ok(Self(text.to_owned()));
         }
         Err(InvalidName {
@@ -109,6 +108,11 @@ impl<'b, C> Decode<'b, C> for PackageVersion {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         d.str()?.parse().map_err(decode::Error::custom)
     }
+}
+
+/// Whether it could be a package's name: buckets, and models of a function, are called likewise.
+pub(crate) fn is_local_name(text: &str) -> bool {
+    is_safe(text, |c| c.is_ascii_lowercase() || c.is_ascii_digit())
 }
 
 fn is_safe(text: &str, inner: impl Fn(u8) -> bool) -> bool {

@@ -6,14 +6,18 @@
 )]
 #![expect(clippy::unwrap_used, reason = "tests may stop where they stand")]
 
+#[path = "support/function.rs"]
+mod function;
 #[path = "support/open.rs"]
 mod opening;
 mod support;
 
+use std::io::Cursor;
 use std::path::PathBuf;
 
-use bield_envelope::{Secret, wire};
-use bield_package::PackageKey;
+use bield_envelope::{Secret, Seeded, wire};
+use bield_package::{ManifestDraft, PackageKey, pack};
+use function::{COMPONENT, function};
 use opening::{open, open_head};
 use serde_json::{Value, json};
 use support::{key, model, owner, packed};
@@ -34,20 +38,28 @@ fn the_frozen_package_is_made_and_opened_byte_for_byte() {
 }
 
 #[test]
-fn every_flipped_bit_of_the_frozen_package_is_refused() {
+fn every_flipped_bit_of_the_frozen_packages_is_refused() {
     let vectors = vectors();
-    let file = hex::decode(vectors["package"].as_str().unwrap()).unwrap();
     let seed = hex::decode(vectors["package_key"].as_str().unwrap()).unwrap();
     let key = || PackageKey::from_seed(Secret::from_bytes(seed.clone().try_into().unwrap()));
-    assert_eq!(
-        hex::encode(open(&file, &key()).unwrap()),
-        vectors["model"].as_str().unwrap()
-    );
-    for at in 0..file.len() {
-        for bit in 0..8 {
-            let mut bad = file.clone();
-            bad[at] ^= 1 << bit;
-            assert!(open(&bad, &key()).is_err(), "byte {at} bit {bit}");
+    for (packed, content) in [
+        (&vectors["package"], &vectors["model"]),
+        (
+            &vectors["function"]["package"],
+            &vectors["function"]["component"],
+        ),
+    ] {
+        let file = hex::decode(packed.as_str().unwrap()).unwrap();
+        assert_eq!(
+            hex::encode(open(&file, &key()).unwrap()),
+            content.as_str().unwrap()
+        );
+        for at in 0..file.len() {
+            for bit in 0..8 {
+                let mut bad = file.clone();
+                bad[at] ^= 1 << bit;
+                assert!(open(&bad, &key()).is_err(), "byte {at} bit {bit}");
+            }
         }
     }
 }
@@ -90,6 +102,30 @@ fn vectors() -> Value {
         "package_digest": summary.digest.to_string(),
         "model_key": section("bield package v1 model"),
         "chunks": chunks,
+        "package": hex::encode(&file),
+        "function": function_vectors(),
+    })
+}
+
+/// A function's package.
+fn function_vectors() -> Value {
+    let (name, version) = ("cart".parse().unwrap(), "1.0.0".parse().unwrap());
+    let mut file = Vec::new();
+    let summary = pack(
+        &mut Cursor::new(COMPONENT),
+        ManifestDraft::function(name, version, function()),
+        &owner(),
+        &key(),
+        &mut Seeded::new(4),
+        &mut file,
+        &mut |_, _| {},
+    );
+    let package = open_head(&file, &key()).unwrap();
+    json!({
+        "component": hex::encode(COMPONENT),
+        "component_sha256": hex::encode(function().component),
+        "manifest": hex::encode(wire::encode(package.manifest())),
+        "package_digest": summary.unwrap().digest.to_string(),
         "package": hex::encode(&file),
     })
 }

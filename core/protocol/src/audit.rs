@@ -4,6 +4,7 @@
 //! 0 and chained by digest ([`chained`]). Who keeps (count, digest) of what it has seen notices any entry that is
 //! changed, left out or put in before that, whoever serves the audit.
 
+use bield_capsule::{CapsuleName, WriterId};
 use bield_envelope::{Digest, Principal, Time, wire};
 use bield_evidence::Measurement;
 use minicbor::{Decode, Encode};
@@ -103,6 +104,44 @@ pub enum AuditEvent {
     /// The principal, an administrator, had a recovery key shared: holders, and how many are needed.
     #[n(15)]
     SharesMade(#[n(0)] Vec<Principal>, #[n(1)] u8),
+    /// A runtime took hold of a function's state: by nobody's order, under the owner's grants.
+    #[n(16)]
+    StateTaken {
+        /// The function's package.
+        #[n(0)]
+        package: Digest,
+        /// The state.
+        #[n(1)]
+        capsule: CapsuleName,
+        /// The code that its evidence proved.
+        #[n(2)]
+        code: Measurement,
+        /// Its evidence came from a software TEE.
+        #[n(3)]
+        simulated: bool,
+        /// Whom it writes as.
+        #[n(4)]
+        writer: WriterId,
+        /// The hold's token: one more than the hold's before.
+        #[n(5)]
+        token: u64,
+        /// [`StateHeads::digest`](bield_receipt::StateHeads::digest) of the heads that were anchored then.
+        #[n(6)]
+        heads: Digest,
+    },
+    /// It let go, so that another may hold it at once.
+    #[n(17)]
+    StateReleased {
+        /// The state.
+        #[n(0)]
+        capsule: CapsuleName,
+        /// The hold's token.
+        #[n(1)]
+        token: u64,
+        /// [`StateHeads::digest`](bield_receipt::StateHeads::digest) of the heads that are anchored from then on.
+        #[n(2)]
+        heads: Digest,
+    },
 }
 
 /// A lease that was refused lately; kept in memory only, a few a package.

@@ -84,7 +84,8 @@ pub struct RecoveryConfiguration {
 pub struct RuntimeConfiguration {
     /// What the key service's evidence must satisfy, its measurement included.
     pub key_service: PolicyConfig,
-    /// Threads the engine computes with.
+    /// Threads the engine computes with: rten as many for each request that is computed at once; onnxruntime one for each,
+    /// and the rest for all of them.
     #[serde(default = "default_threads")]
     pub threads: usize,
     /// Requests computed at once.
@@ -114,6 +115,27 @@ pub struct RuntimeConfiguration {
     /// Required where `engines` names it: its library is code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onnxruntime: Option<OnnxruntimeConfiguration>,
+    /// Whether functions run; absent: packages that are functions are refused, and no memory becomes executable once the
+    /// program serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub functions: Option<FunctionsConfiguration>,
+}
+
+/// Running WebAssembly functions. They are compiled in the program.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FunctionsConfiguration {
+    /// Instances at once, 1 to 256: one for each request that runs.
+    #[serde(default = "default_instances_max")]
+    pub instances_max: u32,
+    /// Most memory of one instance in MiB, 1 to 1024; a function that asks for more is refused.
+    #[serde(default = "default_instance_mib_max")]
+    pub instance_mib_max: u64,
+    /// Whether functions of different owners are inside at once. WebAssembly keeps them apart, but not against an owner that
+    /// measures what the processor did speculatively for another; without this, one owner's leave before the next one's
+    /// come.
+    #[serde(default)]
+    pub several_owners: bool,
 }
 
 /// Running requests for one model as one, where its file gives the first axis of every input and output one name, its golden
@@ -190,6 +212,14 @@ const fn default_sessions_max() -> usize {
 
 const fn default_lease_secs() -> u32 {
     600
+}
+
+const fn default_instances_max() -> u32 {
+    16
+}
+
+const fn default_instance_mib_max() -> u64 {
+    256
 }
 
 const fn default_members() -> u8 {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! client ──service::Request──▶ key service ◀──service::Request── runtime
+//! client ──function::FunctionRequest (sealed)──▶ runtime ──inference::Reply (sealed)──▶ client
 //! client ──inference::Request (sealed)──▶ runtime ──inference::Reply, or parts::Item (sealed)──▶ client
 //! host   ──visit::Visit──▶ any enclave program ──status, call::Reply──▶ host
 //! ```
@@ -21,12 +22,14 @@ pub mod call;
 pub mod configuration;
 pub mod feedback;
 mod freshness;
+pub mod function;
 pub mod inference;
 mod listing;
 pub mod parts;
 mod recovery;
 pub mod refusal;
 pub mod service;
+mod states;
 pub mod status;
 pub mod visit;
 

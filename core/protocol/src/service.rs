@@ -33,6 +33,9 @@ pub use crate::listing::{
     GrantRow, GroupRow, Listing, ListingPage, PackageRow, PrincipalRow, ROWS_MAX,
 };
 pub use crate::recovery::{SHARE_BYTES_MAX, Share, ShareProgress};
+pub use crate::states::{
+    Anchors, HeldState, STATE_HEADS_MAX, STATE_HOLD_SECS, StateAct, StateRequest,
+};
 
 /// One message to the key service.
 #[derive(Encode, Decode)]
@@ -77,6 +80,9 @@ pub enum Request {
     /// [`Reply::Done`].
     #[n(9)]
     Return(#[n(0)] Returned),
+    /// A runtime: holds a function's state, anchors heads of it, or lets go. Answer: [`Reply::State`].
+    #[n(10)]
+    State(#[n(0)] StateRequest),
 }
 
 /// How a user names a package: exactly, or by its owner's name for it.
@@ -299,6 +305,9 @@ pub enum Reply {
     /// How far recovery, or its rehearsal, is.
     #[n(11)]
     ShareProgress(#[n(0)] ShareProgress),
+    /// A function's state, held by whom this is said to; after a release, not any more.
+    #[n(12)]
+    State(#[n(0)] HeldState),
 }
 
 /// What a user needs to seal requests for one package and one code.

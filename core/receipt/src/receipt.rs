@@ -1,7 +1,7 @@
 //! The receipt: one sentence a runtime signs about one answer.
 //!
 //! "I am this *code*; under this *grant* I ran this *package* on this *request* and gave this
-//! *output* at this time." It names everything by digest, so it can be shown to a third party
+//! *output* at this time; it came from this *state* and left that one." It names everything by digest, so it can be shown to a third party
 //! without showing the request or the answer.
 
 use bield_envelope::{Digest, Statement, Time};
@@ -9,8 +9,10 @@ use bield_evidence::Measurement;
 use bield_grant::{Admitted, GrantedRequest};
 use minicbor::{Decode, Encode};
 
-/// Longest encoded statement in bytes, before signing: under 280 with today's longest
-/// measurement (48 bytes), with room for a longer one.
+use crate::StateSpan;
+
+/// Longest encoded statement in bytes, before signing: under 360 with today's longest
+/// measurement (48 bytes) and a state, with room for a longer one.
 pub const RECEIPT_BYTES_MAX: usize = 384;
 
 /// What one answer came from (`spec/08 §3`).
@@ -35,9 +37,9 @@ pub struct Receipt {
     /// When the answer was made, by the runtime's clock, which its host sets.
     #[n(5)]
     pub at: Time,
-    /// Head of the log of records after the answer's writes; absent when it wrote none.
+    /// The state that the answer came from and the one it left; absent when there is none, as for a model.
     #[n(6)]
-    pub head: Option<Digest>,
+    pub state: Option<StateSpan>,
     /// The runtime ran in a software TEE: there was no hardware protection.
     #[n(7)]
     pub simulated: bool,
@@ -53,7 +55,7 @@ impl Receipt {
     pub fn bind(
         request: &Admitted<GrantedRequest>,
         output: Digest,
-        head: Option<Digest>,
+        state: Option<StateSpan>,
         simulated: bool,
         at: Time,
     ) -> Self {
@@ -65,7 +67,7 @@ impl Receipt {
             grant: request.grant,
             output,
             at,
-            head,
+            state,
             simulated,
         }
     }

@@ -2,13 +2,14 @@
 //!
 //! `spec/08 §6` numbers them; the numbers are repeated beside the code.
 
+use bield_capsule::{CapsuleName, History};
 use bield_envelope::{Digest, Principal, Time, Verified};
 use bield_evidence::{Check, HardeningDemand, Mover, Outcome, Profile, Reference};
 use bield_grant::{CLOCK_SKEW_MAX, Listing};
 
 use crate::{
-    CERTIFICATE_TIME_MAX, Receipt, ReceiptBundle, ReceiptError, Report, VerifiedReceipt,
-    WorkerCertificate, output_commitment, service_evidence_digest,
+    CERTIFICATE_TIME_MAX, Reaches, Receipt, ReceiptBundle, ReceiptError, Report, StateHeads,
+    StateSpan, VerifiedReceipt, WorkerCertificate, output_commitment, service_evidence_digest,
 };
 
 /// What the reader trusts before reading the receipt.
@@ -45,6 +46,34 @@ pub struct Expected<'a> {
     pub package: Option<Digest>,
     /// The answer that was received.
     pub output: Option<ExpectedOutput<'a>>,
+    /// What is known of the state that it came from.
+    pub state: ExpectedState<'a>,
+}
+
+/// What the reader knows of a state; each `None` is a check not made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExpectedState<'a> {
+    /// The session token in the answer. `Some` also demands that the receipt names a state at all.
+    pub after: Option<&'a StateHeads>,
+    /// What the reader had seen of the state before it asked.
+    pub seen: Option<&'a StateHeads>,
+    /// Records of the capsule.
+    pub log: Option<CheckedLog<'a>>,
+}
+
+/// A capsule's records, verified by `bield_capsule::Verifier` against the capsule's name.
+#[derive(Clone, Copy)]
+pub struct CheckedLog<'a> {
+    /// Whose records they are.
+    pub capsule: CapsuleName,
+    /// The records that were applied.
+    pub records: &'a dyn History,
+}
+
+impl core::fmt::Debug for CheckedLog<'_> {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(out, "CheckedLog({})", self.capsule)
+    }
 }
 
 /// An answer, and the salt that came with it.
@@ -90,6 +119,7 @@ pub fn examine(
     checks.protection(receipt.as_ref(), anchor);
     checks.hardening(certificate.as_ref(), anchor);
     checks.answer(receipt.as_ref(), expected);
+    checks.state(receipt.as_ref(), bundle.state.as_ref(), expected.state);
     debug_assert_eq!(checks.0.len(), CHECKS);
     Report {
         checks: checks.0,
@@ -296,7 +326,7 @@ impl Checks {
         self.judge(NAME, unmet.is_empty(), stated, need, Mover::Operator);
     }
 
-    /// 14 to 17: the receipt is about this request and this answer.
+    /// 14 to 16: the receipt is about this request and this answer.
     fn answer(&mut self, receipt: Option<&Verified<Receipt>>, expected: Expected<'_>) {
         self.matches("request", receipt.map(|r| r.request), expected.request);
         self.matches("package", receipt.map(|r| r.package), expected.package);
@@ -307,11 +337,112 @@ impl Checks {
                 .output
                 .map(|answer| output_commitment(answer.salt, answer.output)),
         );
-        match receipt.map(|receipt| receipt.head) {
-            None => self.skipped("log-head", UNSIGNED, "a head found in the log"),
-            Some(None) => self.passed("log-head", "nothing written", "nothing to look up"),
-            Some(Some(head)) => self.skipped("log-head", head, "a head found in the log"),
+    }
+
+    /// 17 to 19: the answer came from the state that it brings the heads of, which is not behind what the reader has
+    /// seen, and lies in the log.
+    fn state(
+        &mut self,
+        receipt: Option<&Verified<Receipt>>,
+        carried: Option<&StateHeads>,
+        expected: ExpectedState<'_>,
+    ) {
+        let Some(receipt) = receipt else {
+            self.skipped(STATE, UNSIGNED, "heads of the state");
+            self.skipped(STATE_SEEN, UNSIGNED, "what the reader has seen");
+            self.skipped(STATE_LOG, UNSIGNED, "a log that has the state");
+            return;
+        };
+        let known = expected.after.or(carried);
+        let Some(span) = &receipt.state else {
+            match known {
+                // Heads that nobody signed must not travel under a verified receipt.
+                Some(heads) => {
+                    self.failed(STATE, "no state", heads.digest(), Mover::Operator);
+                }
+                None => self.passed(STATE, NO_STATE, NO_STATE),
+            }
+            match expected.seen {
+                Some(_) => self.failed(STATE_SEEN, NO_STATE, "the state seen", Mover::Operator),
+                None => self.passed(STATE_SEEN, NO_STATE, NO_STATE),
+            }
+            return self.passed(STATE_LOG, NO_STATE, NO_STATE);
+        };
+        let mut others = [expected.after, carried].into_iter().flatten();
+        let other = others.find(|heads| heads.digest() != span.after);
+        match (known, other) {
+            (_, Some(other)) => {
+                self.failed(STATE, span.after, other.digest(), Mover::Operator);
+            }
+            (Some(_), None) => self.passed(STATE, span.after, span.after),
+            (None, None) => self.skipped(STATE, span.after, "heads to compare with"),
         }
+        let after = known.filter(|_| other.is_none());
+        self.seen(span, after, expected.seen);
+        self.log(span, after, expected);
+    }
+
+    /// 18: no record that the reader has seen is missing.
+    fn seen(&mut self, span: &StateSpan, after: Option<&StateHeads>, seen: Option<&StateHeads>) {
+        let (Some(after), Some(seen)) = (after, seen) else {
+            return self.skipped(STATE_SEEN, span.before, "heads that the reader has seen");
+        };
+        let found = |head: &bield_capsule::Head| match after.head_of(&head.writer) {
+            Some(own) => own.to_string(),
+            None => format!("no head of {}", head.writer.short()),
+        };
+        match after.reaches(seen) {
+            Reaches::All => self.passed(STATE_SEEN, span.before, seen.digest()),
+            Reaches::Behind(head) => {
+                let need = format!("{head} or later, which the reader has seen");
+                self.failed(STATE_SEEN, found(&head), need, Mover::Operator);
+            }
+            Reaches::Unknown(head) => {
+                let need = format!("{head}, which the reader has seen, or a log that has both");
+                self.skipped(STATE_SEEN, found(&head), need);
+            }
+        }
+    }
+
+    /// 19: both states are moments of the capsule, one after the other.
+    fn log(&mut self, span: &StateSpan, after: Option<&StateHeads>, expected: ExpectedState<'_>) {
+        let Some(log) = expected.log else {
+            let have = format!("capsule {}", span.capsule);
+            return self.skipped(STATE_LOG, have, "a log of it");
+        };
+        if log.capsule != span.capsule {
+            return self.equal(STATE_LOG, &log.capsule, &span.capsule, Mover::User);
+        }
+        let Some(after) = after else {
+            return self.skipped(STATE_LOG, span.after, "heads to look up");
+        };
+        let have = format!("capsule {}", log.capsule);
+        let absent = |head: &bield_capsule::Head| format!("record {head} in the log");
+        if let Some(head) = after.outside(log.records) {
+            return self.failed(STATE_LOG, have, absent(head), Mover::User);
+        }
+        let Some(before) = after.grown_from(&span.before, log.records) else {
+            let need = format!("a moment {} before {}", span.before, span.after);
+            return self.failed(STATE_LOG, have, need, Mover::Operator);
+        };
+        if let Some(head) = expected.seen.and_then(|seen| seen.outside(log.records)) {
+            return self.failed(STATE_LOG, have, absent(head), Mover::Operator);
+        }
+        let records = |heads: &StateHeads| -> u128 {
+            let positions = heads.heads().iter();
+            positions.map(|head| u128::from(head.seq) + 1).sum()
+        };
+        let found = format!(
+            "from record {} to record {} of capsule {}",
+            records(&before),
+            records(after),
+            log.capsule
+        );
+        self.passed(
+            STATE_LOG,
+            found,
+            "both states in the log, one after the other",
+        );
     }
 
     fn matches(&mut self, name: &'static str, found: Option<Digest>, expected: Option<Digest>) {
@@ -385,6 +516,11 @@ impl Checks {
 }
 
 /// How many checks every report has, so that none can be left out silently.
-const CHECKS: usize = 17;
+const CHECKS: usize = 19;
+
+const STATE: &str = "state";
+const STATE_SEEN: &str = "state-seen";
+const STATE_LOG: &str = "state-log";
+const NO_STATE: &str = "no state";
 
 const UNSIGNED: &str = "nothing: an earlier signature does not hold";

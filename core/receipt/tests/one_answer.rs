@@ -52,11 +52,11 @@ fn the_caller_finds_its_own_request_and_answer_in_the_receipt() {
     let commitment = output_commitment(&SALT, ANSWER);
     let receipt = Receipt::bind(&admitted, commitment, None, appraised.simulated(), NOW);
     assert_eq!(receipt.grant, grant);
-    let bundle = ReceiptBundle {
-        receipt: Signed::sign(&worker, receipt).into_signed(),
-        certificate: Signed::sign(&service, certificate).into_signed(),
-        service_evidence: None,
-    };
+    let bundle = ReceiptBundle::new(
+        Signed::sign(&worker, receipt).into_signed(),
+        Signed::sign(&service, certificate).into_signed(),
+        None,
+    );
 
     let anchor = Anchor {
         allow_simulated: true,
@@ -69,6 +69,7 @@ fn the_caller_finds_its_own_request_and_answer_in_the_receipt() {
             salt: &SALT,
             output: ANSWER,
         }),
+        ..Expected::default()
     };
     let bundle = ReceiptBundle::decode(&bundle.encode()).unwrap();
     let verified = verify(&bundle, &anchor, expected, NOW).unwrap();

@@ -14,10 +14,10 @@ use std::path::Path;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use bield_envelope::{Principal, Signed, wire};
 use bield_receipt::{
-    BUNDLE_BYTES_MAX, Receipt, ReceiptBundle, WorkerCertificate, output_commitment,
+    BUNDLE_BYTES_MAX, Receipt, ReceiptBundle, StateHeads, WorkerCertificate, output_commitment,
     service_evidence_digest, verify,
 };
-use cast::{Cast, OUTPUT, SALT, SERVICE_EVIDENCE};
+use cast::{CAPSULE, Cast, OUTPUT, SALT, SERVICE_EVIDENCE, after, before};
 use minicbor::Encoder;
 use serde_json::{Value, json};
 
@@ -62,18 +62,40 @@ fn the_vectors_are_what_this_crate_makes() {
             "code": receipt.code.to_string(),
             "grant": hex::encode(receipt.grant.as_bytes()),
             "at": receipt.at.as_millis(),
-            "head": Value::Null,
+            "state": Value::Null,
             "simulated": receipt.simulated,
             "payload": hex::encode(wire::encode(&receipt)),
             "sig_structure": hex::encode(sig_structure(
                 worker, "bield receipt v1", &wire::encode(&receipt))),
             "signed": hex::encode(signed_receipt.as_bytes()),
         },
+        "state": state_vectors(&cast),
         "bundle": hex::encode(cast.bundle().encode()),
         "service_evidence": hex::encode(SERVICE_EVIDENCE),
         "bundle_with_service_evidence": hex::encode(cast.bundle_with_evidence().encode()),
     });
     compare_or_freeze(&made);
+}
+
+/// Heads before and after, the receipt that names them, and the bundle that carries the later ones.
+fn state_vectors(cast: &Cast) -> Value {
+    let heads = |heads: StateHeads| {
+        json!({
+            "token": hex::encode(heads.encode()),
+            "digest": hex::encode(heads.digest().as_bytes()),
+        })
+    };
+    let receipt = cast.receipt_on_state();
+    json!({
+        "capsule": hex::encode(CAPSULE.as_bytes()),
+        "before": heads(before()),
+        "after": heads(after()),
+        "receipt": {
+            "payload": hex::encode(wire::encode(&receipt)),
+            "signed": hex::encode(Signed::sign(&cast.worker, receipt).as_bytes()),
+        },
+        "bundle": hex::encode(cast.bundle_on_state().encode()),
+    })
 }
 
 #[test]
@@ -92,7 +114,7 @@ fn the_frozen_signatures_verify_without_our_code() {
 fn the_frozen_bundles_verify() {
     let vectors = frozen();
     for name in BUNDLES {
-        assert!(believed(&bytes(&vectors[name])), "{name}");
+        assert!(believed(&bytes(vectors.pointer(name).unwrap())), "{name}");
     }
 }
 
@@ -100,7 +122,7 @@ fn the_frozen_bundles_verify() {
 fn every_flipped_bit_of_a_bundle_is_refused() {
     let vectors = frozen();
     for name in BUNDLES {
-        let good = bytes(&vectors[name]);
+        let good = bytes(vectors.pointer(name).unwrap());
         for at in 0..good.len() {
             for bit in 0..8 {
                 let mut bad = good.clone();
@@ -136,7 +158,7 @@ fn a_bundle_longer_than_the_limit_is_refused_before_it_is_read() {
     assert!(matches!(error, wire::WireError::TooLong { .. }));
 }
 
-const BUNDLES: [&str; 2] = ["bundle", "bundle_with_service_evidence"];
+const BUNDLES: [&str; 3] = ["/bundle", "/bundle_with_service_evidence", "/state/bundle"];
 
 fn flips(good: &[u8], accepts: impl Fn(&[u8]) -> bool) {
     assert!(accepts(good));

@@ -6,6 +6,8 @@
 )]
 
 mod cast;
+#[path = "verdicts/states.rs"]
+mod states;
 
 use core::time::Duration;
 
@@ -96,18 +98,6 @@ fn what_the_reader_does_not_know_is_listed_as_not_checked() {
             "output"
         ]
     );
-}
-
-#[test]
-fn a_log_head_is_listed_as_not_checked() {
-    let cast = Cast::new();
-    let receipt = Receipt {
-        head: Some(digest(b"head")),
-        ..cast.receipt()
-    };
-    let report = report(&cast, &cast.bundle_of(cast.certificate(), receipt));
-    assert_eq!(outcome(&report, "log-head"), Outcome::NotChecked);
-    assert!(report.passed());
 }
 
 #[test]
@@ -333,11 +323,11 @@ proptest! {
             request: digest(&[request]),
             ..Cast::new().receipt()
         };
-        let bundle = ReceiptBundle {
-            receipt: Signed::sign(&key(10 + worker), receipt).into_signed(),
-            certificate: Signed::sign(&key(service), certificate).into_signed(),
-            service_evidence: None,
-        };
+        let bundle = ReceiptBundle::new(
+            Signed::sign(&key(10 + worker), receipt).into_signed(),
+            Signed::sign(&key(service), certificate).into_signed(),
+            None,
+        );
         let anchor = Anchor {
             service: key(1).principal(),
             code: accepted.map_or(Reference::Deferred, |n| Reference::Listed(vec![code(n)])),

@@ -509,3 +509,30 @@ fn a_long_listing_counts_what_it_does_not_show() {
 }
 
 mod oracle;
+
+#[test]
+fn a_use_on_behalf_of_a_user_needs_the_users_own_grant_and_is_metered() {
+    let held = Held::grants(&[granted(|_| ())]);
+    let (lease, keys) = (lease(), [key()]);
+    let leased = held.leased(&lease, &keys);
+    let used = admit_use(user(1), leased, NOON).unwrap();
+    assert_eq!(used.grant, held.grants[0].digest());
+    assert_eq!((used.package, used.user), (package(1), user(1)));
+    let stranger = admit_use(user(2), leased, NOON).unwrap_err();
+    assert_eq!(
+        stranger.code(),
+        Held::grants(&held.grants).decide_by(2).unwrap_err().code()
+    );
+    let ended = admit_use(user(1), leased, lease.not_after).unwrap_err();
+    assert_eq!(ended.code(), "lease-ended");
+
+    let metered = granted(|grant| grant.requests = Some(5));
+    let mut held = Held::grants(&[metered]);
+    held.meter = Meter::new([allotted(&held.grants[0], 2)]);
+    let leased = held.leased(&lease, &keys);
+    for _ in 0..2 {
+        assert!(admit_use(user(1), leased, NOON).is_ok());
+    }
+    let refused = admit_use(user(1), leased, NOON).unwrap_err();
+    assert_eq!(refused.code(), "quota-used");
+}

@@ -31,6 +31,7 @@ pub(crate) fn draft(version: &str, chunk_bytes: u32) -> ManifestDraft {
         outputs: vec![spec("probs")],
         golden: vec![golden],
         chunk_bytes,
+        function: None,
     }
 }
 

@@ -8,6 +8,7 @@
 //!           | APPEND  4 ‖ name ‖ offset u64 ‖ length u32 ‖ bytes
 //!           | REPLACE 5 ‖ name ‖ length u32 ‖ bytes
 //!           | REMOVE  6 ‖ name
+//!           | WRITE   7 ‖ name ‖ offset u64 ‖ length u32 ‖ bytes
 //! name      = length u8 (1 … 64) ‖ [a-z0-9-]
 //! answer    = status u8 (0 OK, 1 REFUSED, 2 BAD) ‖ length u32 ‖ bytes
 //! ```
@@ -19,8 +20,9 @@
 //! bytes arrive, not as they are announced; an operation is answered once, in order.
 //!
 //! What an honest host keeps (a program must check it: the host is the adversary): after OK to APPEND,
-//! REPLACE or REMOVE the change survives a crash of program, host and machine. REFUSED means a full
-//! disk or the like: an APPEND may have cut the file to `offset` and left part of `bytes` behind it,
+//! REPLACE or REMOVE the change survives a crash of program, host and machine; what a WRITE added survives a crash of the
+//! program, and of the machine once an APPEND to the same file was answered OK. REFUSED means a full
+//! disk or the like: an APPEND or WRITE may have cut the file to `offset` and left part of `bytes` behind it,
 //! which the next APPEND at the same offset cuts off; a REPLACE or REMOVE has happened or has not.
 //! A visit that closes without an answer promises as little. After BAD the host closes the visit.
 //! A program that gives a visit up closes it before it asks on another one: the host changes nothing for
@@ -31,7 +33,7 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read, Write};
 
-/// The most bytes of an APPEND, a REPLACE or the answer to a READ: several records of the log, and
+/// The most bytes of an APPEND, a WRITE, a REPLACE or the answer to a READ: several records of the log, and
 /// little enough that a host can hold one for each open visit.
 pub const PIECE_BYTES_MAX: usize = 4 << 20;
 /// The most bytes of a name.
@@ -48,6 +50,7 @@ const READ: u8 = 3;
 const APPEND: u8 = 4;
 const REPLACE: u8 = 5;
 const REMOVE: u8 = 6;
+const WRITE: u8 = 7;
 
 /// The name of a file: 1 to [`NAME_BYTES_MAX`] of `a`–`z`, `0`–`9` and `-`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,6 +111,16 @@ pub enum Operation<'a> {
         /// What to add, at most [`PIECE_BYTES_MAX`].
         bytes: Cow<'a, [u8]>,
     },
+    /// As [`Append`](Self::Append), but the change need not outlive a crash of the machine until an append to the same file
+    /// has ended.
+    Write {
+        /// Which file.
+        name: Name,
+        /// The file's length before `bytes`.
+        offset: u64,
+        /// What to add, at most [`PIECE_BYTES_MAX`].
+        bytes: Cow<'a, [u8]>,
+    },
     /// Gives a file this content: whole or not at all, durably. Answer: no bytes.
     Replace {
         /// Which file.
@@ -146,8 +159,16 @@ impl Operation<'_> {
                 name,
                 offset,
                 bytes,
+            }
+            | Self::Write {
+                name,
+                offset,
+                bytes,
             } => {
-                head.push(APPEND);
+                head.push(match self {
+                    Self::Write { .. } => WRITE,
+                    _ => APPEND,
+                });
                 name.encode(&mut head);
                 head.extend(bounded_offset(*offset)?.to_be_bytes());
                 head.extend(bounded_length(bytes.len())?.to_be_bytes());
@@ -205,6 +226,11 @@ impl Operation<'static> {
                 offset: read_offset(stream)?,
                 bytes: read_bytes(stream, PIECE_BYTES_MAX)?.into(),
             },
+            WRITE => Self::Write {
+                name: Name::read_from(stream)?,
+                offset: read_offset(stream)?,
+                bytes: read_bytes(stream, PIECE_BYTES_MAX)?.into(),
+            },
             REPLACE => Self::Replace {
                 name: Name::read_from(stream)?,
                 bytes: read_bytes(stream, PIECE_BYTES_MAX)?.into(),
@@ -220,7 +246,7 @@ impl Operation<'static> {
 /// How an operation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It happened, durably.
+    /// It happened, and is as durable as the operation says.
     Ok,
     /// It could not be done now (disk full or the like). Nothing is promised; it may be asked again.
     Refused,

@@ -1,12 +1,13 @@
 //! The cast of these tests: a key service, a certified worker, one answer.
 
+use bield_capsule::{CapsuleName, Head, WriterId};
 use bield_envelope::{Digest, Secret, Seeded, Signed, SigningKey, Time};
 use bield_evidence::{
     HardeningDemand, HardeningStatement, Measurement, Protection, Reference, TeeKind,
 };
 use bield_receipt::{
-    Anchor, CERTIFICATE_TIME_MAX, Expected, ExpectedOutput, Receipt, ReceiptBundle,
-    WorkerCertificate, output_commitment, service_evidence_digest,
+    Anchor, CERTIFICATE_TIME_MAX, Expected, ExpectedOutput, Receipt, ReceiptBundle, StateHeads,
+    StateSpan, WorkerCertificate, output_commitment, service_evidence_digest,
 };
 
 pub(crate) const NOON: Time = Time::from_secs(1_800_000_000);
@@ -50,8 +51,27 @@ impl Cast {
             grant: digest(b"grant"),
             output: output_commitment(&SALT, OUTPUT),
             at: NOON,
-            head: None,
+            state: None,
             simulated: true,
+        }
+    }
+
+    /// The receipt of a function that wrote.
+    pub(crate) fn receipt_on_state(&self) -> Receipt {
+        Receipt {
+            state: Some(StateSpan {
+                capsule: CAPSULE,
+                before: before().digest(),
+                after: after().digest(),
+            }),
+            ..self.receipt()
+        }
+    }
+
+    pub(crate) fn bundle_on_state(&self) -> ReceiptBundle {
+        ReceiptBundle {
+            state: Some(after()),
+            ..self.bundle_of(self.certificate(), self.receipt_on_state())
         }
     }
 
@@ -71,11 +91,11 @@ impl Cast {
         certificate: WorkerCertificate,
         receipt: Receipt,
     ) -> ReceiptBundle {
-        ReceiptBundle {
-            receipt: Signed::sign(&self.worker, receipt).into_signed(),
-            certificate: Signed::sign(&self.service, certificate).into_signed(),
-            service_evidence: None,
-        }
+        ReceiptBundle::new(
+            Signed::sign(&self.worker, receipt).into_signed(),
+            Signed::sign(&self.service, certificate).into_signed(),
+            None,
+        )
     }
 
     /// A reader who knows everything and allows the software TEE.
@@ -96,12 +116,38 @@ impl Cast {
                 salt: &SALT,
                 output: OUTPUT,
             }),
+            ..Expected::default()
         }
     }
 
     pub(crate) fn now(&self) -> Time {
         NOON.plus(CERTIFICATE_TIME_MAX * 24 * 365)
     }
+}
+
+pub(crate) const CAPSULE: CapsuleName = CapsuleName::from_bytes([0xca; 32]);
+
+pub(crate) fn head(writer: u8, seq: u64) -> Head {
+    Head {
+        writer: WriterId::from_bytes([writer; 32]),
+        seq,
+        hash: Digest::of("bield test vector v1", &[&[writer], &seq.to_be_bytes()]),
+    }
+}
+
+pub(crate) fn heads(of: &[(u8, u64)]) -> StateHeads {
+    let heads = of.iter().map(|(writer, seq)| head(*writer, *seq));
+    StateHeads::new(heads.collect()).unwrap()
+}
+
+/// What the function found.
+pub(crate) fn before() -> StateHeads {
+    heads(&[(1, 7), (2, 3)])
+}
+
+/// What it left: two records more.
+pub(crate) fn after() -> StateHeads {
+    heads(&[(1, 7), (2, 5)])
 }
 
 pub(crate) fn code(byte: u8) -> Measurement {

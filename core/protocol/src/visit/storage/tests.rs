@@ -111,7 +111,8 @@ fn lengths_and_offsets_beyond_their_limit_are_refused_on_both_sides() {
         b"\x03\x01a\0\0\0\0\0\0\0\0\x00\x40\x00\x01",
         b"\x00",
         b"\x01",
-        b"\x07",
+        b"\x07\x01a\0\0\0\0\0\0\0\0\xff\xff\xff\xff",
+        b"\x08",
     ] {
         let error = Operation::read_from(&mut &wire[..]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData, "{wire:x?}");
