@@ -46,6 +46,10 @@ metrics! {
     leases: "leases_total",
     /// Leases that were refused.
     leases_refused: "leases_refused_total",
+    /// Holds, anchors and releases of functions' states that were done.
+    states: "states_total",
+    /// Holds, anchors and releases that were refused.
+    states_refused: "states_refused_total",
     /// Orders that were done.
     orders: "orders_total",
     /// Orders that were refused.

@@ -24,12 +24,13 @@ use std::time::Duration;
 
 use bield_door::{Configuring, Door, DoorError, Offers, Stream};
 use bield_evidence::configuration_digest;
-use bield_platform::{Hardening, confine, harden, lock_memory, now, software};
+use bield_ledger::HostFiles;
+use bield_platform::{Code, Hardening, confine, harden, lock_memory, now, software};
 use bield_protocol::status::Status;
 use bield_protocol::visit::Visit;
 use bield_session::{Expect, Identity, Session, SessionError};
 
-use crate::files::{HostFiles, SharedFiles};
+use crate::files::SharedFiles;
 use crate::metrics::Metrics;
 use crate::sequencer::Trouble;
 use crate::sessions::{House, MemberStream, Sessions};
@@ -188,7 +189,7 @@ impl Environment {
             thread: Mutex::default(),
         };
         // Nothing is opened from here on; the files are the host's, through the door.
-        let hardening = hardening.and(confine(&*tee));
+        let hardening = hardening.and(confine(&*tee, Code::Fixed));
         Ok(Arc::new(Self {
             attested: Arc::new(Attested::new(
                 tee,
@@ -254,8 +255,10 @@ impl Environment {
                 .map(ToString::to_string)
                 .collect(),
             in_flight: sessions.len() as u64,
-            served: metrics.orders.get() + metrics.leases.get(),
-            refused: metrics.orders_refused.get() + metrics.leases_refused.get(),
+            served: metrics.orders.get() + metrics.leases.get() + metrics.states.get(),
+            refused: metrics.orders_refused.get()
+                + metrics.leases_refused.get()
+                + metrics.states_refused.get(),
             resident: 0,
             state: self.service.state_word().into(),
             metrics: metrics.list(),

@@ -14,7 +14,7 @@
 //!
 //! Rooms: `people` (principals, successions), `packages` (and audience keys), `groups`, `grants` (indexes) and
 //! `granting` (orders), `candidates` and
-//! `leases` (and quotas), `administration`, `audit`, `reading`, `snapshot`.
+//! `leases` (and quotas), `holds` (functions' states), `administration`, `audit`, `reading`, `snapshot`.
 //!
 //! Left to others: signatures and sessions (`service`), order, durability and everything that waits (the program).
 //!
@@ -28,6 +28,7 @@ mod entry;
 mod granting;
 mod grants;
 mod groups;
+mod holds;
 mod index;
 mod kept;
 mod leases;
@@ -53,6 +54,7 @@ pub use snapshot::NotAState;
 
 use administration::Administration;
 use grants::Grants;
+use holds::Holds;
 use kept::Verifying;
 use leases::Leases;
 use packages::Package;
@@ -75,6 +77,7 @@ pub struct State {
     /// A member and a group, by [`index::Index`]: which groups somebody belongs to.
     by_member: BTreeSet<(u64, u64)>,
     leases: Leases,
+    holds: Holds,
     administration: Administration,
     place: Option<Place>,
     verifying: Verifying,
@@ -104,6 +107,7 @@ impl State {
             members: 0,
             by_member: BTreeSet::new(),
             leases: Leases::default(),
+            holds: Holds::default(),
             administration: Administration::default(),
             place: None,
             verifying: Verifying::default(),
@@ -122,6 +126,7 @@ impl State {
                 appraised,
                 returned,
             } => Ok(self.check_return(appraised, returned)),
+            Ask::State { appraised, request } => self.check_state(appraised, request, now),
             Ask::Started(started) => Ok(Checked::done(Entry::Started(*started))),
             Ask::Recovered(recovered) => Ok(Checked::done(Entry::Recovered(recovered.clone()))),
         }
@@ -210,6 +215,23 @@ impl State {
                 ..
             } => self.apply_leased(package, code, *until, *lease, allotments),
             Entry::Returned { lease, unused, .. } => self.apply_returned(*lease, unused),
+            Entry::StateTaken {
+                package,
+                capsule,
+                writer,
+                token,
+                until,
+                ..
+            } => self.apply_state_taken(package, *capsule, *writer, *token, *until),
+            Entry::StateAnchored {
+                package,
+                capsule,
+                token,
+                until,
+                heads,
+                covered,
+                ..
+            } => self.apply_state_anchored(package, *capsule, (*token, *until), heads, covered),
             Entry::IdentityRotated { succeeded, .. } => self.apply_identity_rotated(succeeded),
             Entry::CodeAdmitted { code, .. } => {
                 self.administration.withdrawn.remove(code);

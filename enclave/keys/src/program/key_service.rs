@@ -39,6 +39,8 @@ pub struct KeyService {
     audits: Allowances<Principal>,
     /// Leases and returns, by the owner of their package; one for all packages that there are not.
     leases: Allowances<Option<Principal>>,
+    /// Holds, anchors and releases of functions' states, likewise.
+    states: Allowances<Option<Principal>>,
     refused: Mutex<RefusedLeases>,
     rehearsal: Mutex<Rehearsal>,
     pub(crate) metrics: Arc<Metrics>,
@@ -67,6 +69,7 @@ impl KeyService {
             allowances: Allowances::new(orders_per_minute),
             audits: Allowances::of(AUDITS_AT_ONCE, AUDITS_PER_SECOND),
             leases: Allowances::new(orders_per_minute),
+            states: Allowances::new(orders_per_minute),
             refused: Mutex::default(),
             rehearsal: Mutex::default(),
             metrics,
@@ -230,7 +233,7 @@ impl KeyService {
             (_, Some(by)) => Caller::Principal(by),
             (Ask::Lease { request, .. }, None) => {
                 let owner = running.state().owner_of(&request.package);
-                self.charge(owner)?
+                charge(&self.leases, owner, "leases")?
             }
             (Ask::Return { returned, .. }, None) => {
                 let owner = {
@@ -238,18 +241,24 @@ impl KeyService {
                     let package = state.leased_package(returned.lease);
                     package.and_then(|package| state.owner_of(&package))
                 };
-                self.charge(owner)?
+                charge(&self.leases, owner, "leases")?
+            }
+            (Ask::State { request, .. }, None) => {
+                let owner = running.state().owner_of(&request.package);
+                charge(&self.states, owner, "acts on functions' states")?
             }
             _ => Caller::Program,
+        };
+        let metrics = &self.metrics;
+        let (done, not) = match &ask {
+            Ask::Lease { .. } => (&metrics.leases, &metrics.leases_refused),
+            Ask::State { .. } => (&metrics.states, &metrics.states_refused),
+            _ => (&metrics.orders, &metrics.orders_refused),
         };
         let reply = running.submit(caller, ask);
         let refused = match &reply {
             Reply::Refused(refusal) => Some(refusal.code.clone()),
             _ => None,
-        };
-        let (done, not) = match &lease {
-            Some(_) => (&self.metrics.leases, &self.metrics.leases_refused),
-            None => (&self.metrics.orders, &self.metrics.orders_refused),
         };
         if refused.is_some() { not } else { done }.add(1);
         if let (Some((appraised, package)), Some(code)) = (lease, refused)
@@ -259,14 +268,6 @@ impl KeyService {
             lock(&self.refused).note(package, appraised.measurement(), &code, now);
         }
         Ok(reply)
-    }
-
-    /// Counts a lease or a return against the owner of its package, whoever's runtime it is: code is not somebody,
-    /// the same runs for everybody.
-    fn charge(&self, owner: Option<Principal>) -> Result<Caller, Refusal> {
-        let allowed = self.leases.take(owner, Instant::now());
-        allowed.map_err(|wait| too_many("leases", wait))?;
-        Ok(Caller::Owner(owner))
     }
 
     fn allow(&self, by: Principal) -> Result<(), Refusal> {
@@ -323,6 +324,18 @@ fn describe(running: &Running, inspection: &mut Inspection) {
         Some(trouble) => Some(trouble.sentence.clone()),
         None => running.outage_now(),
     };
+}
+
+/// Counts what a runtime asks against the owner of its package, whoever's runtime it is: code is not somebody, the
+/// same runs for everybody.
+fn charge(
+    allowances: &Allowances<Option<Principal>>,
+    owner: Option<Principal>,
+    what: &str,
+) -> Result<Caller, Refusal> {
+    let allowed = allowances.take(owner, Instant::now());
+    allowed.map_err(|wait| too_many(what, wait))?;
+    Ok(Caller::Owner(owner))
 }
 
 fn too_many(what: &str, wait: Duration) -> Refusal {

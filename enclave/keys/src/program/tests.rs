@@ -3,6 +3,7 @@
 mod durability;
 mod recovery;
 mod rollback;
+mod states;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

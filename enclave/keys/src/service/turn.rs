@@ -103,6 +103,10 @@ pub fn turn(with: &mut Conversation, request: Request) -> Result<Turn, Refusal> 
             };
             Ok(Turn::Ask(None, ask))
         }
+        Request::State(request) => {
+            let appraised = runtime(with)?;
+            Ok(Turn::Ask(None, Ask::State { appraised, request }))
+        }
         Request::Certify(worker) => {
             let appraised = runtime(with)?;
             Ok(Turn::Read(None, Read::Certify { appraised, worker }))

@@ -10,7 +10,9 @@ use bield_evidence::{Appraised, Measurement};
 use bield_grant::{Grant, Group, GroupName, VerifiedSuccession};
 use bield_package::PackageHeader;
 use bield_package::tensor::TensorSpec;
-use bield_protocol::service::{GrantId, LeaseRequest, Recovered, Reply, Returned, Share};
+use bield_protocol::service::{
+    GrantId, LeaseRequest, Recovered, Reply, Returned, Share, StateRequest,
+};
 
 use super::entry::{Entry, Started};
 
@@ -37,6 +39,13 @@ pub enum Ask {
         appraised: Arc<Appraised>,
         /// What it did not use.
         returned: Returned,
+    },
+    /// A runtime holds a function's state, anchors heads of it, or lets go.
+    State {
+        /// Its evidence.
+        appraised: Arc<Appraised>,
+        /// What it does.
+        request: StateRequest,
     },
     /// The program began to serve: the first entry after each start.
     Started(Started),

@@ -10,6 +10,7 @@
 //!
 //! On paper: 110 bytes around a statement; a lease without quotas 150.
 
+use bield_capsule::{CapsuleName, Head, WriterId};
 use bield_envelope::{Digest, Principal, Secret, Signed, Time, transport, wire};
 use bield_evidence::Measurement;
 use bield_grant::{Allotment, CodeIdentity, Grant, Group, GroupName, Succeeded};
@@ -18,7 +19,7 @@ use bield_package::tensor::TensorSpec;
 use bield_protocol::inference::TENSORS_MAX;
 use bield_protocol::service::{
     AuditEntry, AuditEvent, GRANTS_PER_LEASE_MAX, GrantId, HOLDERS_MAX, REVOKED_AT_ONCE_MAX,
-    Recovered, Share,
+    Recovered, STATE_HEADS_MAX, Share,
 };
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
@@ -196,6 +197,59 @@ pub enum Entry {
     /// Holders of shares go on from here in the next epoch: nothing of this one counts any more.
     #[n(18)]
     Closed,
+    /// A runtime took hold of a function's state.
+    #[n(19)]
+    StateTaken {
+        /// For this package.
+        #[n(0)]
+        package: Digest,
+        /// Which.
+        #[n(1)]
+        capsule: CapsuleName,
+        /// What its evidence proved.
+        #[n(2)]
+        code: Measurement,
+        /// Its evidence came from a software TEE.
+        #[n(3)]
+        simulated: bool,
+        /// Whom it writes as.
+        #[n(4)]
+        writer: WriterId,
+        /// One more than that of the hold before; the first is 1.
+        #[n(5)]
+        token: u64,
+        /// End of the hold.
+        #[n(6)]
+        until: Time,
+        /// Of the heads that are anchored.
+        #[n(7)]
+        heads: Digest,
+    },
+    /// Its holder holds it for longer, or let go, and anchored heads.
+    #[n(20)]
+    StateAnchored {
+        /// For this package.
+        #[n(0)]
+        package: Digest,
+        /// Which.
+        #[n(1)]
+        capsule: CapsuleName,
+        /// Of this hold.
+        #[n(2)]
+        token: u64,
+        /// Its end from then on.
+        #[n(3)]
+        until: Time,
+        /// Heads that are new.
+        #[cbor(n(4), decode_with = "wire::at_most::<STATE_HEADS_MAX, _, _>")]
+        heads: Vec<Head>,
+        /// Writers whose heads are not kept any more.
+        #[cbor(n(5), decode_with = "wire::at_most::<STATE_HEADS_MAX, _, _>")]
+        covered: Vec<WriterId>,
+        /// The holder let go: of the heads that are anchored from then on.
+        #[n(6)]
+        released: Option<Digest>,
+    },
 }
 
 /// A start of the program. Two clones of one disk differ here, so only one of them can go on.
@@ -290,6 +344,35 @@ impl Entry {
             Self::Returned { lease, unused, .. } => AuditEvent::Returned {
                 lease: *lease,
                 unused: unused.clone(),
+            },
+            Self::StateTaken {
+                package,
+                capsule,
+                code,
+                simulated,
+                writer,
+                token,
+                heads,
+                ..
+            } => AuditEvent::StateTaken {
+                package: *package,
+                capsule: *capsule,
+                code: code.clone(),
+                simulated: *simulated,
+                writer: *writer,
+                token: *token,
+                heads: *heads,
+            },
+            // Not each time it is held for longer: an audit is kept for ever.
+            Self::StateAnchored {
+                capsule,
+                token,
+                released,
+                ..
+            } => AuditEvent::StateReleased {
+                capsule: *capsule,
+                token: *token,
+                heads: (*released)?,
             },
             Self::IdentityRotated { succeeded, .. } => {
                 let says: bield_grant::Succession = super::kept::says(succeeded.by_old.as_bytes())?;

@@ -43,6 +43,10 @@ pub const ADMITTED_MAX: usize = 64;
 pub const KNOWN_CODES_MAX: usize = 1024;
 /// The most replacements of the identity key that are told: one a year for a long time.
 pub const IDENTITIES_MAX: usize = 64;
+/// The most functions' states of one principal, kept until it unregisters: 3 MB with the heads of two writers each.
+pub const STATES_EACH_MAX: usize = 10_000;
+/// The most functions' states in all: 30 MB likewise, 500 MB with as many heads as are kept of one.
+pub const STATES_MAX: usize = 100_000;
 /// How long a published audience key may be sealed to before a client must ask again: one hour. A key
 /// that was rotated opens requests for as long.
 pub const KEY_CONFIGURATION_SECS: u64 = 3600;

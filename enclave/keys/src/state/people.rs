@@ -244,11 +244,12 @@ impl State {
         let own = self.people.by_key.get(&to).is_some_and(|successor| {
             !(successor.packages.is_empty()
                 && successor.grants.is_empty()
-                && successor.groups.is_empty())
+                && successor.groups.is_empty()
+                && self.holds.count(successor.number) == 0)
         });
         if own {
             let message = format!(
-                "{to} has packages, grants or groups of its own; let a fresh key succeed {from}"
+                "{to} has packages, grants, groups or functions' states of its own; let a fresh key succeed {from}"
             );
             return Err(Refusal::new("successor-owns", message, Retry::Never));
         }
@@ -278,6 +279,7 @@ impl State {
             return Err(Inconsistent("an owner unregistered"));
         }
         self.people.by_number.remove(&person.number);
+        self.holds.forget(person.number);
         for (_, handle) in &person.grants {
             self.grants.remove(*handle);
         }
@@ -340,7 +342,10 @@ impl State {
             Entry::Succeeded(succeeded) => self
                 .people
                 .current(kept::signer(succeeded.by_old.as_bytes())?),
-            Entry::Leased { package, .. } | Entry::Returned { package, .. } => {
+            Entry::Leased { package, .. }
+            | Entry::Returned { package, .. }
+            | Entry::StateTaken { package, .. }
+            | Entry::StateAnchored { package, .. } => {
                 self.people.current(self.packages.get(package)?.owner)
             }
             Entry::Unregistered(_) | Entry::Started(_) | Entry::Recovered(_) | Entry::Closed => {

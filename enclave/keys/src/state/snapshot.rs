@@ -25,6 +25,7 @@ use super::administration::Shares;
 use super::ask::Limits;
 use super::grants::{Kept, Stage};
 use super::groups::KeptGroup;
+use super::holds::KeptState;
 use super::leases::KeptLease;
 use super::packages::Package;
 use super::people::Person;
@@ -127,6 +128,17 @@ impl State {
                 until: lease.until,
                 allotments: lease.allotments.clone(),
                 owner: lease.owner,
+            });
+        }
+        for ((owner, capsule), kept) in &self.holds.by_name {
+            put(Item::State {
+                owner: *owner,
+                capsule: *capsule,
+                name: kept.name.clone(),
+                writer: kept.writer,
+                token: kept.token,
+                until: kept.until,
+                heads: kept.heads.clone(),
             });
         }
     }
@@ -335,6 +347,25 @@ impl Builder {
                     allotments,
                 };
                 state.leases.insert(id, lease);
+            }
+            Item::State {
+                owner,
+                capsule,
+                name,
+                writer,
+                token,
+                until,
+                heads,
+            } => {
+                let kept = KeptState {
+                    name,
+                    writer,
+                    token,
+                    until,
+                    heads,
+                };
+                let known = state.holds.by_name.insert((owner, capsule), kept);
+                known.map_or(Ok(()), |_| Err(NotAState("a function's state")))?;
             }
             Item::End(_) => return Err(NotAState("its end")),
         }

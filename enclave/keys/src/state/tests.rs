@@ -4,6 +4,7 @@ mod administration;
 mod audit;
 mod bounds;
 mod grants;
+mod holds;
 mod leases;
 mod packages;
 mod people;

@@ -1,13 +1,16 @@
 //! What a snapshot is made of.
 //!
-//! Items stand in the order of this list; a person's groups and grants follow it. Unknown ones are refused.
+//! Items stand in the order of this list, the end last; a person's groups and grants follow it. Unknown ones are
+//! refused.
 
+use bield_capsule::{CapsuleName, WriterId};
 use bield_envelope::{Digest, Principal, Secret, Signed, Time, transport};
 use bield_evidence::Measurement;
 use bield_grant::{Allotment, CodeIdentity, Group, Succeeded};
 use bield_package::tensor::TensorSpec;
 use bield_package::{PackageName, PackageVersion};
 use bield_protocol::service::{Recovered, Share};
+use bield_receipt::StateHeads;
 use minicbor::{Decode, Encode};
 
 use crate::state::audit::Audit;
@@ -125,6 +128,24 @@ pub(super) enum Item<'b> {
     /// How many items came before.
     #[n(9)]
     End(#[n(0)] u64),
+    /// A function's state. Stands after the leases; a service from before there were states refuses it.
+    #[n(10)]
+    State {
+        #[n(0)]
+        owner: u32,
+        #[n(1)]
+        capsule: CapsuleName,
+        #[n(2)]
+        name: PackageName,
+        #[n(3)]
+        writer: WriterId,
+        #[n(4)]
+        token: u64,
+        #[n(5)]
+        until: Time,
+        #[n(6)]
+        heads: StateHeads,
+    },
 }
 
 #[cfg(test)]
