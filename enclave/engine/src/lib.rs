@@ -27,6 +27,7 @@ mod golden;
 mod narrow;
 #[cfg(feature = "engine-ort")]
 mod onnxruntime;
+mod pools;
 mod promised;
 mod rows;
 mod rten;

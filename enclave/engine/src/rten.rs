@@ -8,7 +8,8 @@
 //!
 //! Always true: a model with a padded `ConvInteger` or `QLinearConv` does not load in any format, because
 //! rten 0.27 computes their borders wrongly (measured: 5 to 14 % of the elements, silently); bytes that rten
-//! would take for another format than was said do not reach it; all models of one [`Rten`] share its threads.
+//! would take for another format than was said do not reach it; all models of one [`Rten`] share its threads, and as many
+//! runs at once as were said do not wait for each other.
 //!
 //! On paper: rten keeps the bytes of a `.rten` file and reads the weights in place, 1.0 × the file while loading
 //! and afterwards. Of an ONNX file it copies every weight and the bytes are freed when it is done: 2.0 × while
@@ -35,24 +36,32 @@ use crate::apart::Apart;
 use crate::convert::{from_value, to_value};
 use crate::ends::{asked, given};
 use crate::narrow::narrowed;
+use crate::pools::Pools;
 use crate::{Engine, EngineError, Footprint, Model};
 
 /// The engine rten with its threads.
 pub struct Rten {
-    pool: Arc<ThreadPool>,
+    pools: Arc<Pools>,
     threads: usize,
 }
 
 impl Rten {
-    /// Starts the engine with `threads` threads per run, at least one.
+    /// Starts the engine with `threads` threads, at least one, for one run at a time: more wait for each other.
     ///
     /// All threads start here, those that rten uses while loading included, so that a sandbox may
     /// forbid new ones afterwards.
     pub fn new(threads: usize) -> Self {
+        Self::for_runs(threads, 1)
+    }
+
+    /// Starts the engine with `threads` threads for each of `runs` runs at once, at least one of both. A run stays on the
+    /// threads it began on, so one pool of all threads would let a single run have them all, and one of `threads`
+    /// compute one run after the other.
+    pub fn for_runs(threads: usize, runs: usize) -> Self {
         rten::thread_pool();
         let threads = threads.max(1);
         Self {
-            pool: Arc::new(ThreadPool::with_num_threads(threads)),
+            pools: Pools::start(threads, runs.max(1)),
             threads,
         }
     }
@@ -141,7 +150,7 @@ impl Rten {
                 .saturating_mul(4)
                 .saturating_add(weights),
             model,
-            pool: Arc::clone(&self.pool),
+            pools: Arc::clone(&self.pools),
             threads: self.threads,
         };
         let Signature {
@@ -162,7 +171,7 @@ fn signature(bytes: &[u8], format: ModelFormat) -> Result<Signature, EngineError
             Signature::read(bytes)?
         }
         ModelFormat::Rten => RtenFile::read(bytes)?.as_said(),
-        ModelFormat::Ort => {
+        ModelFormat::Ort | ModelFormat::Component => {
             return Err(EngineError::Format {
                 format,
                 engines: NAME,
@@ -214,8 +223,8 @@ struct Loaded {
     output_ids: Vec<NodeId>,
     has_rows: bool,
     bytes: u64,
-    pool: Arc<ThreadPool>,
-    /// Of the pool, which is not asked: its threads may all be at work.
+    pools: Arc<Pools>,
+    /// Of a pool, which is not asked: its threads may all be at work.
     threads: usize,
 }
 
@@ -237,7 +246,8 @@ impl Model for Loaded {
         inputs: &[Tensor],
         outputs: &[&str],
     ) -> Result<(Vec<Tensor>, Option<Duration>), EngineError> {
-        Ok((self.run_on(Arc::clone(&self.pool), inputs, outputs)?, None))
+        let place = self.pools.take();
+        Ok((self.run_on(place.pool(), inputs, outputs)?, None))
     }
 
     fn run_apart(

@@ -30,6 +30,7 @@ use bield_evidence::Measurement;
 use bield_grant::{Admitted, GrantedRequest, Isolation, Refused, ReplayGuard, admit, audience};
 use bield_platform::memory::Wiping;
 use bield_protocol::call::{Reply, Unsealed};
+use bield_protocol::function::FunctionRequest;
 use bield_protocol::inference;
 use bield_protocol::parts::{End, Item};
 use bield_protocol::refusal::Refusal;
@@ -37,6 +38,7 @@ use zeroize::Zeroizing;
 
 use crate::batches::Batching;
 use crate::flights::lock;
+use crate::functions::Functions;
 use crate::handing::{Asker, Handing};
 use crate::keys::Keys;
 use crate::leases::{KeysError, Leases};
@@ -49,6 +51,7 @@ use crate::tiers::{Second, Tiers};
 use crate::turns::{Gate, Turns};
 use crate::unsent::Unsent;
 
+mod function;
 mod parts;
 mod phases;
 mod whole;
@@ -62,15 +65,17 @@ pub(crate) const OUTPUT_BYTES_MAX: usize = 64 << 20;
 pub(crate) struct Runtime {
     /// Own measurement.
     pub(crate) code: Measurement,
-    pub(crate) leases: Leases,
+    pub(crate) leases: Arc<Leases>,
     pub(crate) models: Arc<Models>,
     pub(crate) loader: Arc<Loader>,
     /// Where engines are tiered.
     pub(crate) tiers: Option<Tiers>,
+    /// Where functions run.
+    pub(crate) functions: Option<Functions>,
     /// Where requests may run together.
     pub(crate) batching: Option<Batching>,
     pub(crate) guard: Mutex<ReplayGuard>,
-    pub(crate) turns: Turns,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) tenancy: Arc<Tenancy>,
     /// How long a request may wait for others.
     pub(crate) queue_wait: Duration,
@@ -203,14 +208,28 @@ impl Runtime {
     /// A runtime that gets no keys of a package any more keeps no model of it either.
     fn note_refusal(&self, package: Digest, error: &KeysError) {
         if *error == KeysError::NotGranted {
-            self.models.forget(package);
+            self.forget(package);
         }
     }
 
     /// Does what keeps leases alive and lets go what has ended; waits for the key service, not for calls.
     pub(crate) fn tend(&self) {
         for package in self.leases.tend() {
-            self.models.forget(package);
+            self.forget(package);
+        }
+    }
+
+    /// Does what keeps functions' states held and anchored; waits for the key service, not for calls.
+    pub(crate) fn tend_states(&self) {
+        if let Some(functions) = &self.functions {
+            functions.tend();
+        }
+    }
+
+    fn forget(&self, package: Digest) {
+        self.models.forget(package);
+        if let Some(functions) = &self.functions {
+            functions.forget(package);
         }
     }
 
@@ -250,11 +269,17 @@ impl Runtime {
         call: &mut Call<'_>,
     ) -> Result<inference::Answer, Refusal> {
         let (user, isolation) = (admitted.request.sender(), admitted.isolation);
+        let is_function = FunctionRequest::is_one(admitted.request.body());
+        if is_function && isolation == Isolation::Dedicated {
+            // Before it claims the process: instances are fresh and wiped, a process of its own is more than that.
+            return Err(refusals::isolation_unsupported(isolation));
+        }
         let waiting = Instant::now();
         let dedicated = isolation == Isolation::Dedicated;
         let tenant = self.tenancy.enter(user, dedicated, self.queue_wait)?;
         call.phases.queue += waiting.elapsed();
         let served = match tenant.is_alone() {
+            _ if is_function => self.run_function(admitted, keys, call),
             true => self.serve_alone(admitted, keys, call),
             false => {
                 let model = |call: &mut Call<'_>| self.model(user, keys, call);

@@ -43,7 +43,10 @@ pub(crate) fn open(
     let mut engines: Vec<Box<dyn Engine>> = Vec::new();
     for name in names {
         engines.push(match name {
-            EngineName::Rten => Box::new(Rten::new(configuration.threads)),
+            EngineName::Rten => {
+                let (threads, concurrency) = (configuration.threads, configuration.concurrency);
+                Box::new(Rten::for_runs(threads, concurrency))
+            }
             EngineName::Onnxruntime => open_onnxruntime(configuration, onnxruntime)?,
         });
     }

@@ -35,6 +35,7 @@ use bield_session::{
 mod failover;
 mod not_fresh;
 mod pipe;
+pub(crate) mod states;
 
 pub(crate) use not_fresh::NotFresh;
 
@@ -214,7 +215,7 @@ impl KeyService {
     }
 }
 
-impl KeySource for KeyService {
+impl KeySource for Arc<KeyService> {
     fn fetch(
         &self,
         package: Digest,

@@ -32,6 +32,7 @@ mod clock;
 mod cold;
 mod engines;
 mod flights;
+mod functions;
 mod handing;
 mod key_service;
 mod keys;

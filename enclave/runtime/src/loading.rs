@@ -54,6 +54,9 @@ const READ_WAIT: Duration = Duration::from_secs(30);
 /// What a host must serve on average: a disk does a hundred times that, and others wait for the same model.
 const READ_BYTES_PER_SECOND: u64 = 1 << 20;
 
+/// Bytes of memory for each byte of a component: itself while it is compiled, and three times as much native code.
+const CODE_PER_COMPONENT: u64 = 4;
+
 /// The sealed bytes of a package, from where it was read to.
 type Source = Box<dyn Read + Send>;
 
@@ -279,6 +282,26 @@ impl Loader {
         trial.map_or(Rows::Unproven, |trial| {
             trial.of(model, &manifest.golden, goes_on)
         })
+    }
+
+    /// Opens the package that `keys` are for as a function: its manifest, its component, and the memory that is set aside
+    /// for its code.
+    ///
+    /// # Errors
+    /// The codes of `refusals` for packages and memory.
+    pub(crate) fn component(
+        &self,
+        keys: &Keys,
+        models: &Arc<Models>,
+        wait: Duration,
+    ) -> Result<(Manifest, Vec<u8>, Space), Refusal> {
+        let (package, source) = self.manifest(keys)?;
+        drop(source);
+        let bytes = package.model_bytes();
+        let space = models.reserve(bytes, bytes.saturating_mul(CODE_PER_COMPONENT), wait)?;
+        let (package, source) = self.manifest(keys)?;
+        let component = self.open(&package, source, 1)?;
+        Ok((package.into_manifest(), component, space))
     }
 
     /// Starts to read the package that `keys` are for.

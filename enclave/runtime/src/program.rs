@@ -4,7 +4,7 @@
 //! accept ─▶ Calls ──▶ one thread reads: call ─▶ gate ─▶ whoever read it answers, another reads on (`readers`)
 //!        │                                        └ full ─▶ one thread says `busy`
 //!        ├▶ Status ──▶ answered at once
-//!        └▶ KeyService, Package ─▶ Offers::keep
+//!        └▶ KeyService, Package, where functions run Storage ─▶ Offers::keep
 //! ```
 //!
 //! Always true: at most `concurrency + queue_max` calls are inside, and all requests inside together take no more
@@ -196,6 +196,9 @@ impl Program {
                 Visit::Calls => self.intake.open(stream),
                 Visit::Status => self.tell_status(stream),
                 Visit::KeyService | Visit::Package => self.offers.keep(visit, stream),
+                Visit::Storage if self.runtime.functions.is_some() => {
+                    self.offers.keep(visit, stream);
+                }
                 // Not served here: closed.
                 _ => {}
             }
@@ -208,6 +211,9 @@ impl Program {
         drop(self.renewer);
         self.runtime.gate.wait_empty(STOP_WAIT);
         self.leaving.wait_empty(LEAVE_WAIT);
+        if let Some(functions) = &self.runtime.functions {
+            functions.states.let_all_go();
+        }
         self.runtime.leases.give_back(RETURN_WAIT);
     }
 

@@ -31,6 +31,7 @@ impl Renewer {
         let work = move || {
             while stopped.recv_timeout(PASS_EVERY) == Err(RecvTimeoutError::Timeout) {
                 let _ = catch_unwind(AssertUnwindSafe(|| runtime.tend()));
+                let _ = catch_unwind(AssertUnwindSafe(|| runtime.tend_states()));
             }
         };
         thread::Builder::new()

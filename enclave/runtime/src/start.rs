@@ -18,7 +18,7 @@ use bield_envelope::{Digest, SigningKey};
 use bield_evidence::{Roots, claims_report_data, configuration_digest, verify};
 use bield_grant::{REPLAY_ENTRIES_MAX, ReplayGuard};
 use bield_platform::{
-    Hardening, Randomness, Tee, TeeError, confine, harden, lock_regions, software,
+    Code, Hardening, Randomness, Tee, TeeError, confine, harden, lock_regions, software,
 };
 use bield_protocol::configuration::RuntimeConfiguration;
 use bield_session::{Expect, Freshness, Role};
@@ -27,6 +27,8 @@ use crate::batches::{Batching, COMPARED_ONE_IN, Trial};
 use crate::call::Runtime;
 use crate::clock::{Clock, MachineClock};
 use crate::engines;
+use crate::functions::states::HostStorage;
+use crate::functions::{Functions, FunctionsEngine, Reach, States};
 use crate::key_service::KeyService;
 use crate::leases::Leases;
 use crate::loading::{HostPackages, Loader, Unfit};
@@ -132,8 +134,12 @@ pub(crate) fn start(
         false => None,
     };
 
-    // The engine is made, and with it whatever it reads or loads; threads that start later are confined, too.
-    let hardening = hardening.and(confine(&*tee));
+    let functions = configuration.functions.as_ref();
+    let functions = functions.map(|functions| FunctionsEngine::start(functions, &*tee));
+    let functions = functions.transpose()?;
+
+    // The engines are made, and with them whatever they read or load; threads that start later are confined, too.
+    let hardening = hardening.and(confine(&*tee, code_of(&configuration)));
     // Only now: its evidence states what was given up.
     let key_service = KeyService::new(
         Arc::clone(&offers),
@@ -144,12 +150,28 @@ pub(crate) fn start(
         hardening.stated(),
         not_fresh,
     )?;
+    let key_service = Arc::new(key_service);
+    let source = Box::new(Arc::clone(&key_service));
+    let leases = Arc::new(Leases::new(source, Arc::clone(&clock), waiting));
+    let turns = Arc::new(Turns::new(configuration.concurrency));
+    let functions = functions.map(|engine| {
+        let storage = Box::new(HostStorage::new(&offers));
+        let states = States::new(storage, Box::new(key_service), clock, simulated);
+        let reach = Reach {
+            leases: Arc::clone(&leases),
+            models: Arc::clone(&models),
+            loader: Arc::clone(&loader),
+            turns: Arc::clone(&turns),
+        };
+        Functions::new(engine, states, Arc::new(reach))
+    });
 
     let runtime = Runtime {
-        leases: Leases::new(Box::new(key_service), clock, waiting),
+        leases,
         models,
         loader,
         tiers,
+        functions,
         batching: configuration.batching.as_ref().map(|batching| Batching {
             wait: Duration::from_micros(batching.wait_us.into()),
             requests_max: batching.requests_max,
@@ -157,7 +179,7 @@ pub(crate) fn start(
             compared_one_in: COMPARED_ONE_IN,
         }),
         guard: Mutex::new(ReplayGuard::new(REPLAY_ENTRIES_MAX)),
-        turns: Turns::new(configuration.concurrency),
+        turns,
         tenancy,
         queue_wait: Duration::from_millis(configuration.queue_ms_max.into()),
         gate: Gate::new(configuration.concurrency + configuration.queue_max),
@@ -173,6 +195,14 @@ pub(crate) fn start(
         (configuration.concurrency, configuration.queue_max),
         facts,
     )?)
+}
+
+/// Functions are compiled here.
+const fn code_of(configuration: &RuntimeConfiguration) -> Code {
+    match configuration.functions {
+        Some(_) => Code::Compiled,
+        None => Code::Fixed,
+    }
 }
 
 fn parse(bytes: &[u8]) -> anyhow::Result<RuntimeConfiguration> {
@@ -199,6 +229,19 @@ fn parse(bytes: &[u8]) -> anyhow::Result<RuntimeConfiguration> {
         (1..=MODELS_MIB_MAX).contains(models_mib_max),
         "models_mib_max is {models_mib_max}; choose 1 to {MODELS_MIB_MAX}"
     );
+    if let Some(functions) = &configuration.functions {
+        within(
+            "functions.instances_max",
+            functions.instances_max as usize,
+            1,
+            256,
+        )?;
+        let mib = functions.instance_mib_max;
+        ensure!(
+            (1..=1024).contains(&mib),
+            "functions.instance_mib_max is {mib}; choose 1 to 1024"
+        );
+    }
     if let Some(batching) = &configuration.batching {
         let most = REQUESTS_TOGETHER_MAX;
         within("batching.requests_max", batching.requests_max, 2, most)?;

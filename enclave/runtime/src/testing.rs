@@ -361,7 +361,7 @@ impl Stage {
     pub(crate) fn runtime(&self, engine: impl Engine + 'static, models: u64) -> Runtime {
         Runtime {
             code: code(1),
-            leases: self.service.leases(4),
+            leases: Arc::new(self.service.leases(4)),
             models: Arc::new(Models::new(models)),
             loader: Arc::new(Loader {
                 packages: Box::new(Arc::clone(&self.shelf)),
@@ -371,9 +371,10 @@ impl Stage {
                 trial: None,
             }),
             tiers: None,
+            functions: None,
             batching: None,
             guard: Mutex::new(ReplayGuard::new(1000)),
-            turns: Turns::new(1),
+            turns: Arc::new(Turns::new(1)),
             tenancy: Arc::default(),
             queue_wait: Duration::from_secs(60),
             signer: Cast::new().worker,

@@ -151,6 +151,31 @@ impl Turns {
         Err(Late)
     }
 
+    /// As [`take`](Self::take).
+    ///
+    /// # Errors
+    /// [`Late`].
+    pub(crate) fn take_own(
+        self: &Arc<Self>,
+        user: Principal,
+        wait: Duration,
+    ) -> Result<OwnTurn, Late> {
+        // The turn goes on in the value that is returned.
+        std::mem::forget(self.take(user, wait)?);
+        Ok(OwnTurn(Arc::clone(self)))
+    }
+
+    fn pass_on(&self) {
+        let mut line = lock(&self.line);
+        match line.next() {
+            Some(waiter) => {
+                waiter.has_turn.store(true, Ordering::Relaxed);
+                waiter.called.notify_one();
+            }
+            None => line.free += 1,
+        }
+    }
+
     /// Takes somebody out of the line, or keeps it out; a turn that it has already stays its own.
     pub(crate) fn dismiss(&self, user: Principal, waiter: &Arc<Waiter>) {
         let mut line = lock(&self.line);
@@ -219,14 +244,16 @@ pub(crate) struct Turn<'a>(&'a Turns);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut line = lock(&self.0.line);
-        match line.next() {
-            Some(waiter) => {
-                waiter.has_turn.store(true, Ordering::Relaxed);
-                waiter.called.notify_one();
-            }
-            None => line.free += 1,
-        }
+        self.0.pass_on();
+    }
+}
+
+/// A turn that goes where it is needed.
+pub(crate) struct OwnTurn(Arc<Turns>);
+
+impl Drop for OwnTurn {
+    fn drop(&mut self) {
+        self.0.pass_on();
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn promised(
     )
     .unwrap();
     let head = PackageHead::read(&mut &file[..]).unwrap();
-    head.open_manifest(&key).unwrap().manifest().clone()
+    head.open_manifest(&key).unwrap().into_manifest()
 }
 
 /// Inputs of the model `mixed`.

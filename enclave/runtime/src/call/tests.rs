@@ -79,11 +79,7 @@ fn a_granted_request_is_answered_with_a_receipt_that_verifies() {
     assert_eq!(output.tensors[0].name(), "probs");
     assert_eq!(output.tensors[0].shape(), [1, 3]);
 
-    let bundle = ReceiptBundle {
-        receipt: answer.receipt.clone(),
-        certificate: answer.certificate.clone(),
-        service_evidence: None,
-    };
+    let bundle = ReceiptBundle::new(answer.receipt.clone(), answer.certificate.clone(), None);
     let mut anchor = Anchor::new(stage.cast.service.principal());
     anchor.allow_simulated = true;
     let expected = Expected {
@@ -93,6 +89,7 @@ fn a_granted_request_is_answered_with_a_receipt_that_verifies() {
             salt: &answer.salt,
             output: &answer.output,
         }),
+        ..Expected::default()
     };
     bield_receipt::verify(&bundle, &anchor, expected, bield_platform::now()).unwrap();
 }

@@ -10,7 +10,7 @@ use bield_platform::Randomness;
 use bield_protocol::inference::{self, Output};
 use bield_protocol::parts;
 use bield_protocol::refusal::{Refusal, Retry};
-use bield_receipt::{Receipt, output_commitment};
+use bield_receipt::{Receipt, StateSpan, output_commitment};
 use rand_core::Rng as _;
 
 use super::parts::Wanted;
@@ -126,11 +126,26 @@ impl Runtime {
         keys: &Keys,
         tensors: Vec<Tensor>,
     ) -> inference::Answer {
-        let output = Output { tensors }.encode();
+        self.receipted_output(admitted, keys, Output { tensors }.encode(), None)
+    }
+
+    pub(super) fn receipted_output(
+        &self,
+        admitted: &Admitted<GrantedRequest>,
+        keys: &Keys,
+        output: Vec<u8>,
+        state: Option<StateSpan>,
+    ) -> inference::Answer {
         let mut salt = [0; 32];
         Randomness.fill_bytes(&mut salt);
         let commitment = output_commitment(&salt, &output);
-        let receipt = Receipt::bind(admitted, commitment, None, keys.lease.simulated, keys.now());
+        let receipt = Receipt::bind(
+            admitted,
+            commitment,
+            state,
+            keys.lease.simulated,
+            keys.now(),
+        );
         inference::Answer {
             output,
             salt,

@@ -20,6 +20,7 @@ use super::*;
 use crate::testing::{Cast, PlayedClock, code, package};
 
 mod failing;
+mod states;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -71,7 +72,7 @@ impl Tee for Machine {
 /// The runtime is code 1, the key service code 2.
 struct Stage {
     cast: Cast,
-    client: KeyService,
+    client: Arc<KeyService>,
     offers: Arc<Offers>,
     /// The played key service's log.
     log: Mutex<PlayedLog>,
@@ -106,7 +107,7 @@ impl Stage {
             hardening,
             not_fresh,
         );
-        let client = client.unwrap();
+        let client = Arc::new(client.unwrap());
         Self {
             cast,
             client,
@@ -172,7 +173,7 @@ impl Stage {
             }
             Request::Lease(request) => Reply::Lease(self.cast.leased(request.package, MINUTE)),
             Request::Return(_) => Reply::Done(1),
-            _ => panic!("not asked for by a runtime"),
+            _ => panic!("not asked for with keys"),
         }
     }
 

@@ -163,7 +163,7 @@ fn r3_r4_there_is_one_copy_of_a_model() {
     static LOADS: AtomicUsize = AtomicUsize::new(0);
     let stage = Stage::new(Shelf::stocked());
     let mut runtime = stage.runtime(Counting(&LOADS, Rten::new(1)), 64 * MIB);
-    runtime.turns = Turns::new(8);
+    runtime.turns = Arc::new(Turns::new(8));
     // There before: only a few may wait for keys at once.
     assert!(runtime.leases.get(stage.package).is_ok());
     thread::scope(|scope| {

@@ -238,7 +238,7 @@ fn requests_for_a_model_that_runs_once_at_a_time_hold_one_turn() {
     let stage = Stage::new(Shelf::stocked());
     let runs = Arc::new(Runs::default());
     let mut runtime = stage.runtime(Single(Rten::new(1), Arc::clone(&runs)), 64 * MIB);
-    runtime.turns = Turns::new(2);
+    runtime.turns = Arc::new(Turns::new(2));
     runtime.queue_wait = Duration::from_secs(60);
     start_of(&runtime, stage.cast.request(stage.package, 1));
     let model = runtime.models.resident(stage.package).unwrap();

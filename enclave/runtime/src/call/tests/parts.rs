@@ -236,11 +236,7 @@ impl Opening {
 }
 
 fn verify(stage: &Stage, request: Digest, end: &End, tensors: Vec<Tensor>) -> bool {
-    let bundle = ReceiptBundle {
-        receipt: end.receipt.clone(),
-        certificate: end.certificate.clone(),
-        service_evidence: None,
-    };
+    let bundle = ReceiptBundle::new(end.receipt.clone(), end.certificate.clone(), None);
     let mut anchor = Anchor::new(stage.cast.service.principal());
     anchor.allow_simulated = true;
     let expected = Expected {
@@ -250,6 +246,7 @@ fn verify(stage: &Stage, request: Digest, end: &End, tensors: Vec<Tensor>) -> bo
             salt: &end.salt,
             output: &Output { tensors }.encode(),
         }),
+        ..Expected::default()
     };
     bield_receipt::verify(&bundle, &anchor, expected, bield_platform::now()).is_ok()
 }

@@ -1,0 +1,580 @@
+//! The states of functions that this runtime holds.
+//!
+//! ```text
+//! lend(package, spec) ─▶ held? ─▶ Arc<HeldState>
+//!                          └ no ─▶ single flight: fresh writer ─▶ key service: hold, certify ─▶ files ─▶ State::open
+//! tend() ─▶ what changed is anchored, what is used is held on, what is idle is let go
+//! ```
+//!
+//! In: the state's part of a function's manifest, and the host's storage. Out: open states. Always true: a state is opened
+//! only while the key service says that this runtime holds it, and from files that reach all that is anchored; what was
+//! lost to another runtime is closed and opened anew; every start of a state writes under a key of its own.
+//!
+//! Not here: what the files hold (`bield-state`), what a request may do (`world`).
+//!
+//! On paper: an opening costs one attested session and the log behind the newest checkpoint; while a state is used, one
+//! session every [`ANCHOR_EVERY`] for all states together.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bield_capsule::{CapsuleName, Head, KeyRing, Metadata, VerifierPolicy, WriterId, WriterKey};
+use bield_door::Offers;
+use bield_envelope::{Digest, Time};
+use bield_ledger::{Files, FilesError, HostFiles};
+use bield_package::{FunctionSpec, StateSpec};
+use bield_platform::Randomness;
+use bield_protocol::refusal::{Refusal, Retry};
+use bield_protocol::service::{Anchors, STATE_HOLD_SECS, StateAct, StateRequest};
+use bield_state::{Author, Bucket, Clocks, Opening, Settings, State};
+
+use crate::clock::Clock;
+use crate::flights::{Flights, lock};
+use crate::key_service::states::{Held, StateError, StateKeeper};
+use crate::leases::KeysError;
+use crate::refusals;
+
+/// How often what changed is anchored while it goes on changing: what a host can hide from somebody who never saw it.
+const ANCHOR_EVERY: Duration = Duration::from_secs(5);
+/// What changed and then rests is anchored after this.
+const ANCHOR_REST: Duration = Duration::from_secs(1);
+/// A state that is not asked for is let go after this, so that another runtime can hold it.
+const IDLE: Duration = Duration::from_secs(60);
+/// A state whose writer's certificate ends within this is opened anew.
+const WRITER_ENDS: Duration = Duration::from_secs(300);
+/// How long a hold may be old before it is said again.
+const HOLD_AGAIN: Duration = Duration::from_secs(STATE_HOLD_SECS / 3);
+/// How long a state that was lost may be in use before it is opened anew.
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at that.
+const CLOSE_PAUSE: Duration = Duration::from_millis(5);
+/// Visits to the host's storage, of the four that a host keeps open.
+const VISITS: usize = 3;
+/// Most states held at once.
+const STATES_MAX: usize = 256;
+
+/// Where a state's files are.
+pub(crate) trait Storage: Send + Sync {
+    /// A way to them, for one user of it.
+    fn files(&self) -> Box<dyn Files>;
+}
+
+/// The directory that the host offers, over a few visits that all share: a host offers no more.
+pub(crate) struct HostStorage(Visits);
+
+impl HostStorage {
+    pub(crate) fn new(offers: &Arc<Offers>) -> Self {
+        let visits = (0..VISITS).map(|_| Mutex::new(HostFiles::new(Arc::clone(offers))));
+        Self(Visits(visits.collect()))
+    }
+}
+
+impl Storage for HostStorage {
+    fn files(&self) -> Box<dyn Files> {
+        Box::new(self.0.clone())
+    }
+}
+
+/// One operation at a time on each.
+#[derive(Clone)]
+struct Visits(Arc<[Mutex<HostFiles>]>);
+
+impl Visits {
+    /// On a visit that is free, or the first that is.
+    fn with<T>(&self, act: impl FnOnce(&mut HostFiles) -> T) -> T {
+        let mut free = self.0.iter().find_map(|visit| visit.try_lock().ok());
+        match &mut free {
+            Some(visit) => act(visit),
+            None => act(&mut lock(&self.0[0])),
+        }
+    }
+}
+
+impl Files for Visits {
+    fn list(&mut self) -> Result<Vec<(String, u64)>, FilesError> {
+        self.with(HostFiles::list)
+    }
+
+    fn read(&mut self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, FilesError> {
+        self.with(|files| files.read(name, offset, length))
+    }
+
+    fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
+        self.with(|files| files.append(name, offset, bytes))
+    }
+
+    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
+        self.with(|files| files.write(name, offset, bytes))
+    }
+
+    fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<(), FilesError> {
+        self.with(|files| files.replace(name, bytes))
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), FilesError> {
+        self.with(|files| files.remove(name))
+    }
+}
+
+/// The states that are held.
+pub(crate) struct States {
+    storage: Box<dyn Storage>,
+    keeper: Box<dyn StateKeeper>,
+    clock: Arc<dyn Clock>,
+    /// Whether this runtime, and so the key service's word for it, comes from a software TEE.
+    simulated: bool,
+    held: Mutex<HashMap<CapsuleName, Arc<HeldState>>>,
+    flights: Flights<Result<Arc<HeldState>, Refusal>>,
+}
+
+/// An open state and the hold of it.
+pub(crate) struct HeldState {
+    state: State,
+    capsule: CapsuleName,
+    package: Digest,
+    writer: WriterId,
+    token: u64,
+    kept: Mutex<Kept>,
+    /// Another runtime has it, or the files failed: nothing more is begun here.
+    is_lost: AtomicBool,
+}
+
+/// What the key service knows, and when this was asked for last; by the running clock.
+struct Kept {
+    ends: Duration,
+    said: Duration,
+    anchored: Vec<Head>,
+    changed: Option<Duration>,
+    used: Duration,
+}
+
+/// The two clocks of this program, as a state reads them.
+struct StateClocks(Arc<dyn Clock>);
+
+impl Clocks for StateClocks {
+    fn now(&self) -> Time {
+        self.0.host()
+    }
+
+    fn running(&self) -> Duration {
+        self.0.running()
+    }
+}
+
+impl HeldState {
+    /// The state, while it is held.
+    ///
+    /// # Errors
+    /// The hold is over: ask for the state anew.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The capsule that it is.
+    pub(crate) const fn capsule(&self) -> CapsuleName {
+        self.capsule
+    }
+
+    /// Notes that something went wrong with it: it is opened anew.
+    pub(crate) fn give_up(&self) {
+        self.is_lost.store(true, Ordering::Relaxed);
+    }
+
+    fn is_held(&self, now: Duration) -> bool {
+        !self.is_lost.load(Ordering::Relaxed) && now < lock(&self.kept).ends
+    }
+
+    fn request(&self, act: StateAct) -> StateRequest {
+        StateRequest {
+            package: self.package,
+            capsule: self.capsule,
+            writer: self.writer,
+            act,
+        }
+    }
+}
+
+impl States {
+    pub(crate) fn new(
+        storage: Box<dyn Storage>,
+        keeper: Box<dyn StateKeeper>,
+        clock: Arc<dyn Clock>,
+        simulated: bool,
+    ) -> Self {
+        Self {
+            storage,
+            keeper,
+            clock,
+            simulated,
+            held: Mutex::default(),
+            flights: Flights::new(),
+        }
+    }
+
+    /// The host's files, for one more user.
+    pub(super) fn files(&self) -> Box<dyn Files> {
+        self.storage.files()
+    }
+
+    /// Lends the state of a function, opened if need be.
+    ///
+    /// # Errors
+    /// `state-held` when another runtime holds it; `state-rolled-back`, `state-damaged` and others when its files are not
+    /// what was anchored or not whole; `state-unreachable` when the key service or the host's storage do not answer.
+    pub(crate) fn lend(
+        &self,
+        package: Digest,
+        function: &FunctionSpec,
+    ) -> Result<Option<Arc<HeldState>>, Refusal> {
+        let Some(spec) = &function.state else {
+            return Ok(None);
+        };
+        let metadata = Metadata::decode(&spec.metadata).map_err(|error| damaged(&error))?;
+        let capsule = metadata.name();
+        if let Some(held) = self.held(capsule, package) {
+            return Ok(Some(held));
+        }
+        let key = Digest::from_bytes(*capsule.as_bytes());
+        let opened = self.flights.join(key, || {
+            if let Some(held) = self.held(capsule, package) {
+                return Ok(held);
+            }
+            self.close(capsule)?;
+            let buckets = function
+                .buckets
+                .iter()
+                .map(super::world::declared)
+                .collect();
+            let held = Arc::new(self.open(package, metadata, spec, buckets)?);
+            let mut table = lock(&self.held);
+            if table.len() >= STATES_MAX {
+                return Err(full());
+            }
+            table.insert(capsule, Arc::clone(&held));
+            Ok(held)
+        });
+        opened.map(Some)
+    }
+
+    /// The state, if it is open for this version of its function and stays so for a request.
+    fn held(&self, capsule: CapsuleName, package: Digest) -> Option<Arc<HeldState>> {
+        let now = self.clock.running();
+        let held = Arc::clone(lock(&self.held).get(&capsule)?);
+        let until = self.clock.host().plus(WRITER_ENDS);
+        let ends = held.state.ends().is_some_and(|end| end <= until);
+        if ends || held.package != package || !held.is_held(now) {
+            return None;
+        }
+        lock(&held.kept).used = now;
+        Some(held)
+    }
+
+    fn open(
+        &self,
+        package: Digest,
+        metadata: Metadata,
+        spec: &StateSpec,
+        buckets: Vec<Bucket>,
+    ) -> Result<HeldState, Refusal> {
+        let keys = KeyRing::decode(spec.keyring.expose()).map_err(|error| damaged(&error))?;
+        let key = WriterKey::generate(metadata.suite(), &mut Randomness);
+        let (capsule, writer) = (metadata.name(), key.id());
+        let request = StateRequest {
+            package,
+            capsule,
+            writer,
+            act: StateAct::Hold,
+        };
+        let begun = self
+            .keeper
+            .begin_state(&request)
+            .map_err(|error| no_keeper(&error))?;
+        let (Held { token, ends, heads }, certificate) = begun.map_err(|error| not_held(&error))?;
+        let opening = Opening {
+            metadata,
+            config: spec.config.iter().map(|record| record.to_vec()).collect(),
+            keys,
+            policy: VerifierPolicy {
+                allow_simulated: self.simulated,
+                ..VerifierPolicy::default()
+            },
+            author: Author {
+                key,
+                certificate: Some(certificate),
+            },
+            token,
+            held: ends,
+            anchored: heads.clone(),
+            buckets,
+            files: self.storage.files(),
+            reads: self.storage.files(),
+            clocks: Arc::new(StateClocks(Arc::clone(&self.clock))),
+            entropy: [Box::new(Randomness), Box::new(Randomness)],
+            settings: Settings::default(),
+        };
+        let now = self.clock.running();
+        let state = State::open(opening).map_err(|error| {
+            // Whoever can open it need not wait for this hold to end.
+            let nothing = Anchors {
+                token,
+                ..Anchors::default()
+            };
+            let release = StateRequest {
+                act: StateAct::Release(nothing),
+                ..request
+            };
+            let _ = self.keeper.ask_states(&[release]);
+            of_files(&error)
+        })?;
+        Ok(HeldState {
+            state,
+            capsule,
+            package,
+            writer,
+            token,
+            kept: Mutex::new(Kept {
+                ends,
+                said: now,
+                anchored: heads,
+                changed: None,
+                used: now,
+            }),
+            is_lost: AtomicBool::new(false),
+        })
+    }
+
+    /// Lets a state go that is not held any more, once whoever uses it has ended: its last records belong to what is read
+    /// when it is opened anew.
+    ///
+    /// # Errors
+    /// Whoever uses it goes on for too long.
+    fn close(&self, capsule: CapsuleName) -> Result<(), Refusal> {
+        let Some(held) = lock(&self.held).remove(&capsule) else {
+            return Ok(());
+        };
+        held.give_up();
+        let name = Arc::downgrade(&held);
+        drop(held);
+        let until = Instant::now() + CLOSE_WAIT;
+        while name.strong_count() > 0 {
+            if Instant::now() > until {
+                return Err(closing());
+            }
+            thread::sleep(CLOSE_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Anchors what changed, holds on to what is used, lets go what is idle. Waits for the key service, not for calls.
+    pub(crate) fn tend(&self) {
+        let now = self.clock.running();
+        let states: Vec<_> = lock(&self.held).values().cloned().collect();
+        let mut asked = Vec::new();
+        for held in states {
+            if held.is_lost.load(Ordering::Relaxed) {
+                let capsule = held.capsule;
+                drop(held);
+                self.drop_unused(capsule);
+                continue;
+            }
+            let (is_due, is_idle) = held.due(now);
+            if is_idle {
+                let capsule = held.capsule;
+                drop(held);
+                self.let_go(capsule);
+            } else if is_due {
+                match held.anchors() {
+                    Ok(anchors) => asked.push((held, anchors)),
+                    Err(_) => held.give_up(),
+                }
+            }
+        }
+        let requests: Vec<_> = asked
+            .iter()
+            .map(|(held, anchors)| held.request(StateAct::Anchor(anchors.clone())))
+            .collect();
+        if requests.is_empty() {
+            return;
+        }
+        // While it cannot be asked, holds run out and nothing is answered from their states.
+        let Ok(answers) = self.keeper.ask_states(&requests) else {
+            return;
+        };
+        for ((held, anchors), answer) in asked.iter().zip(answers) {
+            match answer {
+                Ok(kept) => held.keep(now, kept, anchors),
+                Err(StateError::TooOften(_)) => {}
+                Err(_) => held.give_up(),
+            }
+        }
+    }
+
+    /// Drops a state that was lost, unless a request still ends on it: whoever opens it anew waits for that.
+    fn drop_unused(&self, capsule: CapsuleName) {
+        let mut table = lock(&self.held);
+        let unused = table
+            .get(&capsule)
+            .is_some_and(|held| Arc::strong_count(held) == 1);
+        let held = unused.then(|| table.remove(&capsule));
+        drop(table);
+        drop(held);
+    }
+
+    /// Closes everything that nobody uses, so that the next holders wait for nobody.
+    pub(crate) fn let_all_go(&self) {
+        self.let_go_but(&|_| false);
+    }
+
+    /// Closes the states of packages that are not to stay, but for those in use.
+    pub(crate) fn let_go_but(&self, stays: &dyn Fn(Digest) -> bool) {
+        let table = lock(&self.held);
+        let going = table.values().filter(|held| !stays(held.package));
+        let going: Vec<_> = going.map(|held| held.capsule).collect();
+        drop(table);
+        for capsule in going {
+            self.let_go(capsule);
+        }
+    }
+
+    /// Closes a state that nobody uses and tells the key service; one in use stays, since what its requests write after
+    /// a release would count for nobody.
+    fn let_go(&self, capsule: CapsuleName) {
+        let mut table = lock(&self.held);
+        if table
+            .get(&capsule)
+            .is_none_or(|held| Arc::strong_count(held) > 1)
+        {
+            return;
+        }
+        // Lent under this lock only.
+        let Some(held) = table.remove(&capsule).and_then(Arc::into_inner) else {
+            return;
+        };
+        drop(table);
+        let release = |anchors| StateRequest {
+            package: held.package,
+            capsule,
+            writer: held.writer,
+            act: StateAct::Release(anchors),
+        };
+        let token = held.token;
+        if let Ok(anchoring) = held.state.close() {
+            let anchors = Anchors {
+                token,
+                heads: anchoring.heads,
+                covered: anchoring.covered,
+            };
+            let _ = self.keeper.ask_states(&[release(anchors)]);
+        }
+    }
+}
+
+impl HeldState {
+    /// Whether it is time to anchor it, and whether nobody used it lately.
+    fn due(&self, now: Duration) -> (bool, bool) {
+        let heads = self.state.heads();
+        let mut kept = lock(&self.kept);
+        // Those of earlier holders do not move any more, and the own chain stands for them.
+        let own = heads.iter().find(|head| head.writer == self.writer);
+        let is_anchored = own.is_none_or(|own| kept.anchored.contains(own));
+        if is_anchored {
+            kept.changed = None;
+        } else if kept.changed.is_none() {
+            kept.changed = Some(now);
+        }
+        let since_use = now.saturating_sub(kept.used);
+        let rests = since_use >= ANCHOR_REST;
+        let changed = kept
+            .changed
+            .is_some_and(|changed| rests || now.saturating_sub(changed) >= ANCHOR_EVERY);
+        let old = now.saturating_sub(kept.said) >= HOLD_AGAIN;
+        (changed || old, since_use >= IDLE)
+    }
+
+    fn anchors(&self) -> Result<Anchors, bield_state::StateError> {
+        let anchoring = self.state.anchoring()?;
+        Ok(Anchors {
+            token: self.token,
+            heads: anchoring.heads,
+            covered: anchoring.covered,
+        })
+    }
+
+    fn keep(&self, said: Duration, held: Held, anchors: &Anchors) {
+        self.state.hold(held.ends);
+        let mut kept = lock(&self.kept);
+        kept.ends = held.ends;
+        kept.said = said;
+        kept.anchored.clone_from(&anchors.heads);
+        kept.changed = None;
+    }
+}
+
+/// What a user reads when a state does not open or serve.
+pub(crate) fn of_files(error: &bield_state::StateError) -> Refusal {
+    use bield_state::StateError as E;
+    let (code, retry) = match error {
+        E::RolledBack { .. } => ("state-rolled-back", Retry::AfterChange),
+        E::Behind { .. } => ("state-behind", Retry::AfterChange),
+        E::Forked { .. } => ("state-forked", Retry::AfterChange),
+        E::Files(_) | E::Stopped { .. } => ("state-unreachable", Retry::Anew),
+        E::Full => ("state-busy", Retry::Anew),
+        E::HoldEnded | E::CertificateEnded { .. } => ("state-held", Retry::Anew),
+        E::TooLarge(_) => ("state-too-large", Retry::Never),
+        _ => ("state-damaged", Retry::AfterChange),
+    };
+    Refusal::new(code, error, retry)
+}
+
+fn damaged(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(
+        "state-damaged",
+        format_args!(
+            "what the package says of its state is not usable ({error}); its owner must pack the function again"
+        ),
+        Retry::AfterChange,
+    )
+}
+
+fn not_held(error: &StateError) -> Refusal {
+    let retry = match error {
+        StateError::Held(wait) | StateError::TooOften(wait) => {
+            Retry::After(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+        }
+        StateError::Taken => Retry::Anew,
+        _ => Retry::AfterChange,
+    };
+    match error {
+        StateError::Keys(error) => refusals::no_keys(error),
+        error => Refusal::new("state-held", error, retry),
+    }
+}
+
+fn no_keeper(error: &KeysError) -> Refusal {
+    Refusal::new(
+        "state-unreachable",
+        format_args!(
+            "nobody says who holds the function's state: {error}; seal the request anew in a moment"
+        ),
+        Retry::Anew,
+    )
+}
+
+fn closing() -> Refusal {
+    Refusal::new(
+        "state-held",
+        "this runtime lost the function's state and still ends what it began; seal the request anew in a moment",
+        Retry::Anew,
+    )
+}
+
+fn full() -> Refusal {
+    Refusal::new(
+        "states-full",
+        "this runtime holds as many states of functions as it can; seal the request anew in a moment",
+        Retry::Anew,
+    )
+}
