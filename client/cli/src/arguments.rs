@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     audit::Audit, bench::Bench, call::Call, capsule::Capsule, code::AdmitCode, code::WithdrawCode,
     delete::Delete, dev::Dev, doctor::Doctor, evidence::Evidence, grant::Grant, group::Group,
-    id::Id, init::Init, list::Grants, list::List, measure::Measure, pack::Pack,
+    id::Id, init::Init, list::Grants, list::List, measure::Measure, new::New, pack::Pack,
     proxy::ProxyCommand, push::Push, receipt::Receipt, recover::Recover, register::Register,
     register::Unregister, revoke::Revoke, rotate::Rotate, status::Status, store::Store,
     store::Witness, verify::Verify, why::Why,
@@ -38,6 +38,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Init(Init),
     Id(Id),
+    New(New),
     Pack(Pack),
     Push(Push),
     Grant(Grant),

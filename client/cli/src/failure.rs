@@ -6,9 +6,10 @@ use bield_capsule::QueueError;
 use bield_package::{PackError, PackageError};
 use bield_proxy::ProxyError;
 use bield_receipt::ReceiptError;
-use bield_sdk::capsule::{AppendError, CapsuleHomeError, LogError, ReplicaError};
+use bield_sdk::capsule::{AppendError, CapsuleHomeError, LogError, RecordsError, ReplicaError};
 use bield_sdk::{
-    CallError, FileError, GatewayError, HomeError, Kind, NoOwner, ServiceError, TrustError,
+    CallError, FileError, FunctionFileError, FunctionStateError, GatewayError, HomeError, Kind,
+    NoOwner, ServiceError, TrustError,
 };
 
 /// A sentence for people, and what sort of failure it is for programs.
@@ -168,6 +169,27 @@ impl From<GatewayError> for Failure {
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Self {
         Self::new(error.kind(), &error).named(error.code())
+    }
+}
+
+impl From<FunctionFileError> for Failure {
+    fn from(error: FunctionFileError) -> Self {
+        Self::local(error)
+    }
+}
+
+impl From<RecordsError> for Failure {
+    fn from(error: RecordsError) -> Self {
+        match error {
+            RecordsError::Io { .. } => Self::local(error),
+            error => Self::refused(error),
+        }
+    }
+}
+
+impl From<FunctionStateError> for Failure {
+    fn from(error: FunctionStateError) -> Self {
+        Self::local(error)
     }
 }
 

@@ -37,6 +37,7 @@ pub fn run() -> ExitCode {
     let done = match arguments.command {
         Command::Init(command) => command.run(&home, output),
         Command::Id(command) => command.run(&home, output),
+        Command::New(command) => command.run(output),
         Command::Pack(command) => command.run(&home, output),
         Command::Push(command) => command.run(&home, output),
         Command::Grant(command) => command.run(&home, output),

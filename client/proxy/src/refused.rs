@@ -90,6 +90,9 @@ impl From<CallError> for Refused {
                 Retry::Anew => {
                     of(StatusCode::SERVICE_UNAVAILABLE, &refusal.code).after(Duration::from_secs(1))
                 }
+                Retry::AfterChange if OPERATORS.contains(&&*refusal.code) => {
+                    of(StatusCode::BAD_GATEWAY, &refusal.code)
+                }
                 Retry::AfterChange => of(StatusCode::FORBIDDEN, &refusal.code),
                 _ => of(StatusCode::BAD_REQUEST, &refusal.code),
             },
@@ -150,6 +153,13 @@ impl From<HomeError> for Refused {
     }
 }
 
+/// Refusals of a runtime that are its operator's move, not the caller's or the owner's.
+const OPERATORS: [&str; 4] = [
+    "package-missing",
+    "package-unreadable",
+    "package-foreign",
+    "package-damaged",
+];
 /// The longest wait that a gateway can make this proxy ask for.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// Characters of a gateway's short name that are passed on.
@@ -163,6 +173,16 @@ mod tests {
 
     fn runtime_says(retry: Retry) -> Refused {
         CallError::Refused(Refusal::new("some-name", "because", retry)).into()
+    }
+
+    #[test]
+    fn what_the_operator_has_to_mend_is_no_callers_fault() {
+        let says = |code| {
+            let refusal = Refusal::new(code, "because", Retry::AfterChange);
+            Refused::from(CallError::Refused(refusal)).status
+        };
+        assert_eq!(says("package-damaged"), 502);
+        assert_eq!(says("not-granted"), 403);
     }
 
     #[test]

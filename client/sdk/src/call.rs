@@ -10,14 +10,10 @@
 use std::thread;
 use std::time::Duration;
 
-use bield_envelope::{
-    Digest, RequestHeader, ResponseOpener, Signed, SigningKey, Time, seal_request,
-};
+use bield_envelope::{Digest, RequestHeader, ResponseOpener, SigningKey, Time, seal_request};
 use bield_protocol::inference::{Answer, BODY_BYTES_MAX, Reply, Request};
 use bield_protocol::tensor::Tensor;
-use bield_receipt::{
-    Expected, ExpectedOutput, Receipt, ReceiptBundle, VerifiedReceipt, WorkerCertificate,
-};
+use bield_receipt::{Expected, ExpectedOutput, ReceiptBundle, VerifiedReceipt};
 use rand_core::CryptoRng;
 
 use crate::gateway::Sealed;
@@ -99,7 +95,12 @@ impl Target {
         self.check(&inputs, &outputs)?;
         let body = Request { inputs, outputs }.encode();
         let clock = options.clock;
-        patiently(options, || self.attempt(user, &body, clock, entropy))
+        let attempt = || self.attempt(user, &body, clock, entropy);
+        let (answered, attempts) = patiently(options, pause, attempt)?;
+        Ok(Answered {
+            attempts,
+            ..answered
+        })
     }
 
     /// Sends what [`seal_call`](Self::seal_call) made, once, and verifies what comes back.
@@ -143,7 +144,7 @@ impl Target {
         clock: fn() -> Time,
     ) -> Result<Answered, CallError> {
         let answer = whole(plain)?;
-        let bundle = bundle(answer.receipt.clone(), answer.certificate.clone());
+        let bundle = ReceiptBundle::new(answer.receipt.clone(), answer.certificate.clone(), None);
         let receipt = self.proven(request, &answer.output, &answer.salt, &bundle, clock())?;
         let tensors = answer.output().map_err(CallError::Malformed)?.tensors;
         Ok(Answered {
@@ -189,12 +190,20 @@ impl Target {
             request: Some(request),
             package: Some(self.named.package),
             output: Some(ExpectedOutput { salt, output }),
+            ..Expected::default()
         };
         Ok(bield_receipt::verify(bundle, &self.anchor, expected, now)?)
     }
 
     /// Says what is wrong with the inputs before anything is sealed; the runtime checks again.
     pub(crate) fn check(&self, inputs: &[Tensor], outputs: &[String]) -> Result<(), CallError> {
+        if self.is_function() {
+            return Err(CallError::Input(format!(
+                "{}@{} is a function: it takes a path and a body, not tensors",
+                self.name(),
+                self.version()
+            )));
+        }
         let takes = || listing(self.inputs().iter().map(ToString::to_string));
         for spec in self.inputs() {
             let mut of_this_name = inputs.iter().filter(|input| input.name() == spec.name());
@@ -233,20 +242,16 @@ impl Target {
     }
 }
 
-/// Attempts until one is not told to come back.
-pub(crate) fn patiently(
+/// Attempts until one is not told to come back; also how many there were.
+pub(crate) fn patiently<T>(
     options: CallOptions<'_>,
-    mut attempt: impl FnMut() -> Result<Answered, CallError>,
-) -> Result<Answered, CallError> {
+    pause: fn(&CallError) -> Option<Duration>,
+    mut attempt: impl FnMut() -> Result<T, CallError>,
+) -> Result<(T, u32), CallError> {
     let mut attempts = 1;
     loop {
         let error = match attempt() {
-            Ok(answered) => {
-                return Ok(Answered {
-                    attempts,
-                    ..answered
-                });
-            }
+            Ok(answered) => return Ok((answered, attempts)),
             Err(error) => error,
         };
         let Some(wait) = pause(&error).filter(|_| attempts < options.attempts_max) else {
@@ -266,7 +271,7 @@ pub(crate) fn patiently(
 }
 
 /// How long to wait before another attempt; `None` when it would not help.
-fn pause(error: &CallError) -> Option<Duration> {
+pub(crate) fn pause(error: &CallError) -> Option<Duration> {
     match error {
         CallError::Gateway(GatewayError::Refused {
             status: 429 | 503,
@@ -278,22 +283,11 @@ fn pause(error: &CallError) -> Option<Duration> {
 }
 
 /// The answer in a whole reply.
-fn whole(plain: &[u8]) -> Result<Answer, CallError> {
+pub(crate) fn whole(plain: &[u8]) -> Result<Answer, CallError> {
     match Reply::decode(plain).map_err(CallError::Malformed)? {
         Reply::Answered(answer) => Ok(answer),
         Reply::Refused(refusal) => Err(CallError::Refused(refusal)),
         _ => Err(CallError::Open(unknown())),
-    }
-}
-
-pub(crate) const fn bundle(
-    receipt: Signed<Receipt>,
-    certificate: Signed<WorkerCertificate>,
-) -> ReceiptBundle {
-    ReceiptBundle {
-        receipt,
-        certificate,
-        service_evidence: None,
     }
 }
 

@@ -152,6 +152,16 @@ pub(crate) fn read_own(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError
     let at = |error| FileError::io(path, error);
     let file = File::open(path).map_err(at)?;
     check_own(path, &file.metadata().map_err(at)?)?;
+    read_all(path, file, bytes_max)
+}
+
+/// Reads a file, whoever wrote it.
+pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, FileError> {
+    let file = File::open(path).map_err(|error| FileError::io(path, error))?;
+    read_all(path, file, bytes_max)
+}
+
+fn read_all(path: &Path, file: File, bytes_max: u64) -> Result<Vec<u8>, FileError> {
     let mut bytes = Vec::new();
     let read = file.take(bytes_max + 1).read_to_end(&mut bytes);
     read.map_err(|error| FileError::io(path, error))?;

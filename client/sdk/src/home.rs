@@ -9,6 +9,8 @@
 //!   receipts/<request>.receipt
 //!   services                  key services whose evidence met trust.toml, one a line
 //!   logs/                     the newest verified head of each key service's log; how far audits were seen
+//!   functions/<name>/         the state of a function that is packed here (see FunctionState)
+//!   states/                   what was seen of functions' states, by callers
 //!   shares/                   recovery shares held here, 0600, never replaced
 //!   capsules/<name>/          see capsule::CapsuleHome
 //! ```
@@ -22,7 +24,7 @@
 use std::path::{Path, PathBuf};
 
 use bield_envelope::{Digest, Principal, Secret, SigningKey};
-use bield_package::PackageKey;
+use bield_package::{PackageHead, PackageKey, PackageName, PackageVersion};
 use bield_receipt::ReceiptBundle;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -104,7 +106,7 @@ pub enum HomeError {
     /// What was remembered cannot be read back, so nothing can be compared with it.
     #[error(
         "{path} is damaged: bring it back from a backup; what it remembers protects this home from a key \
-         service that was set back", path = .path.display()
+         service or a function's state that was set back", path = .path.display()
     )]
     Damaged {
         /// The file.
@@ -330,6 +332,45 @@ impl Home {
     #[must_use]
     pub fn package_head_path(&self, package: Digest) -> PathBuf {
         self.path.join(PACKAGES).join(format!("{package}.head"))
+    }
+
+    /// Packages that were packed in this home by `owner` under this name, of any version when none is given. Heads that
+    /// cannot be read are passed over.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn packages_named(
+        &self,
+        owner: &Principal,
+        name: &PackageName,
+        version: Option<&PackageVersion>,
+    ) -> Result<Vec<Digest>, HomeError> {
+        let directory = self.path.join(PACKAGES);
+        let entries = match std::fs::read_dir(&directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| FileError::io(&directory, error))?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry
+                .map_err(|error| FileError::io(&directory, error))?
+                .path();
+            if path.extension().is_none_or(|extension| extension != "head") {
+                continue;
+            }
+            let Some(head) = std::fs::File::open(&path)
+                .ok()
+                .and_then(|mut file| PackageHead::read(&mut file).ok())
+            else {
+                continue;
+            };
+            let header = head.header();
+            let version_fits = version.is_none_or(|version| header.version == *version);
+            if header.owner == *owner && header.name == *name && version_fits {
+                found.push(head.digest());
+            }
+        }
+        Ok(found)
     }
 
     /// Keeps a receipt under the digest of its request; returns where.

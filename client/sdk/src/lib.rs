@@ -1,4 +1,4 @@
-//! Call sealed models; nothing is sent before verification succeeded.
+//! Call sealed models and functions; nothing is sent before verification succeeded.
 //!
 //! ```text
 //! trust.toml ─▶ Trust ──connect──▶ KeyService ──target──▶ Target ──call──▶ Answered
@@ -48,6 +48,7 @@ mod entropy;
 mod error;
 mod files;
 mod freshness;
+mod function;
 mod gateway;
 mod home;
 mod listing;
@@ -67,6 +68,10 @@ pub use entropy::{Randomness, now};
 pub use error::{CallError, GatewayError, Kind, ServiceError, TargetError};
 pub use files::{FileError, write_atomically};
 pub use freshness::{Fresh, Head, NotFresh};
+pub use function::{
+    FUNCTION_FILE, FunctionAnswered, FunctionCall, FunctionFile, FunctionFileError, FunctionState,
+    FunctionStateError, NamedPackage, SeenState,
+};
 pub use gateway::{Gateway, Stored};
 pub use home::{Home, HomeError, KeptShare, KnownService};
 pub use listing::ListedGrant;

@@ -12,10 +12,11 @@ use bield_envelope::{Digest, RESPONSE_CHUNK_BYTES_MAX, ResponseOpener, Time, Wip
 use bield_protocol::inference::{Output, Request};
 use bield_protocol::parts::{Arriving, End, Item, encode_request};
 use bield_protocol::tensor::Tensor;
+use bield_receipt::ReceiptBundle;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use crate::call::{bundle, patiently, unknown};
+use crate::call::{patiently, pause, unknown};
 use crate::gateway::Coming;
 use crate::{Answered, CallError, CallOptions, GatewayError, Target};
 
@@ -66,10 +67,14 @@ impl Target {
         self.check(&inputs, &outputs)?;
         let body = encode_request(&Request { inputs, outputs });
         let clock = options.clock;
-        patiently(options, || {
+        let (answered, attempts) = patiently(options, pause, || {
             let (sealed, opener) = self.seal(user, &body, clock(), entropy)?;
             let coming = self.gateway.call_in_parts(&sealed)?;
             self.receive(opener, coming, each, clock)
+        })?;
+        Ok(Answered {
+            attempts,
+            ..answered
         })
     }
 
@@ -101,7 +106,7 @@ impl Target {
     ) -> Result<Answered, CallError> {
         let output = Output { tensors };
         let bytes = Wiped::from(output.encode());
-        let bundle = bundle(end.receipt, end.certificate);
+        let bundle = ReceiptBundle::new(end.receipt, end.certificate, None);
         let receipt = self.proven(request, &bytes, &end.salt, &bundle, clock())?;
         Ok(Answered {
             tensors: output.tensors,

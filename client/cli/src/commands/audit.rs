@@ -16,8 +16,8 @@ use crate::progress;
 
 /// Show and verify what happened to what is yours
 ///
-/// Every change of your packages, grants and groups, and every lease of their keys: which code got them,
-/// when, until when. The entries are chained by digest; this home keeps how far it has seen the chain, so
+/// Every change of your packages, grants and groups, every lease of their keys and every hold of your
+/// functions' states: which code got them, when, until when. The entries are chained by digest; this home keeps how far it has seen the chain, so
 /// an entry that was changed, left out or put in before that is found. Leases that were refused lately are
 /// shown from the service's memory; nothing proves that list.
 ///
@@ -160,6 +160,30 @@ fn words(event: &AuditEvent) -> String {
                 holders.join(", ")
             )
         }
+        AuditEvent::StateTaken {
+            package,
+            capsule,
+            code,
+            simulated,
+            writer,
+            token,
+            heads,
+        } => {
+            let tee = if *simulated { " in a SOFTWARE TEE" } else { "" };
+            format!(
+                "state {capsule} of {package} held by {code}{tee} as writer {}, token {token}, heads {}",
+                writer.short(),
+                heads.short()
+            )
+        }
+        AuditEvent::StateReleased {
+            capsule,
+            token,
+            heads,
+        } => format!(
+            "state {capsule} let go, token {token}, heads {}",
+            heads.short()
+        ),
         _ => "something that this version has no words for".to_owned(),
     }
 }
@@ -223,6 +247,27 @@ fn event_json(event: &AuditEvent) -> Value {
         AuditEvent::SharesMade(holders, threshold) => json!({
             "event": "shares-made", "threshold": threshold,
             "holders": holders.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        }),
+        AuditEvent::StateTaken {
+            package,
+            capsule,
+            code,
+            simulated,
+            writer,
+            token,
+            heads,
+        } => json!({
+            "event": "state-taken", "package": package.to_string(), "capsule": capsule.to_string(),
+            "code": code, "simulated": simulated, "writer": writer.to_string(), "token": token,
+            "heads": heads.to_string(),
+        }),
+        AuditEvent::StateReleased {
+            capsule,
+            token,
+            heads,
+        } => json!({
+            "event": "state-released", "capsule": capsule.to_string(), "token": token,
+            "heads": heads.to_string(),
         }),
         _ => json!({ "event": "unknown" }),
     }

@@ -15,6 +15,7 @@ pub(crate) mod id;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod measure;
+pub(crate) mod new;
 pub(crate) mod pack;
 pub(crate) mod proxy;
 pub(crate) mod push;

@@ -1,10 +1,12 @@
 //! `bield pack`.
 
+mod function;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Cursor, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use bield_envelope::SigningKey;
+use bield_envelope::{Principal, SigningKey};
 use bield_package::onnx::Signature;
 use bield_package::prepared::{PreparedError, RtenFile, in_rten, ort_signature};
 use bield_package::{
@@ -19,7 +21,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::{progress, tensors};
 
-/// Seal a model into a package
+/// Seal a model or a function into a package
 ///
 /// The package holds the model in 1 MiB sealed chunks, and a sealed description: inputs and outputs read
 /// from the model, golden pairs. Anyone may store it; only code you grant it to can open it. You sign it,
@@ -28,29 +30,44 @@ use crate::{progress, tensors};
 /// ONNX runs on every engine. A .rten file (from rten-convert) or an .ort file (from onnxruntime) runs on that
 /// engine only, and is not parsed and copied first: it is ready sooner, in half the memory and less.
 ///
+/// A function is packed by its bield.toml, which says what it is called, where its WebAssembly component is, and what it may
+/// use: limits, buckets, models. One with buckets gets a state, once, whose keys stay in the home directory
+/// (functions/NAME) and go into every version's package, sealed: whoever is granted the function can open its state.
+/// Compiled code (.cwasm) is never accepted; the enclave compiles.
+///
 /// The package's key stays in the home directory (packages/DIGEST.key), written before the package
 /// appears. Without it nobody can grant or open the package: back it up.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Pack {
-    /// The model: one file with its weights inside, ONNX, .rten or .ort; told by its content
+    /// The model: one file with its weights inside, ONNX, .rten or .ort, told by its content; or the directory of a
+    /// function, or its bield.toml
     model: PathBuf,
 
     /// The ONNX that a .rten file was made from: it knows which integers are i64 and which are bool
     #[arg(long, value_name = "MODEL.onnx")]
     onnx: Option<PathBuf>,
 
-    /// What to call it: a-z 0-9 . _ - (public)
+    /// What to call a model: a-z 0-9 . _ - (public)
     #[arg(long)]
-    name: PackageName,
+    name: Option<PackageName>,
 
-    /// Which edition it is, such as 1.0.3 (public)
+    /// Which edition of it this is, such as 1.0.3 (public)
     #[arg(long)]
-    version: PackageVersion,
+    version: Option<PackageVersion>,
 
     /// File with an input and the expected output; up to three
     #[arg(long, value_name = "PAIR.json")]
     golden: Vec<PathBuf>,
+
+    /// Run the function's build command first
+    #[arg(long)]
+    build: bool,
+
+    /// The key service whose certificates admit runtimes to the function's state [default: the one that trust.toml
+    /// means]
+    #[arg(long, value_name = "PRINCIPAL")]
+    service: Option<Principal>,
 
     /// Where to write the package
     #[arg(short, long, value_name = "FILE")]
@@ -63,14 +80,29 @@ pub(crate) struct Pack {
 
 impl Pack {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
-        let identity = home.identity()?;
         if self.output.exists() && !self.force {
             return Err(Failure::local(format_args!(
                 "{} exists; choose another -o, or replace it with --force",
                 self.output.display()
             )));
         }
+        if function::is_one(&self.model) {
+            return self.pack_function(home, output);
+        }
+        if self.build || self.service.is_some() {
+            return Err(Failure::local(format_args!(
+                "--build and --service are for functions; {} is none",
+                self.model.display()
+            )));
+        }
+        let (Some(name), Some(version)) = (self.name.clone(), self.version.clone()) else {
+            return Err(Failure::local(
+                "a model needs --name and --version; a function's bield.toml has its own",
+            ));
+        };
+        let identity = home.identity()?;
         let model = fs::read(&self.model).map_err(|error| at(&self.model, error))?;
+        function::refuse_code(&self.model, &model)?;
         let (format, signature) = self.describe(&model)?;
         let risky = signature.padded_integer_convolutions.len();
         if risky > 0 && format == ModelFormat::Rten {
@@ -90,8 +122,7 @@ impl Pack {
                 "warning: {end} is of a type that the default engine refuses; onnxruntime runs such models"
             ));
         }
-        let (name, version) = (self.name.clone(), self.version.clone());
-        let mut draft = ManifestDraft::new(name, version, format, signature);
+        let mut draft = ManifestDraft::new(name.clone(), version.clone(), format, signature);
         let golden = self.golden.iter().map(|path| tensors::read_golden(path));
         draft.golden = golden.collect::<Result<_, _>>()?;
         let (inputs, outputs) = (draft.inputs.clone(), draft.outputs.clone());
@@ -105,8 +136,8 @@ impl Pack {
         output.show(
             &json!({
                 "package": summary.digest.to_string(),
-                "name": self.name.as_str(),
-                "version": self.version.as_str(),
+                "name": name.as_str(),
+                "version": version.as_str(),
                 "owner": identity.principal().to_string(),
                 "file": self.output.display().to_string(),
                 "key": key_path,
@@ -163,7 +194,7 @@ impl Pack {
                 )));
             }
             (ModelFormat::Ort, None) => ort_signature(model),
-            (ModelFormat::Onnx, None) => {
+            (ModelFormat::Onnx | ModelFormat::Component, None) => {
                 let read = Signature::read(model);
                 return Ok((format, read.map_err(|error| at(&self.model, error))?));
             }
@@ -285,4 +316,29 @@ differs by more than tolerance_ppm (parts per million of the largest value;
 Examples:
   bield pack model.onnx --name magika --version 3.3 -o magika.bield
   bield pack model.onnx --name magika --version 3.4 --golden pair.json -o magika.bield --force
-  bield pack model.rten --onnx model.onnx --name magika --version 3.5 -o magika.bield"#;
+  bield pack model.rten --onnx model.onnx --name magika --version 3.5 -o magika.bield
+  bield pack . --build -o cart.bield
+
+A function's bield.toml:
+
+  [function]
+  name = "cart"
+  version = "0.1.0"
+  source = "function.wasm"         # the component, beside this file
+  build = "npm run build"          # optional: what --build runs
+
+  [limits]                         # of one request; each is optional
+  memory = "64 MiB"
+  deadline = "10 s"
+  host_calls = 1000000
+  output = "4 MiB"
+  log = "64 KiB"
+
+  [[bucket]]                       # what it may open
+  name = "shop"
+  consistency = "linearizable"     # or epoch, eventual
+  durability = "local-sync"        # or local, memory
+
+  [[model]]                        # what it may load, and by which name
+  name = "classify"
+  package = "magika@1.1.0"         # digest, file, name or name@version"#;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use bield_envelope::{Digest, Principal};
 use bield_evidence::{HardeningDemand, Outcome, Profile, Reference};
-use bield_receipt::{Anchor, Expected, ReceiptBundle, Report, examine};
+use bield_receipt::{Anchor, Expected, ExpectedState, ReceiptBundle, Report, examine};
+use bield_sdk::capsule::CapsuleRecords;
 use bield_sdk::{Home, HomeError, KnownService, Trust, now};
 use clap::Args;
 use serde_json::json;
@@ -17,7 +18,11 @@ use crate::show::Checks;
 /// Check a receipt offline: which answer came from what
 ///
 /// A receipt binds a request, a package, the code that ran it, the grant that allowed it, the answer and
-/// the time. It is signed by the runtime, whose key the key service certified. Nothing is sent.
+/// the time; of a function with state also which state the answer came from and which it left. It is signed by the
+/// runtime, whose key the key service certified. Nothing is sent.
+///
+/// The states are heads of a capsule. With an export of it (--state) both are looked up: every record of the export is
+/// verified from the capsule's name up, and the state before must lie before the state after. No key is needed.
 ///
 /// Whom to believe: --service, else `principal` in trust.toml, else a key service whose evidence this
 /// home has verified before (bield verify) and that trust.toml still accepts. Without a trust.toml,
@@ -38,17 +43,22 @@ pub(crate) struct Receipt {
     #[arg(long, value_name = "DIGEST")]
     package: Option<Digest>,
 
+    /// Look the function's state up in an export of its capsule: the answer came from one moment of it and left another
+    #[arg(long, value_name = "EXPORT")]
+    state: Option<PathBuf>,
+
     /// Accept an answer from a software TEE, as a trust.toml with allow_simulated does
     #[arg(long)]
     allow_simulated: bool,
 }
 
 impl Receipt {
-    pub(crate) const fn of(file: PathBuf) -> Self {
+    pub(crate) const fn of(file: PathBuf, state: Option<PathBuf>) -> Self {
         Self {
             file,
             service: None,
             package: None,
+            state,
             allow_simulated: false,
         }
     }
@@ -60,8 +70,16 @@ impl Receipt {
         let bundle = ReceiptBundle::decode(&bytes)
             .map_err(|error| Failure::refused(format_args!("{}: {error}", file.display())))?;
         let (anchor, simulated) = self.anchor(home, &bundle)?;
+        let records = match &self.state {
+            Some(path) => Some(CapsuleRecords::read(path, anchor.allow_simulated)?),
+            None => None,
+        };
         let expected = Expected {
             package: self.package,
+            state: ExpectedState {
+                log: records.as_ref().map(CapsuleRecords::log),
+                ..ExpectedState::default()
+            },
             ..Expected::default()
         };
         let report = examine(&bundle, &anchor, expected, now());
@@ -175,7 +193,11 @@ fn to_json(report: &Report, anchor: &Anchor, simulated: bool) -> serde_json::Val
             "grant": receipt.grant.to_string(),
             "output": receipt.output.to_string(),
             "at": receipt.at.to_string(),
-            "head": receipt.head.map(|head| head.to_string()),
+            "state": receipt.state.map(|state| json!({
+                "capsule": state.capsule.to_string(),
+                "before": state.before.to_string(),
+                "after": state.after.to_string(),
+            })),
             "simulated": receipt.simulated,
             "worker": receipt.signer().to_string(),
         });
@@ -202,9 +224,15 @@ fn to_text(report: &Report, simulated: bool) -> String {
         (true, true) => "verified, but NOT CHECKED whether its code is accepted",
         (false, _) => "NOT verified",
     };
+    let state = receipt.state.map_or_else(String::new, |state| {
+        format!(
+            "\n  on state     {} of capsule {}\n  and left     {}",
+            state.before, state.capsule, state.after
+        )
+    });
     format!(
         "{checks}\n\nreceipt {verdict}: at {} the answer {}\n  to request   {}\n  came from    package \
-         {}\n  run by code  {}\n  under grant  {}\n  protected by {protection}",
+         {}\n  run by code  {}\n  under grant  {}{state}\n  protected by {protection}",
         receipt.at, receipt.output, receipt.request, receipt.package, receipt.code, receipt.grant
     )
 }
@@ -212,4 +240,5 @@ fn to_text(report: &Report, simulated: bool) -> String {
 const EXAMPLES: &str = r#"Examples:
   bield receipt .bield/receipts/9f....receipt
   bield receipt 9f...
+  bield receipt 9f... --state cart.export
   bield --json receipt answer.receipt --service ed25519:... --package 3a..."#;

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use bield_evidence::{Check, Mover, Outcome};
-use bield_package::PackageHead;
+use bield_package::{PackageHead, component_digest};
 use bield_sdk::{Home, HomeError, KnownService, Randomness, now};
 use clap::Args;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::log_json;
 use super::receipt::Receipt;
+use super::{hex, log_json};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress;
@@ -33,6 +33,10 @@ pub(crate) struct Verify {
     #[arg(value_name = "FILE.receipt", conflicts_with = "package")]
     receipt: Option<PathBuf>,
 
+    /// With a receipt: an export of the capsule that the function's state is, to look its states up
+    #[arg(long, value_name = "EXPORT", requires = "receipt")]
+    state: Option<PathBuf>,
+
     /// A package to check instead of the key service
     #[arg(long, value_name = "FILE")]
     package: Option<PathBuf>,
@@ -41,7 +45,7 @@ pub(crate) struct Verify {
 impl Verify {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         match (self.receipt, self.package) {
-            (Some(file), _) => Receipt::of(file).run(home, output),
+            (Some(file), _) => Receipt::of(file, self.state).run(home, output),
             (None, Some(file)) => package(home, &file, output),
             (None, None) => key_service(home, output),
         }
@@ -211,6 +215,16 @@ fn contents(
             checks.push(check("chunks", Outcome::Passed, &count, "the same"));
             let content = "as the owner's tool hashed it";
             checks.push(check("content", Outcome::Passed, content, "the same"));
+            if let Some(function) = &open.manifest().function {
+                let digest = component_digest(&model).map(|digest| hex(&digest));
+                let have = digest.unwrap_or_else(|error| error.to_string());
+                let need = hex(&function.component);
+                let outcome = match have == need {
+                    true => Outcome::Passed,
+                    false => Outcome::Failed,
+                };
+                checks.push(check("component", outcome, &have, &need));
+            }
         }
         Err(error) => {
             checks.push(check(

@@ -308,6 +308,88 @@ fn packing_replaces_nothing_unless_told_and_leaves_nothing_unfinished() {
     );
 }
 
+const CART: &str = r#"
+[function]
+name = "cart"
+version = "0.1.0"
+source = "function.wasm"
+build = "cp made function.wasm"
+
+[[bucket]]
+name = "shop"
+consistency = "linearizable"
+durability = "local-sync"
+"#;
+
+#[test]
+fn a_function_is_packed_by_its_description_and_keeps_its_state() {
+    let stage = Stage::new();
+    stage.run(&["init"]);
+    fs::create_dir(stage.path("cart")).unwrap();
+    stage.write("cart/bield.toml", CART);
+    let service = format!("ed25519:{}", "01".repeat(32));
+    let pack = |file: &str, more: &[&str]| {
+        let usual = ["--json", "pack", "cart", "--service", &service, "-o", file];
+        stage.run(&[&usual[..], more].concat())
+    };
+    let unbuilt = pack("a.bield", &[]);
+    assert_eq!(unbuilt.code, 2);
+    assert!(
+        unbuilt.out.contains("cp made function.wasm"),
+        "{}",
+        unbuilt.out
+    );
+    stage.write("cart/made", b"\0asm\x0d\0\x01\0one");
+    let first = pack("a.bield", &["--build"]).json();
+    assert_eq!(first["buckets"][0]["consistency"], "linearizable");
+    stage.write("cart/made", b"\0asm\x0d\0\x01\0two");
+    let second = pack("b.bield", &["--build"]).json();
+    assert_ne!(first["component"], second["component"]);
+    assert_eq!(first["state"], second["state"]);
+    assert_eq!(first["state"].as_str().unwrap().len(), 64);
+    let verified = stage.run(&["--json", "verify", "--package", "b.bield"]);
+    assert_eq!(verified.code, 0, "{}", verified.out);
+    assert!(verified.out.contains("component"), "{}", verified.out);
+    let misspelt = CART.replace("durability", "durabillity");
+    stage.write("cart/bield.toml", misspelt);
+    let refused = pack("c.bield", &[]);
+    assert_eq!(refused.code, 2);
+    assert!(refused.out.contains("line 11"), "{}", refused.out);
+}
+
+#[test]
+fn code_that_is_no_component_is_refused_in_its_own_sentence() {
+    let stage = Stage::new();
+    stage.run(&["init"]);
+    fs::create_dir(stage.path("cart")).unwrap();
+    stage.write("cart/bield.toml", CART);
+    let service = format!("ed25519:{}", "01".repeat(32));
+    for (code, sentence) in [
+        (&b"\0asm\x01\0\0\0"[..], "core module, not a component"),
+        (b"\x7fELF\x02\x01\x01", "never accepted"),
+        (b"hello", "does not begin as one"),
+    ] {
+        stage.write("cart/function.wasm", code);
+        let refused = stage.run(&["pack", "cart", "--service", &service, "-o", "x.bield"]);
+        assert_eq!(refused.code, 2);
+        assert!(refused.err.contains(sentence), "{}", refused.err);
+        assert!(!stage.path("x.bield").exists() && !stage.path("home/functions").exists());
+    }
+    stage.write("f.wasm", b"\0asm\x0d\0\x01\0");
+    let alone = [
+        "pack",
+        "f.wasm",
+        "--name",
+        "f",
+        "--version",
+        "1",
+        "-o",
+        "x.bield",
+    ];
+    let refused = stage.run(&alone);
+    assert!(refused.err.contains("bield.toml"), "{}", refused.err);
+}
+
 #[test]
 fn what_is_no_model_is_refused_with_its_name() {
     let stage = Stage::new();

@@ -57,14 +57,14 @@ fn bundle() -> ReceiptBundle {
         grant: Digest::of("test", &[]),
         output: Digest::of("test", &[]),
         at,
-        head: None,
+        state: None,
         simulated: false,
     };
-    ReceiptBundle {
-        receipt: Signed::sign(&worker, receipt).into_signed(),
-        certificate: Signed::sign(&service(), certificate).into_signed(),
-        service_evidence: None,
-    }
+    ReceiptBundle::new(
+        Signed::sign(&worker, receipt).into_signed(),
+        Signed::sign(&service(), certificate).into_signed(),
+        None,
+    )
 }
 
 fn cloud() -> String {

@@ -8,4 +8,5 @@
 
 mod calls;
 mod freshness;
+mod functions;
 mod support;

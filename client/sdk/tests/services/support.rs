@@ -1,6 +1,8 @@
 //! The cast: a key service and a gateway with a runtime behind it, on real sockets, honest unless told
 //! to lie in one place.
 
+mod function;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -15,10 +17,12 @@ use bield_grant::{CodeIdentity, CodeSelector, audience};
 use bield_protocol::inference::{Answer, Output, Reply, Request};
 use bield_protocol::refusal::{Refusal, Retry};
 use bield_protocol::service::{self, Inspection, KeyConfiguration, PackageReference, PlayedLog};
-use bield_receipt::{Receipt, WorkerCertificate, output_commitment};
+use bield_receipt::{Receipt, StateSpan, WorkerCertificate, output_commitment};
 use bield_sdk::{ElementType, Home, Randomness, Tensor, TensorSpec, Trust, now};
 use bield_session::{Expect, Identity, Role, SessionKey, accept, provider};
 use bield_software_tee::{CollateralOptions, Kind, Options, Platform, SgxReport};
+
+pub(crate) use function::{CAPSULE, Deed, state};
 
 pub(crate) const KEYS_CODE: [u8; 32] = [0x11; 32];
 pub(crate) const RUNTIME_CODE: [u8; 32] = [0x22; 32];
@@ -66,6 +70,8 @@ pub(crate) enum Lie {
     Recovering,
     /// The key service hangs up when it is given an order.
     HangsUp,
+    /// The package is a function.
+    Function(Deed),
 }
 
 /// What the stand-ins saw.
@@ -402,6 +408,10 @@ impl Cast {
             Lie::OtherService => named.service = self.owner.principal(),
             Lie::EndsTooLate => named.not_after = now().plus(24 * HOUR + Duration::from_secs(60)),
             Lie::Ended => named.not_after = now().minus(Duration::from_secs(1)),
+            Lie::Function(_) => {
+                named.inputs.clear();
+                named.outputs.clear();
+            }
             _ => {}
         }
         service::Reply::KeyConfiguration(named)
@@ -447,6 +457,12 @@ impl Cast {
             let refusal = Refusal::new("user-not-granted", "ask the owner", Retry::AfterChange);
             return sealer.seal(&Reply::Refused(refusal).encode(), &mut Randomness);
         }
+        if let Lie::Function(deed) = self.lie {
+            let calls = self.seen.lock().unwrap().bodies.len() as u64 - 1;
+            let (output, state) = function::run(deed, opened.body(), calls);
+            let reply = self.answered(opened.digest(), output, state);
+            return sealer.seal(&reply.encode(), &mut Randomness);
+        }
         let inputs = Request::decode(opened.body()).unwrap().inputs;
         let doubled: Vec<f32> = inputs[0]
             .to_f32()
@@ -459,6 +475,11 @@ impl Cast {
             tensors: vec![tensor],
         }
         .encode();
+        let reply = self.answered(opened.digest(), output, None);
+        sealer.seal(&reply.encode(), &mut Randomness)
+    }
+
+    fn answered(&self, request: Digest, output: Vec<u8>, state: Option<StateSpan>) -> Reply {
         let salt = [5; 32];
         let committed: &[u8] = if self.lie == Lie::OtherOutput {
             b"other"
@@ -466,26 +487,25 @@ impl Cast {
             &output
         };
         let receipt = Receipt {
-            request: opened.digest(),
+            request,
             package: self.package,
             code: runtime_code(),
             grant: Digest::of("test grant", &[]),
             output: output_commitment(&salt, committed),
             at: now(),
-            head: None,
+            state,
             simulated: true,
         };
         let worker = match self.lie {
             Lie::UncertifiedWorker => &self.owner,
             _ => &self.worker,
         };
-        let answer = Answer {
+        Reply::Answered(Answer {
             output,
             salt,
             receipt: Signed::sign(worker, receipt).into_signed(),
             certificate: Signed::sign(&self.service, self.certificate()).into_signed(),
-        };
-        sealer.seal(&Reply::Answered(answer).encode(), &mut Randomness)
+        })
     }
 
     fn certificate(&self) -> WorkerCertificate {

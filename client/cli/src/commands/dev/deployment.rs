@@ -152,6 +152,8 @@ fn runtime_configuration(
     }
     let policy = toml::Value::try_from(policy(root, &[keys])).map_err(Failure::local)?;
     table.insert("key_service".to_owned(), policy);
+    let functions = table.entry("functions");
+    functions.or_insert_with(|| toml::Table::new().into());
     let text = to_toml(RUNTIME_COMMENT, &table)?;
     // Here rather than in the runtime, so that a typing error is a sentence now.
     RuntimeConfiguration::parse(&text)

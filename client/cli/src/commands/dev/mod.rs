@@ -186,6 +186,8 @@ impl Dev {
             self.dir.join("packages").into_os_string(),
             "--storage".into(),
             deployment.storage.clone().into_os_string(),
+            "--state".into(),
+            self.dir.join("state").into_os_string(),
             "--workers".into(),
             self.workers.to_string().into(),
             "--run-directory".into(),

@@ -139,6 +139,7 @@ impl Package {
             outputs: old.manifest.outputs,
             golden: old.manifest.golden,
             chunk_bytes: old.chunk_bytes,
+            function: old.manifest.function,
         };
         seal(home, owner, &old.model, draft, &self.output)
     }
