@@ -87,6 +87,9 @@ pub struct Arguments {
     /// Directory of the key service's sealed log, for this gateway alone
     #[arg(long, value_name = "DIR")]
     pub storage: Option<PathBuf>,
+    /// Directory of the sealed state of functions, for this gateway alone; without it, functions that keep state do not run
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
     /// How many runtimes to run at most; 0 to run the key service alone
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=256))]
     pub workers: u16,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bield_engines::{Embedded, Engine, Openwhisk, Platform, PlatformAuth, Pool, Remote};
-use bield_launcher::{Launch, Supervisor};
+use bield_launcher::{Launch, SharedStorage, Supervisor};
 use bield_packer::Packer;
+use bield_protocol::configuration::RuntimeConfiguration;
 use tokio::net::TcpListener;
 
 use crate::driver::{Driver, Waits};
@@ -202,11 +203,13 @@ fn start_workers(
     arguments: &Arguments,
     key_services: Vec<String>,
 ) -> Result<Option<Workers>, GatewayError> {
-    let (engine, places) = match &arguments.worker_addresses[..] {
+    let nobody_knows = (0, 0);
+    let (engine, places, cores) = match &arguments.worker_addresses[..] {
         [] if arguments.openwhisk_host.is_some() => {
             let platform = platform(arguments)?;
             let places = platform.places;
-            (Where::Elsewhere(Arc::new(Openwhisk::new(platform))), places)
+            let engine = Where::Elsewhere(Arc::new(Openwhisk::new(platform)));
+            (engine, places, nobody_knows)
         }
         [] if arguments.workers == 0 => return Ok(None),
         [] => {
@@ -217,7 +220,9 @@ fn start_workers(
                 finish_wait: RUNTIME_FINISH_WAIT,
                 memory_bytes_max: arguments.worker_memory_mib.map(|mib| mib << 20),
             };
-            (Where::Here(Arc::new(Embedded::new(&pool))), pool.places)
+            let cores = shared_cores(&pool.launch.configuration);
+            let engine = Where::Here(Arc::new(Embedded::new(&pool)));
+            (engine, pool.places, cores)
         }
         addresses => {
             let remote = Remote::new(addresses).map_err(|address| {
@@ -226,7 +231,7 @@ fn start_workers(
             })?;
             let places = remote.addresses().count();
             let places = u32::try_from(places).unwrap_or(u32::MAX);
-            (Where::Elsewhere(Arc::new(remote)), places)
+            (Where::Elsewhere(Arc::new(remote)), places, nobody_knows)
         }
     };
     let carries: Arc<dyn Engine> = match &engine {
@@ -237,7 +242,8 @@ fn start_workers(
         queue: Duration::from_millis(arguments.queue_ms),
         call: Duration::from_millis(arguments.call_ms),
     };
-    let settings = arguments.settings(places);
+    let mut settings = arguments.settings(places);
+    (settings.cores, settings.worker_cores) = cores;
     let may_be_none = settings.workers_min == 0;
     let packages = arguments.packages.clone();
     let packer = Packer::new(settings);
@@ -246,6 +252,17 @@ fn start_workers(
         engine,
         may_be_none,
     }))
+}
+
+/// Cores that the runtimes of this machine share, and how many of them one with this configuration can use.
+fn shared_cores(configuration: &[u8]) -> (u32, u32) {
+    let at_most = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let cores = std::thread::available_parallelism().map_or(0, |cores| at_most(cores.get()));
+    let text = std::str::from_utf8(configuration).unwrap_or_default();
+    // One that cannot be read is the runtime's to refuse.
+    let computes = RuntimeConfiguration::parse(text)
+        .map(|one| at_most(one.threads.saturating_mul(one.concurrency)));
+    (cores, computes.unwrap_or(0))
 }
 
 /// The platform that the command line names.
@@ -293,6 +310,11 @@ fn runtime(arguments: &Arguments, key_services: Vec<String>) -> Result<Launch, G
         configuration: configuration.unwrap_or_default(),
         key_services,
         packages: arguments.packages.clone(),
+        shared_storage: arguments
+            .state
+            .as_deref()
+            .map(SharedStorage::open)
+            .transpose()?,
         ..common
     })
 }

@@ -63,7 +63,10 @@ impl Enclave {
                 error,
             })?;
         }
-        let storage = launch.storage.as_deref().map(open_storage).transpose()?;
+        let storage = match (&launch.storage, &launch.shared_storage) {
+            (Some(path), _) => Some(Arc::new(open_storage(path)?)),
+            (None, shared) => shared.as_ref().map(|shared| Arc::clone(&shared.0)),
+        };
         let recorder = Recorder::new(launch.record.clone(), &name).map_err(|error| {
             LaunchError::Directory {
                 path: launch.record.clone().unwrap_or_default(),
@@ -264,7 +267,7 @@ fn join(group: &Path, pid: u32) {
     }
 }
 
-fn open_storage(path: &Path) -> Result<Directory, LaunchError> {
+pub(crate) fn open_storage(path: &Path) -> Result<Directory, LaunchError> {
     Directory::open(path).map_err(|error| match error.kind() {
         ErrorKind::ResourceBusy => LaunchError::StorageInUse { path: path.into() },
         _ => LaunchError::Directory {

@@ -15,7 +15,7 @@
 //! Always true: the program's only socket lies in a directory of mode 0700; it gets no environment and no
 //! argument beyond those named; whatever it asks for is bounded ([`OFFERS_OPEN`] at once of a kind), a
 //! package is found by its hexadecimal digest and nothing else; what was stored is durable before the program
-//! hears so, and one process owns a storage directory; no address is dialled that the operator did not name;
+//! hears so, or is said not to be, and one process owns a storage directory; no address is dialled that the operator did not name;
 //! every wait has a limit; each program has a process group of its own, so that a signal from a terminal to this process is
 //! this one's to act on; when this process dies, however it does, the kernel closes the watch visit and the program ends.
 //!
@@ -39,9 +39,10 @@ mod record;
 mod storage;
 mod supervisor;
 
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 pub use calls::{Answering, PIECE_BYTES_MAX, Stop};
 pub use enclave::{ANSWER_BYTES_MAX, CONFIGURATION_WAIT, Enclave};
@@ -69,12 +70,38 @@ pub struct Launch {
     pub packages: Option<PathBuf>,
     /// Directory for the program's durable files, when it may keep some.
     pub storage: Option<PathBuf>,
+    /// Files that it keeps beside other programs of this process, instead of a directory of its own.
+    pub shared_storage: Option<SharedStorage>,
     /// Where the private directory of the door is made; the system's temporary directory when absent.
     pub run_directory: Option<PathBuf>,
     /// Directory to which every byte carried through the door is also written.
     pub record: Option<PathBuf>,
     /// Control group that the program is put into as soon as it runs, for the limits that are set there.
     pub control_group: Option<PathBuf>,
+}
+
+/// A directory in which several programs of this process keep files, each under names of its own: this process owns it until
+/// the last copy of the value is dropped.
+#[derive(Clone)]
+pub struct SharedStorage(Arc<storage::Directory>);
+
+impl SharedStorage {
+    /// Makes or takes over the directory.
+    ///
+    /// # Errors
+    /// Another process owns it, or the system refuses.
+    pub fn open(path: &Path) -> Result<Self, LaunchError> {
+        let directory = enclave::open_storage(path)?;
+        Ok(Self(Arc::new(directory.shared())))
+    }
+}
+
+impl fmt::Debug for SharedStorage {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("SharedStorage")
+            .field(&self.0.path())
+            .finish()
+    }
 }
 
 impl Launch {
@@ -102,7 +129,7 @@ pub enum LaunchError {
         error: io::Error,
     },
     /// Another process owns the storage directory.
-    #[error("storage {} is in use by another process: two key services on one state would destroy each other's; stop the other one, or name another directory (--storage)", path.display())]
+    #[error("storage {} is in use by another process: two programs on one state would destroy each other's; stop the other one, or name another directory (--storage, --state)", path.display())]
     StorageInUse {
         /// The directory.
         path: PathBuf,

@@ -66,7 +66,7 @@ impl Peers {
 /// Opens all offers of a launch. The threads end with the process; the last one gives the storage back.
 pub(crate) fn open(
     launch: &Launch,
-    storage: Option<Directory>,
+    storage: Option<Arc<Directory>>,
     door: &Arc<DoorAddress>,
     process: &Arc<Process>,
 ) -> io::Result<()> {
@@ -79,7 +79,7 @@ pub(crate) fn open(
         peers(Visit::Member, &launch.members, false),
         peers(Visit::Witness, &launch.witnesses, false),
         launch.packages.clone().map(Offer::Package),
-        storage.map(|directory| Offer::Storage(Arc::new(directory))),
+        storage.map(Offer::Storage),
     ];
     for offer in offers.into_iter().flatten() {
         let offer = Arc::new(offer);

@@ -78,6 +78,13 @@ fn perform(
         } => directory
             .turn_of(number, visit)?
             .append(&name, offset, &bytes)?,
+        Operation::Write {
+            name,
+            offset,
+            bytes,
+        } => directory
+            .turn_of(number, visit)?
+            .write(&name, offset, &bytes)?,
         Operation::Replace { name, bytes } => {
             directory.turn_of(number, visit)?.replace(&name, &bytes)?
         }
@@ -185,6 +192,36 @@ mod tests {
         drop(after);
         second.join().unwrap();
         assert_eq!(directory.read(&name, 0, 99).unwrap(), b"first, second");
+    }
+
+    #[test]
+    fn visits_to_a_shared_directory_go_on_beside_each_other() {
+        let at = tempfile::tempdir().unwrap();
+        let directory = Arc::new(Directory::open(at.path()).unwrap().shared());
+        let write = |name: &str, offset, bytes: &'static [u8]| Operation::Write {
+            name: Name::new(name).unwrap(),
+            offset,
+            bytes: bytes.into(),
+        };
+        let (mut one, first) = served(&directory);
+        let (mut other, second) = served(&directory);
+        for (visit, name) in [(&mut one, "log-a"), (&mut other, "log-b")] {
+            let answer = ask(&write(name, 0, b"first"), visit).unwrap();
+            assert_eq!(answer.status, Status::Ok);
+        }
+        for (visit, name) in [(&mut one, "log-a"), (&mut other, "log-b")] {
+            let answer = ask(&write(name, 3, b"m one to last"), visit).unwrap();
+            assert_eq!(answer.status, Status::Ok);
+            let read = directory.read(&Name::new(name).unwrap(), 0, 99).unwrap();
+            assert_eq!(read, b"firm one to last");
+        }
+        assert_eq!(
+            ask(&write("log-c", 1, b"gap"), &mut other).unwrap().status,
+            Status::Bad
+        );
+        drop((one, other));
+        first.join().unwrap();
+        second.join().unwrap();
     }
 
     #[test]

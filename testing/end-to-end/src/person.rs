@@ -8,11 +8,13 @@ use std::time::Duration;
 use bield_envelope::{Digest, Principal, Signed, SigningKey, Time, Verified};
 use bield_grant::{CodeSelector, Grant, Isolation, PackageSelector, UserSelector};
 use bield_package::onnx::Signature;
-use bield_package::{ManifestDraft, PackageHead, PackageKey, pack};
+use bield_package::tensor::TensorSpec;
+use bield_package::{ManifestDraft, NamedModel, PackageHead, PackageKey, pack};
 use bield_protocol::service::{GrantId, PackageReference};
+use bield_receipt::StateHeads;
 use bield_sdk::{
-    Answered, CallError, Gateway, Home, HomeError, KeyService, Randomness, ServiceError, Target,
-    Tensor, Trust, now,
+    Answered, CallError, FunctionAnswered, FunctionCall, FunctionFile, FunctionState, Gateway,
+    Home, HomeError, KeyService, Randomness, ServiceError, Target, Tensor, Trust, now,
 };
 use rand_core::Rng as _;
 
@@ -96,8 +98,12 @@ impl Person {
             chunk_bytes,
             ..ManifestDraft::onnx(name.parse()?, version.parse()?, Signature::read(model)?)
         };
+        self.seal(&format!("{name}-{version}"), draft, model)
+    }
+
+    fn seal(&self, name: &str, draft: ManifestDraft, model: &[u8]) -> anyhow::Result<Package> {
         let key = PackageKey::generate(&mut Randomness);
-        let file = self.home.path().join(format!("{name}-{version}.bield"));
+        let file = self.home.path().join(format!("{name}.bield"));
         let mut sink = File::create(&file)?;
         let summary = pack(
             &mut Cursor::new(model),
@@ -123,7 +129,17 @@ impl Person {
     /// # Errors
     /// Either refuses.
     pub fn register(&self, package: &Package, model: &[u8]) -> anyhow::Result<()> {
-        self.offer(package, model)?;
+        let signature = Signature::read(model)?;
+        self.bring(package, signature.inputs, signature.outputs)
+    }
+
+    fn bring(
+        &self,
+        package: &Package,
+        inputs: Vec<TensorSpec>,
+        outputs: Vec<TensorSpec>,
+    ) -> anyhow::Result<()> {
+        self.tell(package, inputs, outputs)?;
         let bytes = fs::metadata(&package.file)?.len();
         let source = &mut File::open(&package.file)?;
         Gateway::new(self.trust.gateway()).put_package(
@@ -140,11 +156,19 @@ impl Person {
     /// # Errors
     /// It refuses.
     pub fn offer(&self, package: &Package, model: &[u8]) -> anyhow::Result<()> {
-        let head = PackageHead::read(&mut BufReader::new(File::open(&package.file)?))?;
         let signature = Signature::read(model)?;
+        self.tell(package, signature.inputs, signature.outputs)
+    }
+
+    fn tell(
+        &self,
+        package: &Package,
+        inputs: Vec<TensorSpec>,
+        outputs: Vec<TensorSpec>,
+    ) -> anyhow::Result<()> {
+        let head = PackageHead::read(&mut BufReader::new(File::open(&package.file)?))?;
         let mut service = self.service()?;
         service.register(&self.key)?;
-        let (inputs, outputs) = (signature.inputs, signature.outputs);
         let header = head.signed_header().clone();
         service.put_package(&self.key, header, inputs, outputs, &package.key)?;
         Ok(service.close()?)
@@ -158,6 +182,62 @@ impl Person {
         let package = self.pack(name, model)?;
         self.register(&package, model)?;
         Ok(package)
+    }
+
+    /// Packs and registers a function: what its `bield.toml` says, its component, and the packages of its models by name.
+    /// Its state is the one in this home, or a new one.
+    ///
+    /// # Errors
+    /// The file does not parse, or as [`publish`](Self::publish).
+    pub fn publish_function(
+        &self,
+        described: &str,
+        component: &[u8],
+        models: &[(&str, &Package)],
+    ) -> anyhow::Result<Package> {
+        let described = FunctionFile::parse(described)?;
+        let certifier = self.service()?.principal();
+        let state = match described.buckets.is_empty() {
+            true => None,
+            false => Some(FunctionState::open_or_create(
+                &self.home,
+                &self.key,
+                &described.name,
+                certifier,
+                now(),
+                &mut Randomness,
+            )?),
+        };
+        let models = models.iter().map(|(name, package)| NamedModel {
+            name: (*name).to_owned(),
+            package: package.digest,
+        });
+        let draft = described.draft(component, models.collect(), state.as_ref())?;
+        let name = format!("{}-{}", described.name, described.version);
+        let package = self.seal(&name, draft, component)?;
+        self.bring(&package, Vec::new(), Vec::new())?;
+        Ok(package)
+    }
+
+    /// Calls a function through the SDK, from the first connection on; `seen` is what the caller knows of its state.
+    ///
+    /// # Errors
+    /// The call's; a target that is not to be had is a failure of the test.
+    pub fn call_function(
+        &self,
+        package: &Package,
+        path: &str,
+        body: &[u8],
+        seen: Option<&StateHeads>,
+    ) -> anyhow::Result<Result<FunctionAnswered, CallError>> {
+        let target = self.target(package)?;
+        let call = FunctionCall {
+            path: path.to_owned(),
+            content_type: "text/plain".to_owned(),
+            body: body.to_vec().into(),
+            seen: seen.cloned(),
+        };
+        Ok(target.call_function(&self.key, call, &mut Randomness))
     }
 
     /// As [`publish`](Self::publish), in chunks as long as they are outside of tests.

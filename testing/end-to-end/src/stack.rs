@@ -307,6 +307,7 @@ fn start_gateway(host: &Path, programs: &Path) -> anyhow::Result<Gateway> {
     command.args(["--keys-listen", "127.0.0.1:0"]);
     command.arg("--keys-config").arg(host.join("keys.toml"));
     command.arg("--storage").arg(host.join("storage"));
+    command.arg("--state").arg(host.join("state"));
     Gateway::start(&mut command, &host.join("logs/gateway.log"))
 }
 
@@ -371,6 +372,7 @@ fn runtime_configuration(
         tiered: false,
         batching: None,
         onnxruntime: None,
+        functions: None,
     })?)
 }
 

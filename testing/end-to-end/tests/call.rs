@@ -70,6 +70,7 @@ fn a_receipt_is_verified_again_from_its_bytes_without_the_deployment() {
         request: Some(request),
         package: Some(package.digest),
         output: None,
+        ..Expected::default()
     };
     bield_receipt::verify(&bundle, &anchor, expected, now()).unwrap();
 

@@ -19,6 +19,7 @@ fn package(model: &[u8]) -> (Digest, Vec<u8>) {
         outputs: vec![output],
         golden: vec![],
         chunk_bytes: CHUNK_BYTES_MIN,
+        function: None,
     };
     let owner = SigningKey::generate(&mut entropy);
     let key = PackageKey::generate(&mut entropy);

@@ -1,6 +1,7 @@
 //! The directory of one program's files, and the promise that what was said to be stored is.
 //!
 //! ```text
+//! write:   open ─ cut to offset ─ write ─▶ done, not synced
 //! append:  open ─ cut to offset ─ write ─ fdatasync ┐
 //! replace: .new ─ write ─ fsync ─ rename ───────────┼─ fsync directory, if names changed ─▶ done
 //! remove:  unlink ──────────────────────────────────┘
@@ -44,6 +45,8 @@ pub(crate) struct Directory {
     path: PathBuf,
     /// Held while bytes change.
     state: Mutex<DirectoryState>,
+    /// Whether a visit goes on when another one begins.
+    is_shared: bool,
     _lock: File,
 }
 
@@ -103,6 +106,7 @@ impl Directory {
                 names_changed: true,
                 visit: 0,
             }),
+            is_shared: false,
             _lock: lock,
         };
         for (name, _) in directory.list()? {
@@ -114,6 +118,15 @@ impl Directory {
             File::open(parent)?.sync_all()?;
         }
         Ok(directory)
+    }
+
+    /// Lets several visits go on beside each other: those of several programs, or several of one. No two of them may
+    /// change one file.
+    pub(crate) fn shared(self) -> Directory {
+        Directory {
+            is_shared: true,
+            ..self
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -178,7 +191,7 @@ impl Directory {
         }
     }
 
-    /// Begins a visit and with that ends all before it; its number. The program closes one visit before it
+    /// Begins a visit and with that, unless the directory is shared, ends all before it; its number. The program closes one visit before it
     /// uses the next, so what is closed already begins nothing.
     pub(crate) fn begin(&self, visit: &Pipe) -> io::Result<u64> {
         let mut turn = self.turn();
@@ -192,7 +205,7 @@ impl Directory {
     /// The right to change files for a visit that is not over.
     pub(crate) fn turn_of(&self, number: u64, visit: &Pipe) -> Result<Turn<'_>, DirectoryError> {
         let turn = self.turn();
-        if turn.state.visit != number || visit.is_closed() {
+        if (turn.state.visit != number && !self.is_shared) || visit.is_closed() {
             return Err(DirectoryError::Over);
         }
         Ok(turn)
@@ -215,6 +228,21 @@ impl Turn<'_> {
         offset: u64,
         bytes: &[u8],
     ) -> Result<(), DirectoryError> {
+        self.add(name, offset, bytes)?.sync_data()?;
+        Ok(self.sync_names()?)
+    }
+
+    /// As [`append`](Self::append) without the sync: the next append to the file does it.
+    pub(crate) fn write(
+        &mut self,
+        name: &Name,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), DirectoryError> {
+        self.add(name, offset, bytes).map(drop)
+    }
+
+    fn add(&mut self, name: &Name, offset: u64, bytes: &[u8]) -> Result<File, DirectoryError> {
         let path = self.path.join(name.as_str());
         let file = match owner_only().write(true).open(&path) {
             Ok(file) => file,
@@ -235,8 +263,7 @@ impl Turn<'_> {
             file.set_len(offset)?;
         }
         file.write_all_at(bytes, offset)?;
-        file.sync_data()?;
-        Ok(self.sync_names()?)
+        Ok(file)
     }
 
     /// Gives the file this content, whole or not at all.
