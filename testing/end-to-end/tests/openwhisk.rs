@@ -6,7 +6,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bield_end_to_end::{
-    Answer, Invoker, Letter, Package, Person, Shared, Stack, node, numbers, post, wait_until,
+    Answer, Canary, Invoker, Letter, Package, Person, Shared, Stack, Tap, node, numbers, post,
+    scan, wait_until,
 };
 use bield_sdk::{Tensor, now};
 use serde_json::{Value, json};
@@ -195,6 +196,13 @@ fn published(owner: &Person, user: &Person, name: &str, variable: &str) -> Packa
     package
 }
 
+fn le_bytes(values: &[f32]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
+}
+
 /// The mean of a sentence's vectors, one a token.
 fn embedding(states: &Tensor) -> Vec<f32> {
     let (tokens, width) = (states.shape()[1], states.shape()[2]);
@@ -210,7 +218,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[test]
-fn real_models_answer_through_the_client_from_npm() {
+fn real_models_answer_through_the_client_from_npm_and_the_wire_shows_only_sealed_bodies() {
     let stack = Stack::start_runtime_with(None, |config| config.models_mib_max = 1024).unwrap();
     let (owner, user) = (
         stack.person("owner").unwrap(),
@@ -252,11 +260,17 @@ fn real_models_answer_through_the_client_from_npm() {
     let account = format!("guest:{KEY}");
     let more = ["--openwhisk-auth", &account];
     let gateway = stack.gateway_with("gateway-whisk", &more).unwrap();
-    let input = json!({ "host": gateway.url, "key": KEY, "sealed": sealed });
+    let captured = stack.host().join("captured");
+    let tap = Tap::open(&captured, "whisk").unwrap();
+    let address = gateway.url.strip_prefix("http://").unwrap();
+    tap.lead_to(address.parse().unwrap());
+    let host = format!("http://{}", tap.address());
+    let input = json!({ "host": host, "key": KEY, "sealed": sealed });
     let said = node("openwhisk", "invoke.mjs", &input).unwrap();
 
     let results = said["results"].as_array().unwrap();
     let [file, cat, kitten, market] = letters;
+    let sealed = Canary::new("a sealed request", &file.bytes);
     let scores = answered(file, &results[0]).to_f32().unwrap();
     let expected = golden["expected"]["target_label"]["data"]
         .as_array()
@@ -266,8 +280,17 @@ fn real_models_answer_through_the_client_from_npm() {
         let apart = (f64::from(*score) - expected.as_f64().unwrap()).abs();
         assert!(apart < 1e-3, "{score} instead of {expected}");
     }
-    let [cat, kitten, market] = [(cat, 1), (kitten, 2), (market, 3)]
-        .map(|(letter, at)| embedding(&answered(letter, &results[at])));
+    let [cat, kitten, market] =
+        [(cat, 1), (kitten, 2), (market, 3)].map(|(letter, at)| answered(letter, &results[at]));
+    let secrets = [
+        Canary::new("the scores", &le_bytes(&scores)),
+        Canary::new("an embedding", &le_bytes(&cat.to_f32().unwrap())),
+    ];
+    assert_eq!(scan(stack.host(), &secrets).unwrap(), []);
+    // What was sealed did pass there, so the capture is one.
+    assert_ne!(scan(&captured, &[sealed]).unwrap(), []);
+
+    let [cat, kitten, market] = [cat, kitten, market].map(|states| embedding(&states));
     assert_eq!(cat.len(), 384);
     let (near, far) = (cosine(&cat, &kitten), cosine(&cat, &market));
     assert!(near > 0.5 && far < 0.4, "{near} {far}");
