@@ -30,7 +30,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Build everything, then seal a real model, grant it, call it, and watch three refusals.
+    /// Build everything, then seal a real model, grant it, call it, count in a function, and watch four refusals.
     Quickstart {
         /// The file whose kind is asked for.
         #[arg(default_value = "README.md")]

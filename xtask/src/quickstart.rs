@@ -3,24 +3,30 @@
 //! Every line that starts with `$` is a command of the built programs; what follows is what they
 //! print. Nothing here knows a key or verifies anything: the programs do.
 
-use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+mod files;
+mod function;
+mod processes;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
 use cargo_metadata::MetadataCommand;
 
 use crate::programs::{Engines, build, root, target_directory};
+use files::{find_file, flip_last_byte};
+use function::Counter;
+use processes::{Signal, Stopped, arguments_of, end_runtime, free_port, quiet, start, wait_for};
 
 /// Tells the story, asking about `file`.
 pub(crate) fn run(file: &Path) -> Result<()> {
     let file = fs::canonicalize(file)
         .with_context(|| format!("{} is not a file that can be asked about", file.display()))?;
-    println!("bield quickstart: a sealed model on a machine nobody has to trust.");
+    println!(
+        "bield quickstart: a sealed model and a function with sealed state, on a machine nobody has to trust."
+    );
     println!("It uses the software TEE: everything is real but the hardware protection.\n");
     println!("Building the programs (a few minutes the first time) …");
     let programs = build(true, Engines::Usual)?;
@@ -42,11 +48,12 @@ pub(crate) fn run(file: &Path) -> Result<()> {
     let (package, owner) = story.owner_seals()?;
     let code = story.owner_grants(&package)?;
     story.user_asks()?;
-    story.refusals(&stack, &package, &owner, &code)?;
+    let counter = story.function_counts(&code)?;
+    story.refusals(&stack, &package, &owner, &code, &counter)?;
 
     println!("\nDone. What was written is in {}.", story.place.display());
     println!(
-        "Next: `cargo xtask test`, README.md (\"Try it by hand\"), SECURITY.md (what this does not cover)."
+        "Next: `cargo xtask test`, README.md (\"Try it by hand\"), docs/functions.md, SECURITY.md (what this does not cover)."
     );
     Ok(())
 }
@@ -165,8 +172,15 @@ impl Story {
         self.say("bield", &["--home", "user", "receipt", "receipt.cbor"])
     }
 
-    fn refusals(&self, stack: &Stack, package: &str, owner: &str, code: &str) -> Result<()> {
-        chapter("5", "Three refusals");
+    fn refusals(
+        &self,
+        stack: &Stack,
+        package: &str,
+        owner: &str,
+        code: &str,
+        counter: &Counter,
+    ) -> Result<()> {
+        chapter("6", "Four refusals");
 
         println!("\n a. A user without a grant:");
         self.initialised("stranger")?;
@@ -182,10 +196,14 @@ impl Story {
         self.refused("user-elsewhere")?;
         drop((other, tee));
 
-        println!("\n c. The host changes one byte of the stored package and restarts the runtime:");
+        println!("\n c. The host puts the function's files of before the second count back:");
+        end_runtime(stack, Signal::Term, || counter.rolls_back())?;
+        self.insists("bield", &counter.asks())?;
+
+        println!("\n d. The host changes one byte of the stored package and kills the runtime:");
         let stored = find_file(&self.place.join("dev"), &format!("{package}.bield"))?;
         flip_last_byte(&stored)?;
-        restart_runtime(stack)?;
+        end_runtime(stack, Signal::Kill, || Ok(()))?;
         self.refused("user")?;
         println!("\n    The granted code was {code}.");
         Ok(())
@@ -320,13 +338,14 @@ impl Story {
             self.file.display().to_string(),
             self.model.labels.display().to_string(),
         );
-        let arguments = ["--home", home, "--labels", &labels, &file];
-        show("file-type", &arguments);
-        let done = self
-            .program("file-type")
-            .args(arguments)
-            .output()
-            .context("starting file-type")?;
+        self.insists("file-type", &["--home", home, "--labels", &labels, &file])
+    }
+
+    /// Shows a command that has to be refused, and why it is.
+    fn insists(&self, program: &str, arguments: &[&str]) -> Result<()> {
+        show(program, arguments);
+        let done = self.program(program).args(arguments).output();
+        let done = done.with_context(|| format!("starting {program}"))?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(
             !done.status.success(),
@@ -412,206 +431,6 @@ impl Model {
     }
 }
 
-/// A process that is stopped when this is dropped.
-struct Stopped(Child);
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        // Ask first, so that it stops its own children; insist after a while.
-        let asked = Command::new("kill")
-            .arg("-INT")
-            .arg(self.0.id().to_string())
-            .status();
-        let deadline = Instant::now() + STOP_WAIT;
-        while asked.is_ok() && Instant::now() < deadline {
-            if matches!(self.0.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// Starts a stack, prints what it says, and returns when it says that it is ready.
-fn start(command: &mut Command) -> Result<Child> {
-    show("bield", &arguments_of(command));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().context("starting the stack")?;
-    let (send, receive) = mpsc::channel::<String>();
-    let outputs: [Option<Box<dyn std::io::Read + Send>>; 2] = [
-        child.stdout.take().map(|out| Box::new(out) as _),
-        child.stderr.take().map(|out| Box::new(out) as _),
-    ];
-    for output in outputs.into_iter().flatten() {
-        let send = send.clone();
-        std::thread::spawn(move || {
-            // Reads to the end even when nobody listens any more: a full pipe would stop the stack.
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                drop(send.send(line));
-            }
-        });
-    }
-    drop(send);
-    let deadline = Instant::now() + READY_WAIT;
-    while let Ok(line) = receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        indent(&line);
-        if line == "ready" {
-            // What follows on its heels belongs to the same message.
-            while let Ok(line) = receive.recv_timeout(Duration::from_millis(300)) {
-                indent(&line);
-            }
-            return Ok(child);
-        }
-    }
-    drop(child.kill());
-    bail!(
-        "the stack did not become ready within {} s",
-        READY_WAIT.as_secs()
-    )
-}
-
-fn quiet(command: &mut Command) -> Result<Child> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command
-        .spawn()
-        .with_context(|| format!("starting {command:?}"))
-}
-
-fn arguments_of(command: &Command) -> Vec<String> {
-    command
-        .get_args()
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect()
-}
-
-/// Waits until something listens and its workers are ready.
-fn wait_for(address: SocketAddr) -> Result<()> {
-    let deadline = Instant::now() + READY_WAIT;
-    while Instant::now() < deadline {
-        if let Ok(mut stream) = std::net::TcpStream::connect(address) {
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-            let request =
-                format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-            let mut answer = String::new();
-            if stream.write_all(request.as_bytes()).is_ok()
-                && stream.read_to_string(&mut answer).is_ok()
-                && answer.starts_with("HTTP/1.1 200")
-            {
-                return Ok(());
-            }
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    bail!(
-        "nothing became ready at {address} within {} s",
-        READY_WAIT.as_secs()
-    )
-}
-
-/// Ends the runtime process as a crash would; its gateway starts another.
-fn restart_runtime(stack: &Stack) -> Result<()> {
-    let runtimes = descendants(stack.child.0.id(), "bield-runtime");
-    ensure!(!runtimes.is_empty(), "no runtime is running");
-    for process in runtimes {
-        ensure!(
-            Command::new("kill")
-                .arg("-KILL")
-                .arg(process.to_string())
-                .status()?
-                .success(),
-            "the runtime could not be stopped"
-        );
-    }
-    // Until the gateway notices, it may still say ready.
-    std::thread::sleep(Duration::from_millis(500));
-    wait_for(stack.listen)
-}
-
-/// Processes below `ancestor` whose name begins with `name`.
-fn descendants(ancestor: u32, name: &str) -> Vec<u32> {
-    let processes: Vec<(u32, u32, String)> = fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let id: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            let (called, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-            Some((
-                id,
-                rest.split_whitespace().nth(1)?.parse().ok()?,
-                called.to_owned(),
-            ))
-        })
-        .collect();
-    let mut below = vec![ancestor];
-    let mut at = 0;
-    while let Some(parent) = below.get(at).copied() {
-        below.extend(
-            processes
-                .iter()
-                .filter(|process| process.1 == parent)
-                .map(|process| process.0),
-        );
-        at += 1;
-    }
-    let named = processes
-        .iter()
-        .filter(|process| process.2.starts_with(name));
-    named
-        .map(|process| process.0)
-        .filter(|id| below.contains(id))
-        .collect()
-}
-
-/// A file somewhere below `folder` whose name ends with `end`.
-fn find_file(folder: &Path, end: &str) -> Result<PathBuf> {
-    walk(folder)
-        .into_iter()
-        .find(|path| path.is_file() && path.to_string_lossy().ends_with(end))
-        .with_context(|| format!("no {end} below {}", folder.display()))
-}
-
-fn walk(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    entries
-        .flat_map(|path| {
-            if path.is_dir() {
-                walk(&path)
-            } else {
-                vec![path]
-            }
-        })
-        .collect()
-}
-
-fn flip_last_byte(path: &Path) -> Result<()> {
-    let mut file = fs::OpenOptions::new().read(true).write(true).open(path)?;
-    file.seek(SeekFrom::End(-1))?;
-    let mut byte = [0];
-    file.read_exact(&mut byte)?;
-    file.seek(SeekFrom::End(-1))?;
-    Ok(file.write_all(&[byte[0] ^ 1])?)
-}
-
-fn free_port() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")
-        .context("finding a free port")?
-        .local_addr()?)
-}
-
 fn text(value: &serde_json::Value, field: &str) -> Result<String> {
     let found = value.get(field).and_then(serde_json::Value::as_str);
     found
@@ -633,8 +452,3 @@ fn indent(text: &str) {
         println!("     {line}");
     }
 }
-
-/// How long a stack may take to become ready on a slow machine.
-const READY_WAIT: Duration = Duration::from_secs(60);
-/// How long a program may take to stop in good order.
-const STOP_WAIT: Duration = Duration::from_secs(10);
