@@ -10,7 +10,7 @@ mod processes;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, ensure};
 use cargo_metadata::MetadataCommand;
@@ -18,7 +18,9 @@ use cargo_metadata::MetadataCommand;
 use crate::programs::{Engines, build, root, target_directory};
 use files::{find_file, flip_last_byte};
 use function::Counter;
-use processes::{Signal, Stopped, arguments_of, end_runtime, free_port, quiet, start, wait_for};
+use processes::{
+    Stopped, arguments_of, free_port, quiet, restart, restart_runtime, start, wait_for,
+};
 
 /// Tells the story, asking about `file`.
 pub(crate) fn run(file: &Path) -> Result<()> {
@@ -49,7 +51,7 @@ pub(crate) fn run(file: &Path) -> Result<()> {
     let code = story.owner_grants(&package)?;
     story.user_asks()?;
     let counter = story.function_counts(&code)?;
-    story.refusals(&stack, &package, &owner, &code, &counter)?;
+    story.refusals(stack, &package, &owner, &code, &counter)?;
 
     println!("\nDone. What was written is in {}.", story.place.display());
     println!(
@@ -81,7 +83,15 @@ struct Stack {
 impl Story {
     fn operator_starts(&self) -> Result<Stack> {
         chapter("1", "The operator starts a stack on loopback");
-        let (listen, keys) = (free_port()?, free_port()?);
+        self.stack_at(free_port()?, free_port()?, start)
+    }
+
+    fn stack_at(
+        &self,
+        listen: SocketAddr,
+        keys: SocketAddr,
+        start: impl FnOnce(&mut Command) -> Result<Child>,
+    ) -> Result<Stack> {
         let mut command = self.program("bield");
         command.args(["dev", "--dir", "dev", "--until-stdin-ends"]);
         command.arg("--listen").arg(listen.to_string());
@@ -174,7 +184,7 @@ impl Story {
 
     fn refusals(
         &self,
-        stack: &Stack,
+        stack: Stack,
         package: &str,
         owner: &str,
         code: &str,
@@ -191,19 +201,25 @@ impl Story {
             "\n b. The operator starts a runtime that is not the granted one (one setting differs, so its"
         );
         println!("    measurement differs), and sends the granted user's request to it:");
-        let (other, tee) = self.other_gateway(stack)?;
+        let (other, tee) = self.other_gateway(&stack)?;
         self.home_at_gateway("user-elsewhere", other.listen)?;
         self.refused("user-elsewhere")?;
         drop((other, tee));
 
-        println!("\n c. The host puts the function's files of before the second count back:");
-        end_runtime(stack, Signal::Term, || counter.rolls_back())?;
+        println!(
+            "\n c. The host stops its stack, puts the function's files of before the second count back, and starts it:"
+        );
+        let (listen, keys) = (stack.listen, stack.keys);
+        drop(stack);
+        counter.rolls_back()?;
+        let stack = self.stack_at(listen, keys, restart)?;
+        wait_for(listen)?;
         self.insists("bield", &counter.asks())?;
 
         println!("\n d. The host changes one byte of the stored package and kills the runtime:");
         let stored = find_file(&self.place.join("dev"), &format!("{package}.bield"))?;
         flip_last_byte(&stored)?;
-        end_runtime(stack, Signal::Kill, || Ok(()))?;
+        restart_runtime(&stack)?;
         self.refused("user")?;
         println!("\n    The granted code was {code}.");
         Ok(())
@@ -360,8 +376,10 @@ impl Story {
         show(program, arguments);
         let done = self.program(program).args(arguments).output();
         let done = done.with_context(|| format!("starting {program}"))?;
-        let said = [done.stdout, done.stderr].concat();
-        indent(String::from_utf8_lossy(&said).trim_end());
+        // A function's answer need not end its line.
+        for said in [done.stdout, done.stderr] {
+            indent(String::from_utf8_lossy(&said).trim_end());
+        }
         ensure!(
             done.status.success(),
             "{program} ended with {}",

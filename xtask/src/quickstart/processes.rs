@@ -80,10 +80,16 @@ pub(super) fn start(command: &mut Command) -> Result<Child> {
 }
 
 pub(super) fn quiet(command: &mut Command) -> Result<Child> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    silent(command.stdin(Stdio::null()))
+}
+
+/// Starts a stack again, without a word.
+pub(super) fn restart(command: &mut Command) -> Result<Child> {
+    silent(command.stdin(Stdio::piped()))
+}
+
+fn silent(command: &mut Command) -> Result<Child> {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     command
         .spawn()
         .with_context(|| format!("starting {command:?}"))
@@ -120,53 +126,18 @@ pub(super) fn wait_for(address: SocketAddr) -> Result<()> {
     )
 }
 
-/// How a process is told to end.
-#[derive(Clone, Copy)]
-pub(super) enum Signal {
-    /// As its operator does: it ends what it began.
-    Term,
-    /// As a crash does.
-    Kill,
-}
-
-/// Ends the runtime process and does something once it is gone; its gateway starts another.
-pub(super) fn end_runtime(
-    stack: &Stack,
-    signal: Signal,
-    then: impl FnOnce() -> Result<()>,
-) -> Result<()> {
+/// Ends the runtime process as a crash would; its gateway starts another.
+pub(super) fn restart_runtime(stack: &Stack) -> Result<()> {
     let runtimes = descendants(stack.child.0.id(), "bield-runtime");
     ensure!(!runtimes.is_empty(), "no runtime is running");
-    let signal = match signal {
-        Signal::Term => "-TERM",
-        Signal::Kill => "-KILL",
-    };
-    for process in &runtimes {
-        let told = Command::new("kill")
-            .arg(signal)
-            .arg(process.to_string())
-            .status()?;
+    for process in runtimes {
+        let process = process.to_string();
+        let told = Command::new("kill").arg("-KILL").arg(process).status()?;
         ensure!(told.success(), "the runtime could not be stopped");
     }
-    let gone = || !runtimes.iter().any(|id| is_alive(*id));
-    let deadline = Instant::now() + STOP_WAIT;
-    while !gone() {
-        ensure!(Instant::now() < deadline, "the runtime does not end");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    then()?;
     // Until the gateway notices, it may still say ready.
     std::thread::sleep(Duration::from_millis(500));
     wait_for(stack.listen)
-}
-
-/// Whether a process runs; one that ended and was not waited for does not.
-fn is_alive(id: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{id}/stat"));
-    stat.is_ok_and(|stat| {
-        stat.rsplit_once(") ")
-            .is_some_and(|(_, rest)| !rest.starts_with('Z'))
-    })
 }
 
 /// Processes below `ancestor` whose name begins with `name`.
