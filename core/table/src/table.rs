@@ -22,7 +22,7 @@ mod write;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bield_capsule::{Batch, Clock, Head, WriterId};
@@ -85,6 +85,8 @@ pub struct Table {
     cut: RwLock<Arc<Cut>>,
     /// What live snapshots see: by commit, how many and which cut.
     snapshots: Mutex<BTreeMap<u64, (usize, Arc<Cut>)>>,
+    /// How many there are: without any, a commit need not ask.
+    snapshots_live: AtomicUsize,
     writing: Mutex<Writing>,
     watches: Watches,
 }
@@ -101,6 +103,8 @@ struct View {
 
 /// What the one committer works with.
 struct Writing {
+    /// The view's: it changes under this lock only.
+    active: Arc<Memtable>,
     clock: HybridClock,
     chains: Chains,
     leases: Leases,
@@ -146,7 +150,9 @@ impl Table {
         leases: Leases,
     ) -> Result<Self, TableError> {
         let cold_clock = cold.clock();
+        let active = Arc::new(Memtable::new());
         let mut writing = Writing {
+            active: Arc::clone(&active),
             clock: HybridClock::new(options.clock_ahead),
             chains: Chains::default(),
             leases: leases.unanswered(),
@@ -166,7 +172,7 @@ impl Table {
         }
         writing.clock.resume(cold_clock);
         let view = View {
-            active: Arc::new(Memtable::new()),
+            active,
             frozen: None,
             cold,
             cold_clock,
@@ -179,6 +185,7 @@ impl Table {
             visible: AtomicU64::new(0),
             cut: RwLock::default(),
             snapshots: Mutex::default(),
+            snapshots_live: AtomicUsize::new(0),
             writing: Mutex::new(writing),
             watches: Watches::default(),
         })
@@ -237,34 +244,42 @@ impl Table {
     }
 
     /// Whether entries are refused until a flush ends.
-    fn is_full(&self) -> bool {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
-        view.active.bytes() >= self.options.memtable_bytes.saturating_mul(2)
+    fn is_full(&self, writing: &Writing) -> bool {
+        writing.active.bytes() >= self.options.memtable_bytes.saturating_mul(2)
     }
 
-    /// Begins a commit: what its cells are inserted with.
-    fn commit(&self) -> Commit<'_> {
+    /// Begins a commit into the active memtable, under the committer's lock: what its cells are inserted with.
+    fn commit<'t>(&'t self, active: &'t Memtable) -> Commit<'t> {
         let number = self.visible.load(Ordering::Relaxed) + 1;
-        let snapshots = self
-            .snapshots
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let oldest = snapshots.first_key_value();
-        let (seen, cut) = match oldest {
-            Some((number, (_, cut))) => (*number, cut.clone()),
-            None => (number - 1, self.current_cut()),
-        };
+        let oldest = self.oldest_snapshot();
         let alone = oldest.is_none();
-        drop(snapshots);
+        let (seen, cut) = match oldest {
+            Some((number, cut)) => (number, Some(cut)),
+            None => (number - 1, None),
+        };
+        let epochs = !self.options.epochs.is_empty();
         Commit {
             table: self,
             number,
             seen,
             alone,
-            cut,
-            active: self.view().active,
+            cut: epochs.then(|| cut.unwrap_or_else(|| self.current_cut())),
+            active,
             outranked: 0,
         }
+    }
+
+    /// The commit that the oldest live snapshot sees, and its cut. None begins while the committer's lock is held.
+    fn oldest_snapshot(&self) -> Option<(u64, Arc<Cut>)> {
+        if self.snapshots_live.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        let snapshots = self
+            .snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (number, (_, cut)) = snapshots.first_key_value()?;
+        Some((*number, Arc::clone(cut)))
     }
 }
 
@@ -322,8 +337,9 @@ struct Commit<'t> {
     seen: u64,
     /// Nobody has a snapshot.
     alone: bool,
-    cut: Arc<Cut>,
-    active: Arc<Memtable>,
+    /// Where some buckets keep epochs.
+    cut: Option<Arc<Cut>>,
+    active: &'t Memtable,
     outranked: usize,
 }
 
@@ -356,7 +372,10 @@ impl Commit<'_> {
     fn place(&mut self, cell: &Cell<'_>, seen: u64, publish: impl FnOnce()) {
         let floor = Floor {
             number: seen,
-            cut: self.table.keeps_epochs(cell.key).then_some(&*self.cut),
+            cut: self
+                .cut
+                .as_deref()
+                .filter(|_| self.table.keeps_epochs(cell.key)),
         };
         match self.active.insert(cell, self.number, &floor, publish) {
             Placed::Newest if self.table.watches.any() => self.table.watches.changed(cell.key),

@@ -7,6 +7,7 @@ use bield_envelope::Time;
 use bield_levels::{Cell, Content, OwnedCell};
 use zeroize::optimization_barrier;
 
+use super::Placed;
 use crate::Version;
 use crate::cut::Cut;
 
@@ -105,6 +106,17 @@ impl Stored {
         }
     }
 
+    /// Becomes another version, in the memory of a value of the same length.
+    fn replace(&mut self, cell: &Cell<'_>, number: u64) {
+        match (&mut self.value, cell.content) {
+            (Some(own), Content::Value { bytes, expires }) if own.0.len() == bytes.len() => {
+                own.0.copy_from_slice(bytes);
+                (self.version, self.number, self.expires) = (cell.version, number, expires);
+            }
+            _ => *self = Self::new(cell, number),
+        }
+    }
+
     pub(super) fn cell<'a>(&'a self, key: &'a [u8]) -> Cell<'a> {
         let content = match &self.value {
             Some(bytes) => Content::Value {
@@ -152,6 +164,13 @@ pub(crate) struct Floor<'a> {
     pub(crate) cut: Option<&'a Cut>,
 }
 
+impl Floor<'_> {
+    /// Whether all readers see this version, so that nobody asks for an older one.
+    fn hides(&self, version: &Version, number: u64) -> bool {
+        number <= self.number && self.cut.is_none_or(|cut| cut.includes(version))
+    }
+}
+
 /// The versions of a key.
 pub(super) struct Slot {
     newest: Stored,
@@ -179,34 +198,57 @@ impl Slot {
         versions.filter(|stored| !cut.includes(&stored.version))
     }
 
-    /// Takes a version in; says whether it is the newest now, and none when it was there.
-    pub(super) fn insert(&mut self, key: &[u8], stored: Stored) -> Option<bool> {
-        let cell = stored.cell(key);
-        if cell.replaces(&self.newest.cell(key)) {
-            let before = core::mem::replace(&mut self.newest, stored);
-            self.older.push(before);
-            return Some(true);
+    /// Takes a version of its key in, and drops what nobody will ask for then. What goes gives its memory to
+    /// what comes: a key that is written again and again allocates nothing.
+    pub(super) fn insert(&mut self, cell: &Cell<'_>, number: u64, floor: &Floor<'_>) -> Placed {
+        let key = cell.key;
+        if !cell.replaces(&self.newest.cell(key)) {
+            let placed = self.insert_older(cell, number);
+            self.prune(floor);
+            return placed;
         }
-        let known = |known: &Stored| known.cell(key).precedence(&cell).is_eq();
+        if floor.hides(&cell.version, number) {
+            self.older = Vec::new();
+            self.newest.replace(cell, number);
+        } else if floor.hides(&self.newest.version, self.newest.number) {
+            // Of what was there only the newest is still seen.
+            let place = self.older.pop().map(|mut gone| {
+                gone.replace(cell, number);
+                gone
+            });
+            self.older.clear();
+            self.older.reserve_exact(1);
+            let newest = place.unwrap_or_else(|| Stored::new(cell, number));
+            self.older
+                .push(core::mem::replace(&mut self.newest, newest));
+        } else {
+            let newest = Stored::new(cell, number);
+            self.older
+                .push(core::mem::replace(&mut self.newest, newest));
+            self.prune(floor);
+        }
+        Placed::Newest
+    }
+
+    fn insert_older(&mut self, cell: &Cell<'_>, number: u64) -> Placed {
+        let key = cell.key;
+        let known = |known: &Stored| known.cell(key).precedence(cell).is_eq();
         if known(&self.newest) || self.older.iter().any(known) {
-            return None;
+            return Placed::Known;
         }
         let at = self
             .older
             .partition_point(|other| cell.replaces(&other.cell(key)));
-        self.older.insert(at, stored);
-        Some(false)
+        self.older.insert(at, Stored::new(cell, number));
+        Placed::Outranked
     }
 
     /// Drops what nobody will ask for.
-    pub(super) fn prune(&mut self, floor: &Floor<'_>) {
+    fn prune(&mut self, floor: &Floor<'_>) {
         if self.older.is_empty() {
             return;
         }
-        let hides = |stored: &Stored| {
-            stored.number <= floor.number
-                && floor.cut.is_none_or(|cut| cut.includes(&stored.version))
-        };
+        let hides = |stored: &Stored| floor.hides(&stored.version, stored.number);
         if hides(&self.newest) {
             self.older = Vec::new();
         } else if let Some(at) = self.older.iter().rposition(hides) {
@@ -246,4 +288,66 @@ const ALLOCATION_BYTES: usize = 16;
 /// A copy of what a reader sees.
 pub(super) fn owned(key: &[u8], stored: &Stored) -> OwnedCell {
     stored.cell(key).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use bield_capsule::{Clock, WriterId};
+    use bield_envelope::Seeded;
+    use rand_core::Rng as _;
+
+    use super::*;
+
+    #[test]
+    fn whoever_looks_from_the_floor_on_sees_the_newest_of_its_time_whatever_memory_is_used_again() {
+        for seed in 0..200 {
+            let mut draw = Seeded::new(seed);
+            let mut below = move |end: u64| draw.next_u64() % end;
+            let (mut slot, mut all, mut floor) = (None::<Slot>, Vec::new(), 0);
+            for number in 1..40 {
+                let clock = below(60) * 64 + number;
+                let value = vec![number as u8; 3 + below(2) as usize];
+                let cell = Cell {
+                    key: b"key",
+                    version: Version {
+                        clock: Clock::from_bits(clock),
+                        writer: WriterId::from_bytes([1; 32]),
+                    },
+                    content: match below(4) {
+                        0 => Content::Deleted,
+                        _ => Content::Value {
+                            bytes: &value,
+                            expires: None,
+                        },
+                    },
+                };
+                floor = floor.max(number - below(5).min(number));
+                match &mut slot {
+                    None => slot = Some(Slot::new(Stored::new(&cell, number))),
+                    Some(slot) => {
+                        let floor = Floor {
+                            number: floor,
+                            cut: None,
+                        };
+                        slot.insert(&cell, number, &floor);
+                    }
+                }
+                all.push((clock, number, cell.to_owned()));
+                let slot = slot.as_ref().unwrap();
+                for reader in floor..=number {
+                    let upto = all.iter().filter(|(_, number, _)| *number <= reader);
+                    let newest = upto.max_by_key(|(clock, ..)| *clock);
+                    let sight = Sight {
+                        number: reader,
+                        cut: None,
+                    };
+                    let seen = slot.seen(&sight).map(|stored| stored.cell(b"key"));
+                    assert!(
+                        seen == newest.map(|(_, _, cell)| cell.as_cell()),
+                        "seed {seed}"
+                    );
+                }
+            }
+        }
+    }
 }

@@ -60,12 +60,12 @@ impl Table {
             return Ok(Taken::default());
         }
         let view = self.view();
-        if self.is_full() {
+        if self.is_full(&writing) {
             return Err(ApplyError::Busy);
         }
         let entries = record.open(keys)?;
-        let last = match checked(&entries, writing.chains.clock(&writer)) {
-            Ok(last) => last,
+        let checked = match checked(&entries, writing.chains.clock(&writer)) {
+            Ok(checked) => checked,
             Err(rule) => {
                 // spec/07 §4: it counts for nothing, and the chain goes on.
                 writing.chains.extend(writer, seq, None);
@@ -73,7 +73,12 @@ impl Table {
                 return Err(ApplyError::Fault { writer, seq, rule });
             }
         };
-        let taken = self.take(&mut writing, &view, &entries, writer, seq)?;
+        if checked.leases {
+            self.take_leases(&mut writing, &view, &entries, writer, seq)?;
+        }
+        let mut taken = self.take(&mut writing, &entries, writer, seq);
+        taken.control = entries.len() - checked.count;
+        let last = checked.last;
         if let Some(last) = last {
             if writer == self.writer {
                 writing.clock.restore(last);
@@ -103,14 +108,14 @@ impl Table {
         self.joined(&mut writing, header);
     }
 
-    fn take(
+    fn take_leases(
         &self,
         writing: &mut Writing,
         view: &View,
         entries: &Entries,
         writer: WriterId,
         seq: u64,
-    ) -> Result<Taken, ApplyError> {
+    ) -> Result<(), ApplyError> {
         for (entry, payload) in table_entries(entries) {
             if let Action::Lease(lease) = entry.action {
                 let version = Version {
@@ -119,10 +124,22 @@ impl Table {
                 };
                 self.leased(writing, view, version, seq, &lease)?;
                 let cell = lease_cell(version, lease.token, seq, payload);
-                self.commit().insert_only(&cell.as_cell());
+                self.commit(&writing.active).insert_only(&cell.as_cell());
             }
         }
-        let (mut taken, mut commit) = (Taken::default(), self.commit());
+        Ok(())
+    }
+
+    /// Takes in everything but leases, which come first.
+    fn take(&self, writing: &mut Writing, entries: &Entries, writer: WriterId, seq: u64) -> Taken {
+        let Writing {
+            active,
+            leases,
+            free,
+            acknowledged,
+            ..
+        } = writing;
+        let (mut taken, mut commit) = (Taken::default(), self.commit(active));
         for (entry, _) in table_entries(entries) {
             let version = Version {
                 clock: entry.clock,
@@ -130,31 +147,31 @@ impl Table {
             };
             let counts = match entry.action {
                 Action::Change(change) => {
-                    let counts = writing.leases.free(change.key(), entry.clock);
+                    let counts = leases.free(change.key(), entry.clock);
                     if counts {
-                        writing.free = writing.free.max(entry.clock);
+                        *free = entry.clock.max(*free);
                         commit.insert(&cell(&change, version));
                     }
                     counts
                 }
                 Action::Fenced { token, change, .. } => {
-                    let counts = writing.leases.counts(change.key(), &writer, seq, token);
+                    let counts = leases.counts(change.key(), &writer, seq, token);
                     if counts {
                         commit.insert(&cell(&change, version));
                     }
                     counts
                 }
                 Action::DeleteRange { from, to } => {
-                    let counts = writing.leases.free_range(from, to, entry.clock);
+                    let counts = leases.free_range(from, to, entry.clock);
                     if counts {
-                        writing.free = writing.free.max(entry.clock);
+                        *free = entry.clock.max(*free);
                         let (from, to) = (from.to_vec(), to.to_vec());
                         commit.insert_range(RangeDelete { from, to, version });
                     }
                     counts
                 }
                 Action::Acknowledge { epoch } => {
-                    let known = writing.acknowledged.entry(writer).or_default();
+                    let known = acknowledged.entry(writer).or_default();
                     *known = epoch.max(*known);
                     continue;
                 }
@@ -164,9 +181,7 @@ impl Table {
             taken.fenced += usize::from(!counts);
         }
         commit.end();
-        let all = entries.len();
-        taken.control = all - table_entries(entries).count();
-        Ok(taken)
+        taken
     }
 
     /// Takes a lease in, unless it changes what was judged before.
@@ -291,20 +306,33 @@ impl Table {
     }
 }
 
-/// Checks every entry of a record, and says the clock of its last.
-fn checked(entries: &Entries, after: Clock) -> Result<Option<Clock>, EntryError> {
-    let mut last = None;
+/// What the entries of a record are, all of them checked.
+#[derive(Default)]
+struct Checked {
+    /// Clock of the last one that is the table's.
+    last: Option<Clock>,
+    /// Those that are the table's.
+    count: usize,
+    /// Whether there are leases among them.
+    leases: bool,
+}
+
+/// Checks every entry of a record.
+fn checked(entries: &Entries, after: Clock) -> Result<Checked, EntryError> {
+    let mut checked = Checked::default();
     for entry in entries.iter() {
         let payload = entry.plain().ok_or(EntryError("an erasable entry"))?;
         let Some(entry) = TableEntry::decode(payload)? else {
             continue;
         };
-        if entry.clock <= last.unwrap_or(after) {
+        if entry.clock <= checked.last.unwrap_or(after) {
             return Err(EntryError("its clock does not increase"));
         }
-        last = Some(entry.clock);
+        checked.last = Some(entry.clock);
+        checked.count += 1;
+        checked.leases |= matches!(entry.action, Action::Lease(_));
     }
-    Ok(last)
+    Ok(checked)
 }
 
 /// The entries that are the table's, after [`checked`].

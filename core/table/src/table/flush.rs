@@ -75,8 +75,8 @@ impl Table {
     /// Bytes of entries in memory, those that are being flushed included.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let view = self.view();
-        let frozen = view.frozen.map_or(0, |frozen| frozen.bytes());
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let frozen = view.frozen.as_ref().map_or(0, |frozen| frozen.bytes());
         view.active.bytes() + frozen
     }
 
@@ -91,7 +91,8 @@ impl Table {
             if view.active.bytes() == 0 {
                 return None;
             }
-            let active = core::mem::replace(&mut view.active, Arc::new(Memtable::new()));
+            writing.active = Arc::new(Memtable::new());
+            let active = core::mem::replace(&mut view.active, Arc::clone(&writing.active));
             view.frozen = Some(active);
             writing.frozen = (self.coverable(&writing), self.current_cut());
         }
@@ -121,9 +122,12 @@ impl Table {
     pub fn flushed(&self, frozen: Frozen, cold: Arc<dyn Cold>) {
         let mut writing = self.writing();
         // What epochs do not show yet was not flushed: it goes on in the fresh memtable.
-        let kept = frozen
-            .memtable
-            .beyond(&frozen.cut, |key| frozen.keeps_epochs(key));
+        let kept = if frozen.epochs.is_empty() {
+            Vec::new()
+        } else {
+            let epochs = |key: &[u8]| frozen.keeps_epochs(key);
+            frozen.memtable.beyond(&frozen.cut, epochs)
+        };
         let ranges = frozen.memtable.all_ranges();
         let number = self.visible.load(std::sync::atomic::Ordering::Relaxed);
         let none = Cut::default();

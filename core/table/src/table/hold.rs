@@ -84,7 +84,7 @@ impl Table {
             let seq = writing.chains.seq(&self.writer).map_or(0, |seq| seq + 1);
             writing.leases.add(version, seq, &lease);
             let cell = lease_cell(version, token, seq, &payload);
-            self.commit().insert_only(&cell.as_cell());
+            self.commit(&writing.active).insert_only(&cell.as_cell());
         }
         Ok(Written {
             version,

@@ -3,13 +3,14 @@
 //! Always true: what memory has of a page is of one moment, for which all its shards are held still; the cold
 //! side is read before and after, not while they are held.
 
+use core::cmp::Ordering;
 use std::ops::Bound;
 
 use bield_envelope::Time;
 use bield_levels::{Cell, OwnedCell, OwnedContent, RangeDelete};
 
-use super::read::{At, found, newer};
-use super::{Page, PageLimits, Table, View};
+use super::read::{At, newer};
+use super::{Found, Page, PageLimits, Table, View};
 use crate::TableError;
 
 impl Table {
@@ -43,12 +44,12 @@ impl Table {
                 let Some(winner) = warm.ranges.winner(view, warmer, colder)? else {
                     continue;
                 };
-                let Some(found) = found(&winner.as_cell()).filter(|found| !found.is_over(now))
+                let Some((key, found)) = shown(winner).filter(|(_, found)| !found.is_over(now))
                 else {
                     continue;
                 };
-                bytes += winner.key.len() + found.value.len();
-                entries.push((winner.key, found));
+                bytes += key.len() + found.value.len();
+                entries.push((key, found));
                 if entries.len() >= limits.keys || bytes >= limits.bytes {
                     let after = entries.last().map(|(key, _)| key.clone());
                     return Ok(Page { entries, after });
@@ -151,23 +152,41 @@ impl Merged {
 
     /// The next key's cells, up to `whole`.
     fn next_of(&mut self, whole: Option<&[u8]>) -> Option<(Option<OwnedCell>, Option<OwnedCell>)> {
-        let heads = [self.warm.peek(), self.cold.peek()];
-        let key = heads
-            .into_iter()
-            .flatten()
-            .map(|cell| cell.key.as_slice())
-            .min()?;
-        if whole.is_some_and(|whole| key > whole) {
+        let (warm, cold) = (self.warm.peek(), self.cold.peek());
+        let order = match (warm, cold) {
+            (Some(warm), Some(cold)) => warm.key.cmp(&cold.key),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let first = if order.is_le() { warm } else { cold }?;
+        if whole.is_some_and(|whole| first.key.as_slice() > whole) {
             return None;
         }
-        let key = key.to_vec();
-        let is = |cell: &OwnedCell| cell.key == key;
-        Some((self.warm.next_if(is), self.cold.next_if(is)))
+        Some((
+            self.warm.next_if(|_| order.is_le()),
+            self.cold.next_if(|_| order.is_ge()),
+        ))
     }
+}
+
+/// Key and value of a cell; none of a deletion.
+fn shown(cell: OwnedCell) -> Option<(Vec<u8>, Found)> {
+    let OwnedContent::Value { bytes, expires } = cell.content else {
+        return None;
+    };
+    let found = Found {
+        value: bytes,
+        version: cell.version,
+        expires,
+    };
+    Some((cell.key, found))
 }
 
 /// The winners of two ascending lists; whole up to the end of the shorter one that is full.
 fn merge(one: Vec<OwnedCell>, two: Vec<OwnedCell>, chunk: usize) -> Vec<OwnedCell> {
+    if two.is_empty() {
+        return one;
+    }
     let mut merged = Merged::new(one, two);
     let mut cells = Vec::new();
     while let Some((one, two)) = merged.next_of(None) {

@@ -170,6 +170,7 @@ impl Table {
             .unwrap_or_else(PoisonError::into_inner);
         snapshots.entry(number).or_insert((0, cut.clone())).0 += 1;
         drop(snapshots);
+        self.snapshots_live.fetch_add(1, Ordering::Release);
         drop(writing);
         Ok(Snapshot {
             table: self,
@@ -320,6 +321,8 @@ impl Drop for Snapshot<'_> {
                 snapshots.remove(&self.number);
             }
         }
+        drop(snapshots);
+        self.table.snapshots_live.fetch_sub(1, Ordering::Release);
     }
 }
 

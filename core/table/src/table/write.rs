@@ -81,7 +81,7 @@ impl Table {
         now: Time,
         hand: impl FnOnce(&Batch) -> Result<T, E>,
     ) -> Result<Written<T>, TableError> {
-        if self.is_full() {
+        if self.is_full(writing) {
             return Err(TableError::Busy);
         }
         writing.batch.clear();
@@ -104,14 +104,15 @@ impl Table {
             clock,
             writer: self.writer,
         };
-        let mut commit = self.commit();
-        let outranked = if let ([op], Some(cell)) = (ops, cell(&ops[0], version(last))) {
+        for op in ops {
             writing.counted(op, self);
+        }
+        let mut commit = self.commit(&writing.active);
+        let outranked = if let ([_], Some(cell)) = (ops, cell(&ops[0], version(last))) {
             commit.insert_only(&cell)
         } else {
             let mut steps = ops.iter().peekable();
             while let Some(op) = steps.next() {
-                writing.counted(op, self);
                 match (cell(op, version(clock)), op) {
                     (Some(cell), _) => commit.insert(&cell),
                     (None, Op::DeleteRange { from, to }) => commit.insert_range(RangeDelete {
