@@ -175,6 +175,10 @@ impl Request {
         if changes.is_empty() {
             return Ok(());
         }
+        if let [change] = changes {
+            let key = full_key(&bucket.name, change.key())?;
+            return self.ops(bucket, &[change.op(&key)]);
+        }
         let full = |change: &Change<'_>| full_key(&bucket.name, change.key());
         let keys = changes.iter().map(full).collect::<Result<Vec<_>, _>>()?;
         let ops: Vec<Op<'_>> = changes
@@ -213,7 +217,7 @@ impl Request {
     ) -> Result<SwapOutcome, StateError> {
         let key = full_key(&bucket.name, change.key())?;
         let op = change.op(&key);
-        let (shared, now) = (Arc::clone(&self.shared), self.now);
+        let (shared, now) = (&*self.shared, self.now);
         let swapped = shared.handed(|hand| shared.table.swap(op, seen, now, hand))?;
         match swapped {
             Swapped::Done(written) => {
@@ -238,7 +242,7 @@ impl Request {
         delta: i64,
     ) -> Result<i64, StateError> {
         let key = full_key(&bucket.name, key)?;
-        let (shared, now) = (Arc::clone(&self.shared), self.now);
+        let (shared, now) = (&*self.shared, self.now);
         let summed = shared.handed(|hand| shared.table.increment(&key, delta, now, hand))?;
         self.wrote(bucket, summed.1.handed);
         Ok(summed.0)
@@ -262,7 +266,7 @@ impl Request {
     }
 
     fn ops(&mut self, bucket: &Bucket, ops: &[Op<'_>]) -> Result<(), StateError> {
-        let (shared, now) = (Arc::clone(&self.shared), self.now);
+        let (shared, now) = (&*self.shared, self.now);
         let written = shared.handed(|hand| shared.table.write(ops, now, hand))?;
         self.wrote(bucket, written.handed);
         Ok(())

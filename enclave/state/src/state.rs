@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     /// Somebody asked for a flush.
     pub(crate) is_asked: AtomicBool,
     pub(crate) upkeep: Mutex<Upkeep>,
+    /// The thread that keeps the levels sleeps: who has work for it wakes it, and nobody else pays for that.
+    pub(crate) is_idle: AtomicBool,
     /// The thread that keeps the levels sleeps here, and commits that wait for it.
     pub(crate) changed: Condvar,
 }
@@ -200,6 +202,7 @@ impl Shared {
             // A flush covers the starts before this one.
             is_asked: AtomicBool::new(parts.chains >= STARTS_MAX),
             upkeep: Mutex::default(),
+            is_idle: AtomicBool::new(false),
             changed: Condvar::new(),
         }
     }
@@ -251,8 +254,10 @@ impl Shared {
             return Ok(());
         }
         if !self.is_full() {
-            let _upkeep = lock(&self.upkeep);
-            self.changed.notify_all();
+            if self.is_idle.swap(false, Ordering::AcqRel) {
+                let _upkeep = lock(&self.upkeep);
+                self.changed.notify_all();
+            }
             return Ok(());
         }
         self.settle(|shared| !shared.is_full())

@@ -45,8 +45,10 @@ impl Shared {
                 }
             };
             if idle {
+                self.is_idle.store(true, Ordering::Release);
                 let waited = self.changed.wait_timeout(upkeep, PAUSE);
                 drop(waited.unwrap_or_else(PoisonError::into_inner));
+                self.is_idle.store(false, Ordering::Release);
             }
         }
     }

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bield_capsule::{Batch, Head, KeyRing, Queue, QueueError, QueueLimits, Ticket};
@@ -52,6 +52,8 @@ pub(crate) struct Writing {
     sync: AtomicU64,
     /// The end of the hold, by the running clock, in milliseconds.
     held: AtomicU64,
+    /// How often whoever waits for a signature looks before it sleeps.
+    looks: AtomicU32,
     pub(crate) keys: KeyRing,
     pub(crate) clocks: Arc<dyn Clocks>,
     entropy: Mutex<Entropy>,
@@ -72,6 +74,7 @@ impl Writing {
             history: Mutex::new(history),
             sync: AtomicU64::new(0),
             held: AtomicU64::new(millis(held)),
+            looks: AtomicU32::new(LOOKS_MAX),
             keys,
             clocks,
             entropy: Mutex::new(entropy),
@@ -113,7 +116,24 @@ impl Writing {
 
     /// Waits until an entry stands in a signed record, which the log goes on from.
     pub(crate) fn wait_signed(&self, ticket: Ticket) -> Result<(), StateError> {
+        self.look_for(ticket);
         self.queue.wait(ticket, SENT).map_err(stopped)
+    }
+
+    /// A record is signed in less time than a thread takes to wake: so looks for about as long, while that has
+    /// lately paid off. Where the signer has no core of its own it soon is not tried any more.
+    fn look_for(&self, ticket: Ticket) {
+        if self.queue.state(SENT) >= ticket {
+            return;
+        }
+        let looks = self.looks.load(Ordering::Relaxed);
+        let paid_off = (0..looks).any(|_| {
+            (0..PAUSES).for_each(|_| core::hint::spin_loop());
+            self.queue.state(SENT) >= ticket
+        });
+        let looks = if paid_off { looks * 2 } else { looks / 2 };
+        let looks = looks.clamp(LOOKS_MIN, LOOKS_MAX);
+        self.looks.store(looks, Ordering::Relaxed);
     }
 
     /// The last entry that was queued.
@@ -285,6 +305,13 @@ pub(crate) fn stopped(error: QueueError) -> StateError {
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// Pauses between two looks: some 200 ns, so that the signer gets the queue's lock.
+const PAUSES: u32 = 16;
+/// About 50 µs.
+const LOOKS_MAX: u32 = 256;
+/// Enough to notice that looking pays off again.
+const LOOKS_MIN: u32 = 8;
 
 const MEMORY: usize = 0;
 const SENT: usize = 1;
