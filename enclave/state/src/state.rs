@@ -207,15 +207,18 @@ impl Shared {
         }
     }
 
-    /// Takes the linearizable buckets for this holder; the signer's thread runs.
-    fn lease(&self, token: u64, ranges: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StateError> {
+    /// Takes the linearizable buckets for this holder; the signer's thread runs. Each lease has a token of its own, since of
+    /// two with one token only one counts (spec/07 §6); all of them are larger than those of the holds before.
+    fn lease(&self, hold: u64, ranges: &[(Vec<u8>, Vec<u8>)]) -> Result<(), StateError> {
         let mut last = Ticket::default();
+        let mut token = hold.saturating_mul(LEASES_EACH_MAX);
         for (from, to) in ranges {
             let now = self.writing.clocks.now();
             let lease = |hand: &mut dyn FnMut(&Batch) -> Result<Ticket, QueueError>| {
                 self.table.take_lease(token, (from, to), now, hand)
             };
             last = self.handed(lease)?.handed;
+            token = token.saturating_add(1);
         }
         self.writing.want(last, Durability::LocalSync);
         self.writing.wait(last, Durability::LocalSync)
@@ -286,5 +289,7 @@ impl Shared {
     }
 }
 
+/// Tokens of leases for each hold; a function has at most 32 buckets.
+const LEASES_EACH_MAX: u64 = 1 << 16;
 /// Starts in the log after which it is covered by a checkpoint, however little is in it.
 const STARTS_MAX: usize = 8;

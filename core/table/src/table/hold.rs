@@ -93,6 +93,12 @@ impl Table {
         })
     }
 
+    /// Whether a part of the range was ever leased: then whoever holds it changes it, and nobody else.
+    #[must_use]
+    pub fn is_leased(&self, from: &[u8], to: &[u8]) -> bool {
+        self.writing().leases.overlapping(from, to).next().is_some()
+    }
+
     /// Says to all that everything in the cut of an epoch was applied here: when all members said so,
     /// what was deleted before may be forgotten ([`Table::horizon`]).
     ///

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bield_ledger::{Fault, MemoryFiles};
 
 use super::cast::{Capsule, HELD, Machine, bucket, counters};
-use crate::{Bucket, Change, Cut, Durability, Handle, State, StateError, SwapOutcome, TableError};
+use crate::{
+    Bucket, Change, Cut, Durability, Handle, Opening, State, StateError, SwapOutcome, TableError,
+};
 
 fn machine() -> Machine {
     Machine::new(Capsule::new(1), 1)
@@ -186,6 +188,66 @@ fn a_swap_wins_once_and_an_eventual_bucket_offers_none() {
         refused,
         Err(StateError::Table(TableError::NotHeld))
     ));
+}
+
+#[test]
+fn every_linearizable_bucket_is_the_holders_at_every_start() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let named = |name: &str| Bucket {
+        name: name.to_owned(),
+        ..counters()
+    };
+    let buckets = ["shop", "stock", "a"].map(named);
+    for start in 1..=3 {
+        let opening = Opening {
+            buckets: buckets.to_vec(),
+            ..machine.opening(&files, &[])
+        };
+        let state = State::open(opening).unwrap();
+        for bucket in &buckets {
+            let mut request = state.request(&[]).unwrap();
+            assert_eq!(request.increment(bucket, b"key", 1).unwrap(), start);
+            let seen = Handle::of(request.get(bucket, b"other").unwrap().as_ref());
+            let change = Change::Set {
+                key: b"other",
+                value: b"x",
+                expires: None,
+            };
+            let swapped = request.swap(bucket, change, seen).unwrap();
+            assert!(matches!(swapped, SwapOutcome::Done));
+            request.finish().unwrap();
+        }
+        if start == 2 {
+            state.flush().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_bucket_that_was_linearizable_in_an_earlier_version_is_written_like_others() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let state = machine.open(&files, &[]).unwrap();
+    set(&state, &counters(), b"key", b"1").unwrap();
+    drop(state);
+    let eventual = Bucket {
+        consistency: crate::Consistency::Eventual,
+        ..counters()
+    };
+    for value in [b"2", b"3"] {
+        let opening = Opening {
+            buckets: vec![eventual.clone()],
+            ..machine.opening(&files, &[])
+        };
+        let state = State::open(opening).unwrap();
+        set(&state, &eventual, b"key", value).unwrap();
+        assert_eq!(
+            get(&state, &eventual, b"key").unwrap(),
+            Some(value.to_vec())
+        );
+    }
+    let state = machine.open(&files, &[]).unwrap();
+    let mut request = state.request(&[]).unwrap();
+    assert_eq!(request.increment(&counters(), b"key", 1).unwrap(), 4);
 }
 
 #[test]
