@@ -10,12 +10,14 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
 use crate::bindings::bield::function::{log, types};
+use crate::keyvalue::Cursors;
 use crate::limits::{INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use crate::{Level, Limits, Stopped, World};
 
 /// State of a store.
 pub(crate) struct Guest {
     pub(crate) world: Box<dyn World>,
+    pub(crate) cursors: Cursors,
     table: ResourceTable,
     limits: Limits,
     end: Instant,
@@ -41,6 +43,7 @@ impl Guest {
         table.set_max_capacity(limits.handles as usize);
         Self {
             world,
+            cursors: Cursors::default(),
             table,
             limits,
             end: begun + limits.deadline,

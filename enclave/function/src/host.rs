@@ -49,6 +49,8 @@ impl Host {
         let mut linker = Linker::new(&engine);
         bindings::Function::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)
             .map_err(HostError::of)?;
+        bindings::draft::Imports::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)
+            .map_err(HostError::of)?;
         let ticker = Ticker::start(&engine, instances as usize).map_err(|error| HostError {
             why: error.to_string(),
         })?;
@@ -139,8 +141,8 @@ pub enum FunctionError {
     Load(#[from] LoadError),
     /// It imports what functions do not have.
     #[error(
-        "the function imports {0}, which functions do not have; they have log, wasi:keyvalue 0.2.0-draft2 and wasi:nn \
-         0.2.0-rc-2024-10-28"
+        "the function imports {0}, which functions do not have; they have log, wasi:keyvalue 0.2.0-draft2 or 0.2.0-draft, \
+         and wasi:nn 0.2.0-rc-2024-10-28"
     )]
     Import(String),
     /// It does not handle requests.

@@ -10,7 +10,8 @@
 //!
 //! Goes in: compiled code (`bield-compiled`), one opened request at a time, and the [`World`] that it may see. Comes out:
 //! what the function answered, or why it was stopped. Guests are written against the interfaces in `wit/`: they may import
-//! any part of `log`, `wasi:keyvalue` 0.2.0-draft2 and `wasi:nn` 0.2.0-rc-2024-10-28, and export the handler.
+//! any part of `log`, `wasi:keyvalue` 0.2.0-draft2 and `wasi:nn` 0.2.0-rc-2024-10-28, and export the handler. Those written for
+//! `wasi:keyvalue` 0.2.0-draft (`wit-draft/`) get the same buckets by that one.
 //!
 //! Always true: no two requests share an instance, a memory, a table, a handle or a stack, and those are zero before anybody
 //! else gets them. Time is one moment per request and randomness a stream of its own, so the same request, moment,

@@ -1,12 +1,13 @@
 //! What guests import of the system: a clock and randomness that come from the world, and denials.
 //!
 //! Languages bring runtimes that import all of WASI, whether they use it or not. So everything of it can be imported;
-//! what is called, is answered from the [`World`](crate::World) where that can be, and ends the request where not.
+//! what is called, is answered from the [`World`](crate::World) where that can be, and ends the request where not. Of
+//! environment variables and open folders there are none, which is an answer too.
 //! Imports of anything else are refused when the function is loaded.
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
-    Component, ComponentType, Lift, Linker, LinkerInstance, Lower, ResourceType,
+    Component, ComponentType, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType,
 };
 use wasmtime::{Result, StoreContextMut};
 
@@ -96,6 +97,19 @@ fn function(instance: &mut LinkerInstance<'_, Guest>, interface: &str, name: &st
                 Ok(((guest.random_word()?, guest.random_word()?),))
             })
         }
+        // libc asks for both before anything else, and hears that there is nothing.
+        ("wasi:cli/environment", "get-environment") => {
+            instance.func_wrap(name, |mut store: StoreContextMut<'_, Guest>, (): ()| {
+                store.data_mut().enter(0)?;
+                Ok((Vec::<(String, String)>::new(),))
+            })
+        }
+        ("wasi:filesystem/preopens", "get-directories") => {
+            instance.func_wrap(name, |mut store: StoreContextMut<'_, Guest>, (): ()| {
+                store.data_mut().enter(0)?;
+                Ok((Vec::<(Resource<Denied>, String)>::new(),))
+            })
+        }
         _ => {
             let denied = format!("{interface}#{name}");
             instance.func_new(name, move |_, _, _, _| {
@@ -134,13 +148,16 @@ impl Datetime {
     }
 }
 
-/// What the world of `wit/world.wit` has.
-const OURS: [&str; 9] = [
+/// What the worlds of `wit/world.wit` and `wit-draft/` have.
+const OURS: [&str; 12] = [
     "bield:function/types@0.1.0",
     "bield:function/log@0.1.0",
     "wasi:keyvalue/store@0.2.0-draft2",
     "wasi:keyvalue/atomics@0.2.0-draft2",
     "wasi:keyvalue/batch@0.2.0-draft2",
+    "wasi:keyvalue/store@0.2.0-draft",
+    "wasi:keyvalue/atomics@0.2.0-draft",
+    "wasi:keyvalue/batch@0.2.0-draft",
     "wasi:nn/tensor@0.2.0-rc-2024-10-28",
     "wasi:nn/graph@0.2.0-rc-2024-10-28",
     "wasi:nn/inference@0.2.0-rc-2024-10-28",

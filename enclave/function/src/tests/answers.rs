@@ -114,8 +114,8 @@ fn unknown_imports_are_refused_by_name_when_loading() {
         ),
         (r#"(component (import "shout" (func)))"#, "shout"),
         (
-            r#"(component (import "wasi:keyvalue/store@0.2.0-draft" (instance)))"#,
-            "wasi:keyvalue/store@0.2.0-draft",
+            r#"(component (import "wasi:config/store@0.2.0-rc.1" (instance)))"#,
+            "wasi:config/store@0.2.0-rc.1",
         ),
     ] {
         let compiled = host.compile(&wat::parse_str(component).unwrap()).unwrap();

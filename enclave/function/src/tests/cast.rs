@@ -244,6 +244,7 @@ pub(super) fn resolve() -> (Resolve, WorldId) {
     let mut resolve = Resolve::default();
     let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/wit");
     resolve.push_path(wit).unwrap();
+    resolve.push_path(format!("{wit}-draft")).unwrap();
     let package = resolve.push_str("system.wit", SYSTEM).unwrap();
     let world = resolve.select_world(&[package], Some("system")).unwrap();
     (resolve, world)
@@ -257,9 +258,13 @@ package wasi:clocks@0.2.0 {
     interface wall-clock { record datetime { seconds: u64, nanoseconds: u32 } now: func() -> datetime; }
     interface monotonic-clock { now: func() -> u64; }
 }
-package wasi:cli@0.2.0 { interface environment { get-arguments: func() -> list<string>; } }
+package wasi:cli@0.2.0 { interface environment {
+    get-arguments: func() -> list<string>;
+    get-environment: func() -> list<tuple<string, string>>;
+} }
 world system {
     include bield:function/function@0.1.0;
+    include wasi:keyvalue/imports@0.2.0-draft;
     import wasi:random/random@0.2.0;
     import wasi:clocks/wall-clock@0.2.0;
     import wasi:clocks/monotonic-clock@0.2.0;

@@ -253,6 +253,23 @@ fn what_functions_do_not_have_is_denied_when_it_is_called() {
 }
 
 #[test]
+fn the_environment_is_empty() {
+    let import = r#"(import "wasi:cli/environment@0.2.0" "get-environment" (func $environment (param i32)))"#;
+    let wasm = guest(
+        import,
+        "",
+        "(call $environment (i32.const 2048))
+         (if (i32.load (i32.const 2052)) (then unreachable))
+         (call $answer (local.get $body) (local.get $body_len))",
+    );
+    let function = load(&host(), &wasm);
+    assert_eq!(
+        shown(&ask(&function, &Things::default(), "/", b"hello")),
+        "hello"
+    );
+}
+
+#[test]
 fn as_many_run_at_once_as_there_is_room_for() {
     let host = host();
     let slow = load(&host, &guest("", "", "(loop $l (br $l)) unreachable"));
