@@ -10,7 +10,7 @@ use bield_envelope::{Digest, Principal};
 use bield_protocol::refusal::Refusal;
 
 use crate::keys::Keys;
-use crate::leases::Leases;
+use crate::leases::{KeysError, Leases};
 use crate::loading::{How, LoadFor, LoadTimes, Loader};
 use crate::models::{Lent, Models};
 use crate::refusals;
@@ -32,6 +32,14 @@ impl Reach {
     pub(crate) fn keys(&self, package: Digest) -> Result<Arc<Keys>, Refusal> {
         let keys = self.leases.get(package);
         keys.map_err(|error| refusals::no_keys(&error))
+    }
+
+    /// Keys of a package that are newer than these, rationed as for requests.
+    ///
+    /// # Errors
+    /// As [`Leases::renew`].
+    pub(crate) fn renew(&self, package: Digest, seen: &Arc<Keys>) -> Result<Arc<Keys>, KeysError> {
+        self.leases.renew(package, seen)
     }
 
     /// The model of a package, opened if need be. Whoever asks holds no turn.

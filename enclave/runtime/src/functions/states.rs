@@ -346,24 +346,31 @@ impl States {
         })
     }
 
-    /// Lets a state go that is not held any more, once whoever uses it has ended: its last records belong to what is read
-    /// when it is opened anew.
+    /// Lets a state go that another version is to have, or that was lost, once whoever uses it has ended: its last records
+    /// belong to what is read when it is opened anew. While it is held it is released, so that nobody waits for the hold
+    /// to run out.
     ///
     /// # Errors
     /// Whoever uses it goes on for too long.
     fn close(&self, capsule: CapsuleName) -> Result<(), Refusal> {
-        let Some(held) = lock(&self.held).remove(&capsule) else {
+        let Some(mut held) = lock(&self.held).remove(&capsule) else {
             return Ok(());
         };
+        let is_held = held.is_held(self.clock.running());
         held.give_up();
-        let name = Arc::downgrade(&held);
-        drop(held);
         let until = Instant::now() + CLOSE_WAIT;
-        while name.strong_count() > 0 {
+        let held = loop {
+            held = match Arc::try_unwrap(held) {
+                Ok(held) => break held,
+                Err(used) => used,
+            };
             if Instant::now() > until {
                 return Err(closing());
             }
             thread::sleep(CLOSE_PAUSE);
+        };
+        if is_held {
+            self.release(held);
         }
         Ok(())
     }
@@ -454,20 +461,26 @@ impl States {
             return;
         };
         drop(table);
-        let release = |anchors| StateRequest {
-            package: held.package,
-            capsule,
-            writer: held.writer,
-            act: StateAct::Release(anchors),
-        };
-        let token = held.token;
+        self.release(held);
+    }
+
+    /// Closes a state and tells the key service where it ended; who opens it next need not wait.
+    fn release(&self, held: HeldState) {
+        let (capsule, package, writer, token) =
+            (held.capsule, held.package, held.writer, held.token);
         if let Ok(anchoring) = held.state.close() {
             let anchors = Anchors {
                 token,
                 heads: anchoring.heads,
                 covered: anchoring.covered,
             };
-            let _ = self.keeper.ask_states(&[release(anchors)]);
+            let released = StateRequest {
+                package,
+                capsule,
+                writer,
+                act: StateAct::Release(anchors),
+            };
+            let _ = self.keeper.ask_states(&[released]);
         }
     }
 }

@@ -20,7 +20,7 @@ use bield_envelope::{Principal, Time};
 use bield_function::{
     BucketId, CasToken, KeyPage, KvError, Level, ModelId, NnError, NnErrorKind, Seen, World,
 };
-use bield_grant::{Isolation, admit_use};
+use bield_grant::{Admitted, GrantedUse, Isolation, Refused, admit_use};
 use bield_package::tensor::Tensor;
 use bield_package::{BucketSpec, Consistency, Durability};
 use bield_platform::Randomness;
@@ -31,7 +31,9 @@ use rand_core::Rng as _;
 
 use super::{Log, OpenFunction, Reach};
 use crate::flights::lock;
+use crate::keys::Keys;
 use crate::models::Lent;
+use crate::refusals;
 use crate::turns::OwnTurn;
 
 /// Most keys of one page of a listing, and most bytes of them.
@@ -314,6 +316,12 @@ impl World for RequestWorld {
 }
 
 impl RequestWorld {
+    fn may_use(&self, keys: &Keys) -> Result<Admitted<GrantedUse>, Refused> {
+        let now = keys.now();
+        let audience = keys.audience_ids(now);
+        admit_use(self.user, keys.leased(&audience), now)
+    }
+
     /// The model of `package` for this user, and whether nothing of a run may stay in its engine.
     fn lend(&self, package: bield_envelope::Digest) -> Result<(Lent, bool), NnError> {
         let no = |refusal: Refusal| {
@@ -325,12 +333,22 @@ impl RequestWorld {
             };
             NnError::new(kind, refusal.message)
         };
-        let keys = self.reach.keys(package).map_err(no)?;
-        let now = keys.now();
-        let audience = keys.audience_ids(now);
-        let used = admit_use(self.user, keys.leased(&audience), now);
+        let mut keys = self.reach.keys(package).map_err(no)?;
+        let mut used = self.may_use(&keys);
+        // As with requests: a grant may be younger than the lease at hand.
+        if let Err(refused) = &used
+            && refusals::may_change_with_the_lease(refused)
+            && let Ok(newer) = self.reach.renew(package, &keys)
+        {
+            used = self.may_use(&newer);
+            keys = newer;
+        }
         let used = used.map_err(|refused| {
-            NnError::new(NnErrorKind::Security, refused.outside().to_string())
+            let why = format!(
+                "its owner grants it to each caller of the function, and you may not use it now ({})",
+                refused.outside()
+            );
+            NnError::new(NnErrorKind::Security, why)
         })?;
         keys.note_use();
         let apart = match used.isolation {
