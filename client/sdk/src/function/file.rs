@@ -203,7 +203,7 @@ impl FunctionFile {
         match files::read(&path, COMPONENT_BYTES_MAX) {
             Err(error) if error.is_missing() => {
                 let next = match &self.build {
-                    Some(command) => format!("`{command}` makes it (bield pack --build)"),
+                    Some(command) => format!("`{command}` makes it; or repeat this with --build"),
                     None => "build it, or correct `source` in bield.toml".to_owned(),
                 };
                 Err(FunctionFileError::NotBuilt { path, next })

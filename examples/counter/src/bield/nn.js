@@ -7,6 +7,8 @@
 import { loadByName } from "wasi:nn/graph@0.2.0-rc-2024-10-28";
 import { Tensor } from "wasi:nn/tensor@0.2.0-rc-2024-10-28";
 
+import { denied } from "./handler.js";
+
 /** The model of that name. */
 export function model(name) {
   const context = said(name, () => said(name, () => loadByName(name)).initExecutionContext());
@@ -44,7 +46,11 @@ function said(name, operation) {
     return operation();
   } catch (error) {
     const reason = error?.payload;
-    throw reason?.code ? new Error(`model ${name}: ${reason.code()}: ${reason.data()}`) : error;
+    if (!reason?.code) throw error;
+    const kind = reason.code();
+    // Whether this caller may use the model is for the caller to know, and to ask its owner for.
+    if (kind === "security") throw denied(`model ${name}: ${reason.data()}`);
+    throw new Error(`model ${name}: ${kind}: ${reason.data()}`);
   }
 }
 

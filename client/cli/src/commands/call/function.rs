@@ -99,17 +99,7 @@ impl Call {
             "feedback": answered.feedback,
             "attempts": answered.attempts,
         });
-        let words = format!(
-            "{}\n  package  {} ({}@{})\n  code     {}\n  grant    {}\n  request  {}\n  kept     {}",
-            answered.receipt,
-            target.package(),
-            target.name(),
-            target.version(),
-            receipt.code,
-            receipt.grant,
-            receipt.request,
-            kept.display(),
-        );
+        let words = super::provenance(&answered.receipt, target, &kept);
         match answered.outcome {
             Ok(response) => {
                 value["response"] = response_json(&response);

@@ -179,9 +179,19 @@ fn trust(
         runtimes: None,
         witnesses: None,
     };
-    let text = to_toml(TRUST_COMMENT, &trust)?;
+    trust_text(&trust)
+}
+
+/// A trust file, checked.
+pub(super) fn trust_text(trust: &TrustConfig) -> Result<String, Failure> {
+    let text = to_toml(TRUST_COMMENT, trust)?;
     Trust::parse(&text)?;
     Ok(text)
+}
+
+/// Whether a trust file was written by this command, and may be by it again.
+pub(super) fn is_own_trust(text: &str) -> bool {
+    text.starts_with(TRUST_COMMENT)
 }
 
 fn to_toml(comment: &str, value: &impl Serialize) -> Result<String, Failure> {

@@ -10,14 +10,16 @@
 //! dies is reported with its last lines.
 
 mod deployment;
+mod function;
 mod program;
 mod stop;
+mod watch;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bield_sdk::{Gateway, Kind};
+use bield_sdk::{Gateway, Home, Kind};
 use clap::Args;
 use serde_json::json;
 
@@ -25,6 +27,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress;
 use deployment::Deployment;
+use function::Development;
 use program::{Program, Programs, Scratch};
 use stop::{Event, Events};
 
@@ -39,10 +42,20 @@ use stop::{Event, Events};
 /// service starts empty, because it cannot open what another program sealed), logs, and the home of the
 /// key service's administrator: bield --home DIR/administrator recover make ...
 ///
-/// With --json, one line is printed when everything is ready: gateway, key_service, trust, measurements.
+/// With --function, also builds and deploys a function from its folder, again whenever a file changes that its bield.toml
+/// names under `watch`, and shows the lines of its log. The home needs nothing before: an identity and the trust are
+/// made, so that `bield call NAME` works beside it. Each build is a version of its own (VERSION-dev.N; the last but one is
+/// deleted); the state stays. A build that fails is shown, and the version before goes on.
+///
+/// With --json, one line is printed when everything is ready: gateway, key_service, trust, measurements; with
+/// --function, one more for each version, failure and line of the log.
 #[derive(Args)]
 #[command(after_long_help = EXAMPLES)]
 pub(crate) struct Dev {
+    /// Build and deploy this function, again when it changes: its directory, or its bield.toml
+    #[arg(long, value_name = "DIR")]
+    function: Option<PathBuf>,
+
     /// Where configuration, packages, state and logs are kept
     #[arg(long, value_name = "DIR", default_value = ".bield-dev")]
     dir: PathBuf,
@@ -89,7 +102,10 @@ pub(crate) struct Dev {
 }
 
 impl Dev {
-    pub(crate) fn run(self, output: Output) -> Result<(), Failure> {
+    pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
+        if let Some(function) = &self.function {
+            super::folder::described(function)?;
+        }
         let programs = Programs::beside_this_one()?;
         check_free(self.listen, "--listen")?;
         check_free(self.keys_listen, "--keys-listen")?;
@@ -116,7 +132,10 @@ impl Dev {
         let ended = match ready {
             Ok(true) => {
                 self.announce(&deployment, output);
-                wait_for_the_end(&mut running, &events)
+                let development = self.develop(home, &deployment, output);
+                development.and_then(|mut development| {
+                    wait_for_the_end(&mut running, &events, development.as_mut())
+                })
             }
             Ok(false) => Ok(()),
             Err(failure) => Err(failure),
@@ -125,6 +144,19 @@ impl Dev {
         running.iter_mut().for_each(Program::stop);
         output.note("stopped");
         ended
+    }
+
+    fn develop<'h>(
+        &self,
+        home: &'h Home,
+        deployment: &Deployment,
+        output: Output,
+    ) -> Result<Option<Development<'h>>, Failure> {
+        let begin = |function: &PathBuf| {
+            let dir = self.dir.clone();
+            Development::begin(home, output, function, &deployment.trust, dir)
+        };
+        self.function.as_ref().map(begin).transpose()
     }
 
     /// `None` when told to stop meanwhile.
@@ -277,17 +309,23 @@ impl Dev {
             }),
             format_args!(
                 "ready\n  gateway      http://{}\n  key service  {}  {}\n  runtime      {} × {}\n  logs         \
-                 {}\n\nnext, in another terminal:\n  bield init --trust {trust}\n  bield verify\n  bield pack \
-                 MODEL.onnx --name NAME --version 1 -o MODEL.bield\n  bield push MODEL.bield\n  bield grant \
-                 MODEL.bield --user me --code {}\n  bield call NAME --owner me --input INPUTS.json\n\nCtrl-C \
-                 stops everything",
+                 {}{}\n\nCtrl-C stops everything",
                 self.listen,
                 self.keys_listen,
                 deployment.keys,
                 self.workers,
                 deployment.runtime,
                 self.logs_dir().display(),
-                deployment.runtime,
+                match self.function {
+                    Some(_) => String::new(),
+                    None => format!(
+                        "\n\nnext, in another terminal:\n  bield init --trust {trust}\n  bield verify\n  bield pack \
+                         MODEL.onnx --name NAME --version 1 -o MODEL.bield\n  bield push MODEL.bield\n  bield grant \
+                         MODEL.bield --user me --code {}\n  bield call NAME --owner me --input INPUTS.json\nor, in a \
+                         function's folder:\n  bield init --trust {trust}\n  bield deploy --build",
+                        deployment.runtime
+                    ),
+                },
             ),
         );
     }
@@ -302,9 +340,16 @@ fn waits_for_shares(status: &serde_json::Value) -> bool {
     status["key_service"]["report"]["state"] == "recovering"
 }
 
-/// Waits until told to stop, or until a program dies.
-fn wait_for_the_end(running: &mut [Program], events: &Events) -> Result<(), Failure> {
+/// Waits until told to stop, or until a program dies; looks after a function meanwhile.
+fn wait_for_the_end(
+    running: &mut [Program],
+    events: &Events,
+    mut development: Option<&mut Development<'_>>,
+) -> Result<(), Failure> {
     loop {
+        if let Some(development) = &mut development {
+            development.look();
+        }
         running.iter_mut().try_for_each(Program::check_alive)?;
         if matches!(events.wait(POLL), Event::Stop) {
             return Ok(());
@@ -342,7 +387,11 @@ const BANNER: &str = "\
 
 const EXAMPLES: &str = r#"Examples:
   bield dev
-  bield init --trust .bield-dev/trust.toml     # in another terminal"#;
+  bield init --trust .bield-dev/trust.toml     # in another terminal
+
+  bield new guestbook && cd guestbook && npm install
+  bield dev --function .
+  bield call guestbook --path /visit           # in another terminal, there"#;
 
 #[cfg(test)]
 mod tests {

@@ -2,16 +2,13 @@
 
 use std::path::Path;
 
-use bield_envelope::{Digest, Principal};
-use bield_package::{
-    Consistency, Durability, NamedModel, NotAComponent, PackageHead, component_digest,
-};
-use bield_sdk::{
-    FUNCTION_FILE, FunctionFile, FunctionState, Home, NamedPackage, Randomness, Reference, now,
-};
+use bield_envelope::Principal;
+use bield_package::{Consistency, Durability, component_digest};
+use bield_sdk::{FUNCTION_FILE, Home};
 use serde_json::json;
 
 use super::{Pack, at, seal};
+use crate::commands::folder::{Folder, described};
 use crate::commands::{hex, key_service};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -55,35 +52,14 @@ impl Pack {
                 "{flag} is for models; a function's {FUNCTION_FILE} says everything about it"
             )));
         }
-        let (file, directory) = FunctionFile::read(&self.model)?;
+        // Before an identity is asked for: most mistakes are in the folder.
+        described(&self.model)?;
         let identity = home.identity()?;
-        if self.build {
-            file.build(&directory)?;
-        }
-        let component = file.component(&directory)?;
-        // Before anything is made: what is no component is not packed.
-        let sha256 = component_digest(&component)
-            .map_err(|error: NotAComponent| at(&directory.join(&file.source), error))?;
-        let models = file
-            .models
-            .iter()
-            .map(|model| named(home, &identity.principal(), &directory, model))
-            .collect::<Result<Vec<_>, _>>()?;
-        let state = match file.buckets.is_empty() {
-            true => None,
-            false => Some(FunctionState::open_or_create(
-                home,
-                &identity,
-                &file.name,
-                self.certifier(home)?,
-                now(),
-                &mut Randomness,
-            )?),
-        };
-        let draft = file
-            .draft(&component, models, state.as_ref())
-            .map_err(|error| at(&directory.join(&file.source), error))?;
-        let (summary, _) = seal(home, &identity, &component, draft, &self.output)?;
+        let folder = Folder::read(home, &identity.principal(), &self.model, self.build)?;
+        let state = folder.state(home, &identity, || self.certifier(home))?;
+        let draft = folder.draft(state.as_ref())?;
+        let (summary, _) = seal(home, &identity, &folder.component, draft, &self.output)?;
+        let Folder { file, sha256, .. } = folder;
 
         let key_path = home.package_key_path(summary.digest).display().to_string();
         let capsule = state.as_ref().map(|state| state.capsule().to_string());
@@ -161,47 +137,6 @@ impl Pack {
                 Ok(service.principal())
             }
         }
-    }
-}
-
-/// The package that a function's file means: a file beside it, a digest, or a package that was packed in this home.
-fn named(
-    home: &Home,
-    owner: &Principal,
-    directory: &Path,
-    model: &NamedPackage,
-) -> Result<NamedModel, Failure> {
-    let found = |package: Digest| NamedModel {
-        name: model.name.clone(),
-        package,
-    };
-    let path = directory.join(&model.package);
-    if path.is_file() {
-        let mut file = std::fs::File::open(&path).map_err(|error| at(&path, error))?;
-        return Ok(found(PackageHead::read(&mut file)?.digest()));
-    }
-    let reference: Reference = model.package.parse().map_err(|error| {
-        Failure::local(format_args!(
-            "model {}: {:?} is no file beside {FUNCTION_FILE}, and: {error}",
-            model.name, model.package
-        ))
-    })?;
-    let Reference::Named(name, version) = reference else {
-        return Ok(found(model.package.parse().map_err(Failure::local)?));
-    };
-    let packed = home.packages_named(owner, &name, version.as_ref())?;
-    match packed[..] {
-        [package] => Ok(found(package)),
-        [] => Err(Failure::local(format_args!(
-            "model {}: no package {} was packed in this home; pack it first, or name its digest or file",
-            model.name, model.package
-        ))),
-        _ => Err(Failure::local(format_args!(
-            "model {}: {} packages of this home are called {}: name the version, or the digest",
-            model.name,
-            packed.len(),
-            model.package
-        ))),
     }
 }
 

@@ -1,0 +1,250 @@
+//! A function under development: built and deployed when its files change, its log shown.
+//!
+//! ```text
+//! files ─ changed? ─▶ build ─▶ deploy as VERSION-dev.N ─▶ the last but one is deleted
+//!                       └ fails: said, and the version before stays
+//! log ─▶ lines on the terminal
+//! ```
+//!
+//! Always true: the state stays through all versions; a home whose trust somebody else wrote is not changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bield_envelope::{Digest, SigningKey};
+use bield_grant::UserSelector;
+use bield_sdk::{
+    FUNCTION_FILE, Home, HomeError, PackageReference, Randomness, Trust, TrustConfig, now,
+};
+use serde_json::json;
+
+use super::watch::Watch;
+use crate::commands::deploy::steps::{Called, Deployed, Steps, numbered};
+use crate::commands::folder::{Folder, described};
+use crate::commands::logs::{self, LogReader};
+use crate::commands::{call, hex, key_service};
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// A function that is built and deployed as long as this is asked to.
+pub(super) struct Development<'a> {
+    home: &'a Home,
+    output: Output,
+    path: PathBuf,
+    identity: SigningKey,
+    trust: Trust,
+    /// What this command keeps: sealed packages, states and compiled code are below.
+    dir: PathBuf,
+    watch: Watch,
+    looked: Instant,
+    deployed: Option<Digest>,
+    /// The version before: a runtime lets its state go in its name.
+    former: Option<Digest>,
+    /// Whether the log is being read; told of every new version.
+    log: Option<Arc<AtomicBool>>,
+}
+
+impl<'a> Development<'a> {
+    /// Deploys the function for the first time; a failure is said, and the next change tried.
+    pub(super) fn begin(
+        home: &'a Home,
+        output: Output,
+        path: &Path,
+        trust_file: &Path,
+        dir: PathBuf,
+    ) -> Result<Self, Failure> {
+        let (identity, trust) = settle(home, trust_file)?;
+        let mut this = Self {
+            home,
+            output,
+            path: path.to_owned(),
+            identity,
+            trust,
+            dir,
+            watch: Watch::new(watched(path)),
+            looked: Instant::now(),
+            deployed: None,
+            former: None,
+            log: None,
+        };
+        this.deploy();
+        Ok(this)
+    }
+
+    /// Looks whether files changed, if it is time to; builds and deploys them if so.
+    pub(super) fn look(&mut self) {
+        if self.looked.elapsed() < LOOK_EVERY {
+            return;
+        }
+        if self.watch.changed() {
+            self.deploy();
+        }
+        self.looked = Instant::now();
+    }
+
+    fn deploy(&mut self) {
+        let begun = Instant::now();
+        match self.try_deploy() {
+            Ok(deployed) => self.announce(&deployed, begun.elapsed()),
+            Err(failure) => {
+                if self.output.is_json() {
+                    self.output.show(&failure.to_json(), "");
+                }
+                let stays = match self.deployed {
+                    Some(_) => "the version before stays",
+                    None => "nothing is deployed yet",
+                };
+                self.output.note(format_args!(
+                    "failed: {}\n{stays}; waiting for a change",
+                    failure.message()
+                ));
+            }
+        }
+    }
+
+    fn try_deploy(&mut self) -> Result<Deployed, Failure> {
+        self.watch.follow(watched(&self.path));
+        let owner = self.identity.principal();
+        let folder = Folder::read(self.home, &owner, &self.path, true)?;
+        let steps = Steps {
+            home: self.home,
+            trust: &self.trust,
+            identity: &self.identity,
+            // In one line instead: it happens again and again.
+            output: self.output.quiet(),
+        };
+        let (me, codes) = (UserSelector::Principal(owner), call::trusted(&self.trust));
+        let until = now().plus(GRANTED);
+        let deployed = steps.deploy(&folder, Called::Numbered, &[me], &codes, until)?;
+        let before = self.deployed.replace(deployed.package);
+        if let Some(before) = before.filter(|before| *before != deployed.package)
+            && let Some(gone) = self.former.replace(before)
+        {
+            self.forget(gone);
+        }
+        self.read_log(&deployed.name);
+        Ok(deployed)
+    }
+
+    /// Deletes a version that nobody calls any more. Should that fail, it lies there and nobody calls it.
+    fn forget(&self, package: Digest) {
+        let Some(component) = numbered(self.home, package) else {
+            return; // deployed by hand, before
+        };
+        let deleted = key_service(self.home, &self.trust).and_then(|mut service| {
+            service.delete_package(&self.identity, package)?;
+            Ok(service.close()?)
+        });
+        if deleted.is_err() {
+            return;
+        }
+        let code = format!("state/code-{}", hex(&component[..20]));
+        for file in [format!("packages/{package}.bield"), code] {
+            // Where it is not, there is nothing to do.
+            let _ = std::fs::remove_file(self.dir.join(file));
+        }
+    }
+
+    fn announce(&self, deployed: &Deployed, took: Duration) {
+        let (name, version) = (&deployed.name, &deployed.version);
+        let mut value = deployed.to_json();
+        value["deployed"] = true.into();
+        let what = match deployed.packed {
+            true => format!("deployed in {:.1} s", took.as_secs_f64()),
+            false => "as it was deployed before".to_owned(),
+        };
+        self.output.show(
+            &value,
+            format_args!("{name}@{version} {what}: bield call {name} --path /"),
+        );
+    }
+
+    /// Shows the log from now on, in a thread that ends with this program.
+    fn read_log(&mut self, name: &str) {
+        if let Some(log) = &self.log {
+            log.store(true, Ordering::Relaxed);
+            return;
+        }
+        let changed = Arc::new(AtomicBool::new(false));
+        self.log = Some(Arc::clone(&changed));
+        let (home, output) = (Home::at(self.home.path()), self.output);
+        let package = PackageReference::Named(self.identity.principal(), name.to_owned(), None);
+        thread::spawn(move || {
+            let (Ok(identity), Ok(trust)) = (home.identity(), home.trust()) else {
+                return;
+            };
+            let codes = call::trusted(&trust);
+            let mut log = LogReader::new(&home, &trust, &identity, package, codes);
+            loop {
+                if changed.swap(false, Ordering::Relaxed) {
+                    log.look_again();
+                }
+                match log.read() {
+                    Ok(lines) => lines.iter().for_each(|line| {
+                        output.show(&json!({ "log": line.to_json() }), line);
+                    }),
+                    // A version that is going, or a runtime that starts: the next read tells.
+                    Err(_) => log.look_again(),
+                }
+                thread::sleep(logs::PAUSE);
+            }
+        });
+    }
+}
+
+/// What is looked at: `bield.toml`, and what it says the function is made from, or else what is made.
+fn watched(path: &Path) -> Vec<PathBuf> {
+    let (settings, directory) = match path.is_dir() {
+        true => (path.join(FUNCTION_FILE), path.to_owned()),
+        false => (
+            path.to_owned(),
+            path.parent().map(Path::to_owned).unwrap_or_default(),
+        ),
+    };
+    let mut paths = vec![settings];
+    if let Ok((file, _)) = described(path) {
+        match file.watch.is_empty() {
+            true => paths.push(directory.join(&file.source)),
+            false => paths.extend(file.watch.iter().map(|path| directory.join(path))),
+        }
+    }
+    paths
+}
+
+/// An identity, and trust in this deployment in which the identity's own names need no owner.
+fn settle(home: &Home, trust_file: &Path) -> Result<(SigningKey, Trust), Failure> {
+    let identity = match home.create_identity(&mut Randomness) {
+        Err(HomeError::IdentityExists { .. }) => home.identity()?,
+        made => made?,
+    };
+    let read = |path: &Path| {
+        let text = std::fs::read_to_string(path);
+        text.map_err(|error| Failure::local(format_args!("{}: {error}", path.display())))
+    };
+    let mut config: TrustConfig = toml::from_str(&read(trust_file)?).map_err(Failure::local)?;
+    config.owner = Some(identity.principal().to_string());
+    let text = super::deployment::trust_text(&config)?;
+    let kept = home.path().join("trust.toml");
+    let trust = match kept.exists() {
+        false => home.create_trust(&text)?,
+        true => match read(&kept)? {
+            before if before == text => home.trust()?,
+            before if super::deployment::is_own_trust(&before) => home.replace_trust(&text)?,
+            _ => {
+                return Err(Failure::local(format_args!(
+                    "{} trusts something that `bield dev` did not write: choose another home with --home",
+                    kept.display()
+                )));
+            }
+        },
+    };
+    Ok((identity, trust))
+}
+
+/// Between two looks at the files.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a development version may be called.
+const GRANTED: Duration = Duration::from_secs(30 * 86_400);
