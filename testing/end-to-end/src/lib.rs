@@ -11,6 +11,7 @@
 //! * [`Site`]: key services without runtimes, several machines and witnesses, directories to copy, cut and put back.
 //! * [`Person`]: an owner or user with a home of the SDK; packs, grants, calls.
 //! * [`Letter`]: a request sealed by hand, for what the SDK refuses to send.
+//! * [`Terminal`], [`commands`]: what a README shows, typed by a new user.
 //! * [`Canary`], [`scan`]: whether a planted secret stands anywhere in the host's files, in any of its forms.
 //!
 //! Always true: the programs under test are the built ones, unchanged, found beside the tests or in the
@@ -27,10 +28,12 @@ mod npm;
 mod person;
 mod process;
 mod programs;
+mod readme;
 mod scan;
 mod site;
 mod stack;
 mod tap;
+mod terminal;
 
 pub use command::Ran;
 pub use instance::Instance;
@@ -40,7 +43,9 @@ pub use npm::{node, npm_client};
 pub use person::{Package, Person, noted, numbers, tiny_model};
 pub use process::{Process, children};
 pub use programs::{SERVERS, gather, program};
+pub use readme::{Typed, commands};
 pub use scan::{Canary, Finding, files, scan};
 pub use site::{Plan, Site, Witness};
 pub use stack::{Gateway, Shared, Stack, wait_until};
 pub use tap::Tap;
+pub use terminal::Terminal;
