@@ -91,6 +91,12 @@ The first ten minutes, on one machine without special hardware:
   bield grant magika.bield --user me --code sgx:...   # `bield dev` prints the code
   bield call magika --owner ed25519:... --input inputs.json
 
+A function of your own, with state, in two terminals:
+
+  bield new guestbook && cd guestbook && npm install
+  bield dev --function .                       # terminal 1: built and deployed at every change, its log shown
+  bield call guestbook --path /visit           # terminal 2, there
+
 Exit codes:
   0  done
   1  refused, or something did not verify: trying again does not help

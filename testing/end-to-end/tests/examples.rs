@@ -391,6 +391,9 @@ fn a_function_under_development_is_deployed_again_when_it_changes_and_keeps_its_
     fs::write(&source, &before).unwrap();
     terminal.hears("guestbook@0.1.0-dev.3 deployed").unwrap();
     assert_eq!(terminal.type_line(visit).unwrap(), r#"{"visits":4}"#);
+    // Of versions that are gone nothing is left, sealed packages included.
+    let sealed = fs::read_dir(terminal.folder().join(".bield-dev/packages")).unwrap();
+    assert_eq!(sealed.count(), 2);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bield_envelope::{Digest, SigningKey};
+use bield_envelope::SigningKey;
 use bield_grant::UserSelector;
 use bield_sdk::{
     FUNCTION_FILE, Home, HomeError, PackageReference, Randomness, Trust, TrustConfig, now,
@@ -40,9 +40,7 @@ pub(super) struct Development<'a> {
     dir: PathBuf,
     watch: Watch,
     looked: Instant,
-    deployed: Option<Digest>,
-    /// The version before: a runtime lets its state go in its name.
-    former: Option<Digest>,
+    is_deployed: bool,
     /// Whether the log is being read; told of every new version.
     log: Option<Arc<AtomicBool>>,
 }
@@ -66,8 +64,7 @@ impl<'a> Development<'a> {
             dir,
             watch: Watch::new(watched(path)),
             looked: Instant::now(),
-            deployed: None,
-            former: None,
+            is_deployed: false,
             log: None,
         };
         this.deploy();
@@ -93,9 +90,9 @@ impl<'a> Development<'a> {
                 if self.output.is_json() {
                     self.output.show(&failure.to_json(), "");
                 }
-                let stays = match self.deployed {
-                    Some(_) => "the version before stays",
-                    None => "nothing is deployed yet",
+                let stays = match self.is_deployed {
+                    true => "the version before stays",
+                    false => "nothing is deployed yet",
                 };
                 self.output.note(format_args!(
                     "failed: {}\n{stays}; waiting for a change",
@@ -119,33 +116,33 @@ impl<'a> Development<'a> {
         let (me, codes) = (UserSelector::Principal(owner), call::trusted(&self.trust));
         let until = now().plus(GRANTED);
         let deployed = steps.deploy(&folder, Called::Numbered, &[me], &codes, until)?;
-        let before = self.deployed.replace(deployed.package);
-        if let Some(before) = before.filter(|before| *before != deployed.package)
-            && let Some(gone) = self.former.replace(before)
-        {
-            self.forget(gone);
-        }
+        self.is_deployed = true;
+        // Should that fail, they lie there and nobody calls them.
+        let _ = self.forget_old(&deployed.name);
         self.read_log(&deployed.name);
         Ok(deployed)
     }
 
-    /// Deletes a version that nobody calls any more. Should that fail, it lies there and nobody calls it.
-    fn forget(&self, package: Digest) {
-        let Some(component) = numbered(self.home, package) else {
-            return; // deployed by hand, before
-        };
-        let deleted = key_service(self.home, &self.trust).and_then(|mut service| {
-            service.delete_package(&self.identity, package)?;
-            Ok(service.close()?)
-        });
-        if deleted.is_err() {
-            return;
+    /// Deletes the numbered versions that nobody calls any more: all but the newest, and the one before, in whose name a
+    /// runtime lets the state go.
+    fn forget_old(&self, name: &str) -> Result<(), Failure> {
+        let mut service = key_service(self.home, &self.trust)?;
+        let mut rows = service.packages(&self.identity)?;
+        rows.retain(|row| row.name == name);
+        rows.sort_by_key(|row| std::cmp::Reverse(row.at));
+        for row in rows.iter().skip(KEPT) {
+            // Others were deployed by hand.
+            let Some(component) = numbered(self.home, row.package) else {
+                continue;
+            };
+            service.delete_package(&self.identity, row.package)?;
+            let code = format!("state/code-{}", hex(&component[..20]));
+            for file in [format!("packages/{}.bield", row.package), code] {
+                // Where it is not, there is nothing to do.
+                let _ = std::fs::remove_file(self.dir.join(file));
+            }
         }
-        let code = format!("state/code-{}", hex(&component[..20]));
-        for file in [format!("packages/{package}.bield"), code] {
-            // Where it is not, there is nothing to do.
-            let _ = std::fs::remove_file(self.dir.join(file));
-        }
+        Ok(service.close()?)
     }
 
     fn announce(&self, deployed: &Deployed, took: Duration) {
@@ -244,6 +241,8 @@ fn settle(home: &Home, trust_file: &Path) -> Result<(SigningKey, Trust), Failure
     Ok((identity, trust))
 }
 
+/// Versions that stay.
+const KEPT: usize = 2;
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a development version may be called.
