@@ -12,6 +12,7 @@
 mod deployment;
 mod function;
 mod program;
+mod ready;
 mod stop;
 mod watch;
 
@@ -19,13 +20,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use bield_sdk::{Gateway, Home, Kind};
+use bield_sdk::{Home, Kind};
 use clap::Args;
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::progress;
 use deployment::Deployment;
 use function::Development;
 use program::{Program, Programs, Scratch};
@@ -238,58 +238,6 @@ impl Dev {
         Program::start(&programs.gateway, &arguments, &self.logs_dir(), self.logs)
     }
 
-    /// `false` when told to stop meanwhile.
-    fn wait_until_ready(
-        &self,
-        running: &mut [Program],
-        events: &Events,
-        output: Output,
-    ) -> Result<bool, Failure> {
-        let spinner = progress::spinner("starting the key service and the runtimes");
-        let ready = self.poll_until_ready(running, events, || {
-            let dir = self.dir.display();
-            spinner.suspend(|| {
-                output.note(format_args!(
-                    "the key service waits for its holders' shares: bield --home {dir}/administrator recover give"
-                ));
-            });
-        });
-        spinner.finish_and_clear();
-        ready
-    }
-
-    /// Calls `recovering` once, should the key service wait for people: they take as long as they take.
-    fn poll_until_ready(
-        &self,
-        running: &mut [Program],
-        events: &Events,
-        recovering: impl FnOnce(),
-    ) -> Result<bool, Failure> {
-        let gateway = Gateway::new(&format!("http://{}", self.listen));
-        let mut until = Instant::now() + READY_WAIT;
-        let mut recovering = Some(recovering);
-        while !gateway.is_ready() {
-            if gateway
-                .status()
-                .is_ok_and(|status| waits_for_shares(&status))
-            {
-                until = Instant::now() + READY_WAIT;
-                if let Some(tell) = recovering.take() {
-                    tell();
-                }
-            }
-            running.iter_mut().try_for_each(Program::check_alive)?;
-            if Instant::now() > until {
-                let seconds = READY_WAIT.as_secs();
-                return Err(running[0].failure(&format!("is not ready after {seconds} s")));
-            }
-            if matches!(events.wait(POLL), Event::Stop) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     fn announce(&self, deployment: &Deployment, output: Output) {
         let trust = deployment.trust.display();
         output.show(
@@ -335,11 +283,6 @@ impl Dev {
     }
 }
 
-/// Whether a gateway's status says that its key service is to be recovered.
-fn waits_for_shares(status: &serde_json::Value) -> bool {
-    status["key_service"]["report"]["state"] == "recovering"
-}
-
 /// Waits until told to stop, or until a program dies; looks after a function meanwhile.
 fn wait_for_the_end(
     running: &mut [Program],
@@ -376,8 +319,6 @@ fn check_free(address: SocketAddr, flag: &str) -> Result<(), Failure> {
 const POLL: Duration = Duration::from_millis(100);
 /// The software TEE makes a machine in under a second.
 const TEE_WAIT: Duration = Duration::from_secs(20);
-/// A debug build of the key service and runtimes on a loaded machine takes some seconds.
-const READY_WAIT: Duration = Duration::from_secs(120);
 
 const BANNER: &str = "\
 ************************************************************************
@@ -392,21 +333,3 @@ const EXAMPLES: &str = r#"Examples:
   bield new guestbook && cd guestbook && npm install
   bield dev --function .
   bield call guestbook --path /visit           # in another terminal, there"#;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_key_service_that_waits_for_shares_is_waited_for_without_end() {
-        let status = |state: &str| json!({ "key_service": { "report": { "state": state } } });
-        assert!(waits_for_shares(&status("recovering")));
-        for other in [
-            status("forming"),
-            status("serving"),
-            json!({ "key_service": null }),
-        ] {
-            assert!(!waits_for_shares(&other), "{other}");
-        }
-    }
-}
