@@ -20,7 +20,9 @@ mod capsule;
 mod cast;
 mod envelope;
 mod evidence;
+mod function;
 mod ledger;
+mod levels;
 pub mod mutate;
 mod package;
 mod protocol;
@@ -40,7 +42,9 @@ pub use capsule::{
 };
 pub use envelope::{sealed_request, sealed_response, stream_chunk};
 pub use evidence::{evidence, evidence_vendor_roots};
+pub use function::{function_manifest, function_output, function_request};
 pub use ledger::{ledger_files, ledger_log_file};
+pub use levels::{levels_manifest, levels_plaintext, levels_run};
 pub use package::{
     onnx_signature, ort_file, package_file, package_header_fields, package_manifest, rten_file,
 };
@@ -108,6 +112,7 @@ targets! {
     package_file from package, SOME;
     package_header_fields from package, SOME;
     package_manifest from package, SOME;
+    function_manifest from function, SOME;
     onnx_signature from package, MANY;
     rten_file from package, MANY;
     ort_file from package, MANY;
@@ -121,6 +126,8 @@ targets! {
     inference_output from protocol, MANY;
     inference_reply from protocol, MANY;
     inference_parts from protocol, MANY;
+    function_request from function, MANY;
+    function_output from function, MANY;
     call_reply from protocol, MANY;
     status from protocol, MANY;
     storage_answer from storage, MANY;
@@ -147,6 +154,9 @@ targets! {
     capsule_text from capsule, MANY;
     table_entry from table, MANY;
     table_session from table, MANY;
+    levels_manifest from levels, MANY;
+    levels_run from levels, SOME;
+    levels_plaintext from levels, SOME;
     tlog_add_checkpoint from tlog, SOME;
     tlog_checkpoint from tlog, SOME;
     tlog_entries from tlog, MANY;

@@ -187,7 +187,7 @@ fn draft() -> ManifestDraft {
     }
 }
 
-fn packed(draft: ManifestDraft, model: &[u8], seed: u64) -> Option<Vec<u8>> {
+pub(crate) fn packed(draft: ManifestDraft, model: &[u8], seed: u64) -> Option<Vec<u8>> {
     let mut file = Vec::new();
     pack(
         &mut Cursor::new(model),

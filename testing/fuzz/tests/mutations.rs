@@ -23,13 +23,14 @@ no_mutation_breaks_a_promise_of! {
     sealed_request sealed_response stream_chunk evidence evidence_vendor_roots grant_statement
     group_statement succession
     certificate_statement receipt_statement command_statement header_statement receipt_bundle
-    package_file package_header_fields package_manifest onnx_signature rten_file ort_file session_certificate
+    package_file package_header_fields package_manifest function_manifest onnx_signature rten_file ort_file session_certificate
     session_claims session_gate session_accept service_request service_reply inference_request
-    inference_output inference_reply inference_parts call_reply status storage_answer storage_operations
+    inference_output inference_reply inference_parts function_request function_output call_reply status storage_answer storage_operations
     configuration_toml policy_toml identifiers selectors version_range
     capsule_acknowledgement capsule_certificate capsule_changes capsule_export capsule_fork
     capsule_heads capsule_keyring capsule_metadata capsule_opening capsule_proof capsule_record
-    capsule_segment capsule_signed_head capsule_slice capsule_text table_entry table_session tlog_add_checkpoint tlog_checkpoint
+    capsule_segment capsule_signed_head capsule_slice capsule_text table_entry table_session levels_manifest levels_run
+    levels_plaintext tlog_add_checkpoint tlog_checkpoint
     tlog_entries tlog_note tlog_tile_path ledger_files ledger_log_file door_ring door_calls
 }
 

@@ -1,0 +1,6 @@
+//! [`bield_fuzz::function_output`] under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    bield_fuzz::function_output(data);
+});
