@@ -2,12 +2,13 @@
 //!
 //! Languages bring runtimes that import all of WASI, whether they use it or not. So everything of it can be imported;
 //! what is called, is answered from the [`World`](crate::World) where that can be, and ends the request where not. Of
-//! environment variables and open folders there are none, which is an answer too.
+//! arguments, environment variables and open folders there are none, which is an answer too.
 //! Imports of anything else are refused when the function is loaded.
 
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{
-    Component, ComponentType, Lift, Linker, LinkerInstance, Lower, Resource, ResourceType,
+    Component, ComponentNamedList, ComponentType, Lift, Linker, LinkerInstance, Lower, Resource,
+    ResourceType,
 };
 use wasmtime::{Result, StoreContextMut};
 
@@ -97,26 +98,60 @@ fn function(instance: &mut LinkerInstance<'_, Guest>, interface: &str, name: &st
                 Ok(((guest.random_word()?, guest.random_word()?),))
             })
         }
-        // libc asks for both before anything else, and hears that there is nothing.
-        ("wasi:cli/environment", "get-environment") => {
-            instance.func_wrap(name, |mut store: StoreContextMut<'_, Guest>, (): ()| {
-                store.data_mut().enter(0)?;
-                Ok((Vec::<(String, String)>::new(),))
-            })
-        }
-        ("wasi:filesystem/preopens", "get-directories") => {
-            instance.func_wrap(name, |mut store: StoreContextMut<'_, Guest>, (): ()| {
-                store.data_mut().enter(0)?;
-                Ok((Vec::<(Resource<Denied>, String)>::new(),))
-            })
-        }
-        _ => {
-            let denied = format!("{interface}#{name}");
-            instance.func_new(name, move |_, _, _, _| {
-                Err(Stopped::Denied(denied.clone()).into())
-            })
-        }
+        _ => match nothing(instance, unversioned, name) {
+            Some(linked) => linked,
+            None => {
+                let denied = format!("{interface}#{name}");
+                instance.func_new(name, move |_, _, _, _| {
+                    Err(Stopped::Denied(denied.clone()).into())
+                })
+            }
+        },
     }
+}
+
+/// What a language's libc asks for before anything else, whether it needs it or not, and of which there is none: arguments,
+/// environment, open folders, terminals. Of the streams that every process has, a handle; whoever uses it is denied.
+fn nothing(
+    instance: &mut LinkerInstance<'_, Guest>,
+    interface: &str,
+    name: &str,
+) -> Option<Result<()>> {
+    Some(match (interface, name) {
+        ("wasi:cli/environment", "get-environment") => {
+            answer(instance, name, Vec::<(String, String)>::new)
+        }
+        ("wasi:cli/environment", "get-arguments") => answer(instance, name, Vec::<String>::new),
+        ("wasi:cli/environment", "initial-cwd") => answer(instance, name, || None::<String>),
+        ("wasi:filesystem/preopens", "get-directories") => {
+            answer(instance, name, Vec::<(Resource<Denied>, String)>::new)
+        }
+        ("wasi:cli/terminal-stdin", "get-terminal-stdin")
+        | ("wasi:cli/terminal-stdout", "get-terminal-stdout")
+        | ("wasi:cli/terminal-stderr", "get-terminal-stderr") => {
+            answer(instance, name, || None::<Resource<Denied>>)
+        }
+        ("wasi:cli/stdin", "get-stdin")
+        | ("wasi:cli/stdout", "get-stdout")
+        | ("wasi:cli/stderr", "get-stderr") => {
+            answer(instance, name, || Resource::<Denied>::new_own(0))
+        }
+        _ => return None,
+    })
+}
+
+/// Links a function that always answers the same.
+fn answer<T>(instance: &mut LinkerInstance<'_, Guest>, name: &str, of: fn() -> T) -> Result<()>
+where
+    (T,): ComponentNamedList + Lower + Send + Sync + 'static,
+{
+    instance.func_wrap(
+        name,
+        move |mut store: StoreContextMut<'_, Guest>, (): ()| {
+            store.data_mut().enter(0)?;
+            Ok((of(),))
+        },
+    )
 }
 
 impl Guest {

@@ -258,10 +258,13 @@ package wasi:clocks@0.2.0 {
     interface wall-clock { record datetime { seconds: u64, nanoseconds: u32 } now: func() -> datetime; }
     interface monotonic-clock { now: func() -> u64; }
 }
-package wasi:cli@0.2.0 { interface environment {
-    get-arguments: func() -> list<string>;
-    get-environment: func() -> list<tuple<string, string>>;
-} }
+package wasi:cli@0.2.0 {
+    interface environment {
+        get-arguments: func() -> list<string>;
+        get-environment: func() -> list<tuple<string, string>>;
+    }
+    interface exit { exit: func(status: result); }
+}
 world system {
     include bield:function/function@0.1.0;
     include wasi:keyvalue/imports@0.2.0-draft;
@@ -269,6 +272,7 @@ world system {
     import wasi:clocks/wall-clock@0.2.0;
     import wasi:clocks/monotonic-clock@0.2.0;
     import wasi:cli/environment@0.2.0;
+    import wasi:cli/exit@0.2.0;
 }"#;
 
 /// Answers with its body.

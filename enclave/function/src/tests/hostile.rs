@@ -234,16 +234,15 @@ fn traps_are_told_apart() {
 
 #[test]
 fn what_functions_do_not_have_is_denied_when_it_is_called() {
-    let import =
-        r#"(import "wasi:cli/environment@0.2.0" "get-arguments" (func $arguments (param i32)))"#;
+    let import = r#"(import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))"#;
     let wasm = guest(
         import,
         "",
-        "(if (i32.eq (local.get $path_len) (i32.const 1)) (then (call $arguments (i32.const 2048))))
+        "(if (i32.eq (local.get $path_len) (i32.const 1)) (then (call $exit (i32.const 0))))
          (call $answer (local.get $body) (local.get $body_len))",
     );
     let host = host();
-    let denied = "wasi:cli/environment@0.2.0#get-arguments";
+    let denied = "wasi:cli/exit@0.2.0#exit";
     assert_eq!(ended(&host, &wasm), Stopped::Denied(denied.into()));
     let function = load(&host, &wasm);
     assert_eq!(
@@ -253,20 +252,21 @@ fn what_functions_do_not_have_is_denied_when_it_is_called() {
 }
 
 #[test]
-fn the_environment_is_empty() {
-    let import = r#"(import "wasi:cli/environment@0.2.0" "get-environment" (func $environment (param i32)))"#;
-    let wasm = guest(
-        import,
-        "",
-        "(call $environment (i32.const 2048))
-         (if (i32.load (i32.const 2052)) (then unreachable))
-         (call $answer (local.get $body) (local.get $body_len))",
-    );
-    let function = load(&host(), &wasm);
-    assert_eq!(
-        shown(&ask(&function, &Things::default(), "/", b"hello")),
-        "hello"
-    );
+fn there_are_no_arguments_and_no_environment() {
+    for asked in ["get-arguments", "get-environment"] {
+        let import =
+            format!(r#"(import "wasi:cli/environment@0.2.0" "{asked}" (func $ask (param i32)))"#);
+        let wasm = guest(
+            &import,
+            "",
+            "(call $ask (i32.const 2048))
+             (if (i32.load (i32.const 2052)) (then unreachable))
+             (call $answer (local.get $body) (local.get $body_len))",
+        );
+        let function = load(&host(), &wasm);
+        let said = ask(&function, &Things::default(), "/", b"hello");
+        assert_eq!(shown(&said), "hello", "{asked}");
+    }
 }
 
 #[test]
