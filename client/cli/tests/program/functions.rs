@@ -50,6 +50,10 @@ fn an_unbuilt_function_and_nobody_there_are_told_apart() {
     let stage = Stage::with_trust(&[closed_port()]);
     fs::create_dir(stage.path("cart")).unwrap();
     stage.write("cart/bield.toml", CART);
+    // A home that trusts somebody's deployment is not made one of a development deployment.
+    let other = stage.run(&["dev", "--function", "cart"]);
+    assert_eq!(other.code, 2);
+    assert!(other.err.contains("--home"), "{}", other.err);
     let unbuilt = stage.run(&["deploy", "cart"]);
     assert_eq!(unbuilt.code, 2);
     assert!(

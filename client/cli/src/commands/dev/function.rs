@@ -217,28 +217,39 @@ fn settle(home: &Home, trust_file: &Path) -> Result<(SigningKey, Trust), Failure
         Err(HomeError::IdentityExists { .. }) => home.identity()?,
         made => made?,
     };
-    let read = |path: &Path| {
-        let text = std::fs::read_to_string(path);
-        text.map_err(|error| Failure::local(format_args!("{}: {error}", path.display())))
-    };
     let mut config: TrustConfig = toml::from_str(&read(trust_file)?).map_err(Failure::local)?;
     config.owner = Some(identity.principal().to_string());
     let text = super::deployment::trust_text(&config)?;
-    let kept = home.path().join("trust.toml");
-    let trust = match kept.exists() {
-        false => home.create_trust(&text)?,
-        true => match read(&kept)? {
-            before if before == text => home.trust()?,
-            before if super::deployment::is_own_trust(&before) => home.replace_trust(&text)?,
-            _ => {
-                return Err(Failure::local(format_args!(
-                    "{} trusts something that `bield dev` did not write: choose another home with --home",
-                    kept.display()
-                )));
-            }
-        },
+    let trust = match own_trust(home)? {
+        None => home.create_trust(&text)?,
+        Some(before) if before == text => home.trust()?,
+        Some(_) => home.replace_trust(&text)?,
     };
     Ok((identity, trust))
+}
+
+/// The trust that this command wrote into a home before, if there is any.
+///
+/// # Errors
+/// Somebody else wrote it: it is not replaced.
+pub(super) fn own_trust(home: &Home) -> Result<Option<String>, Failure> {
+    let path = home.path().join("trust.toml");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = read(&path)?;
+    match super::deployment::is_own_trust(&text) {
+        true => Ok(Some(text)),
+        false => Err(Failure::local(format_args!(
+            "{} trusts something that `bield dev` did not write: choose another home with --home",
+            path.display()
+        ))),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    let text = std::fs::read_to_string(path);
+    text.map_err(|error| Failure::local(format_args!("{}: {error}", path.display())))
 }
 
 /// Versions that stay.

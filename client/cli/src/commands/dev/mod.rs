@@ -105,6 +105,7 @@ impl Dev {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         if let Some(function) = &self.function {
             super::folder::described(function)?;
+            function::own_trust(home)?;
         }
         let programs = Programs::beside_this_one()?;
         check_free(self.listen, "--listen")?;
