@@ -38,6 +38,7 @@ mod keyring;
 pub mod ledger_file;
 mod metadata;
 mod name;
+mod past;
 mod path;
 mod proof;
 mod queue;
@@ -78,6 +79,7 @@ pub use keyring::{
 };
 pub use metadata::{LABEL_BYTES_MAX, METADATA_BYTES_MAX, Metadata, MetadataError};
 pub use name::{CapsuleName, Clock, Head, WriterId};
+pub use past::{PAST_BYTES_MAX, Past, SegmentStart};
 pub use path::{Headers, PATH_HEADERS_MAX, PathError, path, verify_consistency, verify_path};
 pub use proof::{
     Acknowledged, AcknowledgementError, Authority, NotChecked, PROOF_BYTES_MAX, Proof, ProofError,

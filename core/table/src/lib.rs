@@ -78,7 +78,7 @@ pub use key::{BUCKET_BYTES_MAX, bucket_range, full_key, split_key};
 pub use lease::Leases;
 pub use session::{SESSION_BYTES_MAX, SESSION_HEADS_MAX, Session, Standing};
 pub use table::{
-    Changed, Consistency, Found, Frozen, Handle, Looked, Op, Options, Page, PageLimits, Snapshot,
-    Swapped, Table, Taken, Written,
+    Changed, Consistency, Found, Frozen, Handle, LEASE_RANGE, Looked, Op, Options, Page,
+    PageLimits, Snapshot, Swapped, Table, Taken, Written, lease_holder,
 };
 pub use watch::{WATCHED_KEYS_MAX, WATCHERS_MAX, WatcherId};

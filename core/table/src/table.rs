@@ -329,6 +329,13 @@ fn lease_cell(version: crate::Version, token: u64, seq: u64, payload: &[u8]) -> 
     .to_owned()
 }
 
+/// The holder whose lease the cell of this key is; `None` for any other key.
+#[must_use]
+pub fn lease_holder(key: &[u8]) -> Option<WriterId> {
+    let writer = key.strip_prefix(LEASE_KEYS)?.get(size_of::<u64>()..)?;
+    Some(WriterId::from_bytes(writer.try_into().ok()?))
+}
+
 /// Cells that become visible together.
 struct Commit<'t> {
     table: &'t Table,
@@ -387,4 +394,6 @@ impl Commit<'_> {
 
 /// Keys of leases: `0x00 ‖ "lease" ‖ token ‖ holder`.
 const LEASE_KEYS: &[u8] = b"\0lease";
+/// Where they lie: from the first key to the second, exclusive.
+pub const LEASE_RANGE: (&[u8], &[u8]) = (LEASE_KEYS, b"\0leasf");
 const LEASE_PAGE: usize = 256;

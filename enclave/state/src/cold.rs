@@ -99,7 +99,7 @@ impl Cold {
         self.publish(writing, changes, None)
     }
 
-    /// Removes runs that no manifest names: leftovers of work that did not end. Only before any begins.
+    /// Removes runs that no manifest names: leftovers of work that did not end. Only while none is under way.
     pub(crate) fn remove_unknown(&self) -> Result<(), StateError> {
         let listed = self.runs.list().map_err(|error| LevelsError::NotListed {
             reason: format!("{error:?}"),

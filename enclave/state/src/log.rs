@@ -14,7 +14,6 @@ pub(crate) mod append;
 pub(crate) mod chain;
 pub(crate) mod line;
 pub(crate) mod segment;
-pub(crate) mod start;
 
 use std::collections::BTreeMap;
 

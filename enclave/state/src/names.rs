@@ -3,6 +3,7 @@
 //! ```text
 //! <capsule, 11 digits>-log-<writer, 16 hex>-<first record, 16 hex>       49 bytes
 //! <capsule, 11 digits>-<run, 52 digits>                                  64 bytes
+//! <capsule, 11 digits>-head                                              16 bytes
 //! ```
 //!
 //! In: ids. Out: names of `[a-z0-9-]`, at most 64 bytes; digits are those of base 32 (RFC 4648 §6, lower
@@ -42,6 +43,11 @@ impl Names {
         let mut digits = writer.to_string();
         digits.truncate(WRITER_DIGITS);
         format!("{}-log-{digits}-{first:016x}", self.capsule)
+    }
+
+    /// What the capsule is, for who exports its log: nothing here reads it.
+    pub(crate) fn head(&self) -> String {
+        format!("{}-head", self.capsule)
     }
 
     pub(crate) fn run(&self, run: &[u8; 32]) -> String {
@@ -122,7 +128,8 @@ mod tests {
                 assert_eq!(names.parse(wrong), None, "{wrong}");
             }
         }
-        for wrong in [&segment[..48], &segment.to_uppercase(), "root"] {
+        let head = names.head();
+        for wrong in [&segment[..48], &segment.to_uppercase(), "root", &head] {
             assert_eq!(names.parse(wrong), None, "{wrong}");
         }
     }

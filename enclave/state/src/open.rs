@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bield_capsule::{Head, KeyRing, Metadata, VerifierPolicy, WriterId};
+use bield_capsule::{
+    Head, KeyRing, Metadata, Received, VerifierPolicy, WriterId, export_header, export_record,
+};
 use bield_ledger::Files;
 use bield_table::{Consistency, Leases, Options, Table, bucket_range};
 
@@ -111,6 +113,15 @@ impl Opening {
             return Err(StateError::RolledBack { behind, writers });
         }
 
+        describe(&self.metadata, &self.config, &disk, &names);
+        // What the own chain follows has to outlast it: a holder that ended may have left it in the machine's memory.
+        if let Some(newest) = line.chains.last() {
+            newest
+                .chain
+                .segments
+                .last()
+                .map_or(Ok(()), |segment| disk.sync(&segment.name))?;
+        }
         let place = Place {
             disk: &disk,
             names: &names,
@@ -173,6 +184,24 @@ impl Opening {
             token: self.token,
             chains,
         })
+    }
+}
+
+/// Leaves the public half of what the package says of the capsule beside its log, so that who has the log can verify it
+/// without the package. Nothing here reads it again, and the state serves without it.
+fn describe(metadata: &Metadata, config: &[Vec<u8>], disk: &Disk, names: &Names) {
+    let mut bytes = export_header(metadata);
+    for record in config {
+        match Received::decode(record.clone()) {
+            Ok(record) => export_record(&record, &mut bytes),
+            Err(_) => return,
+        }
+    }
+    let name = names.head();
+    let files = disk.list().unwrap_or_default();
+    let length = bytes.len() as u64;
+    if !files.contains(&(name.clone(), length)) {
+        let _ = disk.append(&name, 0, &bytes);
     }
 }
 

@@ -9,7 +9,8 @@
 //! together; compare-and-swap and increment happen one at a time for a key; when `finish` returns, everything
 //! that the request wrote, and everything that it read from a linearizable bucket, is as durable as the bucket
 //! declares, stands before `after` in the log, and was so while the hold lasted. Nothing may be told of a
-//! request whose `finish` failed.
+//! request whose `finish` failed. The mark of a request ([`Request::mark`]) is in the log with its first change: a state
+//! has both or neither, whenever its machine ends.
 //!
 //! Buckets that read at epochs are read like eventual ones: there is one writer, whose commits are seen whole.
 
@@ -102,6 +103,24 @@ pub struct Request {
     /// The last entry that was written, or seen in a linearizable bucket, and how safe it has to be.
     last: Ticket,
     wanted: Durability,
+    mark: Option<Mark>,
+}
+
+/// What comes with the first change of a request.
+struct Mark {
+    /// Its full key.
+    key: Vec<u8>,
+    expires: Time,
+}
+
+impl Mark {
+    fn op(&self) -> Op<'_> {
+        Op::Put {
+            key: &self.key,
+            value: &[],
+            expires: Some(self.expires),
+        }
+    }
 }
 
 impl Shared {
@@ -114,11 +133,23 @@ impl Shared {
             before: self.heads(),
             last: Ticket::default(),
             wanted: Durability::Memory,
+            mark: None,
         })
     }
 }
 
 impl Request {
+    /// Has the first change of this request leave an empty value under a key, until `expires`, in the same write; a
+    /// request that changes nothing leaves none. The bucket is not linearizable.
+    ///
+    /// # Errors
+    /// A key beyond a bound.
+    pub fn mark(&mut self, bucket: &str, key: &[u8], expires: Time) -> Result<(), StateError> {
+        let key = full_key(bucket, key)?;
+        self.mark = Some(Mark { key, expires });
+        Ok(())
+    }
+
     /// The value under a key.
     ///
     /// # Errors
@@ -218,7 +249,8 @@ impl Request {
         let key = full_key(&bucket.name, change.key())?;
         let op = change.op(&key);
         let (shared, now) = (&*self.shared, self.now);
-        let swapped = shared.handed(|hand| shared.table.swap(op, seen, now, hand))?;
+        let mark = self.mark.as_ref().map(Mark::op);
+        let swapped = shared.handed(|hand| shared.table.swap_beside(op, mark, seen, now, hand))?;
         match swapped {
             Swapped::Done(written) => {
                 self.wrote(bucket, written.handed);
@@ -243,7 +275,11 @@ impl Request {
     ) -> Result<i64, StateError> {
         let key = full_key(&bucket.name, key)?;
         let (shared, now) = (&*self.shared, self.now);
-        let summed = shared.handed(|hand| shared.table.increment(&key, delta, now, hand))?;
+        let mark = self.mark.as_ref().map(Mark::op);
+        let increment = |hand: &mut dyn FnMut(&Batch) -> Result<Ticket, QueueError>| {
+            shared.table.increment_beside(&key, delta, mark, now, hand)
+        };
+        let summed = shared.handed(increment)?;
         self.wrote(bucket, summed.1.handed);
         Ok(summed.0)
     }
@@ -267,12 +303,21 @@ impl Request {
 
     fn ops(&mut self, bucket: &Bucket, ops: &[Op<'_>]) -> Result<(), StateError> {
         let (shared, now) = (&*self.shared, self.now);
+        let marked: Vec<Op<'_>>;
+        let ops = match &self.mark {
+            Some(mark) => {
+                marked = [mark.op()].into_iter().chain(ops.iter().copied()).collect();
+                &marked
+            }
+            None => ops,
+        };
         let written = shared.handed(|hand| shared.table.write(ops, now, hand))?;
         self.wrote(bucket, written.handed);
         Ok(())
     }
 
     fn wrote(&mut self, bucket: &Bucket, ticket: Ticket) {
+        self.mark = None;
         self.last = self.last.max(ticket);
         self.wanted = self.wanted.max(bucket.durability);
         self.shared.writing.want(ticket, bucket.durability);

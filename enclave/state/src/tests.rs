@@ -1,7 +1,9 @@
 //! The whole state on a disk that fails, against what it was told.
 
 mod cast;
+mod full;
 mod hostile;
 mod log;
 mod model;
 mod serving;
+mod torn;

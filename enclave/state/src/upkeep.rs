@@ -11,12 +11,16 @@
 //! it; a flush goes before the next step of a compaction, so that commits wait for one step at most. When the
 //! host fails here, the levels stay as they are, and commits are refused once memory is full.
 
+use std::ops::Bound;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use bield_capsule::Head;
-use bield_levels::{Changes, Compaction, Flush, Flushed, LevelsError, Plan, Progress};
-use bield_table::Frozen;
+use bield_levels::{
+    Cell, Changes, Compaction, Content, Flush, Flushed, LevelsError, OwnedCell, OwnedContent, Plan,
+    Progress, Version,
+};
+use bield_table::{Frozen, LEASE_RANGE, lease_holder};
 
 use crate::StateError;
 use crate::disk::lock;
@@ -41,6 +45,9 @@ impl Shared {
                 Err(error) => {
                     compaction = None;
                     upkeep.failed = Some(error);
+                    drop(upkeep);
+                    self.tidy();
+                    upkeep = lock(&self.upkeep);
                     true
                 }
             };
@@ -50,6 +57,15 @@ impl Shared {
                 drop(waited.unwrap_or_else(PoisonError::into_inner));
                 self.is_idle.store(false, Ordering::Release);
             }
+        }
+    }
+
+    /// Removes the runs of work that failed: it is done anew under other names. Not once the log has failed, when the
+    /// checkpoint that names them may stand there.
+    fn tidy(&self) {
+        if !self.writing.with_log(|log| log.has_stopped()) {
+            // Else the next start does it.
+            let _ = self.cold.remove_unknown();
         }
     }
 
@@ -125,17 +141,60 @@ impl Shared {
         let (levels, settings) = (self.cold.levels(), self.settings.levels);
         let entropy = &mut *lock(&self.entropy);
         let mut flush = Flush::begin(&levels, frozen.range_deletes(), settings)?;
+        let mut ended = self.ended_leases()?.into_iter().peekable();
         let mut after: Option<Vec<u8>> = None;
         loop {
             let cells = frozen.cells(after.as_deref(), FLUSHED_CELLS);
             for cell in &cells {
-                flush.push(&cell.as_cell(), entropy)?;
+                while let Some(lease) = ended.next_if(|lease| lease.key <= cell.key) {
+                    flush.push(&lease.as_cell(), entropy)?;
+                }
+                if !self.has_ended(&cell.key) {
+                    flush.push(&cell.as_cell(), entropy)?;
+                }
             }
             match cells.last() {
                 Some(last) => after = Some(last.key.clone()),
-                None => return flush.finish(entropy),
+                None => break,
             }
         }
+        for lease in ended {
+            flush.push(&lease.as_cell(), entropy)?;
+        }
+        flush.finish(entropy)
+    }
+
+    /// Whether a key is that of a lease of an earlier holder. What that one wrote is covered by the checkpoint that is being
+    /// made, all of it, so that nobody judges it by its lease again.
+    fn has_ended(&self, key: &[u8]) -> bool {
+        let own = self.table.writer();
+        lease_holder(key).is_some_and(|holder| holder != own)
+    }
+
+    /// Deletions of the leases in the levels that have ended.
+    fn ended_leases(&self) -> Result<Vec<OwnedCell>, LevelsError> {
+        let (levels, version) = (self.cold.levels(), self.table.clock());
+        let version = Version {
+            clock: version,
+            writer: self.table.writer(),
+        };
+        let (from, to) = LEASE_RANGE;
+        let mut ended = Vec::new();
+        for cell in levels.scan(Bound::Included(from), Bound::Excluded(to))? {
+            let cell = cell?;
+            if matches!(cell.content, OwnedContent::Value { .. }) && self.has_ended(&cell.key) {
+                let (key, content) = (&cell.key[..], Content::Deleted);
+                ended.push(
+                    Cell {
+                        key,
+                        version,
+                        content,
+                    }
+                    .to_owned(),
+                );
+            }
+        }
+        Ok(ended)
     }
 
     /// Removes segments that the newest checkpoint covers; what stays is removed after the next one.

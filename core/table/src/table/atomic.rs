@@ -73,7 +73,22 @@ impl Table {
         now: Time,
         hand: impl FnOnce(&Batch) -> Result<T, E>,
     ) -> Result<Swapped<T>, TableError> {
-        check(&op)?;
+        self.swap_beside(op, None, seen, now, hand)
+    }
+
+    /// As [`Table::swap`]; a change of another key, which no lease covers, comes with it: both, or neither.
+    ///
+    /// # Errors
+    /// As [`Table::swap`].
+    pub fn swap_beside<T, E: core::fmt::Display>(
+        &self,
+        op: Op<'_>,
+        beside: Option<Op<'_>>,
+        seen: Handle,
+        now: Time,
+        hand: impl FnOnce(&Batch) -> Result<T, E>,
+    ) -> Result<Swapped<T>, TableError> {
+        beside.iter().chain([&op]).try_for_each(check)?;
         let (Op::Put { key, .. } | Op::Delete { key }) = op else {
             return Err(TableError::Range);
         };
@@ -81,7 +96,8 @@ impl Table {
         if Handle::of(found.as_ref()) != seen {
             return Ok(Swapped::Changed(found));
         }
-        let written = self.replace(&mut writing, &op, (latest, found.as_ref()), now, hand)?;
+        let there = (latest, found.as_ref());
+        let written = self.replace(&mut writing, (op, beside), there, now, hand)?;
         Ok(Swapped::Done(written))
     }
 
@@ -98,7 +114,25 @@ impl Table {
         now: Time,
         hand: impl FnOnce(&Batch) -> Result<T, E>,
     ) -> Result<(i64, Written<T>), TableError> {
-        check(&Op::Delete { key })?;
+        self.increment_beside(key, delta, None, now, hand)
+    }
+
+    /// As [`Table::increment`]; a change of another key, which no lease covers, comes with it: both, or neither.
+    ///
+    /// # Errors
+    /// As [`Table::increment`].
+    pub fn increment_beside<T, E: core::fmt::Display>(
+        &self,
+        key: &[u8],
+        delta: i64,
+        beside: Option<Op<'_>>,
+        now: Time,
+        hand: impl FnOnce(&Batch) -> Result<T, E>,
+    ) -> Result<(i64, Written<T>), TableError> {
+        beside
+            .iter()
+            .chain([&Op::Delete { key }])
+            .try_for_each(check)?;
         let (mut writing, latest, found) = self.present(key, now)?;
         let before = found.as_ref().map_or(Ok(0), |found| number(&found.value))?;
         let sum = before.checked_add(delta).ok_or(TableError::Overflow)?;
@@ -108,14 +142,15 @@ impl Table {
             value: text.as_bytes(),
             expires: None,
         };
-        let written = self.replace(&mut writing, &op, (latest, found.as_ref()), now, hand)?;
+        let there = (latest, found.as_ref());
+        let written = self.replace(&mut writing, (op, beside), there, now, hand)?;
         Ok((sum, written))
     }
 
     fn replace<T, E: core::fmt::Display>(
         &self,
         writing: &mut Writing,
-        op: &Op<'_>,
+        (op, beside): (Op<'_>, Option<Op<'_>>),
         (latest, found): (Option<Version>, Option<&Found>),
         now: Time,
         hand: impl FnOnce(&Batch) -> Result<T, E>,
@@ -126,7 +161,11 @@ impl Table {
         if latest.is_some_and(|latest| latest.clock >= next) {
             return Err(TableError::Outranked);
         }
-        self.write_in(writing, core::slice::from_ref(op), condition, now, hand)
+        match beside {
+            None => self.write_in(writing, &[op], condition, now, hand),
+            // The last one's version is the write's.
+            Some(beside) => self.write_in(writing, &[beside, op], condition, now, hand),
+        }
     }
 
     /// What is under a key that this writer holds, with the right to change it.

@@ -9,15 +9,14 @@
 //! head and its first record, so that a file without a whole first record tells nobody anything.
 
 use bield_capsule::{
-    Batch, Config, GenerationKey, Head, KeyRing, Metadata, Opening, Received, SignedHead,
-    SkipLevels, Writer, WriterKey,
+    Batch, Config, GenerationKey, Head, KeyRing, Metadata, Opening, Past, Received, SegmentStart,
+    SignedHead, SkipLevels, Writer, WriterKey,
 };
 use bield_envelope::Time;
 use rand_core::CryptoRng;
 
 use super::chain::Segment;
 use super::segment::SegmentFile;
-use super::start::{Past, SegmentStart};
 use crate::StateError;
 use crate::control::Fence;
 use crate::disk::Disk;
@@ -129,8 +128,12 @@ impl Log {
         Ok(())
     }
 
-    /// Makes durable what was written.
+    /// Makes durable what was written; after a failure, what was signed last may not have been.
     pub(crate) fn sync(&mut self) -> Result<(), StateError> {
+        if let Some(reason) = &self.stopped {
+            let reason = reason.clone();
+            return Err(StateError::Stopped { reason });
+        }
         let synced = self.file.sync();
         self.stop_on(synced)
     }
@@ -174,6 +177,11 @@ impl Log {
     /// Whether the file takes no further record.
     pub(crate) const fn is_full(&self) -> bool {
         self.file.is_full()
+    }
+
+    /// Whether nothing more is signed since something was not written.
+    pub(crate) const fn has_stopped(&self) -> bool {
+        self.stopped.is_some()
     }
 
     /// The newest record that is written.

@@ -17,10 +17,11 @@ use std::collections::BTreeMap;
 use bield_capsule::segment::{
     End, Frames, SEGMENT_FILE_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
-use bield_capsule::{Applied, Head, KeyRing, Kind, Received, SignedHead, Verifier, WriterId};
+use bield_capsule::{
+    Applied, Head, KeyRing, Kind, Received, SegmentStart, SignedHead, Verifier, WriterId,
+};
 use bield_envelope::Digest;
 
-use super::start::SegmentStart;
 use crate::StateError;
 use crate::control::{Control, Fence};
 use crate::disk::Disk;

@@ -4,12 +4,11 @@
 //! repeats so that a reader can tell what was promised from what was not.
 
 use bield_capsule::segment::{SEGMENT_BYTES_MAX, SEGMENT_FRAMES_MAX, SegmentHeader};
-use bield_capsule::{CapsuleName, Received};
+use bield_capsule::{CapsuleName, Received, SegmentStart};
 use bield_ledger::FilesError;
 use rand_core::CryptoRng;
 
 use super::chain::Segment;
-use super::start::SegmentStart;
 use crate::disk::Disk;
 
 /// A segment file under its writer's hands.

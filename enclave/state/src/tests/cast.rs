@@ -9,7 +9,7 @@ use bield_capsule::{
     Writer, WriterCertificate, WriterKey,
 };
 use bield_envelope::{Secret, Seeded, Signed, SigningKey, Time};
-use bield_ledger::MemoryFiles;
+use bield_ledger::{Files, MemoryFiles};
 
 use crate::control::{Control, Fence};
 use crate::disk::Disk;
@@ -142,11 +142,19 @@ impl Machine {
         }
     }
 
-    pub(super) fn open(&self, files: &MemoryFiles, anchored: &[Head]) -> Result<State, StateError> {
+    pub(super) fn open(
+        &self,
+        files: &(impl Files + Clone + 'static),
+        anchored: &[Head],
+    ) -> Result<State, StateError> {
         State::open(self.opening(files, anchored))
     }
 
-    pub(super) fn opening(&self, files: &MemoryFiles, anchored: &[Head]) -> Opening {
+    pub(super) fn opening(
+        &self,
+        files: &(impl Files + Clone + 'static),
+        anchored: &[Head],
+    ) -> Opening {
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
         let entropy = |n: u64| -> crate::Entropy { Box::new(Seeded::new(start * 2 + n)) };
         Opening {

@@ -31,6 +31,11 @@ fn written(machine: &Machine) -> (Contents, BTreeMap<Vec<u8>, Vec<u8>>, Vec<Head
     (files.contents(), model, heads)
 }
 
+/// A run, by its name.
+fn is_run(name: &str) -> bool {
+    !name.contains("-log-") && !name.ends_with("-head")
+}
+
 /// Everything that is read from these files, or the first refusal.
 fn read(
     machine: &Machine,
@@ -58,7 +63,7 @@ fn no_flipped_byte_of_log_or_run_changes_what_is_read() {
     assert_eq!(read(&machine, &whole, &heads), Ok(model.clone()));
     let (mut refused, mut same, mut runs) = (0, 0, 0);
     for (name, bytes) in &whole {
-        runs += usize::from(!name.contains("-log-"));
+        runs += usize::from(is_run(name));
         for at in (0..bytes.len()).step_by(13) {
             let mut contents = whole.clone();
             contents.get_mut(name).unwrap()[at] ^= 0x10;
@@ -79,10 +84,7 @@ fn no_flipped_byte_of_log_or_run_changes_what_is_read() {
 fn runs_that_are_exchanged_or_gone_are_named() {
     let machine = Machine::new(Capsule::new(1), 1);
     let (whole, _, heads) = written(&machine);
-    let runs: Vec<&String> = whole
-        .keys()
-        .filter(|name| !name.contains("-log-"))
-        .collect();
+    let runs: Vec<&String> = whole.keys().filter(|name| is_run(name)).collect();
     assert!(runs.len() > 1, "{runs:?}");
     for name in &runs {
         let mut contents = whole.clone();
@@ -186,4 +188,121 @@ fn a_start_reads_the_end_of_the_log_and_not_what_there_is() {
         many < 4 * few && many * 8 < all,
         "{few} of few, {many} of {all}"
     );
+}
+
+/// Each key on its own, so that filters are asked; what is altered is refused or right, and never absent.
+fn read_each(
+    machine: &Machine,
+    contents: &Contents,
+    model: &BTreeMap<Vec<u8>, Vec<u8>>,
+) -> Result<(), StateError> {
+    let files = MemoryFiles::with(contents.clone());
+    let state = machine.open(&files, &[])?;
+    let mut refused = None;
+    for (key, value) in model {
+        match get(&state, &bucket(), key) {
+            Ok(found) => assert_eq!(found.as_ref(), Some(value)),
+            Err(error) => refused = Some(error),
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}
+
+#[test]
+fn parts_of_another_run_in_the_same_place_are_refused_and_no_key_looks_absent() {
+    let machine = Machine::new(Capsule::new(1), 1);
+    let (whole, model, _) = written(&machine);
+    let runs: Vec<&String> = whole.keys().filter(|name| is_run(name)).collect();
+    let (mut refused, mut harmless) = (0, 0);
+    for (name, other) in runs.iter().zip(runs.iter().cycle().skip(1)) {
+        let (own, other) = (&whole[*name], &whole[*other]);
+        let shorter = own.len().min(other.len());
+        // Windows from the front are blocks; from the end properties, filter and index.
+        let windows = (0..shorter).step_by(32).flat_map(|at| {
+            let length = 64.min(shorter - at);
+            [
+                (at, at, length),
+                (own.len() - at - length, other.len() - at - length, length),
+            ]
+        });
+        for (to, from, length) in windows {
+            let mut contents = whole.clone();
+            let bytes = contents.get_mut(*name).unwrap();
+            bytes[to..to + length].copy_from_slice(&other[from..from + length]);
+            match read_each(&machine, &contents, &model) {
+                Err(error) => {
+                    assert!(error.to_string().contains(" run "), "{error}");
+                    refused += 1;
+                }
+                // Properties are not read to answer.
+                Ok(()) => harmless += 1,
+            }
+        }
+    }
+    assert!(refused > 20 * harmless.max(1), "{refused} {harmless}");
+}
+
+/// All that ever was in the directory: what the newest manifest replaced is put back beside, and in place of, the newest.
+#[test]
+fn older_manifests_and_segments_beside_a_newer_log_change_nothing_or_are_refused() {
+    let machine = Machine::new(Capsule::new(1), 1);
+    let files = MemoryFiles::new();
+    let mut copies = Vec::new();
+    let mut model = BTreeMap::new();
+    let state = machine.open(&files, &[]).unwrap();
+    for round in 0..4_u8 {
+        for number in 0..6_u8 {
+            set(&state, &bucket(), &[number], &[round; 40]).unwrap();
+            model.insert(vec![number], vec![round; 40]);
+        }
+        // Deleted once: it must not come back.
+        let mut request = state.request(&[]).unwrap();
+        let deleted = crate::Change::Delete { key: &[round] };
+        request.write(&bucket(), &[deleted]).unwrap();
+        request.finish().unwrap();
+        model.remove(&vec![round]);
+        state.flush().unwrap();
+        copies.push(files.contents());
+    }
+    let anchored = state.anchoring().unwrap().heads;
+    drop(state);
+    let newest = files.contents();
+    assert_eq!(read(&machine, &newest, &anchored), Ok(model.clone()));
+    for (age, copy) in copies.iter().enumerate() {
+        // Everything old beside the newest.
+        let mut beside = copy.clone();
+        beside.extend(newest.clone());
+        let found = read(&machine, &beside, &anchored);
+        assert_eq!(found.as_ref(), Ok(&model), "{age}");
+        // The old log, with its manifest, over the newest runs, and the other way round.
+        let mix = |log: &Contents, runs: &Contents| -> Contents {
+            let is_log = |name: &String| name.contains("-log-");
+            let log = log.iter().filter(|(name, _)| is_log(name));
+            let runs = runs.iter().filter(|(name, _)| !is_log(name));
+            let all = log.chain(runs);
+            all.map(|(name, bytes)| (name.clone(), bytes.clone()))
+                .collect()
+        };
+        let is_newest = age + 1 == copies.len();
+        match read(&machine, &mix(copy, &newest), &anchored) {
+            // The newest copy was made before its last record.
+            Err(StateError::RolledBack { .. }) => {}
+            Ok(found) => assert_eq!(found, model, "{age}"),
+            Err(error) => {
+                assert!(
+                    !is_newest && error.to_string().contains(" run "),
+                    "{age}: {error}"
+                );
+            }
+        }
+        match read(&machine, &mix(&newest, copy), &anchored) {
+            Ok(found) => assert_eq!(found, model, "{age}"),
+            Err(error) => {
+                assert!(
+                    !is_newest && error.to_string().contains(" run "),
+                    "{age}: {error}"
+                );
+            }
+        }
+    }
 }

@@ -1,11 +1,14 @@
 //! What a state promises while it serves: durability, atomics, cuts, tokens, holds, memory.
 
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bield_ledger::{Fault, MemoryFiles};
+use bield_levels::OwnedContent;
 
 use super::cast::{Capsule, HELD, Machine, bucket, counters};
+use super::torn::TornFiles;
 use crate::{
     Bucket, Change, Cut, Durability, Handle, Opening, State, StateError, SwapOutcome, TableError,
 };
@@ -84,6 +87,100 @@ fn many_starts_leave_few_files() {
         41,
         "a token of any of these starts is understood"
     );
+}
+
+/// What starts and requests leave in the levels goes: leases of holders that ended, marks whose time is over.
+#[test]
+fn starts_and_marks_leave_nothing_that_grows() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let mut sizes = Vec::new();
+    for start in 0..90_u64 {
+        let state = machine.open(&files, &[]).unwrap();
+        for number in 0..6_u64 {
+            let mut request = state.request(&[]).unwrap();
+            let key = [start.to_be_bytes(), number.to_be_bytes()].concat();
+            let expires = super::cast::at(start * 1000 + 1500);
+            request.mark("marks", &key, expires).unwrap();
+            request.increment(&counters(), b"visits", 1).unwrap();
+            request.finish().unwrap();
+        }
+        machine.clocks.pass(1000);
+        state.flush().unwrap();
+        state.close().unwrap();
+        if start % 30 == 29 {
+            sizes.push(files.contents().values().map(Vec::len).sum::<usize>());
+        }
+    }
+    let levels = machine.opening(&files, &[]).open().unwrap().cold.levels();
+    let (from, to) = bield_table::LEASE_RANGE;
+    let scan = levels.scan(Bound::Included(from), Bound::Excluded(to));
+    let leases = scan.unwrap().map(Result::unwrap);
+    let leases = leases.filter(|cell| matches!(cell.content, OwnedContent::Value { .. }));
+    assert_eq!(leases.count(), 1, "the newest holder's");
+    // Each start is a head in each checkpoint that the log has, of which the newest 256 are kept.
+    let grown = sizes[2].saturating_sub(sizes[1]);
+    assert!(grown < 30 * 300, "{sizes:?}");
+    let state = machine.open(&files, &[]).unwrap();
+    let visits = get(&state, &counters(), b"visits").unwrap();
+    assert_eq!(visits.as_deref(), Some(&b"540"[..]));
+}
+
+#[test]
+fn a_mark_is_there_exactly_when_the_first_change_is() {
+    let (machine, files) = (machine(), MemoryFiles::new());
+    let marks = Bucket {
+        name: "marks".to_owned(),
+        ..bucket()
+    };
+    let never = super::cast::at(1 << 40);
+    let state = machine.open(&files, &[]).unwrap();
+    let mut reads = state.request(&[]).unwrap();
+    reads.mark("marks", b"reads", never).unwrap();
+    reads.get(&counters(), b"n").unwrap();
+    // A swap that does not win is no change.
+    let stale = Handle::decode(&[&[1][..], &[9; 40]].concat()).unwrap();
+    let delete = Change::Delete { key: b"n" };
+    let swapped = reads.swap(&counters(), delete, stale).unwrap();
+    assert!(matches!(swapped, SwapOutcome::Changed(None)));
+    reads.finish().unwrap();
+    for (key, changes) in [(b"one", 1), (b"two", 2)] {
+        let mut request = state.request(&[]).unwrap();
+        request.mark("marks", key, never).unwrap();
+        for _ in 0..changes {
+            request.increment(&counters(), b"n", 1).unwrap();
+        }
+        request.finish().unwrap();
+    }
+    drop(state);
+    let state = machine.open(&files, &[]).unwrap();
+    assert_eq!(get(&state, &marks, b"reads").unwrap(), None);
+    for key in [b"one", b"two"] {
+        assert_eq!(get(&state, &marks, key).unwrap(), Some(Vec::new()));
+    }
+    assert_eq!(get(&state, &counters(), b"n").unwrap(), Some(b"3".to_vec()));
+}
+
+/// A holder that ended without a loss of power left records in the machine's memory; the next one builds on them, and then
+/// power is lost.
+#[test]
+fn what_a_new_holder_builds_on_outlasts_it() {
+    let machine = machine();
+    let files = TornFiles::default();
+    let local = Bucket {
+        durability: Durability::Local,
+        ..bucket()
+    };
+    let state = machine.open(&files, &[]).unwrap();
+    set(&state, &local, b"a", b"1").unwrap();
+    drop(state);
+    let state = machine.open(&files, &[]).unwrap();
+    set(&state, &bucket(), b"b", b"2").unwrap();
+    files.crash();
+    drop(state);
+    files.restart(|_| 0);
+    let state = machine.open(&files, &[]).unwrap();
+    assert_eq!(get(&state, &bucket(), b"a").unwrap(), Some(b"1".to_vec()));
+    assert_eq!(get(&state, &bucket(), b"b").unwrap(), Some(b"2".to_vec()));
 }
 
 #[test]

@@ -1,46 +1,47 @@
-//! The first frame of a segment file: enough to verify the records behind it without those before it.
+//! A chain's past in a few hundred bytes: enough to verify the records behind it without those before it.
 //!
 //! ```text
 //! segment header │ frame 0: start │ frame 1: record first │ frame 2: record first + 1 │ …
 //! start = CBOR { capsule, writer, first, past?: { open record, signed head of first − 1, hashes } }
 //! ```
 //!
-//! In: bytes from the host. Out: fields, of which none is believed: the open record is verified like any
-//! other, the signed head's signature is checked, and hashes that are not the chain's make its next record
-//! refused. Frames are those of `core/capsule`'s segments, which tell a torn end from damage.
+//! In: bytes from anyone: the first frame of a function's segment file, or a piece of an export. Out: fields, of which none
+//! is believed: the open record is verified like any other, the signed head's signature is checked
+//! ([`Verifier::skip_to`](crate::Verifier::skip_to)), and hashes that are not the chain's make its next record refused.
 
-use bield_capsule::{CapsuleName, SkipLevels, WriterId};
 use bield_envelope::{Digest, wire};
 use minicbor::{Decode, Encode};
+
+use crate::{CapsuleName, SkipLevels, WriterId};
 
 /// What a segment says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub(crate) struct SegmentStart {
+pub struct SegmentStart {
     /// Which capsule.
     #[n(0)]
-    pub(crate) capsule: CapsuleName,
+    pub capsule: CapsuleName,
     /// Whose chain.
     #[n(1)]
-    pub(crate) writer: WriterId,
+    pub writer: WriterId,
     /// Position of the first record.
     #[n(2)]
-    pub(crate) first: u64,
+    pub first: u64,
     /// How to begin in the middle of the chain; none in a chain's first segment.
     #[n(3)]
-    pub(crate) past: Option<Past>,
+    pub past: Option<Past>,
 }
 
 /// A chain's past, as far as its next record needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
-pub(crate) struct Past {
+pub struct Past {
     /// The chain's open record.
     #[cbor(n(0), with = "minicbor::bytes")]
-    pub(crate) open: Vec<u8>,
+    pub open: Vec<u8>,
     /// Header and signature of the record before the first.
     #[cbor(n(1), with = "minicbor::bytes")]
-    pub(crate) tip: Vec<u8>,
+    pub tip: Vec<u8>,
     /// Header hashes at [`positions`].
     #[cbor(n(2), decode_with = "wire::at_most::<HASHES_MAX, _, _>")]
     hashes: Vec<Digest>,
@@ -48,7 +49,8 @@ pub(crate) struct Past {
 
 impl Past {
     /// Takes the hashes out of the levels of a chain; `None` for an empty one.
-    pub(crate) fn new(open: Vec<u8>, tip: Vec<u8>, levels: &SkipLevels) -> Option<Self> {
+    #[must_use]
+    pub fn new(open: Vec<u8>, tip: Vec<u8>, levels: &SkipLevels) -> Option<Self> {
         let hashes = positions(levels.next())
             .into_iter()
             .map(|seq| levels.hash_at(seq))
@@ -57,7 +59,8 @@ impl Past {
     }
 
     /// The levels of a chain whose next record is `next`.
-    pub(crate) fn levels(&self, next: u64) -> Option<SkipLevels> {
+    #[must_use]
+    pub fn levels(&self, next: u64) -> Option<SkipLevels> {
         let positions = positions(next);
         if positions.len() != self.hashes.len() {
             return None;
@@ -67,15 +70,30 @@ impl Past {
             self.hashes.get(at).copied()
         })
     }
+
+    /// Its bytes, as an export has them.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        wire::encode(self)
+    }
+
+    /// Reads what [`encode`](Self::encode) made; `None` when it did not.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        wire::decode(bytes, PAST_BYTES_MAX).ok()
+    }
 }
 
 impl SegmentStart {
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    /// The payload of frame 0.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         wire::encode(self)
     }
 
     /// Reads the payload of frame 0.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         wire::decode(bytes, START_BYTES_MAX).ok()
     }
 }
@@ -93,8 +111,9 @@ fn positions(next: u64) -> Vec<u64> {
 
 /// One for each bit of a position, and the first.
 const HASHES_MAX: usize = 65;
-/// A record that names as many parents as it may has 80 KiB of header; the open record 11 KiB.
-const START_BYTES_MAX: usize = 128 << 10;
+/// Longest encoded past, in bytes: a record that names as many parents as it may has 80 KiB of header; the open record 11 KiB.
+pub const PAST_BYTES_MAX: usize = 128 << 10;
+const START_BYTES_MAX: usize = PAST_BYTES_MAX + 128;
 
 #[cfg(test)]
 mod tests {
