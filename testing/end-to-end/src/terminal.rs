@@ -113,6 +113,12 @@ impl Terminal {
     /// # Errors
     /// As [`follow`](Self::follow).
     pub fn type_line(&mut self, line: &str) -> anyhow::Result<String> {
+        if let Some((line, folder)) = line.split_once(" && cd ") {
+            let printed = self.type_line(line)?;
+            ensure!(self.folder.join(folder).is_dir(), "no folder {folder}");
+            self.enter(folder);
+            return Ok(printed);
+        }
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["npm", "install"] => {

@@ -49,6 +49,16 @@ fn the_path_searchs_readme_works_as_typed() {
     as_typed("path-search");
 }
 
+#[test]
+fn the_guide_to_functions_works_as_typed() {
+    let guide = fs::read_to_string(examples().join("../docs/functions.md")).unwrap();
+    let typed = commands(&guide).unwrap();
+    let mut terminal = Terminal::new().unwrap();
+    if let Err(error) = terminal.follow(&typed) {
+        panic!("docs/functions.md: {error:#}");
+    }
+}
+
 /// What `bield new` writes in a language works as its README says.
 fn begun_as_typed(language: &str) {
     let mut terminal = Terminal::new().unwrap();
