@@ -14,11 +14,11 @@
 
 mod append;
 pub(crate) mod bounds;
-mod chain;
-mod cores;
+pub(crate) mod chain;
+pub(crate) mod cores;
 mod load;
 pub(crate) mod peers;
-mod place;
+pub(crate) mod place;
 mod receive;
 mod stored;
 

@@ -11,6 +11,7 @@ mod keys;
 mod packer;
 mod runtime;
 mod soak;
+mod table;
 
 use std::path::PathBuf;
 
@@ -67,6 +68,8 @@ enum Bench {
         #[arg(long = "only")]
         parts: Vec<keys::Part>,
     },
+    /// The table of functions' state: calls, verified puts, levels, YCSB next to Redis and fjall (up to 10 minutes).
+    Table(table::Options),
     /// Four policies on one trace and real processes; a hundred models against one (up to half an hour).
     Packer(packer::Options),
     /// Mixed users, too many models, killed runtimes, hostile bytes; fails on a wrong answer, a hang or growth.
@@ -97,6 +100,7 @@ fn main() -> Result<()> {
             quick,
             parts,
         } => keys::run(&programs, quick, &parts),
+        Bench::Table(options) => table::run(&options),
         Bench::Packer(options) => packer::run(&options),
         Bench::Soak(options) => soak::run(&options),
         Bench::KeysState { task } => keys::perform(&task),
