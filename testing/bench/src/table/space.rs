@@ -78,7 +78,9 @@ pub(super) fn amplification(folder: &Path, effort: &Effort, bars: &mut Vec<Bar>)
         "ratio",
         note,
     ));
-    let note = format!("{what}; fjall {lsm_held:.2}; nothing retained, nothing compressed");
+    let note = format!(
+        "{what}; fjall {lsm_held:.2} with its journal, allocated ahead; nothing retained or compressed"
+    );
     bars.push(Bar::told(
         "bytes held ÷ live bytes".to_owned(),
         held,
