@@ -103,12 +103,11 @@ impl RequestWorld {
         }
     }
 
-    fn bucket(&self, id: BucketId) -> Result<Bucket, KvError> {
-        let bucket = self.buckets.get(id.0 as usize);
-        bucket.cloned().ok_or(KvError::NoSuchStore)
+    fn bucket(&self, id: BucketId) -> Result<&Bucket, KvError> {
+        self.buckets.get(id.0 as usize).ok_or(KvError::NoSuchStore)
     }
 
-    fn atomic(&self, id: BucketId) -> Result<Bucket, KvError> {
+    fn atomic(&self, id: BucketId) -> Result<&Bucket, KvError> {
         let bucket = self.bucket(id)?;
         match bucket.consistency {
             bield_table::Consistency::Linearizable => Ok(bucket),
@@ -175,7 +174,7 @@ impl World for RequestWorld {
 
     fn get(&mut self, bucket: BucketId, key: &str) -> Result<Option<Vec<u8>>, KvError> {
         let bucket = self.bucket(bucket)?;
-        let found = self.with(|state| state.get(&bucket, key.as_bytes()))?;
+        let found = self.with(|state| state.get(bucket, key.as_bytes()))?;
         Ok(found.map(|found| found.value.to_vec()))
     }
 
@@ -186,18 +185,18 @@ impl World for RequestWorld {
             value: &value,
             expires: None,
         };
-        self.change(|state| state.write(&bucket, &[set]))
+        self.change(|state| state.write(bucket, &[set]))
     }
 
     fn delete(&mut self, bucket: BucketId, key: &str) -> Result<(), KvError> {
         let bucket = self.bucket(bucket)?;
         let key = key.as_bytes();
-        self.change(|state| state.write(&bucket, &[Change::Delete { key }]))
+        self.change(|state| state.write(bucket, &[Change::Delete { key }]))
     }
 
     fn exists(&mut self, bucket: BucketId, key: &str) -> Result<bool, KvError> {
         let bucket = self.bucket(bucket)?;
-        self.with(|state| state.exists(&bucket, key.as_bytes()))
+        self.with(|state| state.exists(bucket, key.as_bytes()))
     }
 
     fn list_keys(&mut self, bucket: BucketId, cursor: Option<&str>) -> Result<KeyPage, KvError> {
@@ -211,7 +210,7 @@ impl World for RequestWorld {
                     .ok_or_else(none)
             })
             .transpose()?;
-        let page = self.with(|state| state.list(&bucket, after.as_deref(), PAGE))?;
+        let page = self.with(|state| state.list(bucket, after.as_deref(), PAGE))?;
         let keys = page
             .entries
             .into_iter()
@@ -225,12 +224,12 @@ impl World for RequestWorld {
 
     fn increment(&mut self, bucket: BucketId, key: &str, delta: i64) -> Result<i64, KvError> {
         let bucket = self.atomic(bucket)?;
-        self.change(|state| state.increment(&bucket, key.as_bytes(), delta))
+        self.change(|state| state.increment(bucket, key.as_bytes(), delta))
     }
 
     fn get_for_swap(&mut self, bucket: BucketId, key: &str) -> Result<Seen, KvError> {
         let bucket = self.atomic(bucket)?;
-        let found = self.with(|state| state.get(&bucket, key.as_bytes()))?;
+        let found = self.with(|state| state.get(bucket, key.as_bytes()))?;
         let token = CasToken(Handle::of(found.as_ref()).encode());
         Ok(Seen {
             value: found.map(|found| found.value.to_vec()),
@@ -253,7 +252,7 @@ impl World for RequestWorld {
             value: &value,
             expires: None,
         };
-        let swapped = self.change(|state| state.swap(&bucket, set, seen))?;
+        let swapped = self.change(|state| state.swap(bucket, set, seen))?;
         Ok(matches!(swapped, SwapOutcome::Done))
     }
 
@@ -273,7 +272,7 @@ impl World for RequestWorld {
             expires: None,
         });
         let sets: Vec<_> = sets.collect();
-        self.change(|state| state.write(&bucket, &sets))
+        self.change(|state| state.write(bucket, &sets))
     }
 
     fn delete_many(&mut self, bucket: BucketId, keys: &[String]) -> Result<(), KvError> {
@@ -282,7 +281,7 @@ impl World for RequestWorld {
             key: key.as_bytes(),
         });
         let deletes: Vec<_> = deletes.collect();
-        self.change(|state| state.write(&bucket, &deletes))
+        self.change(|state| state.write(bucket, &deletes))
     }
 
     fn load_model(&mut self, name: &str) -> Result<ModelId, NnError> {
