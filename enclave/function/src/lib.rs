@@ -27,8 +27,9 @@
 //!
 //! On paper, for one request: its body is copied twice on its way in and the answer twice on its way out (guest's memory and
 //! the host's block); a value of a bucket twice; a call out of the guest costs some 50 ns over what the world does
-//! (counting, one look at the clock, a handle). Memory of an instance is what its guest touches. A thread ticks once a
-//! millisecond while anything runs.
+//! (counting, one look at the clock, a handle). Memory of an instance is what its guest touches: it begins as a mapping of
+//! its image where the system has that, and each page that it touches first is a fault; afterwards that is undone before
+//! the call returns, the stack's part of it by writing zeroes. A thread ticks once a millisecond while anything runs.
 //!
 //! # Features
 //! * `compiler`: adds `Host::compile`, for programs that also compile.
