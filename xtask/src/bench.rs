@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::programs::{Engines, build, cargo, succeed};
+use crate::programs::{Engines, build, cargo, root, succeed, target_directory};
 use crate::wheels::Wheel;
-use crate::{onnxruntime, quickstart};
+use crate::{guests, onnxruntime, quickstart};
 
 /// Finds a file, or fetches it.
 type Find = fn() -> Result<PathBuf>;
@@ -36,8 +36,35 @@ pub(crate) fn run(name: &str, rest: &[String]) -> Result<()> {
             }
         }
     }
+    if name == "functions" {
+        for (variable, path) in guests::prepare()? {
+            run.env(variable, path);
+        }
+        match workerd() {
+            Ok(path) => drop(run.env("BIELD_WORKERD", path)),
+            Err(error) => eprintln!("{error:#}"),
+        }
+    }
     run.arg("--programs").arg(programs).args(rest);
     succeed(&mut run)
+}
+
+/// workerd, Cloudflare's runtime of JavaScript functions (Apache-2.0), which the bench of functions runs beside ours.
+fn workerd() -> Result<PathBuf> {
+    let pinned = root().join("testing/bench/src/functions/workerd/package.json");
+    let place = target_directory()?.join("clients/workerd");
+    guests::install(&pinned, &place)
+        .context("fetching workerd: npm and its registry are needed once")?;
+    // Not through the package's own program, which is a script of Node.
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "64",
+        "aarch64" => "arm64",
+        other => bail!("there is no workerd for {other}"),
+    };
+    let program = format!("node_modules/@cloudflare/workerd-linux-{machine}/bin/workerd");
+    let program = place.join(program);
+    ensure!(program.exists(), "npm brought no {}", program.display());
+    Ok(program)
 }
 
 /// all-MiniLM-L6-v2, a sentence encoder with int8 weights (Apache-2.0).

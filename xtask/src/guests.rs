@@ -57,7 +57,7 @@ pub(crate) fn prepare() -> Result<Vec<(&'static str, PathBuf)>> {
 }
 
 /// Installs what a `package.json` asks for; the folder of its programs.
-fn install(pinned: &Path, place: &Path) -> Result<PathBuf> {
+pub(crate) fn install(pinned: &Path, place: &Path) -> Result<PathBuf> {
     let programs = place.join("node_modules/.bin");
     let installed = place.join("installed.json");
     let pinned = fs::read(pinned)?;

@@ -56,7 +56,7 @@ enum Chore {
     Layers,
     /// Run a benchmark; prints a table and writes target/bench/NAME.json.
     Bench {
-        /// Its name: `runtime`, `door`, `capsule` or `keys`.
+        /// Its name: `runtime`, `functions`, `table`, `door`, `capsule` or `keys`.
         name: String,
         /// Arguments for the benchmark.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

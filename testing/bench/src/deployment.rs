@@ -50,6 +50,8 @@ pub(crate) struct Setup {
     pub(crate) workers: usize,
     /// More arguments of the gateway.
     pub(crate) gateway: Vec<String>,
+    /// Whether the runtime runs functions.
+    pub(crate) functions: bool,
 }
 
 impl Default for Setup {
@@ -64,6 +66,7 @@ impl Default for Setup {
             call_ms: 120_000,
             workers: 1,
             gateway: Vec::new(),
+            functions: false,
         }
     }
 }
@@ -120,6 +123,10 @@ impl Deployment {
         command.arg("--runtime-config").arg(at("runtime.toml"));
         command.arg("--packages").arg(at("packages"));
         command.arg("--run-directory").arg(at("run"));
+        if setup.functions {
+            fs::create_dir(at("state"))?;
+            command.arg("--state").arg(at("state"));
+        }
         let mut arguments = vec!["--tee".to_owned(), tee_argument];
         if let Some(library) = &setup.onnxruntime {
             command.arg("--onnxruntime").arg(library);
@@ -328,6 +335,9 @@ fn runtime(root: &str, keys_code: &Measurement, setup: &Setup) -> Result<String>
         let named =
             toml::Table::from_iter([("library".to_owned(), format!("sha256:{digits}").into())]);
         table.insert("onnxruntime".into(), named.into());
+    }
+    if setup.functions {
+        table.insert("functions".into(), toml::Table::new().into());
     }
     let policy = toml::Value::try_from(dev(root, Some(keys_code)))?;
     table.insert("key_service".into(), policy);

@@ -7,6 +7,7 @@ mod bars;
 mod capsule;
 mod deployment;
 mod door;
+mod functions;
 mod keys;
 mod packer;
 mod runtime;
@@ -16,7 +17,12 @@ mod table;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use bield_platform::memory::EnclaveAllocator;
 use clap::{Parser, Subcommand};
+
+/// What runs in enclaves runs here under their allocator; unless something wipes, a free costs one load more than without.
+#[global_allocator]
+static ALLOCATOR: EnclaveAllocator = EnclaveAllocator;
 
 #[derive(Parser)]
 struct Arguments {
@@ -70,6 +76,8 @@ enum Bench {
     },
     /// The table of functions' state: calls, verified puts, levels, YCSB next to Redis and fjall (up to 10 minutes).
     Table(table::Options),
+    /// Functions: fresh instances, calls out, own code, memory, next to processes, native code and workerd (3 minutes).
+    Functions(functions::Options),
     /// Four policies on one trace and real processes; a hundred models against one (up to half an hour).
     Packer(packer::Options),
     /// Mixed users, too many models, killed runtimes, hostile bytes; fails on a wrong answer, a hang or growth.
@@ -101,6 +109,7 @@ fn main() -> Result<()> {
             parts,
         } => keys::run(&programs, quick, &parts),
         Bench::Table(options) => table::run(&options),
+        Bench::Functions(options) => functions::run(&options),
         Bench::Packer(options) => packer::run(&options),
         Bench::Soak(options) => soak::run(&options),
         Bench::KeysState { task } => keys::perform(&task),

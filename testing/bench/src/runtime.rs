@@ -21,7 +21,7 @@ mod cold;
 mod hot;
 mod isolation;
 mod kinds;
-mod load;
+pub(crate) mod load;
 mod memory;
 mod models;
 mod peers;

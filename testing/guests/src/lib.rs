@@ -24,6 +24,9 @@ pub use memory::{Buckets, Models, OneRequest};
 /// The component of `c/guest.c`, as zig 0.17.1 makes it: see there for its paths.
 pub const C: &[u8] = include_bytes!("../c/guest.wasm");
 
+/// The core module of `c/kernel.c`, as zig 0.17.1 makes it: SHA-256 over and over, which is also a native program.
+pub const KERNEL: &[u8] = include_bytes!("../c/kernel.wasm");
+
 /// A component of a core module that has the imports and exports of the world `bield:function/function@0.1.0`, by the
 /// canonical ABI.
 ///
@@ -70,6 +73,9 @@ pub fn javascript(example: &str) -> Result<Vec<u8>> {
 
 /// The text of a core module that answers each request with its own body and media type.
 pub const ECHO: &str = include_str!("echo.wat");
+
+/// The text of a core module that calls its bucket as often as it is told.
+pub const CALLS: &str = include_str!("calls.wat");
 
 fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -26,7 +26,7 @@ pub(super) struct Written {
 }
 
 /// A folder as the ledger's files.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     folder: PathBuf,
     sync: bool,
     written: Arc<Written>,
@@ -41,7 +41,7 @@ impl Disk {
     }
 
     /// Leaves writing to the system: for test data.
-    pub(super) fn unsynced(folder: &Path) -> Self {
+    pub(crate) fn unsynced(folder: &Path) -> Self {
         Self::new(folder, false)
     }
 

@@ -7,20 +7,42 @@ use std::process::Command;
 const VERSION: &str = "0.17.1";
 
 #[test]
-fn the_component_in_c_is_what_its_source_builds() {
+fn the_components_in_c_are_what_their_sources_build() {
     let Some(zig) = zig() else {
         eprintln!(
             "NOT RUN: zig {VERSION} is not here; `pip install ziglang=={VERSION}`, then BIELD_ZIG=PATH/TO/python-zig"
         );
         return;
     };
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // A guest for tests is as small as what people build, one for benchmarks as fast as can be.
+    let guest = build(&zig, here, "c/guest.c", "-Os");
+    let guest = bield_guests::component(&guest).unwrap();
+    let kernel = build(&zig, here, "c/kernel.c", "-O3");
+    bield_guests::component(&kernel).unwrap();
+    for (name, built) in [("guest", guest), ("kernel", kernel)] {
+        let file = here.join(format!("c/{name}.wasm"));
+        if std::env::var_os("BIELD_FREEZE_GUESTS").is_some_and(|set| set == "1") {
+            std::fs::write(&file, &built).unwrap();
+        }
+        assert!(
+            built == std::fs::read(file).unwrap(),
+            "c/{name}.wasm is not what the source builds: BIELD_FREEZE_GUESTS=1 writes it"
+        );
+    }
+}
+
+fn build(zig: &Path, here: &Path, source: &str, optimised: &str) -> Vec<u8> {
     let place = tempfile::tempdir().unwrap();
     let core = place.path().join("core.wasm");
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut build = Command::new(zig);
-    build
-        .current_dir(here)
-        .args(["cc", "-target", "wasm32-freestanding", "-Os", "-nostdlib"]);
+    build.current_dir(here).args([
+        "cc",
+        "-target",
+        "wasm32-freestanding",
+        optimised,
+        "-nostdlib",
+    ]);
     build.args([
         "-Wall",
         "-Wextra",
@@ -31,19 +53,9 @@ fn the_component_in_c_is_what_its_source_builds() {
         C,
         "-o",
     ]);
-    build
-        .arg(&core)
-        .args([&format!("{C}/bield.c"), "c/guest.c"]);
+    build.arg(&core).args([&format!("{C}/bield.c"), source]);
     assert!(build.status().unwrap().success());
-
-    let built = bield_guests::component(&std::fs::read(core).unwrap()).unwrap();
-    if std::env::var_os("BIELD_FREEZE_GUESTS").is_some_and(|set| set == "1") {
-        std::fs::write(here.join("c/guest.wasm"), &built).unwrap();
-    }
-    assert!(
-        built == std::fs::read(here.join("c/guest.wasm")).unwrap(),
-        "c/guest.wasm is not what the source builds: BIELD_FREEZE_GUESTS=1 writes it"
-    );
+    std::fs::read(core).unwrap()
 }
 
 #[test]
