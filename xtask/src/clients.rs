@@ -38,7 +38,7 @@ pub(crate) fn prepare() -> Result<Vec<(&'static str, PathBuf)>> {
 }
 
 /// A virtual environment that holds exactly what is pinned; returns its Python.
-fn environment(place: &Path, requirements: &Path) -> Result<PathBuf> {
+pub(crate) fn environment(place: &Path, requirements: &Path) -> Result<PathBuf> {
     let python = place.join("bin/python");
     let installed = place.join("installed.txt");
     let pinned = fs::read(requirements)?;

@@ -1,12 +1,17 @@
-//! Components of the functions in `examples/` that are written in JavaScript, for tests and for whoever tries them.
+//! Components of functions in the languages that people write them in, for tests and for whoever tries them.
 //!
 //! ```text
-//! npm install ─▶ target/guests/npm, oracle  what the template's package.json and the oracle's pin, once
-//! examples/NAME: npm run build ─▶ target/guests/NAME.wasm
+//! npm install, pip install ─▶ target/guests/npm, oracle, python, c   what the templates and the oracle pin, once
+//! examples/NAME: npm run build ───────────────▶ target/guests/NAME.wasm
+//! testing/guests/python: componentize-py ─────▶ target/guests/python.wasm
+//! target/guests/compiled                         what tests compiled of these, sealed; emptied when one is built anew
 //! ```
 //!
-//! Always true: an example is built by the command that its README gives; it is built again only when something it is
-//! built from changed, because each build has another digest and what is compiled from it would be compiled again.
+//! Always true: an example is built by the command that its README gives; a component is built again only when something it
+//! is built from changed, because each build has another digest and what is compiled from it would be compiled again.
+
+mod c;
+mod python;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,6 +30,9 @@ const PINNED: &str = "client/cli/templates/javascript/package.json";
 /// Where the second host of the tests is, which Node runs.
 const ORACLE: &str = "testing/guests/oracle";
 
+/// What tests find something by, and where it is.
+pub(crate) type Variables = Vec<(&'static str, PathBuf)>;
+
 /// Builds what is not up to date; says where it is.
 pub(crate) fn run() -> Result<()> {
     for (variable, path) in prepare()? {
@@ -34,7 +42,7 @@ pub(crate) fn run() -> Result<()> {
 }
 
 /// Builds what is not up to date; the variables by which tests find the components, and the tools.
-pub(crate) fn prepare() -> Result<Vec<(&'static str, PathBuf)>> {
+pub(crate) fn prepare() -> Result<Variables> {
     let place = target_directory()?.join("guests");
     let needed = "npm, Node 18 or newer and the registry are needed once";
     let tools = install(&root().join(PINNED), &place.join("npm"))
@@ -49,11 +57,14 @@ pub(crate) fn prepare() -> Result<Vec<(&'static str, PathBuf)>> {
     for example in EXAMPLES {
         build(example, &place, &tools).with_context(|| format!("building examples/{example}"))?;
     }
-    Ok(vec![
-        ("BIELD_GUESTS", place),
+    let mut variables = vec![
+        ("BIELD_GUESTS", place.clone()),
         ("BIELD_GUESTS_TOOLS", tools),
         ("BIELD_GUESTS_ORACLE", beside),
-    ])
+    ];
+    variables.extend(python::prepare(&place)?);
+    variables.extend(c::prepare(&place)?);
+    Ok(variables)
 }
 
 /// Installs what a `package.json` asks for; the folder of its programs.
@@ -84,30 +95,50 @@ pub(crate) fn install(pinned: &Path, place: &Path) -> Result<PathBuf> {
 
 fn build(example: &str, place: &Path, tools: &Path) -> Result<()> {
     let folder = root().join("examples").join(example);
-    let (built, from) = (
-        place.join(format!("{example}.wasm")),
-        place.join(format!("{example}.from")),
-    );
     let mut sources = fs::read(folder.join("package.json"))?;
     read_all(&folder.join("src"), &mut sources)?;
     read_all(&folder.join("wit"), &mut sources)?;
+    unless_built(example, place, sources, |built| {
+        let mut npm = Command::new("npm");
+        npm.args(["run", "--silent", "build"]).current_dir(&folder);
+        npm.env("PATH", path_from(tools)?).stdout(Stdio::null());
+        succeed(&mut npm)?;
+        fs::copy(folder.join("function.wasm"), built)?;
+        Ok(())
+    })
+}
+
+/// Builds `NAME.wasm` unless it was built from just these sources.
+fn unless_built(
+    name: &str,
+    place: &Path,
+    sources: Vec<u8>,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let (built, from) = (
+        place.join(format!("{name}.wasm")),
+        place.join(format!("{name}.from")),
+    );
     if built.exists() && fs::read(&from).is_ok_and(|from| from == sources) {
         return Ok(());
     }
-    let mut path = vec![tools.to_owned()];
-    path.extend(std::env::split_paths(
-        &std::env::var_os("PATH").unwrap_or_default(),
-    ));
-    let mut npm = Command::new("npm");
-    npm.args(["run", "--silent", "build"]).current_dir(&folder);
-    npm.env("PATH", std::env::join_paths(path)?)
-        .stdout(Stdio::null());
-    succeed(&mut npm)?;
-    fs::copy(folder.join("function.wasm"), &built)?;
+    make(&built)?;
+    let compiled = place.join("compiled");
+    if compiled.exists() {
+        fs::remove_dir_all(compiled)?;
+    }
+    // Written last: what broke off is begun anew.
     Ok(fs::write(from, sources)?)
 }
 
-/// Names and contents of all files below a folder, in order.
+/// The path for programs, with a folder before all others.
+fn path_from(folder: &Path) -> Result<std::ffi::OsString> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&path));
+    Ok(std::env::join_paths(folders)?)
+}
+
+/// Names and contents of all files below a folder, in order; of a file, its contents.
 fn read_all(folder: &Path, into: &mut Vec<u8>) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut paths = entries

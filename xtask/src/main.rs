@@ -42,7 +42,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Build the JavaScript functions of the examples into target/guests; prints where they are.
+    /// Build the functions of examples and tests into target/guests; prints where they are.
     Guests,
     /// Copy the model of the examples, magika, out of cargo's cache.
     Model {

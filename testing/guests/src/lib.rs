@@ -4,7 +4,8 @@
 //! WAT (a core module) ──┐
 //!                       ├─ component(): wit/ of enclave/function around it ─▶ bytes of a component
 //! C, by zig ────────────┘
-//! JavaScript ─── cargo xtask guests ─▶ target/guests/NAME.wasm ─▶ javascript()
+//! JavaScript ─── cargo xtask guests ─▶ target/guests/NAME.wasm ──▶ javascript()
+//! Python ─────── cargo xtask guests ─▶ target/guests/python.wasm ▶ python()
 //! ```
 //!
 //! Always true: what is checked in was built from the source beside it (`tests/functions/checked_in.rs` builds it again where zig is
@@ -60,9 +61,25 @@ pub fn component_of_text(core: &str) -> Result<Vec<u8>> {
 /// # Errors
 /// It did not.
 pub fn javascript(example: &str) -> Result<Vec<u8>> {
-    let place =
-        std::env::var_os("BIELD_GUESTS").map_or_else(|| target().join("guests"), PathBuf::from);
-    let path = place.join(format!("{example}.wasm"));
+    built(example)
+}
+
+/// The component of `python/app.py` that `cargo xtask guests` built.
+///
+/// # Errors
+/// It did not.
+pub fn python() -> Result<Vec<u8>> {
+    built("python")
+}
+
+/// The folder in which `cargo xtask guests` builds.
+#[must_use]
+pub fn place() -> PathBuf {
+    std::env::var_os("BIELD_GUESTS").map_or_else(|| target().join("guests"), PathBuf::from)
+}
+
+fn built(name: &str) -> Result<Vec<u8>> {
+    let path = place().join(format!("{name}.wasm"));
     fs::read(&path).with_context(|| {
         format!(
             "{} is not there; `cargo xtask guests` builds it",

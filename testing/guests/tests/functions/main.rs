@@ -8,6 +8,8 @@
 mod begun;
 mod checked_in;
 mod examples;
+mod kept;
 mod native;
 mod oracle;
+mod python;
 mod support;

@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use bield_function::{FailureKind, Function, Host, Limits, Request, Settings};
+use bield_function::{
+    Answer, Compiled, FailureKind, Function, Host, Limits, Request, Settings, Stopped,
+};
 use bield_guests::Buckets;
 use serde_json::Value;
+
+use crate::kept::compiled;
 
 /// Its kind and words.
 pub(crate) type Refused = (FailureKind, String);
@@ -18,19 +22,41 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
+    /// Of a component that several tests, or later runs, have too.
     pub(crate) fn of(component: &[u8]) -> Self {
-        let host = Host::new(Settings::Machine, 12).unwrap();
-        let function = host.load(&host.compile(component).unwrap()).unwrap();
+        let host = Self::host();
+        let code = compiled(&host, component);
+        Self::ready(host, &code)
+    }
+
+    /// Of a component that was built for one test alone.
+    pub(crate) fn once(component: &[u8]) -> Self {
+        let host = Self::host();
+        let code = host.compile(component).unwrap();
+        Self::ready(host, &code)
+    }
+
+    fn host() -> Host {
+        Host::new(Settings::Machine, 12).unwrap()
+    }
+
+    fn ready(host: Host, code: &Compiled) -> Self {
         // On a busy machine, computing may take long; what is tested is not how long.
         let limits = Limits {
             deadline: Duration::from_secs(60),
             ..Limits::default()
         };
         Self {
-            function,
+            function: host.load(code).unwrap(),
             limits,
             _host: host,
         }
+    }
+
+    /// The same under other limits.
+    pub(crate) fn limited(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
     }
 
     /// Media type and body of the answer.
@@ -41,19 +67,29 @@ impl Guest {
         path: &str,
         body: &[u8],
     ) -> Result<(String, Vec<u8>), Refused> {
+        let answer = self.ask(buckets, caller, path, body);
+        match answer.unwrap_or_else(|stopped| panic!("{path}: {stopped}; {:?}", buckets.lines())) {
+            Ok(response) => Ok((response.content_type, response.body.to_vec())),
+            Err(failure) => Err((failure.kind, failure.message)),
+        }
+    }
+
+    /// Also for what the host ends.
+    pub(crate) fn ask(
+        &self,
+        buckets: &Buckets,
+        caller: &str,
+        path: &str,
+        body: &[u8],
+    ) -> Result<Answer, Stopped> {
         let request = Request {
             path: path.to_owned(),
             content_type: String::new(),
             body: body.to_vec().into(),
             caller: caller.to_owned(),
         };
-        let answer = self
-            .function
-            .call(request, Box::new(buckets.request()), &self.limits);
-        match answer.unwrap_or_else(|stopped| panic!("{path}: {stopped}; {:?}", buckets.lines())) {
-            Ok(response) => Ok((response.content_type, response.body.to_vec())),
-            Err(failure) => Err((failure.kind, failure.message)),
-        }
+        let world = Box::new(buckets.request());
+        self.function.call(request, world, &self.limits)
     }
 
     pub(crate) fn call(
