@@ -136,7 +136,7 @@ fn a_flush_that_did_not_see_a_range_delete_is_refused() {
 #[test]
 fn nothing_leaves_the_store_that_a_manifest_in_the_window_needs() {
     let mut cast = Cast::new();
-    let mut window: Vec<(Manifest, Vec<(Vec<u8>, String)>)> = Vec::new();
+    let mut window = Vec::<(Manifest, _)>::new();
     for round in 0..12_u64 {
         let (from, count) = (1 + round * 1000, 20 + round);
         cast.now = at(1000 + round * 10_000);

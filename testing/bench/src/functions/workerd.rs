@@ -52,7 +52,7 @@ impl Workerd {
             child,
             url: String::new(),
             clients: AtomicUsize::new(0),
-            folder: folder,
+            folder,
         };
         let listens: serde_json::Value = serde_json::from_str(&line)
             .with_context(|| format!("workerd does not listen: {}", workerd.log()))?;
