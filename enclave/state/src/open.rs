@@ -23,6 +23,7 @@ use bield_capsule::{
 use bield_ledger::Files;
 use bield_table::{Consistency, Leases, Options, Table, bucket_range};
 
+use crate::clocks::Present;
 use crate::cold::Cold;
 use crate::control::{Checkpoint, Control, Fence};
 use crate::disk::Disk;
@@ -133,7 +134,8 @@ impl Opening {
                 before: line.tip(),
             },
         };
-        let now = self.clocks.now();
+        let clocks = Present::of(&self.author, &self.metadata, self.clocks)?;
+        let now = clocks.now();
         let [mut signer, upkeep] = self.entropy;
         let log = Log::begin(&place, self.author, now, &mut signer)?;
         history.add(log.head());
@@ -143,7 +145,8 @@ impl Opening {
         let options = Options {
             // The state looks at its memory itself: what was in a former holder's fits.
             memtable_bytes: usize::MAX / 2,
-            // There is one writer, and no other whose clock could win against it.
+            // There is one writer at a time, and each one's clock is bounded by its certificate ([`Present`]): what is in
+            // the log is gone on from, so that a newer write always wins.
             clock_ahead: Duration::MAX,
             epochs: Vec::new(),
         };
@@ -171,7 +174,7 @@ impl Opening {
             .flat_map(|counted| counted.chain.segments);
         let former = segments.chain(line.aside).collect();
         let covered = self.anchored.iter().map(|head| head.writer).collect();
-        let writing = Writing::new(log, history, self.keys, self.clocks, signer, self.held);
+        let writing = Writing::new(log, history, self.keys, Arc::new(clocks), signer, self.held);
         Ok(Parts {
             writing,
             table,

@@ -1,6 +1,7 @@
 //! The whole state on a disk that fails, against what it was told.
 
 mod cast;
+mod clocks;
 mod full;
 mod hostile;
 mod log;

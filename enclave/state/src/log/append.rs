@@ -30,6 +30,20 @@ pub struct Author {
     pub certificate: Option<Vec<u8>>,
 }
 
+impl Author {
+    /// From when until when its certificate admits records, exclusive; none where there is no certificate.
+    pub(crate) fn certificate(
+        &self,
+        metadata: &Metadata,
+    ) -> Result<Option<(Time, Time)>, bield_capsule::WriteError> {
+        let body = Opening::encode(self.key.public(), self.certificate.as_deref());
+        let (suite, capsule) = (metadata.suite(), metadata.name());
+        let opening = Opening::decode(suite, &capsule, &self.key.id(), &body)?;
+        let certificate = opening.certificate();
+        Ok(certificate.map(|says| (says.not_before, says.not_after)))
+    }
+}
+
 /// The chain that this process writes.
 pub(crate) struct Log {
     disk: Disk,
@@ -68,14 +82,10 @@ impl Log {
         entropy: &mut impl CryptoRng,
     ) -> Result<Self, StateError> {
         let config = place.config.head().ok_or(bield_capsule::WriteError::Role)?;
+        let ends = author.certificate(place.metadata)?.map(|(_, ends)| ends);
         let certificate = author.certificate.as_deref();
         let (mut writer, open) =
             Writer::open(author.key, place.metadata, config, certificate, now)?;
-        let opening = Opening::decode(writer.suite(), &writer.capsule(), &writer.id(), open.body())
-            .map_err(bield_capsule::WriteError::from)?;
-        let ends = opening
-            .certificate()
-            .map(|certificate| certificate.not_after);
         let mut levels = SkipLevels::new();
         levels.push(0, open.hash());
         let generation = generation(place.keys, place.config)?;
