@@ -10,8 +10,8 @@ use crate::commands::{
     delete::Delete, deploy::Deploy, dev::Dev, doctor::Doctor, evidence::Evidence, grant::Grant,
     group::Group, id::Id, init::Init, list::Grants, list::List, logs::Logs, measure::Measure,
     new::New, pack::Pack, proxy::ProxyCommand, push::Push, receipt::Receipt, recover::Recover,
-    register::Register, register::Unregister, revoke::Revoke, rotate::Rotate, status::Status,
-    store::Store, store::Witness, verify::Verify, why::Why,
+    register::Register, register::Unregister, revoke::Revoke, rotate::Rotate, state::State,
+    status::Status, store::Store, store::Witness, verify::Verify, why::Why,
 };
 
 /// Sealed inference: models and requests that the host never sees.
@@ -67,6 +67,7 @@ pub(crate) enum Command {
     Measure(Measure),
     Evidence(Evidence),
     Capsule(Capsule),
+    State(State),
     Store(Store),
     Witness(Witness),
     Dev(Dev),

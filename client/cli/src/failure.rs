@@ -6,7 +6,9 @@ use bield_capsule::QueueError;
 use bield_package::{PackError, PackageError};
 use bield_proxy::ProxyError;
 use bield_receipt::ReceiptError;
-use bield_sdk::capsule::{AppendError, CapsuleHomeError, LogError, RecordsError, ReplicaError};
+use bield_sdk::capsule::{
+    AppendError, CapsuleHomeError, LogError, RecordsError, ReplicaError, StateFilesError,
+};
 use bield_sdk::{
     CallError, FileError, FunctionFileError, FunctionStateError, GatewayError, HomeError, Kind,
     NoOwner, ServiceError, TrustError,
@@ -200,6 +202,17 @@ impl From<FunctionStateError> for Failure {
 impl From<CapsuleHomeError> for Failure {
     fn from(error: CapsuleHomeError) -> Self {
         Self::local(error)
+    }
+}
+
+impl From<StateFilesError> for Failure {
+    fn from(error: StateFilesError) -> Self {
+        match error {
+            StateFilesError::Io { .. }
+            | StateFilesError::None { .. }
+            | StateFilesError::Several { .. } => Self::local(error),
+            error => Self::refused(error),
+        }
     }
 }
 

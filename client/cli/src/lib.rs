@@ -66,6 +66,7 @@ pub fn run() -> ExitCode {
         Command::Measure(command) => command.run(output),
         Command::Evidence(command) => command.run(output),
         Command::Capsule(command) => command.run(&home, output),
+        Command::State(command) => command.run(&home, output),
         Command::Store(command) => command.run(),
         Command::Witness(command) => command.run(),
         Command::Dev(command) => command.run(&home, output),

@@ -5,6 +5,9 @@
 //!           Export::wants() ──▶ bytes ──▶ Export::put ──▶ Piece::{Metadata, Record}
 //! ```
 //!
+//! A *past* (`u32`, top bit set ‖ [`Past`]) stands where the records of a chain up to some place are left out: a
+//! function's state drops them once its levels hold what they wrote. Only who asks for pieces gets it.
+//!
 //! In: bytes from anyone, as they come ([`Export`]) or all at once ([`ExportReader`]). Out:
 //! metadata, then [`Received`] records, each with its number and offset. Always true: no length is
 //! believed beyond what a record may have; the config records come first, so that whoever reads the
@@ -16,7 +19,8 @@
 //! none from a stream.
 
 use crate::{
-    Kind, METADATA_BYTES_MAX, Metadata, MetadataError, RECORD_BYTES_MAX, Received, RecordError,
+    Kind, METADATA_BYTES_MAX, Metadata, MetadataError, PAST_BYTES_MAX, Past, RECORD_BYTES_MAX,
+    Received, RecordError,
 };
 
 /// The beginning of an export of the capsule with this metadata.
@@ -37,6 +41,19 @@ pub fn export_record(record: &Received, out: &mut Vec<u8>) {
     out.reserve(LENGTH_BYTES + bytes.len());
     out.extend_from_slice(&length(bytes));
     out.extend_from_slice(bytes);
+}
+
+/// Appends what stands for the records of a chain up to the one before its next in this export.
+///
+/// # Panics
+/// It is longer than a past is.
+pub fn export_past(past: &Past, out: &mut Vec<u8>) {
+    let bytes = past.encode();
+    assert!(bytes.len() <= PAST_BYTES_MAX, "a past that cannot be read");
+    let mut announced = length(&bytes);
+    announced[0] |= PAST_BIT;
+    out.extend_from_slice(&announced);
+    out.extend_from_slice(&bytes);
 }
 
 /// Why a file is no export, and where.
@@ -85,6 +102,15 @@ pub enum ExportError {
         /// What is wrong with it.
         why: RecordError,
     },
+    /// Something that is no chain's past, or one that nobody asked for.
+    #[error(
+        "what stands at byte {offset} of the export is no whole record: records are left out there, or it is damaged; \
+         ask for an export of all records"
+    )]
+    Past {
+        /// Where it begins.
+        offset: u64,
+    },
     /// A config record behind another record.
     #[error(
         "record {number} at byte {offset} of the export is a config record behind another record, \
@@ -119,6 +145,8 @@ pub enum Piece {
     Metadata(Metadata),
     /// A record.
     Record(Exported),
+    /// Records of a chain are left out here.
+    Past(Past),
 }
 
 /// A record in an export.
@@ -153,6 +181,7 @@ enum State {
     Metadata(usize),
     Length,
     Record(usize),
+    Past(usize),
 }
 
 impl Default for Export {
@@ -179,7 +208,7 @@ impl Export {
         match self.state {
             State::Start => START_BYTES,
             State::Length => LENGTH_BYTES,
-            State::Metadata(bytes) | State::Record(bytes) => bytes,
+            State::Metadata(bytes) | State::Record(bytes) | State::Past(bytes) => bytes,
         }
     }
 
@@ -210,6 +239,28 @@ impl Export {
                 self.state = State::Length;
                 self.offset = (START_BYTES + length) as u64;
                 Ok(Piece::Metadata(metadata))
+            }
+            State::Length if bytes[0] & PAST_BIT != 0 => {
+                let mut bytes = bytes;
+                bytes[0] &= !PAST_BIT;
+                let length = announced(&bytes).ok_or(ExportError::NotAnExport)?;
+                if length > PAST_BYTES_MAX {
+                    return Err(ExportError::TooLong {
+                        number,
+                        offset,
+                        found: length,
+                    });
+                }
+                self.state = State::Past(length);
+                Ok(Piece::Length)
+            }
+            State::Past(length) => {
+                let past = Past::decode(&bytes).ok_or(ExportError::Past { offset })?;
+                // What follows is a chain's, not the configuration's.
+                self.configured = true;
+                self.state = State::Length;
+                self.offset += (LENGTH_BYTES + length) as u64;
+                Ok(Piece::Past(past))
             }
             State::Length => {
                 let found = announced(&bytes).ok_or(ExportError::NotAnExport)?;
@@ -254,7 +305,7 @@ impl Export {
         match self.state {
             State::Length if left == 0 => Ok(()),
             State::Start | State::Metadata(_) => Err(ExportError::CutStart),
-            State::Length | State::Record(_) => Err(ExportError::Cut {
+            State::Length | State::Record(_) | State::Past(_) => Err(ExportError::Cut {
                 number: self.number,
                 offset: self.offset,
             }),
@@ -297,12 +348,9 @@ impl<'a> ExportReader<'a> {
     pub const fn metadata(&self) -> &Metadata {
         &self.metadata
     }
-}
 
-impl Iterator for ExportReader<'_> {
-    type Item = Result<Exported, ExportError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// The next record or past; who takes the records alone is told [`ExportError::Past`] where some are left out.
+    pub fn next_piece(&mut self) -> Option<Result<Piece, ExportError>> {
         loop {
             let Some(piece) = take(&mut self.rest, self.export.wants()) else {
                 let end = self.export.finish(self.rest.len());
@@ -311,13 +359,29 @@ impl Iterator for ExportReader<'_> {
                 return end.err().map(Err);
             };
             match self.export.put(piece.to_vec()) {
-                Ok(Piece::Record(record)) => return Some(Ok(record)),
-                Ok(_) => {}
+                Ok(Piece::Length | Piece::Metadata(_)) => {}
+                Ok(piece) => return Some(Ok(piece)),
                 Err(error) => {
                     (self.export.state, self.rest) = (State::Length, &[]);
                     return Some(Err(error));
                 }
             }
+        }
+    }
+}
+
+impl Iterator for ExportReader<'_> {
+    type Item = Result<Exported, ExportError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let offset = self.export.offset;
+        match self.next_piece()? {
+            Ok(Piece::Record(record)) => Some(Ok(record)),
+            Ok(_) => {
+                (self.export.state, self.rest) = (State::Length, &[]);
+                Some(Err(ExportError::Past { offset }))
+            }
+            Err(error) => Some(Err(error)),
         }
     }
 }
@@ -341,6 +405,8 @@ fn length(bytes: &[u8]) -> [u8; LENGTH_BYTES] {
 
 const MAGIC: &[u8; 5] = b"bldc\x01";
 const LENGTH_BYTES: usize = 4;
+/// In the first byte of a length: a past, not a record.
+const PAST_BIT: u8 = 0x80;
 const START_BYTES: usize = MAGIC.len() + LENGTH_BYTES;
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub use config::{
 };
 pub use durability::{Durability, NotCounted, ParseDurabilityError, Reached, judge};
 pub use export::{
-    Export, ExportError, ExportReader, Exported, Piece, export_header, export_record,
+    Export, ExportError, ExportReader, Exported, Piece, export_header, export_past, export_record,
 };
 pub use fork::{FORK_PROOF_BYTES_MAX, Fork, ForkError, ForkProof};
 pub use freshness::{

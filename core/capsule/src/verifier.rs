@@ -89,6 +89,12 @@ impl Default for Context<'_> {
 pub trait History {
     /// Header hash of the applied record of `writer` at `seq`.
     fn hash_at(&self, writer: &WriterId, seq: u64) -> Option<Digest>;
+
+    /// From which record on a chain is here whole; its open record is here beside. None: from its first, or not at all.
+    fn begins(&self, writer: &WriterId) -> Option<u64> {
+        let _ = writer;
+        None
+    }
 }
 
 /// A verifier without storage: what lies below the tips is not compared.

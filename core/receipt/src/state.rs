@@ -103,11 +103,10 @@ impl StateHeads {
             .map_or(Reaches::All, |head| Reaches::Unknown(*head))
     }
 
-    /// The first head that is not in `log`.
-    pub(crate) fn outside(&self, log: &dyn History) -> Option<&Head> {
-        self.0
-            .iter()
-            .find(|head| log.hash_at(&head.writer, head.seq) != Some(head.hash))
+    /// The heads that are not in `log`.
+    pub(crate) fn outside<'a>(&'a self, log: &'a dyn History) -> impl Iterator<Item = &'a Head> {
+        let is_outside = |head: &&Head| log.hash_at(&head.writer, head.seq) != Some(head.hash);
+        self.0.iter().filter(is_outside)
     }
 
     /// The heads whose digest is `before` among those from which one writer's chain grew to these. A state has one
@@ -117,6 +116,10 @@ impl StateHeads {
             return Some(self.clone());
         }
         for at in 0..self.0.len() {
+            let head = &self.0[at];
+            if log.hash_at(&head.writer, head.seq) != Some(head.hash) {
+                continue;
+            }
             let mut earlier = self.clone();
             for seq in (0..self.0[at].seq).rev() {
                 let Some(hash) = log.hash_at(&self.0[at].writer, seq) else {

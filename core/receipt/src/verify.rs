@@ -418,22 +418,56 @@ impl Checks {
         };
         let have = format!("capsule {}", log.capsule);
         let absent = |head: &bield_capsule::Head| format!("record {head} in the log");
-        if let Some(head) = after.outside(log.records) {
-            return self.failed(STATE_LOG, have, absent(head), Mover::User);
+        let outside: Vec<_> = after.outside(log.records).collect();
+        // Ends of chains of which the log has nothing: of earlier holders, whose records were dropped.
+        let earlier = |head: &&&bield_capsule::Head| log.records.hash_at(&head.writer, 0).is_none();
+        if let Some(head) = outside.iter().find(|head| !earlier(head)) {
+            return match log
+                .records
+                .begins(&head.writer)
+                .filter(|from| head.seq < *from)
+            {
+                Some(from) => {
+                    let have = format!("{have}, of this writer from record {from} on");
+                    self.skipped(STATE_LOG, have, absent(head));
+                }
+                None => self.failed(STATE_LOG, have, absent(head), Mover::User),
+            };
+        }
+        if span.before == span.after
+            && let Some(head) = outside.first()
+        {
+            // Nothing was written: which of the heads is the newest, the log cannot tell.
+            return self.skipped(STATE_LOG, have, absent(head));
         }
         let Some(before) = after.grown_from(&span.before, log.records) else {
             let need = format!("a moment {} before {}", span.before, span.after);
             return self.failed(STATE_LOG, have, need, Mover::Operator);
         };
-        if let Some(head) = expected.seen.and_then(|seen| seen.outside(log.records)) {
+        let unseen = |head: &&bield_capsule::Head| {
+            !outside.contains(head)
+                && log
+                    .records
+                    .begins(&head.writer)
+                    .is_none_or(|from| head.seq >= from)
+        };
+        let mut seen = expected
+            .seen
+            .into_iter()
+            .flat_map(|seen| seen.outside(log.records));
+        if let Some(head) = seen.find(unseen) {
             return self.failed(STATE_LOG, have, absent(head), Mover::Operator);
         }
         let records = |heads: &StateHeads| -> u128 {
             let positions = heads.heads().iter();
             positions.map(|head| u128::from(head.seq) + 1).sum()
         };
+        let left_out = match outside.len() {
+            0 => String::new(),
+            ends => format!("; {ends} ends of earlier holders are not in this log"),
+        };
         let found = format!(
-            "from record {} to record {} of capsule {}",
+            "from record {} to record {} of capsule {}{left_out}",
             records(&before),
             records(after),
             log.capsule

@@ -28,6 +28,7 @@ pub(crate) mod register;
 pub(crate) mod revoke;
 pub(crate) mod rotate;
 mod selectors;
+pub(crate) mod state;
 pub(crate) mod status;
 pub(crate) mod store;
 pub(crate) mod verify;

@@ -2,14 +2,16 @@
 //!
 //! In: an export (`spec/06 §12`) from anyone. Out: which record stands in which place of which capsule. Always true:
 //! every record was verified from the capsule's name up; one that does not hold ends the reading. Bodies stay closed:
-//! no key is needed.
+//! no key is needed. Where a chain's first records are left out (the export of a function's state, whose log is dropped once
+//! its levels hold it), the record before those that are here is known by its signed head. Records that verified ones name
+//! as what they follow are known by their hash.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bield_capsule::{
-    CapsuleName, ExportError, ExportReader, History, Kind, Refused, Verifier, VerifierPolicy,
-    WriterId,
+    CapsuleName, ExportError, ExportReader, History, Kind, Past, Piece, Received, Refused,
+    SignedHead, Verifier, VerifierPolicy, WriterId,
 };
 use bield_envelope::Digest;
 use bield_receipt::CheckedLog;
@@ -18,6 +20,10 @@ use bield_receipt::CheckedLog;
 pub struct CapsuleRecords {
     capsule: CapsuleName,
     hashes: BTreeMap<(WriterId, u64), Digest>,
+    begins: BTreeMap<WriterId, u64>,
+    records: u64,
+    /// Whose chain is the configuration.
+    owner: Option<WriterId>,
 }
 
 /// The records of an export cannot be used. Whoever made it exports the capsule again.
@@ -55,6 +61,14 @@ pub enum RecordsError {
         #[source]
         error: Box<Refused>,
     },
+    /// What stands for records that are left out does not hold.
+    #[error("{path}: what stands for the records before record {number} does not hold; export it again", path = .path.display())]
+    Past {
+        /// The file.
+        path: PathBuf,
+        /// The number of the record after it.
+        number: u64,
+    },
 }
 
 impl CapsuleRecords {
@@ -63,41 +77,112 @@ impl CapsuleRecords {
     /// # Errors
     /// It cannot be read, or something in it does not hold.
     pub fn read(path: &Path, allow_simulated: bool) -> Result<Self, RecordsError> {
-        let path = || path.to_owned();
-        let bytes = std::fs::read(path()).map_err(|error| RecordsError::Io {
-            path: path(),
+        let bytes = std::fs::read(path).map_err(|error| RecordsError::Io {
+            path: path.to_owned(),
             error,
         })?;
+        Self::of(&bytes, path, allow_simulated)
+    }
+
+    /// Verifies the bytes of an export; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn of(bytes: &[u8], path: &Path, allow_simulated: bool) -> Result<Self, RecordsError> {
         let broken = |error| RecordsError::Export {
-            path: path(),
+            path: path.to_owned(),
             error,
         };
-        let export = ExportReader::new(&bytes).map_err(broken)?;
+        let mut export = ExportReader::new(bytes).map_err(broken)?;
         let policy = VerifierPolicy {
             allow_simulated,
             ..VerifierPolicy::default()
         };
         let mut verifier = Verifier::new(export.metadata().clone(), policy);
-        let capsule = export.metadata().name();
-        let mut hashes = BTreeMap::new();
-        for exported in export {
-            let exported = exported.map_err(broken)?;
-            let (number, offset) = (exported.number, exported.offset);
-            let (kind, head) = (exported.record.header().kind, exported.record.head());
-            let applied = verifier
-                .verify(exported.record)
-                .and_then(|verified| verifier.apply(verified));
-            applied.map_err(|error| RecordsError::Record {
-                path: path(),
-                number,
-                offset,
-                error: Box::new(error),
-            })?;
-            if kind != Kind::Config {
-                hashes.insert((head.writer, head.seq), head.hash);
+        let mut known = Self {
+            capsule: export.metadata().name(),
+            hashes: BTreeMap::new(),
+            begins: BTreeMap::new(),
+            records: 0,
+            owner: None,
+        };
+        while let Some(piece) = export.next_piece() {
+            match piece.map_err(broken)? {
+                Piece::Record(exported) => {
+                    let (number, offset) = (exported.number, exported.offset);
+                    let taken = known.record(&mut verifier, exported.record);
+                    taken.map_err(|error| RecordsError::Record {
+                        path: path.to_owned(),
+                        number,
+                        offset,
+                        error,
+                    })?;
+                }
+                Piece::Past(past) => {
+                    let number = known.records;
+                    let taken = known.past(&mut verifier, &past);
+                    taken.ok_or_else(|| RecordsError::Past {
+                        path: path.to_owned(),
+                        number,
+                    })?;
+                }
+                Piece::Length | Piece::Metadata(_) => {}
             }
         }
-        Ok(Self { capsule, hashes })
+        Ok(known)
+    }
+
+    fn record(&mut self, verifier: &mut Verifier, record: Received) -> Result<(), Box<Refused>> {
+        let (kind, head) = (record.header().kind, record.head());
+        let parents = record.header().parents.clone();
+        let applied = verifier
+            .verify(record)
+            .and_then(|verified| verifier.apply(verified));
+        applied?;
+        self.records += 1;
+        if kind == Kind::Config {
+            self.owner = Some(head.writer);
+            return Ok(());
+        }
+        self.hashes.insert((head.writer, head.seq), head.hash);
+        let others = parents.into_iter();
+        let others = others.filter(|parent| Some(parent.writer) != self.owner);
+        others.for_each(|parent| {
+            let place = self.hashes.entry((parent.writer, parent.seq));
+            place.or_insert(parent.hash);
+        });
+        Ok(())
+    }
+
+    /// Takes a chain up that goes on after `past`.
+    fn past(&mut self, verifier: &mut Verifier, past: &Past) -> Option<()> {
+        let tip = SignedHead::decode(&past.tip).ok()?;
+        let next = tip.head().seq.checked_add(1)?;
+        let open = Received::decode(past.open.clone()).ok()?;
+        if open.header().kind != Kind::Open || open.header().writer != tip.head().writer {
+            return None;
+        }
+        let first = open.head();
+        match self.hashes.get(&(first.writer, first.seq)) {
+            Some(hash) if *hash != first.hash => return None,
+            Some(_) => {}
+            None => {
+                let verified = verifier.verify(open).ok()?;
+                verifier.apply(verified).ok()?;
+                self.hashes.insert((first.writer, first.seq), first.hash);
+            }
+        }
+        verifier.skip_to(&tip, past.levels(next)?).ok()?;
+        let tip = tip.head();
+        self.hashes.insert((tip.writer, tip.seq), tip.hash);
+        self.begins.insert(tip.writer, tip.seq);
+        Some(())
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.records
     }
 
     /// The capsule they are of.
@@ -119,6 +204,10 @@ impl CapsuleRecords {
 impl History for CapsuleRecords {
     fn hash_at(&self, writer: &WriterId, seq: u64) -> Option<Digest> {
         self.hashes.get(&(*writer, seq)).copied()
+    }
+
+    fn begins(&self, writer: &WriterId) -> Option<u64> {
+        self.begins.get(writer).copied()
     }
 }
 

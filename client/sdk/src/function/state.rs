@@ -296,6 +296,26 @@ impl FunctionState {
     }
 }
 
+impl Home {
+    /// The capsule that is the state of a function that is packed here; `None` when there is none of this name.
+    ///
+    /// # Errors
+    /// Its file cannot be read.
+    pub fn function_capsule(&self, name: &str) -> Result<Option<CapsuleName>, FunctionStateError> {
+        let Ok(name) = name.parse::<PackageName>() else {
+            return Ok(None);
+        };
+        let path = self.path().join(FUNCTIONS).join(name.as_str()).join(STATE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = files::read_own(&path, STATE_BYTES_MAX)?;
+        let export = ExportReader::new(&bytes);
+        let export = export.map_err(|error| FunctionStateError::Export { path, error })?;
+        Ok(Some(export.metadata().name()))
+    }
+}
+
 /// The identity's key, as the one that configures a capsule.
 fn owner_key(owner: &SigningKey) -> WriterKey {
     let seed = Secret::from_bytes(*owner.seed().expose());
