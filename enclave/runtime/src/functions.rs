@@ -33,6 +33,7 @@ mod log;
 mod owners;
 mod reach;
 pub(crate) mod states;
+mod uses;
 mod world;
 
 pub(crate) use log::Log;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! In: a component whose digest was checked. Out: its native code. Always true: what is not authentic is compiled anew, and
-//! a host that keeps nothing costs time and no more; at most one function is compiled at a time. Not here: what authentic
-//! means (`bield-compiled`).
+//! a host that keeps nothing costs time and no more; at most one function is compiled at a time; what nobody uses goes
+//! (`uses`). Not here: what authentic means (`bield-compiled`).
 
 use std::sync::Mutex;
 
@@ -18,10 +18,13 @@ use bield_ledger::{Files, FilesError, TRANSFER_BYTES_MAX};
 use bield_platform::Randomness;
 use bield_protocol::refusal::{Refusal, Retry};
 
+use super::uses;
 use crate::flights::lock;
 
 /// What functions run under here.
 pub(super) const SETTINGS: Settings = Settings::Machine;
+
+const DAY_MS: u64 = 86_400_000;
 
 /// Sealed code on the host's storage.
 pub(super) struct CodeCache {
@@ -51,6 +54,7 @@ impl CodeCache {
         if let Some(code) =
             kept.and_then(|sealed| Compiled::open(&self.key, &identity, &sealed).ok())
         {
+            self.note_use(&name);
             return Ok(code);
         }
         let code = host.compile(wasm).map_err(|error| {
@@ -60,7 +64,14 @@ impl CodeCache {
         let sealed = code.seal(&self.key, &identity, &mut Randomness);
         // Without it, the next start takes longer.
         let _ = self.write(&name, &sealed);
+        self.note_use(&name);
         Ok(code)
+    }
+
+    /// Without it, code that nobody uses stays longer.
+    fn note_use(&self, name: &str) {
+        let today = bield_platform::now().as_millis() / DAY_MS;
+        let _ = uses::note(&mut **lock(&self.files), name, today);
     }
 
     fn read(&self, name: &str) -> Result<Vec<u8>, FilesError> {
