@@ -4,8 +4,8 @@
 //! StateRequest, … ──▶ one session ──▶ Held { token, ends, heads }, …     or why not, for each
 //! ```
 //!
-//! Always true: a hold ends here no later than at the key service, since it is counted by the running clock from before
-//! it was asked for; a request may be said again, to another instance too, and means the same. Why the key service
+//! Always true: a hold ends here a second before it does at the key service, since it is counted by the running clock from
+//! before it was asked for, and clocks that run drift by less; a request may be said again, to another instance too, and means the same. Why the key service
 //! refuses stays in the program, as with keys.
 //!
 //! Not here: when to hold and to anchor, and what the heads mean (who serves functions).
@@ -128,7 +128,7 @@ impl KeyService {
         let asked = self.clock.running();
         let ends = match request.act {
             StateAct::Release(_) => asked,
-            _ => asked + Duration::from_secs(STATE_HOLD_SECS),
+            _ => asked + Duration::from_secs(STATE_HOLD_SECS).saturating_sub(DRIFT),
         };
         match exchange(session, &Request::State(request.clone()))? {
             Reply::State(state) => held(request, state, ends).map(Ok),
@@ -155,6 +155,10 @@ fn held(request: &StateRequest, state: HeldState, ends: Duration) -> Result<Held
         heads: state.heads,
     })
 }
+
+/// How far two clocks may drift apart within a hold: what is answered before its end less this was so while nobody
+/// else could hold the state.
+const DRIFT: Duration = Duration::from_secs(1);
 
 /// A no about this state, or else about the service.
 fn refused(refusal: &Refusal) -> Result<StateError, KeysError> {

@@ -6,7 +6,8 @@ use bield_protocol::service::{Anchors, HeldState, STATE_HOLD_SECS, StateAct, Sta
 use super::*;
 use crate::key_service::states::{Held, StateError, StateKeeper as _};
 
-const HOLD: Duration = Duration::from_secs(STATE_HOLD_SECS);
+/// A second less than the key service counts: clocks drift.
+const HOLD: Duration = Duration::from_secs(STATE_HOLD_SECS - 1);
 
 fn head(seq: u64) -> Head {
     Head {
