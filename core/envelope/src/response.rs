@@ -108,6 +108,15 @@ impl ResponseOpener {
         self.request
     }
 
+    /// Another one, for when the same request is sent again: each answer has keys of its own.
+    #[must_use]
+    pub const fn again(&self) -> Self {
+        Self {
+            exported: Secret::from_bytes(*self.exported.expose()),
+            request: self.request,
+        }
+    }
+
     /// Opens a whole sealed answer.
     ///
     /// # Errors

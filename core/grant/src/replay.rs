@@ -103,6 +103,18 @@ impl ReplayGuard {
         Ok(())
     }
 
+    /// Forgets a request that was not begun, or that does nothing when it is done again: it may come again as it is.
+    pub fn withdraw(&mut self, sender: Principal, id: [u8; 16]) {
+        let Some(number) = self.senders.number(&sender) else {
+            return;
+        };
+        let caller = (number, id);
+        if let Some(created) = self.seen.remove(&caller) {
+            self.by_age.remove(&(created, caller));
+            self.senders.remove(number);
+        }
+    }
+
     /// Moves the horizon forward and forgets what lies before it.
     fn forget(&mut self, now: Time) {
         self.horizon = self.horizon.max(now.minus(REQUEST_AGE_MAX));
@@ -175,6 +187,21 @@ mod tests {
 
     fn other_id(number: usize) -> [u8; 16] {
         (number as u128).to_be_bytes()
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_admitted_again_and_takes_no_room() {
+        let mut guard = ReplayGuard::new(4);
+        guard.withdraw(user(1), ID);
+        for _ in 0..10 {
+            guard.note(user(1), ID, NOON, NOON).unwrap();
+            let again = guard.note(user(1), ID, NOON, NOON);
+            assert_eq!(again, Err(Refused::Replayed { id: ID }));
+            guard.withdraw(user(2), ID);
+            assert_eq!(guard.len(), 1);
+            guard.withdraw(user(1), ID);
+            assert!(guard.is_empty() && guard.by_age.is_empty());
+        }
     }
 
     #[test]

@@ -74,6 +74,25 @@ pub struct Feedback {
     #[n(10)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
+    /// Of a function that keeps a state: where that is.
+    #[n(11)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StatePlace>,
+}
+
+/// Which runtime holds a function's state, as far as the one that answers knows. The host sees as much by itself: whose
+/// files it stores, and who asks the key service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StatePlace {
+    /// This one.
+    #[n(0)]
+    Here,
+    /// Not this one, for at most so many milliseconds if the other is gone. The request was not begun, or may be done
+    /// again without effect: its bytes may go to another runtime, and later to this one.
+    #[n(1)]
+    Elsewhere(#[n(0)] u64),
 }
 
 fn digests<S: serde::Serializer>(digests: &[Digest], s: S) -> Result<S::Ok, S::Error> {

@@ -191,6 +191,11 @@ impl Functions {
         opened.unwrap_or_else(|| Err(crate::refusals::late(wait)))
     }
 
+    /// The packages of those that are open.
+    pub(crate) fn names(&self) -> Vec<Digest> {
+        lock(&self.opened).keys().copied().collect()
+    }
+
     fn open(&self, package: Digest) -> Option<Arc<OpenFunction>> {
         let mut opened = lock(&self.opened);
         let kept = opened.get_mut(&package)?;

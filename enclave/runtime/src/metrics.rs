@@ -146,6 +146,7 @@ mod tests {
             in_flight: 1,
             free_bytes: 0,
             engine: None,
+            state: None,
         }
     }
 

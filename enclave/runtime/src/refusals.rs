@@ -13,7 +13,8 @@
 //! | `model-not-loadable`, `golden-mismatch` | owner |
 //! | `internal` | vendor |
 //!
-//! A request admitted once is used up, so nothing refused after admission says "send it again as it is".
+//! A request admitted once is used up, so nothing refused after admission says "send it again as it is", but for requests
+//! of functions whose state is elsewhere or was lost: those are forgotten here, and done once by what is in the state.
 
 use core::fmt;
 use std::time::Duration;

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse as _, Response};
 use bield_engines::{Answer, Body, Bytes};
 use bield_face::{FEEDBACK, Failure, Refusal, SEALED, feedback_header, package_of};
 use bield_packer::Caller;
-use bield_protocol::feedback::Feedback;
+use bield_protocol::feedback::{Feedback, StatePlace};
 use futures_util::StreamExt as _;
 
 use crate::fleet::Workers;
@@ -132,15 +132,19 @@ fn into_response(answer: Answer) -> Response {
         Body::Refused(refusal) => refusal.into_response(),
     };
     if let Some(feedback) = &answer.feedback {
-        response
-            .headers_mut()
-            .insert(FEEDBACK, feedback_header(feedback));
+        let headers = response.headers_mut();
+        headers.insert(FEEDBACK, feedback_header(feedback));
+        if let Some(StatePlace::Elsewhere(millis)) = feedback.state {
+            headers.insert(header::RETRY_AFTER, millis.div_ceil(1000).max(1).into());
+        }
     }
     response
 }
 
 #[cfg(test)]
 mod tests {
+    use bield_protocol::feedback::StartKind;
+
     use super::*;
 
     #[test]
@@ -149,5 +153,35 @@ mod tests {
         assert_eq!(of("10.0.0.1:1"), of("10.0.0.1:2"));
         assert_ne!(of("10.0.0.1:1"), of("10.0.0.2:1"));
         assert_eq!(of("[2001:db8:0:1::1]:1"), of("[2001:db8:0:2::9]:1"));
+    }
+
+    #[test]
+    fn an_answer_that_another_runtime_could_give_says_when_to_come_back() {
+        let retry_after = |state| {
+            let feedback = Feedback {
+                start: StartKind::Hot,
+                lease_us: 0,
+                open_us: 0,
+                load_us: 0,
+                run_us: 0,
+                total_us: 0,
+                resident: Vec::new(),
+                in_flight: 0,
+                queue_us: 0,
+                free_bytes: 0,
+                engine: None,
+                state,
+            };
+            let response = into_response(Answer {
+                feedback: Some(feedback),
+                body: Body::Whole(Bytes::new()),
+            });
+            let value = response.headers().get(header::RETRY_AFTER);
+            value.map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(retry_after(None), None);
+        assert_eq!(retry_after(Some(StatePlace::Here)), None);
+        let away = retry_after(Some(StatePlace::Elsewhere(1500)));
+        assert_eq!(away.as_deref(), Some("2"));
     }
 }

@@ -9,8 +9,8 @@
 //!
 //! Always true: every call ends with an answer, a refusal or its client's going; a request is sent to another instance at
 //! most once more, and only when no byte of an answer has reached the client; an instance that it was sent to is never sent
-//! it again, since a runtime refuses what it has seen; a place in a worker counts as taken until the engine says that the
-//! worker is done.
+//! it again, since a runtime refuses what it has seen, unless it said that it did nothing with it (`call`); a place in a
+//! worker counts as taken until the engine says that the worker is done.
 //!
 //! On paper: the packer is behind one lock, taken twice for a call (arrival, answer) and held for some microseconds each: with
 //! 10 000 calls a second it is busy for some twentieth of the time. What it is asked to show takes milliseconds where it knows

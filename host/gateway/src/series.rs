@@ -270,6 +270,7 @@ mod tests {
             queue_us: u64::MAX,
             free_bytes: 0,
             engine: None,
+            state: None,
         };
         series.answered(Some(&feedback), Duration::from_micros(10));
         assert_eq!(series.sums().phases_us, [10, 1, 2, 3, 10]);

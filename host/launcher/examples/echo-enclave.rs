@@ -404,6 +404,7 @@ fn feedback() -> Feedback {
             queue_us: u64::MAX,
             free_bytes: u64::MAX,
             engine: None,
+            state: None,
         };
     }
     Feedback {
@@ -418,5 +419,6 @@ fn feedback() -> Feedback {
         queue_us: 0,
         free_bytes: 0,
         engine: None,
+        state: None,
     }
 }

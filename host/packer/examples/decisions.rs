@@ -88,6 +88,7 @@ fn run(at_once: usize) -> Duration {
                     queue_us: 100,
                     free_bytes: 100 << 20,
                     engine: None,
+                    state: None,
                 }),
             }
         };

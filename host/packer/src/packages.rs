@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bield_envelope::Digest;
+use bield_protocol::feedback::StatePlace;
 
+use crate::event::WorkerId;
 use crate::idle::{Expected, IdleTimes};
 use crate::measured::Measured;
 use crate::settings::{KeepAlive, Settings};
@@ -16,6 +18,11 @@ use crate::settings::{KeepAlive, Settings};
 pub(crate) const PACKAGES_MAX: usize = 4096;
 /// As many are forgotten at once, so that the search is paid once for all of them.
 const FORGOTTEN: usize = PACKAGES_MAX / 8;
+
+/// How long a worker is believed that it has not a function's state: it may get it at any time.
+const NOT_THERE: Duration = Duration::from_secs(1);
+/// Of so many workers that is remembered.
+const NOT_THERE_MAX: usize = 64;
 
 /// A resident package may be measured to take so many times its file, and so much more ...
 const SIZE_FACTOR_MAX: u64 = 16;
@@ -46,6 +53,46 @@ pub(crate) struct Package {
     pub(crate) in_flight: u32,
     /// The `last_end` after which a worker was started for it in advance.
     pub(crate) prewarmed: Option<Duration>,
+    pub(crate) state: StateAt,
+}
+
+/// Which worker holds the state of a package that is a function, as workers say.
+#[derive(Default)]
+pub(crate) struct StateAt {
+    keeper: Option<WorkerId>,
+    /// Workers that said that they do not, and until when that is believed.
+    not: Vec<(WorkerId, Duration)>,
+}
+
+impl StateAt {
+    fn told(&mut self, worker: WorkerId, place: StatePlace, now: Duration) {
+        match place {
+            StatePlace::Here => {
+                self.keeper = Some(worker);
+                self.not.clear();
+            }
+            StatePlace::Elsewhere(millis) => {
+                self.keeper.take_if(|keeper| *keeper == worker);
+                self.not
+                    .retain(|(other, until)| *other != worker && now < *until);
+                let wait = Duration::from_millis(millis).min(NOT_THERE);
+                if self.not.len() < NOT_THERE_MAX {
+                    self.not.push((worker, now.saturating_add(wait)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) const fn keeper(&self) -> Option<WorkerId> {
+        self.keeper
+    }
+
+    /// Workers that do not have it.
+    pub(crate) fn not_there(&self, now: Duration) -> impl Iterator<Item = WorkerId> {
+        let not = self.not.iter().filter(move |(_, until)| now < *until);
+        not.map(|(worker, _)| *worker)
+    }
 }
 
 impl Package {
@@ -66,6 +113,7 @@ impl Package {
             waited_us: 0,
             in_flight: 0,
             prewarmed: None,
+            state: StateAt::default(),
         }
     }
 
@@ -190,6 +238,19 @@ impl Packages {
     pub(crate) fn ran(&mut self, package: Digest, time: Duration) {
         if let Some(known) = self.known.get_mut(&package) {
             known.run.put_time(time);
+        }
+    }
+
+    /// A worker said where the state of a function is.
+    pub(crate) fn state_told(
+        &mut self,
+        package: Digest,
+        worker: WorkerId,
+        place: StatePlace,
+        now: Duration,
+    ) {
+        if let Some(known) = self.known.get_mut(&package) {
+            known.state.told(worker, place, now);
         }
     }
 

@@ -211,6 +211,7 @@ mod tests {
             queue_us: 0,
             free_bytes: 0,
             engine: Some("evil\"} 1".to_owned()),
+            state: None,
         }
     }
 

@@ -470,6 +470,7 @@ pub(crate) mod seeds {
             queue_us: 40,
             free_bytes: 1 << 33,
             engine: Some("rten 0.27".to_owned()),
+            state: None,
         };
         let unsealed = Unsealed {
             code: "busy".into(),

@@ -342,6 +342,7 @@ impl Run<'_> {
             queue_us: waited.as_micros() as u64,
             free_bytes: worker.free(),
             engine: None,
+            state: None,
         };
         self.finish(request, Ending::Answered { start: Some(start) });
         let feedback = Some(feedback);

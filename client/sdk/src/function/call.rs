@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bield_envelope::{SigningKey, Time, Wiped, wire::WireError};
+use bield_envelope::{ResponseOpener, SigningKey, Time, Wiped, wire::WireError};
 use bield_protocol::function::{
     FunctionFailure, FunctionOutput, FunctionRequest, FunctionResponse,
 };
@@ -91,8 +91,10 @@ impl Target {
         }
         let body = encode(call)?;
         let clock = options.clock;
+        // Sealed once: what an attempt may have changed is not changed again by the next one, which is the same request.
+        let (sealed, opener) = self.seal(user, &body, clock(), entropy)?;
         let (mut answered, attempts) = patiently(options, function_pause, || {
-            self.attempt_function(user, &body, call.seen.as_ref(), clock, entropy)
+            self.attempt_function(&sealed, opener.again(), call.seen.as_ref(), clock)
         })?;
         answered.attempts = attempts;
         Ok(answered)
@@ -100,15 +102,13 @@ impl Target {
 
     fn attempt_function(
         &self,
-        user: &SigningKey,
-        body: &[u8],
+        sealed: &[u8],
+        opener: ResponseOpener,
         seen: Option<&StateHeads>,
         clock: fn() -> Time,
-        entropy: &mut impl CryptoRng,
     ) -> Result<FunctionAnswered, CallError> {
-        let (sealed, opener) = self.seal(user, body, clock(), entropy)?;
         let request = opener.request();
-        let Sealed { answer, feedback } = self.gateway.call(&sealed)?;
+        let Sealed { answer, feedback } = self.gateway.call(sealed)?;
         let plain = opener.open(&answer).map_err(CallError::Open)?;
         let answer = whole(&plain)?;
         let output = FunctionOutput::of(&answer).map_err(CallError::Malformed)?;
@@ -182,7 +182,7 @@ fn function_pause(error: &CallError) -> Option<Duration> {
             code,
             retry: Retry::After(millis),
             ..
-        }) if code == STATE_HELD => {
+        }) if STATE_CODES.contains(&&**code) => {
             Some(Duration::from_millis(*millis)).filter(|wait| *wait <= HELD_WAIT_MAX)
         }
         error => pause(error),
@@ -195,7 +195,12 @@ const fn malformed() -> CallError {
     })
 }
 
-/// Another runtime holds the state (spec/09 §10).
-const STATE_HELD: &str = "state-held";
+/// Another runtime holds the state (spec/09 §10), it was lost before the request ended, or is not reached for now.
+const STATE_CODES: [&str; 4] = [
+    "state-held",
+    "state-lost",
+    "state-busy",
+    "state-unreachable",
+];
 /// A hold's length, and a second.
 const HELD_WAIT_MAX: Duration = Duration::from_secs(bield_protocol::service::STATE_HOLD_SECS + 1);

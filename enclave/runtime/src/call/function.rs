@@ -7,9 +7,10 @@
 //!
 //! Always true: nothing is answered from a state that is behind what the caller has seen, or after its hold ended; what a
 //! request wrote is as durable as its buckets say before its answer leaves; a request that changed something is
-//! done once, also when the host gives its bytes to another start of the runtime: its id is in the state beside what it
-//! changed, with the answer where that is short, until it could not be admitted any more. A function that is stopped keeps
-//! what it wrote before. Not here: what it reaches (`functions::world`), limits (`bield-function`).
+//! done once, also when the host gives its bytes to another start of the runtime: its id is in the state from its first
+//! change on, in the same record, and the answer beside it where that is short, until it could not be admitted any more. So
+//! whatever ends in "as it is, after …" may come again, to this runtime too. A function that is stopped keeps what it wrote
+//! before. Not here: what it reaches (`functions::world`), limits (`bield-function`).
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use bield_envelope::{Principal, Time, Wiped};
 use bield_function::Stopped;
 use bield_grant::{Admitted, CLOCK_SKEW_MAX, GrantedRequest, REQUEST_AGE_MAX};
+use bield_protocol::feedback::StatePlace;
 use bield_protocol::function::{
     FailureKind, FunctionFailure, FunctionOutput, FunctionRequest, FunctionResponse,
 };
@@ -48,6 +50,24 @@ impl Runtime {
         keys: &Keys,
         call: &mut Call<'_>,
     ) -> Result<inference::Answer, Refusal> {
+        let ran = self.run_admitted(admitted, keys, call);
+        if let Err(refusal) = &ran
+            && let Retry::After(wait) = refusal.retry
+            && call.phases.state.is_some()
+        {
+            let request = &admitted.request;
+            lock(&self.guard).withdraw(request.sender(), request.header().id);
+            call.phases.state = Some(StatePlace::Elsewhere(wait));
+        }
+        ran
+    }
+
+    fn run_admitted(
+        &self,
+        admitted: &Admitted<GrantedRequest>,
+        keys: &Keys,
+        call: &mut Call<'_>,
+    ) -> Result<inference::Answer, Refusal> {
         let functions = self.functions.as_ref().ok_or_else(functions::off)?;
         let request = FunctionRequest::decode(admitted.request.body())
             .map_err(|error| Refusal::new("malformed-body", error, Retry::Never))?;
@@ -56,6 +76,7 @@ impl Runtime {
         let _inside = functions.enter(admitted.owner, self.queue_wait)?;
         call.phases.queue += waiting.elapsed();
         let function = functions.get(keys, self.queue_wait, &mut call.phases.load)?;
+        call.phases.state = function.spec.state.is_some().then_some(StatePlace::Here);
         let held = functions.states.lend(keys.lease.package, &function.spec)?;
         let user = admitted.request.sender();
         let now = keys.now();
@@ -77,7 +98,7 @@ impl Runtime {
                 .created
                 .plus(REQUEST_AGE_MAX + CLOCK_SKEW_MAX),
         };
-        if let Some(done) = once.done(&left)? {
+        if let Some(done) = once.begin(&left)? {
             let cut = end(held.as_deref(), &left)?;
             return self.function_answer(admitted, keys, done, cut, held.as_deref());
         }
@@ -108,7 +129,12 @@ impl Runtime {
             .call(asked, Box::new(world), &function.limits);
         call.phases.run = started.elapsed();
         call.phases.engine = Some(functions::ENGINE);
-        if let Some(refusal) = lock(&left).failed.take() {
+        let failed = {
+            let mut left = lock(&left);
+            let wrote = left.wrote;
+            left.failed.take().map(|refusal| unsure(refusal, wrote))
+        };
+        if let Some(refusal) = failed {
             held.as_deref().inspect(|held| held.give_up());
             return Err(refusal);
         }
@@ -202,18 +228,20 @@ impl Once {
         }
     }
 
-    /// The answer of the first time.
+    /// The answer of the first time; else the request's first change will say that it was begun, in the same record.
     ///
     /// # Errors
-    /// It was done, and the answer was too long to be kept.
-    fn done(&self, left: &Mutex<Left>) -> Result<Option<Outcome>, Refusal> {
+    /// It was done, and the answer was too long to be kept, or it was begun and ended with its runtime.
+    fn begin(&self, left: &Mutex<Left>) -> Result<Option<Outcome>, Refusal> {
         let mut left = lock(left);
         let Some(state) = &mut left.state else {
             return Ok(None);
         };
-        let found = state.get(&Self::bucket(), &self.key);
-        let Some(found) = found.map_err(|error| functions::states::of_files(&error))? else {
-            return Ok(None);
+        let files = |error| functions::states::of_files(&error);
+        let found = state.get(&Self::bucket(), &self.key).map_err(files)?;
+        let Some(found) = found else {
+            let marked = state.mark(DONE, &self.key, self.until);
+            return marked.map_err(files).map(|()| None);
         };
         let output = FunctionOutput::decode(&found.value).map_err(|_| done_before())?;
         Ok(Some(Outcome(match (output.response, output.failure) {
@@ -243,7 +271,7 @@ impl Once {
             expires: Some(self.until),
         };
         let noted = state.write(&Self::bucket(), &[note]);
-        noted.map_err(|error| functions::states::of_files(&error))
+        noted.map_err(|error| unsure(functions::states::of_files(&error), true))
     }
 }
 
@@ -264,12 +292,16 @@ fn begin(held: &HeldState, request: &FunctionRequest) -> Result<bield_state::Req
 
 /// Waits until what the request wrote and saw is as safe as its buckets say.
 fn end(held: Option<&HeldState>, left: &Mutex<Left>) -> Result<Option<Cut>, Refusal> {
-    let Some(state) = lock(left).state.take() else {
+    let (state, wrote) = {
+        let mut left = lock(left);
+        (left.state.take(), left.wrote)
+    };
+    let Some(state) = state else {
         return Ok(None);
     };
     let cut = state.finish().map_err(|error| {
         held.inspect(|held| held.give_up());
-        functions::states::of_files(&error)
+        unsure(functions::states::of_files(&error), wrote)
     });
     cut.map(Some)
 }
@@ -302,9 +334,25 @@ fn stopped(function: &OpenFunction, error: &Stopped) -> Refusal {
 fn done_before() -> Refusal {
     Refusal::new(
         "done-before",
-        "this request was done, and its answer was too long to be kept; nothing was done again",
+        "this request was done before, whole or until its runtime ended, and its answer was not kept; what it changed stays, \
+         and nothing was done again",
         Retry::Never,
     )
+}
+
+/// What became of a request that wrote is known to who asks for the same again; sealed anew, it would be another.
+fn unsure(refusal: Refusal, wrote: bool) -> Refusal {
+    match refusal.retry {
+        Retry::After(_) if wrote => Refusal::new(
+            "state-lost",
+            format_args!(
+                "whether the request counts is not known ({}); send the same sealed request again: it is done once",
+                refusal.message
+            ),
+            refusal.retry,
+        ),
+        _ => refusal,
+    }
 }
 
 /// A content type as an output has it: a guest may say anything.
@@ -322,3 +370,6 @@ fn shortened(mut text: String, bytes: usize) -> String {
 
 /// Nothing of a function waits for longer than a request may.
 const _: () = assert!(REQUEST_AGE_MAX.as_secs() > Duration::from_secs(60).as_secs());
+
+#[cfg(test)]
+mod tests;

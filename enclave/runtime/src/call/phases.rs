@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use bield_protocol::feedback::{Feedback, StartKind};
+use bield_protocol::feedback::{Feedback, StartKind, StatePlace};
 
 use super::Runtime;
 use crate::loading::LoadTimes;
@@ -24,6 +24,8 @@ pub(super) struct Phases {
     pub(super) engine: Option<&'static str>,
     /// Until the first part left, of an answer that leaves in parts.
     pub(super) first: Option<Duration>,
+    /// Of a function with a state.
+    pub(super) state: Option<StatePlace>,
 }
 
 impl Phases {
@@ -49,6 +51,11 @@ impl Runtime {
     pub(super) fn feedback(&self, phases: &Phases, started: Instant) -> Feedback {
         let load = phases.load.unwrap_or_default();
         let models = self.models.counts();
+        let mut resident = self.models.names(RESIDENT_NAMED_MAX);
+        if let Some(functions) = &self.functions {
+            resident.extend(functions.names());
+            resident.truncate(RESIDENT_NAMED_MAX);
+        }
         Feedback {
             start: phases.start(),
             lease_us: micros(phases.lease.unwrap_or_default()),
@@ -56,11 +63,12 @@ impl Runtime {
             load_us: micros(load.load),
             run_us: micros(phases.run),
             total_us: micros(phases.first.unwrap_or_else(|| started.elapsed())),
-            resident: self.models.names(RESIDENT_NAMED_MAX),
+            resident,
             in_flight: u32::try_from(self.gate.inside()).unwrap_or(u32::MAX),
             queue_us: micros(phases.queue + load.queue),
             free_bytes: models.free_bytes,
             engine: phases.engine.map(str::to_owned),
+            state: phases.state,
         }
     }
 }

@@ -22,20 +22,26 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bield_capsule::{CapsuleName, Head, KeyRing, Metadata, VerifierPolicy, WriterId, WriterKey};
-use bield_door::Offers;
 use bield_envelope::{Digest, Time};
-use bield_ledger::{Files, FilesError, HostFiles};
+use bield_ledger::Files;
 use bield_package::{FunctionSpec, StateSpec};
 use bield_platform::Randomness;
-use bield_protocol::refusal::{Refusal, Retry};
+use bield_protocol::refusal::Refusal;
 use bield_protocol::service::{Anchors, STATE_HOLD_SECS, StateAct, StateRequest};
 use bield_state::{Author, Bucket, Clocks, Opening, Settings, State};
 
 use crate::clock::Clock;
 use crate::flights::{Flights, lock};
 use crate::key_service::states::{Held, StateError, StateKeeper};
-use crate::leases::KeysError;
-use crate::refusals;
+
+mod refused;
+mod storage;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use refused::of_files;
+use refused::{closing, damaged, full, no_keeper, not_held};
+pub(crate) use storage::{HostStorage, Storage};
 
 /// How often what changed is anchored while it goes on changing: what a host can hide from somebody who never saw it.
 const ANCHOR_EVERY: Duration = Duration::from_secs(5);
@@ -51,73 +57,12 @@ const HOLD_AGAIN: Duration = Duration::from_secs(STATE_HOLD_SECS / 3);
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 /// Between two looks at that.
 const CLOSE_PAUSE: Duration = Duration::from_millis(5);
-/// Visits to the host's storage, of the four that a host keeps open.
-const VISITS: usize = 3;
 /// Most states held at once.
 const STATES_MAX: usize = 256;
-
-/// Where a state's files are.
-pub(crate) trait Storage: Send + Sync {
-    /// A way to them, for one user of it.
-    fn files(&self) -> Box<dyn Files>;
-}
-
-/// The directory that the host offers, over a few visits that all share: a host offers no more.
-pub(crate) struct HostStorage(Visits);
-
-impl HostStorage {
-    pub(crate) fn new(offers: &Arc<Offers>) -> Self {
-        let visits = (0..VISITS).map(|_| Mutex::new(HostFiles::new(Arc::clone(offers))));
-        Self(Visits(visits.collect()))
-    }
-}
-
-impl Storage for HostStorage {
-    fn files(&self) -> Box<dyn Files> {
-        Box::new(self.0.clone())
-    }
-}
-
-/// One operation at a time on each.
-#[derive(Clone)]
-struct Visits(Arc<[Mutex<HostFiles>]>);
-
-impl Visits {
-    /// On a visit that is free, or the first that is.
-    fn with<T>(&self, act: impl FnOnce(&mut HostFiles) -> T) -> T {
-        let mut free = self.0.iter().find_map(|visit| visit.try_lock().ok());
-        match &mut free {
-            Some(visit) => act(visit),
-            None => act(&mut lock(&self.0[0])),
-        }
-    }
-}
-
-impl Files for Visits {
-    fn list(&mut self) -> Result<Vec<(String, u64)>, FilesError> {
-        self.with(HostFiles::list)
-    }
-
-    fn read(&mut self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, FilesError> {
-        self.with(|files| files.read(name, offset, length))
-    }
-
-    fn append(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
-        self.with(|files| files.append(name, offset, bytes))
-    }
-
-    fn write(&mut self, name: &str, offset: u64, bytes: &[u8]) -> Result<(), FilesError> {
-        self.with(|files| files.write(name, offset, bytes))
-    }
-
-    fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<(), FilesError> {
-        self.with(|files| files.replace(name, bytes))
-    }
-
-    fn remove(&mut self, name: &str) -> Result<(), FilesError> {
-        self.with(|files| files.remove(name))
-    }
-}
+/// How long it is taken for true that another runtime holds a state, however many ask.
+const ELSEWHERE: Duration = Duration::from_secs(1);
+/// When to send a request again whose state is not reached for now, in milliseconds.
+const AGAIN_MS: u64 = 1000;
 
 /// The states that are held.
 pub(crate) struct States {
@@ -127,7 +72,15 @@ pub(crate) struct States {
     /// Whether this runtime, and so the key service's word for it, comes from a software TEE.
     simulated: bool,
     held: Mutex<HashMap<CapsuleName, Arc<HeldState>>>,
+    elsewhere: Mutex<HashMap<CapsuleName, Elsewhere>>,
     flights: Flights<Result<Arc<HeldState>, Refusal>>,
+}
+
+/// What the key service said of a state that another runtime holds; by the running clock.
+struct Elsewhere {
+    asked: Duration,
+    /// When that hold ends unless it is prolonged.
+    ends: Duration,
 }
 
 /// An open state and the hold of it.
@@ -210,6 +163,7 @@ impl States {
             clock,
             simulated,
             held: Mutex::default(),
+            elsewhere: Mutex::default(),
             flights: Flights::new(),
         }
     }
@@ -242,6 +196,7 @@ impl States {
             if let Some(held) = self.held(capsule, package) {
                 return Ok(held);
             }
+            self.is_free(capsule)?;
             self.close(capsule)?;
             let buckets = function
                 .buckets
@@ -272,6 +227,18 @@ impl States {
         Some(held)
     }
 
+    /// Whether nobody else was said to hold a state a moment ago: while many ask for one that another runtime holds, the
+    /// key service is asked once in [`ELSEWHERE`].
+    fn is_free(&self, capsule: CapsuleName) -> Result<(), Refusal> {
+        let now = self.clock.running();
+        let mut elsewhere = lock(&self.elsewhere);
+        elsewhere.retain(|_, said| now < said.ends.min(said.asked + ELSEWHERE));
+        match elsewhere.get(&capsule) {
+            Some(said) => Err(not_held(&StateError::Held(said.ends.saturating_sub(now)))),
+            None => Ok(()),
+        }
+    }
+
     fn open(
         &self,
         package: Digest,
@@ -292,6 +259,11 @@ impl States {
             .keeper
             .begin_state(&request)
             .map_err(|error| no_keeper(&error))?;
+        if let Err(StateError::Held(wait)) = &begun {
+            let asked = self.clock.running();
+            let ends = asked + *wait;
+            lock(&self.elsewhere).insert(capsule, Elsewhere { asked, ends });
+        }
         let (Held { token, ends, heads }, certificate) = begun.map_err(|error| not_held(&error))?;
         let opening = Opening {
             metadata,
@@ -524,70 +496,4 @@ impl HeldState {
         kept.anchored.clone_from(&anchors.heads);
         kept.changed = None;
     }
-}
-
-/// What a user reads when a state does not open or serve.
-pub(crate) fn of_files(error: &bield_state::StateError) -> Refusal {
-    use bield_state::StateError as E;
-    let (code, retry) = match error {
-        E::RolledBack { .. } => ("state-rolled-back", Retry::AfterChange),
-        E::Behind { .. } => ("state-behind", Retry::AfterChange),
-        E::Forked { .. } => ("state-forked", Retry::AfterChange),
-        E::Files(_) | E::Stopped { .. } => ("state-unreachable", Retry::Anew),
-        E::Full => ("state-busy", Retry::Anew),
-        E::HoldEnded | E::CertificateEnded { .. } => ("state-held", Retry::Anew),
-        E::TooLarge(_) => ("state-too-large", Retry::Never),
-        _ => ("state-damaged", Retry::AfterChange),
-    };
-    Refusal::new(code, error, retry)
-}
-
-fn damaged(error: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new(
-        "state-damaged",
-        format_args!(
-            "what the package says of its state is not usable ({error}); its owner must pack the function again"
-        ),
-        Retry::AfterChange,
-    )
-}
-
-fn not_held(error: &StateError) -> Refusal {
-    let retry = match error {
-        StateError::Held(wait) | StateError::TooOften(wait) => {
-            Retry::After(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
-        }
-        StateError::Taken => Retry::Anew,
-        _ => Retry::AfterChange,
-    };
-    match error {
-        StateError::Keys(error) => refusals::no_keys(error),
-        error => Refusal::new("state-held", error, retry),
-    }
-}
-
-fn no_keeper(error: &KeysError) -> Refusal {
-    Refusal::new(
-        "state-unreachable",
-        format_args!(
-            "nobody says who holds the function's state: {error}; seal the request anew in a moment"
-        ),
-        Retry::Anew,
-    )
-}
-
-fn closing() -> Refusal {
-    Refusal::new(
-        "state-held",
-        "this runtime lost the function's state and still ends what it began; seal the request anew in a moment",
-        Retry::Anew,
-    )
-}
-
-fn full() -> Refusal {
-    Refusal::new(
-        "states-full",
-        "this runtime holds as many states of functions as it can; seal the request anew in a moment",
-        Retry::Anew,
-    )
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bield_envelope::Digest;
-use bield_protocol::feedback::{Feedback, StartKind};
+use bield_protocol::feedback::{Feedback, StartKind, StatePlace};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::{Response, StatusCode};
@@ -102,5 +102,9 @@ pub(crate) fn feedback_of(said: &Value) -> Option<Feedback> {
         engine: said["engine"]
             .as_str()
             .map(|name| name[..name.floor_char_boundary(ENGINE_BYTES_MAX)].to_owned()),
+        state: match &said["state"] {
+            Value::String(here) if here == "here" => Some(StatePlace::Here),
+            place => place["elsewhere"].as_u64().map(StatePlace::Elsewhere),
+        },
     })
 }

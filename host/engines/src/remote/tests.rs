@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response as Reply};
 use axum::routing::{get, post};
 use bield_envelope::Digest;
-use bield_protocol::feedback::{Feedback, StartKind};
+use bield_protocol::feedback::{Feedback, StartKind, StatePlace};
 use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -204,9 +204,16 @@ fn feedback_comes_through_its_header_as_it_went_in() {
         queue_us: 7,
         free_bytes: u64::MAX,
         engine: Some("rten 1".to_owned()),
+        state: None,
     };
-    let header = bield_face::feedback_header(&feedback);
-    assert_eq!(parse_feedback(header.as_bytes()), Some(feedback));
+    for state in [None, Some(StatePlace::Here), Some(StatePlace::Elsewhere(9))] {
+        let feedback = Feedback {
+            state,
+            ..feedback.clone()
+        };
+        let header = bield_face::feedback_header(&feedback);
+        assert_eq!(parse_feedback(header.as_bytes()), Some(feedback));
+    }
     assert_eq!(parse_feedback(b"{\"start\": \"hot\"}"), None);
     assert_eq!(parse_feedback(b"\xff"), None);
 }

@@ -1,4 +1,14 @@
 //! One call: it waits for what the packer says, goes to a worker, and once more to another if the first one lost it.
+//!
+//! ```text
+//! round: arrives ─▶ worker ─┬─▶ answer                                           over
+//!                           └─▶ "the function's state is elsewhere", its answer is kept
+//!                                 └▶ another round: to who has it, or was not asked yet; when all were asked, after a pause
+//! ```
+//!
+//! Always true: a request is sent to a worker that had it only after that worker said that it did nothing with it. What
+//! all workers refuse because of one that died is asked again until that one's hold is over; a hold that is prolonged
+//! meanwhile is of one that lives where this gateway does not reach: then the refusal is passed on, with `Retry-After`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,10 +19,43 @@ use bield_engines::{Answer, Body, Bytes, Endpoint, EngineError};
 use bield_envelope::Digest;
 use bield_face::Refusal;
 use bield_packer::{Caller, Event, Failure, Refusal as No, RequestId};
+use bield_protocol::feedback::{Feedback, StatePlace};
+use bield_protocol::service::STATE_HOLD_SECS;
 use tokio::sync::mpsc;
 
 use super::running::Running;
 use super::{Driver, Word};
+
+/// Between two rounds over all workers, at most ...
+const ROUND_PAUSE: Duration = Duration::from_secs(1);
+/// ... and at least, whatever a worker says.
+const ROUND_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Workers asked in one round: a pool whose workers come and go must not keep a call for ever.
+const ASKED_MAX: usize = 64;
+/// The longest wait that a worker is believed, so that nothing is added up beyond what a clock holds.
+const AWAY_MAX: Duration = Duration::from_secs(3600);
+/// How far what is said of one end of a hold may differ, and how long whoever is next may take to hold.
+const HOLD_SLACK: Duration = Duration::from_secs(2);
+/// Longest wait for the end of a hold.
+const HOLD_WAIT_MAX: Duration = Duration::from_secs(STATE_HOLD_SECS);
+
+/// What came of a round over the workers.
+enum Round {
+    Over(Result<Answer, Refusal>),
+    /// A worker's answer is that another holds the function's state, for so long if that one is gone.
+    Elsewhere(Answer, Duration),
+}
+
+/// Whom a call was sent to.
+#[derive(Default)]
+struct Sent {
+    /// Lost it: it may have run there.
+    lost: Option<Arc<Endpoint>>,
+    /// Said that the state is elsewhere, since the last pause.
+    without: Vec<u64>,
+    /// Its number with the packer, which takes each once; none is the client's.
+    number: Option<u64>,
+}
 
 impl Driver {
     /// A number for a request, never given again.
@@ -46,6 +89,71 @@ impl Driver {
         caller: Caller,
         sealed: Bytes,
     ) -> Result<Answer, Refusal> {
+        let mut sent = Sent::default();
+        // When the hold ends that is waited for, and how often it was prolonged or was another's.
+        let (mut held_until, mut prolonged) = (None, 0);
+        loop {
+            let round = self.round(number, package, caller, &sealed, &mut sent);
+            let (answer, wait) = match round.await {
+                Round::Over(result) => return result,
+                Round::Elsewhere(answer, wait) => (answer, wait),
+            };
+            let now = Instant::now();
+            let until = *held_until.get_or_insert(now + wait.min(HOLD_WAIT_MAX) + HOLD_SLACK);
+            prolonged += u32::from(now + wait > until);
+            // Once may be because one that was asked before holds it now.
+            if now >= until || prolonged > 1 || self.drains.load(Ordering::SeqCst) {
+                return match sent.lost {
+                    // Not what the last one said: an earlier one may have done it.
+                    Some(_) => Err(lost().retry_after(wait)),
+                    None => Ok(answer),
+                };
+            }
+            tokio::time::sleep(wait.clamp(ROUND_PAUSE_MIN, ROUND_PAUSE)).await;
+            sent.without.clear();
+        }
+    }
+
+    /// Sends it where the packer says, until it is answered or those that were asked have not the function's state.
+    async fn round(
+        self: &Arc<Self>,
+        number: u64,
+        package: Digest,
+        caller: Caller,
+        sealed: &Bytes,
+        sent: &mut Sent,
+    ) -> Round {
+        let mut elsewhere = None;
+        loop {
+            let number = sent.number.replace(self.number()).unwrap_or(number);
+            let went = self.once(number, package, caller, sealed, sent).await;
+            match went {
+                Ok(Some(answer)) => match answer.feedback.as_ref().and_then(away) {
+                    Some(wait) if sent.without.len() >= ASKED_MAX => {
+                        return Round::Elsewhere(answer, wait);
+                    }
+                    Some(wait) => elsewhere = Some((answer, wait)),
+                    None => return Round::Over(Ok(answer)),
+                },
+                // Who is left has said so.
+                Ok(None) => match elsewhere {
+                    Some((answer, wait)) => return Round::Elsewhere(answer, wait),
+                    None => return Round::Over(Err(lost())),
+                },
+                Err(refusal) => return Round::Over(Err(refusal)),
+            }
+        }
+    }
+
+    /// Brings it to the packer once: an answer; none when it was to go where it has been.
+    async fn once(
+        self: &Arc<Self>,
+        number: u64,
+        package: Digest,
+        caller: Caller,
+        sealed: &Bytes,
+        sent: &mut Sent,
+    ) -> Result<Option<Answer>, Refusal> {
         let request = RequestId(number);
         let (word, words) = mpsc::unbounded_channel();
         let bytes = self.sizes.news_of(package).await;
@@ -56,30 +164,40 @@ impl Driver {
             is_over: false,
         };
         self.arrive(request, package, bytes, caller, word);
-        // Where it may have run, and whether somebody had no place for it.
-        let mut tried: Option<Arc<Endpoint>> = None;
         let mut was_full = false;
         loop {
             let (worker, endpoint) = match waits.words.recv().await {
                 Some(Word::Go(worker, endpoint)) => (worker, endpoint),
                 Some(Word::No(refusal, retry)) => {
                     waits.over();
-                    return Err(match (&tried, refusal) {
+                    return Err(match (&sent.lost, refusal) {
                         // Whatever keeps it from another worker, it may have run at one.
                         (Some(_), _) => lost().retry_after(retry),
                         (None, No::Lost) if was_full => full().retry_after(retry),
                         (None, refusal) => self.refusal(refusal, retry),
                     });
                 }
-                None if tried.is_some() => return Err(lost()),
+                None if sent.lost.is_some() => return Err(lost()),
                 None => return Err(stopping()),
             };
             let running = Running::begin(self, request, worker);
-            if tried.as_ref().is_some_and(|tried| tried.id == endpoint.id) {
+            if sent
+                .lost
+                .as_ref()
+                .is_some_and(|lost| lost.id == endpoint.id)
+            {
                 // It has seen the request, and would say that it was replayed.
                 running.returned();
                 waits.over();
-                return Err(lost());
+                return match sent.without.is_empty() {
+                    true => Err(lost()),
+                    false => Ok(None),
+                };
+            }
+            if sent.without.contains(&endpoint.id) {
+                running.returned();
+                waits.over();
+                return Ok(None);
             }
             let place = running.place();
             let invoked = self
@@ -101,12 +219,15 @@ impl Driver {
                         }
                     };
                     waits.over();
-                    return Ok(Answer { feedback, body });
+                    if feedback.as_ref().and_then(away).is_some() {
+                        sent.without.push(endpoint.id);
+                    }
+                    return Ok(Some(Answer { feedback, body }));
                 }
                 Err(EngineError::Lost) => {
                     self.look_at(endpoint.group.0);
                     running.failed(Failure::Lost);
-                    tried = Some(endpoint);
+                    sent.lost = Some(endpoint);
                 }
                 Err(EngineError::Cold | EngineError::Draining | EngineError::Full) => {
                     running.failed(Failure::Busy);
@@ -197,6 +318,14 @@ impl Driver {
             }
             error => Of::Broken(error.to_string()).into(),
         }
+    }
+}
+
+/// How long another may hold the function's state, when the answer is that it does.
+fn away(feedback: &Feedback) -> Option<Duration> {
+    match feedback.state {
+        Some(StatePlace::Elsewhere(millis)) => Some(Duration::from_millis(millis).min(AWAY_MAX)),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::io;
 use bield_engines::{Answer, Body, Bytes, EngineError, Place, Seen};
 use bield_envelope::Digest;
 use bield_packer::{Caller, Settings};
+use bield_protocol::feedback::{Feedback, StartKind, StatePlace};
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{self, StreamExt as _};
 
@@ -19,12 +20,16 @@ enum Does {
     /// The instance is gone, and is made when the place is asked for.
     BeGone,
     Parts(Vec<io::Result<Bytes>>),
+    /// Answered, with where the function's state is said to be.
+    Say(StatePlace),
 }
 
 /// Makes an instance where it is asked for one and none is there.
 struct Scripted {
     groups: Vec<watch::Sender<Seen>>,
     script: Mutex<VecDeque<Does>>,
+    /// Who said something, in order.
+    asked: Mutex<Vec<u64>>,
     next: AtomicU64,
 }
 
@@ -33,6 +38,7 @@ impl Scripted {
         Arc::new(Scripted {
             groups: (0..places).map(|_| watch::Sender::default()).collect(),
             script: Mutex::default(),
+            asked: Mutex::default(),
             next: AtomicU64::new(0),
         })
     }
@@ -83,6 +89,13 @@ impl Engine for Scripted {
         let body = match does {
             None => Ok(Body::Whole(sealed)),
             Some(Does::Fail(error)) => Err(error),
+            Some(Does::Say(place_of_state)) => {
+                drop(place);
+                self.asked.lock().unwrap().push(endpoint.id);
+                let feedback = Some(said(place_of_state));
+                let body = Body::Whole(Bytes::from_static(b"said"));
+                return future::ready(Ok(Answer { feedback, body })).boxed();
+            }
             Some(Does::BeGone) => {
                 self.group(endpoint.group)
                     .send_modify(|seen| seen.endpoints.clear());
@@ -109,6 +122,26 @@ impl Engine for Scripted {
 
     fn delete(&self, _: Group) -> BoxFuture<'_, Result<(), EngineError>> {
         future::ready(Ok(())).boxed()
+    }
+}
+
+/// How long a call goes on behind the end of a hold.
+const HOLD_SLACK_SAID: Duration = Duration::from_secs(2);
+
+fn said(place: StatePlace) -> Feedback {
+    Feedback {
+        start: StartKind::Hot,
+        lease_us: 0,
+        open_us: 0,
+        load_us: 0,
+        run_us: 1,
+        total_us: 2,
+        resident: Vec::new(),
+        in_flight: 0,
+        queue_us: 0,
+        free_bytes: 0,
+        engine: None,
+        state: Some(place),
     }
 }
 
@@ -247,4 +280,85 @@ async fn a_driver_that_drains_says_so_to_who_comes() {
     driver.drain();
     assert_eq!(call(&driver).await.err().as_deref(), Some("stopping"));
     assert!(driver.view().draining);
+}
+
+fn say(engine: &Scripted, words: impl IntoIterator<Item = StatePlace>) {
+    words
+        .into_iter()
+        .for_each(|place| engine.then(Does::Say(place)));
+}
+
+#[tokio::test]
+async fn a_function_is_sent_on_to_who_holds_its_state_and_then_goes_there_at_once() {
+    let engine = Scripted::new(2);
+    let driver = driver(&engine);
+    driver.all_started().await.unwrap();
+    say(&engine, [StatePlace::Elsewhere(30_000), StatePlace::Here]);
+    assert!(matches!(call(&driver).await, Ok(Body::Whole(_))));
+    let asked = std::mem::take(&mut *engine.asked.lock().unwrap());
+    let [away, here] = asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert_ne!(away, here);
+    for _ in 0..5 {
+        say(&engine, [StatePlace::Here]);
+        call(&driver).await.unwrap();
+    }
+    assert_eq!(*engine.asked.lock().unwrap(), [here; 5]);
+    driver.finish().await;
+}
+
+#[tokio::test]
+async fn a_hold_of_one_that_died_is_waited_for_and_one_that_is_prolonged_is_not() {
+    let engine = Scripted::new(2);
+    let driver = driver(&engine);
+    driver.all_started().await.unwrap();
+    // Both, a pause, and then one has it.
+    let away = StatePlace::Elsewhere;
+    say(&engine, [away(300), away(300), StatePlace::Here]);
+    assert!(matches!(call(&driver).await, Ok(Body::Whole(_))));
+    assert_eq!(engine.asked.lock().unwrap().len(), 3);
+    // Somebody holds on: after two rounds that say so, the sealed refusal is passed on.
+    engine.asked.lock().unwrap().clear();
+    let words = [300, 300, 30_000, 30_000, 30_000, 30_000, 30_000, 30_000];
+    say(&engine, words.map(away));
+    let began = Instant::now();
+    assert!(matches!(call(&driver).await, Ok(Body::Whole(bytes)) if bytes == "said"));
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let asked = engine.asked.lock().unwrap().len();
+    assert!((4..=6).contains(&asked), "{asked}");
+    engine.script.lock().unwrap().clear();
+    driver.finish().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_says_nonsense_of_a_hold_costs_seconds_and_some_rounds() {
+    for (millis, rounds) in [(u64::MAX, 4), (0, 60)] {
+        let engine = Scripted::new(2);
+        let driver = driver(&engine);
+        driver.all_started().await.unwrap();
+        say(&engine, [StatePlace::Elsewhere(millis); 200]);
+        let began = Instant::now();
+        assert!(matches!(call(&driver).await, Ok(Body::Whole(bytes)) if bytes == "said"));
+        assert!(began.elapsed() < HOLD_SLACK_SAID + Duration::from_secs(3));
+        let asked = engine.asked.lock().unwrap().len();
+        assert!(asked <= 2 * rounds, "{asked}");
+        engine.script.lock().unwrap().clear();
+        driver.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_lost_and_is_refused_by_the_others_is_not_called_undone() {
+    let engine = Scripted::new(2);
+    let driver = driver(&engine);
+    driver.all_started().await.unwrap();
+    engine.then(Does::Fail(EngineError::Lost));
+    say(
+        &engine,
+        [300, 30_000, 30_000, 30_000].map(StatePlace::Elsewhere),
+    );
+    assert_eq!(call(&driver).await.err().unwrap(), "runtime-lost");
+    engine.script.lock().unwrap().clear();
+    driver.finish().await;
 }

@@ -2,9 +2,11 @@
 //!
 //! A free place in a warm worker of the group; else a worker of the group that starts and still has a place; else
 //! another worker, while there may be more; else one in place of another group's that has been idle longest; else it
-//! waits. Idle workers live for the fixed keep-alive.
+//! waits. Idle workers live for the fixed keep-alive. Blind but for one thing: a function goes to the worker of its group that
+//! holds its state, since no other can answer it.
 
 use super::Packer;
+use super::choice::Whereabouts;
 use crate::event::{Decision, Group, RequestId, WorkerId};
 use crate::explain::Outcome;
 use crate::worker::{Phase, Worker};
@@ -16,12 +18,22 @@ impl Packer {
         };
         let (group, not, package) = (request.group, request.not, request.package);
         let candidates = self.candidates(request);
+        let state = self.state_at(request);
         let own = |(_, worker): &(&WorkerId, &Worker)| worker.group == group;
         let place = |worker: &Worker| worker.has_place(&self.settings, self.now);
-        let free = |except: Option<WorkerId>| {
+        let free = |except: Option<WorkerId>, state: &Whereabouts| {
             let free = self.workers.iter().filter(own);
-            let free = free.filter(|(id, worker)| except != Some(**id) && place(worker));
-            free.map(|(id, _)| *id).next()
+            let free = free.filter(|(id, _)| except != Some(**id) && state.may_be(**id));
+            free.filter(|(_, worker)| place(worker))
+                .map(|(id, _)| *id)
+                .next()
+        };
+        let waits_for = match &state {
+            Whereabouts::At(keeper) => self
+                .workers
+                .get(keeper)
+                .is_some_and(|worker| worker.group == group),
+            _ => false,
         };
         let starting = self.workers.iter().filter(own).find(|(_, worker)| {
             worker.phase == Phase::Starting
@@ -30,7 +42,8 @@ impl Packer {
         let starting = starting.map(|(id, _)| *id);
         // Where it failed before is better than nowhere.
         let nowhere = starting.is_none() && !self.may_start();
-        if let Some(at) = free(not).or_else(|| free(None).filter(|_| nowhere)) {
+        let anywhere = || free(None, &Whereabouts::Unknown).filter(|_| nowhere && !waits_for);
+        if let Some(at) = free(not, &state).or_else(anywhere) {
             let finish = self.packages.run_time(request.package, &self.settings);
             self.dispatch(id, at, finish, out);
             if let Some(request) = self.requests.remove(&id) {
@@ -46,7 +59,10 @@ impl Packer {
             }
             return;
         }
-        let (worker, reason) = if let Some(worker) = starting {
+        let (worker, reason) = if waits_for {
+            self.wait_for_pauses();
+            (None, "waits for a place where the function's state is")
+        } else if let Some(worker) = starting {
             (Some(worker), "waits for a worker that starts")
         } else if self.may_start() {
             let worker = self.start_worker(group, |_| 0, out);

@@ -14,6 +14,8 @@
 //! a worker takes, one is started. (The rule of ski rental: never more than twice what the better of both would have cost.)
 //! Neither while every core that the workers share is busy (`cores.rs`).
 //!
+//! A function whose state a worker holds goes there, however long that takes: no other can answer it.
+//!
 //! Ties go to the worker that holds most, then to one in use before an empty spare, then by rendezvous hashing of
 //! (package, slot), so that gateways that do not know of each other choose alike.
 
@@ -168,17 +170,21 @@ impl Packer {
             open: self.shared_us(micros(self.packages.open_time(package, &self.settings))),
             run: micros(self.packages.run_time(package, &self.settings)),
         };
-        let predicted = |not: Option<WorkerId>| {
-            let own = self.workers.iter().filter(move |(id, worker)| {
-                worker.phase != Phase::Stopping
+        let state = self.state_at(request);
+        let is_free = matches!(state, Whereabouts::Unknown);
+        let predicted = |not: Option<WorkerId>, state: &Whereabouts| {
+            let own = self.workers.iter().filter(|(id, worker)| {
+                state.may_be(**id)
+                    && worker.phase != Phase::Stopping
                     && (waits || worker.has_place(&self.settings, self.now))
                     && (bield || worker.group == request.group)
                     && not != Some(**id)
             });
-            own.map(|(id, worker)| self.predict(*id, worker, package, &times))
+            let predicted = own.map(|(id, worker)| self.predict(*id, worker, package, &times));
+            predicted.collect::<Vec<_>>()
         };
-        let mut candidates: Vec<_> = predicted(request.not).collect();
-        if waits && self.may_start() {
+        let mut candidates = predicted(request.not, &state);
+        if waits && is_free && self.may_start() {
             candidates.push(Candidate {
                 worker: None,
                 slot: None,
@@ -195,9 +201,30 @@ impl Packer {
         }
         if candidates.is_empty() {
             // Where it failed before is better than nowhere.
-            candidates.extend(predicted(None));
+            candidates = predicted(None, &Whereabouts::Unknown);
         }
         candidates
+    }
+
+    /// Where the state of the request's function is.
+    pub(super) fn state_at(&self, request: &Request) -> Whereabouts {
+        let Some(known) = self.packages.get(request.package) else {
+            return Whereabouts::Unknown;
+        };
+        let serves = |id: &WorkerId| {
+            let worker = self.workers.get(id);
+            worker.is_some_and(|worker| worker.phase == Phase::Serving)
+        };
+        if let Some(keeper) = known.state.keeper().filter(serves)
+            && request.not != Some(keeper)
+        {
+            return Whereabouts::At(keeper);
+        }
+        let not: Vec<_> = known.state.not_there(self.now).filter(serves).collect();
+        match not.is_empty() {
+            true => Whereabouts::Unknown,
+            false => Whereabouts::NotAt(not),
+        }
     }
 
     fn predict(&self, id: WorkerId, worker: &Worker, package: Digest, times: &Times) -> Candidate {
@@ -301,6 +328,26 @@ impl Packer {
                 !score(package, slot),
             )
         })
+    }
+}
+
+/// Which workers can answer, as far as the state of a function says.
+pub(super) enum Whereabouts {
+    /// All of them; also one that is started.
+    Unknown,
+    /// This one alone.
+    At(WorkerId),
+    /// All but these: one of the others may have it, and one that is started has not.
+    NotAt(Vec<WorkerId>),
+}
+
+impl Whereabouts {
+    pub(super) fn may_be(&self, at: WorkerId) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::At(keeper) => *keeper == at,
+            Self::NotAt(others) => !others.contains(&at),
+        }
     }
 }
 

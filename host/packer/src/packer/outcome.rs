@@ -96,6 +96,9 @@ impl Packer {
             worker.forget_told();
             return;
         };
+        if let Some(place) = feedback.state {
+            self.packages.state_told(package, at, place, self.now);
+        }
         let bounded = |claimed: u64| Duration::from_micros(claimed).min(took);
         let opened = matches!(feedback.start, StartKind::WarmKey | StartKind::Cold);
         let phases = [feedback.lease_us, feedback.open_us, feedback.load_us];

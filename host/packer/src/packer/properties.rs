@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bield_protocol::feedback::{Feedback, StartKind};
+use bield_protocol::feedback::{Feedback, StartKind, StatePlace};
 
 use super::*;
 use crate::event::{Failure, Slot};

@@ -74,7 +74,7 @@ impl Packer {
     }
 
     /// Nothing can be done before a place is free, which is an event, or before a pause is over.
-    fn wait_for_pauses(&mut self) {
+    pub(super) fn wait_for_pauses(&mut self) {
         let pauses = self.workers.values().map(|worker| worker.avoid_until);
         let pauses = pauses.chain([self.start_after, self.replan_at.unwrap_or_default()]);
         self.replan_at = pauses.filter(|end| *end > self.now).min();

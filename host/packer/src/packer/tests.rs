@@ -1,6 +1,6 @@
 //! What the packer decides, told as short stories.
 
-use bield_protocol::feedback::{Feedback, StartKind};
+use bield_protocol::feedback::{Feedback, StartKind, StatePlace};
 
 use super::*;
 use crate::event::Failure;
@@ -9,6 +9,7 @@ use crate::settings::KeepAlive;
 
 mod cores;
 mod lives;
+mod states;
 mod trouble;
 
 const MS: Duration = Duration::from_millis(1);
@@ -83,6 +84,17 @@ impl Stage {
         resident: &[&str],
         free: u64,
     ) -> Vec<Decision> {
+        self.answer_of(request, start, resident, free, None)
+    }
+
+    fn answer_of(
+        &mut self,
+        request: RequestId,
+        start: StartKind,
+        resident: &[&str],
+        free: u64,
+        state: Option<StatePlace>,
+    ) -> Vec<Decision> {
         let opened = matches!(start, StartKind::WarmKey | StartKind::Cold);
         let feedback = Feedback {
             start,
@@ -96,6 +108,7 @@ impl Stage {
             queue_us: 0,
             free_bytes: free,
             engine: None,
+            state,
         };
         let took = MS * if opened { 110 } else { 10 };
         self.now += took;

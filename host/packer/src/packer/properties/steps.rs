@@ -135,6 +135,11 @@ impl World {
             queue_us,
             free_bytes,
             engine: None,
+            state: match self.random.below(4) {
+                0 => Some(StatePlace::Here),
+                1 => Some(StatePlace::Elsewhere(self.random.below(40_000))),
+                _ => None,
+            },
         }
     }
 

@@ -201,6 +201,7 @@ fn a_liar_is_bounded_by_what_was_measured() {
         queue_us: u64::MAX,
         free_bytes: u64::MAX,
         engine: None,
+        state: None,
     };
     stage.tell(Event::Answered {
         request,
