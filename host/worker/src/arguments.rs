@@ -60,6 +60,9 @@ pub struct Arguments {
     /// Directory of sealed packages, one DIGEST.bield each; only read
     #[arg(long, value_name = "DIR", env = "BIELD_PACKAGES")]
     pub packages: PathBuf,
+    /// Directory of the sealed state of functions, for this worker alone; without it, functions that keep state do not run
+    #[arg(long, value_name = "DIR", env = "BIELD_STATE")]
+    pub state: Option<PathBuf>,
     /// Requests handed to the runtime at once [default: 4]
     #[arg(long, value_name = "N", env = "BIELD_CONCURRENCY", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: Option<u16>,

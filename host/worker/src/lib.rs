@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bield_face::Connections;
-use bield_launcher::{Launch, LaunchError, Supervisor};
+use bield_launcher::{Launch, LaunchError, SharedStorage, Supervisor};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
@@ -204,6 +204,11 @@ fn launch(arguments: &Arguments) -> Result<Launch, WorkerError> {
         configuration,
         key_services: arguments.key_services.clone(),
         packages: Some(arguments.packages.clone()),
+        shared_storage: arguments
+            .state
+            .as_deref()
+            .map(SharedStorage::open)
+            .transpose()?,
         run_directory: arguments.run_directory.clone(),
         record: arguments.record.clone(),
         ..Launch::default()
