@@ -148,7 +148,7 @@ pub enum QueueError {
 pub struct Queue {
     state: Mutex<State>,
     limits: QueueLimits,
-    /// Whether the signer has something to look at, without taking the lock.
+    /// Whether the signer has something to take or to hear, without taking the lock.
     ready: AtomicBool,
     /// Turns the signer spins before it sleeps.
     spin: AtomicU32,
@@ -174,7 +174,7 @@ struct State {
     signer_sleeps: bool,
     /// Batches wait to grow.
     held: bool,
-    /// Somebody found no room.
+    /// Somebody found no room, or asked.
     pressed: bool,
     producers_asleep: usize,
     waiters_asleep: usize,
@@ -300,13 +300,28 @@ impl Queue {
     }
 
     /// While held, what is pending grows until half of the limits, or until somebody finds no room or
-    /// the queue is closed; only then, or once it is let go, does the signer get it. For a writer
-    /// whose receivers are busy: a record then that they cannot take yet would cost them a signature
-    /// check, the same entries in the next one cost nothing.
+    /// asks ([`Queue::ask`]), or the queue is closed; only then, or once it is let go, does the signer get
+    /// it. For a writer whose receivers are busy: a record then that they cannot take yet would cost them
+    /// a signature check, the same entries in the next one cost nothing. And for one whose producers write
+    /// several entries before they wait for any: they ask when they wait.
     pub fn hold(&self, held: bool) {
         let mut state = self.lock();
         state.held = held;
-        let wake = !state.pending.is_empty() && self.wakes(&mut state);
+        let wake = self.tells(&mut state);
+        drop(state);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Has the signer take what is pending although the queue is held, when this entry is part of that.
+    pub fn ask(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        if ticket.0 <= state.taken {
+            return;
+        }
+        state.pressed = true;
+        let wake = self.tells(&mut state);
         drop(state);
         if wake {
             self.filled.notify_one();
@@ -422,7 +437,7 @@ impl Queue {
         loop {
             match self.put(&mut state, bytes, entries, &push) {
                 Err(QueueError::Full) => {
-                    if self.wakes(&mut state) {
+                    if self.tells(&mut state) {
                         self.filled.notify_one();
                     }
                     state.producers_asleep += 1;
@@ -472,10 +487,7 @@ impl Queue {
             });
         }
         state.issued += entries as u64;
-        if before == 0 && entries > 0 {
-            self.ready.store(true, Ordering::Release);
-        }
-        let wake = self.wakes(state);
+        let wake = self.tells(state);
         Ok((Ticket(state.issued), wake))
     }
 
@@ -508,9 +520,16 @@ impl Queue {
         })
     }
 
-    /// Whether the signer sleeps and has something to take; who asks wakes it.
-    fn wakes(&self, state: &mut State) -> bool {
-        state.signer_sleeps && self.is_due(state) && core::mem::take(&mut state.signer_sleeps)
+    /// Tells a signer that spins of what is due; `true`: it sleeps, and whoever called wakes it.
+    fn tells(&self, state: &mut State) -> bool {
+        if state.pending.is_empty() || !self.is_due(state) {
+            return false;
+        }
+        // Only the first of a batch writes to what the signer looks at.
+        if !self.ready.load(Ordering::Relaxed) {
+            self.ready.store(true, Ordering::Release);
+        }
+        core::mem::take(&mut state.signer_sleeps)
     }
 
     /// Whether what is pending may be taken now.

@@ -290,7 +290,7 @@ fn a_closed_queue_gives_out_what_it_has_and_takes_no_more() {
 }
 
 #[test]
-fn a_held_queue_gives_nothing_until_let_go_half_full_pressed_or_closed() {
+fn a_held_queue_gives_nothing_until_let_go_half_full_pressed_asked_or_closed() {
     let queue = small();
     let mut batch = Batch::new();
     queue.hold(true);
@@ -312,6 +312,18 @@ fn a_held_queue_gives_nothing_until_let_go_half_full_pressed_or_closed() {
     assert_eq!(queue.push(&[7; 3500]), Err(QueueError::Full));
     assert!(queue.try_take(&mut batch).is_some());
 
+    // Who asks for an entry that was taken before changes nothing.
+    queue.push(b"first").unwrap();
+    let first = queue.state(0);
+    queue.ask(first);
+    queue.push(b"second").unwrap();
+    assert_eq!(queue.try_take(&mut batch).unwrap().last, queue.state(0));
+    queue.push(b"third").unwrap();
+    queue.ask(first);
+    assert!(queue.try_take(&mut batch).is_none());
+    queue.ask(queue.state(0));
+    assert!(queue.try_take(&mut batch).is_some());
+
     queue.push(b"last").unwrap();
     assert!(queue.try_take(&mut batch).is_none());
     queue.close();
@@ -320,7 +332,7 @@ fn a_held_queue_gives_nothing_until_let_go_half_full_pressed_or_closed() {
 }
 
 #[test]
-fn a_signer_that_sleeps_on_a_held_queue_wakes_when_it_is_let_go_or_a_producer_needs_room() {
+fn a_signer_that_sleeps_on_a_held_queue_wakes_when_it_is_let_go_asked_or_a_producer_needs_room() {
     let queue = small();
     thread::scope(|scope| {
         let queue = &queue;
@@ -345,7 +357,13 @@ fn a_signer_that_sleeps_on_a_held_queue_wakes_when_it_is_let_go_or_a_producer_ne
         let ticket = queue.push_wait(&[7; 3500]).unwrap();
         queue.hold(false);
         queue.wait(ticket, 1).unwrap();
+        queue.hold(true);
+        queue.push(b"a").unwrap();
+        let ticket = queue.push(b"b").unwrap();
+        assert!(!queue.wait_at_most(ticket, 1, span).unwrap());
+        queue.ask(ticket);
+        queue.wait(ticket, 1).unwrap();
         queue.close();
-        assert_eq!(signer.join().unwrap(), [2, 1, 1]);
+        assert_eq!(signer.join().unwrap(), [2, 1, 1, 2]);
     });
 }
