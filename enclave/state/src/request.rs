@@ -288,7 +288,7 @@ impl Request {
     ///
     /// # Errors
     /// The log stopped, or the hold is over: nothing may be told of the request.
-    pub fn finish(self) -> Result<Cut, StateError> {
+    pub fn finish(mut self) -> Result<Cut, StateError> {
         let writing = &self.shared.writing;
         // What was read may have been written a moment ago by another request.
         writing.wait_signed(writing.last())?;
@@ -296,7 +296,7 @@ impl Request {
         let after = self.shared.heads();
         writing.held()?;
         Ok(Cut {
-            before: self.before,
+            before: core::mem::take(&mut self.before),
             after,
         })
     }
@@ -329,6 +329,13 @@ impl Request {
             self.last = self.last.max(self.shared.writing.last());
             self.wanted = self.wanted.max(bucket.durability);
         }
+    }
+}
+
+/// What a request that ends otherwise wrote stands in the log soon, too: others see it.
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.shared.writing.ask(self.last);
     }
 }
 

@@ -7,4 +7,5 @@ mod hostile;
 mod log;
 mod model;
 mod serving;
+mod signing;
 mod torn;

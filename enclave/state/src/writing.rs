@@ -68,8 +68,10 @@ impl Writing {
         entropy: Entropy,
         held: Duration,
     ) -> Self {
+        let queue = Queue::new(QueueLimits::default());
+        queue.hold(true);
         Self {
-            queue: Queue::new(QueueLimits::default()),
+            queue,
             log: Mutex::new(log),
             history: Mutex::new(history),
             sync: AtomicU64::new(0),
@@ -102,9 +104,9 @@ impl Writing {
     pub(crate) fn wait(&self, ticket: Ticket, wanted: Durability) -> Result<(), StateError> {
         match wanted {
             Durability::Memory => Ok(()),
-            Durability::Local => self.queue.wait(ticket, LOCAL).map_err(stopped),
+            Durability::Local => self.wait_for(ticket, LOCAL),
             Durability::LocalSync => {
-                self.queue.wait(ticket, LOCAL).map_err(stopped)?;
+                self.wait_for(ticket, LOCAL)?;
                 // Its record was written before anybody said that it was to be synced.
                 if self.queue.state(LOCAL_SYNC) < ticket {
                     self.sync_now()?;
@@ -116,8 +118,19 @@ impl Writing {
 
     /// Waits until an entry stands in a signed record, which the log goes on from.
     pub(crate) fn wait_signed(&self, ticket: Ticket) -> Result<(), StateError> {
+        self.ask(ticket);
         self.look_for(ticket);
         self.queue.wait(ticket, SENT).map_err(stopped)
+    }
+
+    /// Has what was queued up to an entry written now.
+    pub(crate) fn ask(&self, ticket: Ticket) {
+        self.queue.ask(ticket);
+    }
+
+    fn wait_for(&self, ticket: Ticket, level: usize) -> Result<(), StateError> {
+        self.ask(ticket);
+        self.queue.wait(ticket, level).map_err(stopped)
     }
 
     /// A record is signed in less time than a thread takes to wake: so looks for about as long, while that has
