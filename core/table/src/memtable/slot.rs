@@ -40,12 +40,14 @@ impl Drop for Short {
 
 impl Key {
     pub(super) fn new(bytes: &[u8]) -> Self {
+        Self::short(bytes).unwrap_or_else(|| Self::Long(Bytes(bytes.into())))
+    }
+
+    /// A key to search with, unless it is long: comparing two short ones calls nothing.
+    pub(super) fn short(bytes: &[u8]) -> Option<Self> {
         let mut short = [0; SHORT_BYTES];
-        let Some(begin) = short.get_mut(..bytes.len()) else {
-            return Self::Long(Bytes(bytes.into()));
-        };
-        begin.copy_from_slice(bytes);
-        Self::Short(Short(bytes.len() as u8, short))
+        short.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(Self::Short(Short(bytes.len() as u8, short)))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -71,8 +73,27 @@ impl PartialOrd for Key {
 }
 
 impl Ord for Key {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
-        self.bytes().cmp(other.bytes())
+        match (self, other) {
+            (Self::Short(own), Self::Short(other)) => own.compare(other),
+            _ => self.bytes().cmp(other.bytes()),
+        }
+    }
+}
+
+impl Short {
+    /// As the bytes compare: zeros after the end do not come before any byte, and a key comes before all longer ones
+    /// that it begins.
+    #[inline]
+    fn compare(&self, other: &Self) -> Ordering {
+        let ((own, own_rest), (others, others_rest)) = (self.1.as_chunks(), other.1.as_chunks());
+        let mut words = own.iter().zip(others).map(|(own, other)| {
+            let [own, other] = [own, other].map(|bytes: &[u8; 8]| u64::from_be_bytes(*bytes));
+            own.cmp(&other)
+        });
+        let rest = || own_rest.cmp(others_rest).then(self.0.cmp(&other.0));
+        words.find(|order| order.is_ne()).unwrap_or_else(rest)
     }
 }
 
@@ -279,7 +300,7 @@ pub(super) const fn key_bytes(key: &[u8]) -> usize {
 /// Longest key that lies in the tree: a key takes 40 bytes there.
 const SHORT_BYTES: usize = 38;
 
-/// What a tree has of empty places and pointers for each entry: a fair share.
+/// What a tree has of empty places and pointers for each entry, a fair share, and what the slot's allocation has.
 const TREE_BYTES: usize = 64;
 
 /// What an allocator keeps beside what was asked for.
@@ -297,6 +318,30 @@ mod tests {
     use rand_core::Rng as _;
 
     use super::*;
+
+    #[test]
+    fn keys_compare_as_their_bytes() {
+        let mut draw = Seeded::new(3);
+        let mut keys: Vec<Vec<u8>> = vec![vec![], vec![0], vec![0; 8], vec![0; 9], vec![255; 38]];
+        for _ in 0..400 {
+            // Few different bytes, so that many begin alike.
+            let length = draw.next_u64() as usize % (SHORT_BYTES + 6);
+            let mut byte = || [0, 0, 0, 1, 127, 128, 255][draw.next_u64() as usize % 7];
+            keys.push((0..length).map(|_| byte()).collect());
+        }
+        for one in &keys {
+            let key = Key::new(one);
+            assert_eq!(key.bytes(), one);
+            assert_eq!(Key::short(one).is_some(), one.len() <= SHORT_BYTES);
+            for other in &keys {
+                assert_eq!(
+                    key.cmp(&Key::new(other)),
+                    one.cmp(other),
+                    "{one:?} {other:?}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn whoever_looks_from_the_floor_on_sees_the_newest_of_its_time_whatever_memory_is_used_again() {
