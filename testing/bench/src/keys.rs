@@ -29,7 +29,6 @@ use anyhow::{Context as _, Result};
 
 use crate::bars::{self, Bar};
 use crate::capsule::machine;
-pub(crate) use disk::Disk;
 pub(crate) use state::{Task, perform};
 
 /// A part of the bench.

@@ -13,6 +13,7 @@ mod packer;
 mod runtime;
 mod soak;
 mod table;
+mod world;
 
 use std::path::PathBuf;
 

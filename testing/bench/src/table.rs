@@ -11,10 +11,11 @@
 mod calls;
 mod cold;
 mod draw;
-mod files;
+pub(crate) mod files;
+mod function;
 mod hot;
 mod ops;
-mod place;
+pub(crate) mod place;
 mod received;
 mod redis;
 mod space;
@@ -53,7 +54,7 @@ pub(crate) enum Part {
     Verified,
     /// A sealed block next to the same one in plaintext.
     Cold,
-    /// Gets and puts next to Redis.
+    /// Gets and puts next to Redis, directly and through a function.
     Redis,
     /// YCSB A to F, next to Redis and to fjall.
     Ycsb,

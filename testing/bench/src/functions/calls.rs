@@ -6,9 +6,10 @@ use anyhow::{Result, ensure};
 use bield_function::{KvError, World};
 
 use super::cast::Cast;
-use super::table::{RECORDS, Table, TableWorld, key};
+use super::table::{RECORDS, Table, key};
 use super::{Effort, micros};
 use crate::bars::{Bar, median, ratio};
+use crate::world::TableWorld;
 
 /// Calls in one request.
 const CALLS: u32 = 1000;

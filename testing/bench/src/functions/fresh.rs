@@ -45,7 +45,10 @@ pub(super) fn measured(cast: &Cast, effort: Effort, bars: &mut Vec<Bar>) -> Resu
         ),
     ];
     let table = Table::open(&cast.folder, &["counters"])?;
-    let mut took = vec![Vec::new(); subjects.len()];
+    let (mut took, mut ended) = (
+        vec![Vec::new(); subjects.len()],
+        vec![Vec::new(); subjects.len()],
+    );
     let (mut middles, mut starts) = (vec![Vec::new(); subjects.len()], Vec::new());
     // The first round warms up.
     for round in 0..=effort.rounds() {
@@ -53,8 +56,10 @@ pub(super) fn measured(cast: &Cast, effort: Effort, bars: &mut Vec<Bar>) -> Resu
             let calls = (0..effort.calls()).map(|_| once(&table, subject));
             let calls = calls.collect::<Result<Vec<_>>>()?;
             if round > 0 {
+                let (calls, ends): (Vec<f64>, Vec<f64>) = calls.into_iter().unzip();
                 middles[at].push(median(calls.clone()));
                 took[at].extend(calls);
+                ended[at].extend(ends);
             }
         }
         let processes = (0..effort.starts()).map(|_| process());
@@ -64,12 +69,15 @@ pub(super) fn measured(cast: &Cast, effort: Effort, bars: &mut Vec<Bar>) -> Resu
         }
     }
     let process = median(starts.clone());
-    for ((subject, took), middles) in subjects.iter().zip(took).zip(middles) {
+    let rows = subjects.iter().zip(took).zip(ended).zip(middles);
+    for (((subject, took), ended), middles) in rows {
         let name = format!("fresh: {}", subject.what);
         let (middle, late) = (median(took.clone()), percentile(took.clone(), 0.99));
         let note = format!(
-            "p50 of {} requests, each in an instance of its own; p99 {late:.0} µs",
-            took.len()
+            "p50 of {} requests, each in an instance of its own; p99 {late:.0} µs; the request's end, which waits for a \
+             signature where it wrote, then {:.0} µs",
+            took.len(),
+            median(ended)
         );
         bars.push(Bar::at_most(name.clone(), middle, subject.micros_max, note).of("µs"));
         let note = format!("{middle:.0} µs; /bin/true started and waited for: {process:.0} µs");
@@ -108,12 +116,14 @@ pub(super) fn counter(cast: &Cast, table: &Table) -> Result<f64> {
     Ok(took)
 }
 
-fn once(table: &Table, subject: &Subject<'_>) -> Result<f64> {
+/// The microseconds of a call, and those of its request's end.
+fn once(table: &Table, subject: &Subject<'_>) -> Result<(f64, f64)> {
     let (world, left) = table.begin()?;
     let (answer, took) = subject.guest.ask(subject.path, subject.body, world)?;
     ensure!(!answer.is_empty(), "{}: an empty answer", subject.what);
+    let begun = Instant::now();
     left.finish()?;
-    Ok(took)
+    Ok((took, micros(begun)))
 }
 
 fn process() -> Result<f64> {

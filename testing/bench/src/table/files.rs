@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 /// What went to the disk and came from it.
 #[derive(Default)]
-pub(super) struct Moved {
+pub(crate) struct Moved {
     /// Bytes written, synced or not.
     pub(super) written: AtomicU64,
     /// Calls of `fdatasync`.
@@ -49,14 +49,14 @@ impl Reads {
 
 /// A folder that goes with the last handle.
 #[derive(Clone)]
-pub(super) struct Folder {
+pub(crate) struct Folder {
     folder: Arc<TempDir>,
     pub(super) moved: Arc<Moved>,
 }
 
 impl Folder {
     /// A new one below `parent`.
-    pub(super) fn new(parent: &Path) -> Result<Self> {
+    pub(crate) fn new(parent: &Path) -> Result<Self> {
         Ok(Self {
             folder: Arc::new(TempDir::new_in(parent)?),
             moved: Arc::default(),

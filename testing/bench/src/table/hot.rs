@@ -1,11 +1,11 @@
-//! Gets and puts in memory next to Redis.
+//! Gets and puts in memory next to Redis, directly and through a function.
 //!
 //! ```text
-//! ours: get ─ Redis: GET ─ ours: put ─ Redis: SET ─ whole requests ─ again         a slice each, in turns
+//! ours: get, put ─ Redis: GET, SET ─ by a function: get, put ─ whole requests ─ again         a slice each, in turns
 //! ```
 //!
 //! The same 100 000 keys on both sides, evenly drawn, one caller and one connection. A ratio is the median of its
-//! turns.
+//! turns. A function's call makes 1000 of them in one instance and one request of the state.
 
 use std::path::Path;
 
@@ -17,6 +17,7 @@ use super::draw::{Draw, key};
 use super::files::Folder;
 use super::place::{Disk, Place, roomy, things};
 use super::redis::Redis;
+use super::stores::{Client as _, Through};
 use super::timed::{nothing, short, slice};
 use crate::bars::{Bar, median, ratio};
 
@@ -42,6 +43,8 @@ pub(super) fn against_redis(folder: &Path, effort: &Effort, bars: &mut Vec<Bar>)
 struct Rates {
     gets: Vec<f64>,
     puts: Vec<f64>,
+    function_gets: Vec<f64>,
+    function_puts: Vec<f64>,
     requests_of_a_get: Vec<f64>,
     requests_of_a_put: Vec<f64>,
     redis_gets: Vec<f64>,
@@ -57,6 +60,8 @@ impl Rates {
         let mut calls = Calls::new(&state, things(), value)?;
         calls.fill(KEYS)?;
         let mut whole = Calls::new(&state, things(), value)?;
+        let mut through = Through::new(folder, roomy(), value)?;
+        through.fill(KEYS, &bytes)?;
         let (mut rates, span) = (Self::default(), effort.slice());
         for _ in 0..effort.turns() {
             rates.gets.push(calls.gets(span)?);
@@ -67,11 +72,17 @@ impl Rates {
             };
             let rate = slice(redis, span, 16, get, nothing)?;
             rates.redis_gets.push(rate);
+            let get = |through: &mut Through| through.read(&key(draw.below(KEYS)));
+            let rate = slice(&mut through, span, CALLS, get, Through::end)?;
+            rates.function_gets.push(rate);
 
             rates.puts.push(calls.puts(span)?);
             let set = |redis: &mut Redis| redis.set(&key(draw.below(KEYS)), &bytes);
             let rate = slice(redis, span, 16, set, nothing)?;
             rates.redis_sets.push(rate);
+            let put = |through: &mut Through| through.update(&key(draw.below(KEYS)), &bytes);
+            let rate = slice(&mut through, span, CALLS, put, Through::end)?;
+            rates.function_puts.push(rate);
 
             let rate = slice(&mut whole, span, 16, Calls::request_of_a_get, nothing)?;
             rates.requests_of_a_get.push(rate);
@@ -91,6 +102,9 @@ impl Rates {
         };
         let direct = "from the memtable, in a request under way";
         let put = format!("in requests of {CALLS} puts, awaited; log written, not synced");
+        let function = format!(
+            "calls out of a guest, a fresh instance and a request of the state for every {CALLS}, awaited"
+        );
         let whole = "whole requests, one after the other";
         let signed = "whole requests, one after the other: a signature each";
         let rows = [
@@ -107,6 +121,20 @@ impl Rates {
                 &self.redis_sets,
                 &put,
                 Some(10.0),
+            ),
+            (
+                "hot get through a function ÷ Redis GET",
+                &self.function_gets,
+                &self.redis_gets,
+                &function,
+                Some(5.0),
+            ),
+            (
+                "memory put through a function ÷ Redis SET",
+                &self.function_puts,
+                &self.redis_sets,
+                &function,
+                Some(5.0),
             ),
             (
                 "a request of one get ÷ Redis GET",

@@ -77,7 +77,7 @@ impl Capsule {
 }
 
 /// Where a state's files lie.
-pub(super) enum Disk {
+pub(crate) enum Disk {
     /// In this process's memory: what storing costs is left out.
     Memory(MemoryFiles),
     /// In a folder, as a launcher keeps them.
@@ -94,7 +94,7 @@ impl Disk {
 }
 
 /// A capsule on a disk, to be opened again and again.
-pub(super) struct Place {
+pub(crate) struct Place {
     capsule: Capsule,
     pub(super) disk: Disk,
     pub(super) settings: Settings,
@@ -108,7 +108,7 @@ impl Place {
     }
 
     /// On a disk that nothing of a state is on yet.
-    pub(super) fn on(disk: Disk, settings: Settings) -> Result<Self> {
+    pub(crate) fn on(disk: Disk, settings: Settings) -> Result<Self> {
         Ok(Self {
             capsule: Capsule::new()?,
             disk,
@@ -119,6 +119,11 @@ impl Place {
 
     /// Opens the state as the next holder; `anchored` is what the holder before left at the key service.
     pub(super) fn open(&self, anchored: &[Head]) -> Result<State> {
+        self.open_for(anchored, &[counters()])
+    }
+
+    /// As [`Place::open`], of a function that declares these buckets.
+    pub(crate) fn open_for(&self, anchored: &[Head], buckets: &[Bucket]) -> Result<State> {
         let opening = Opening {
             metadata: self.capsule.metadata.clone(),
             config: vec![self.capsule.config.clone()],
@@ -128,7 +133,7 @@ impl Place {
             token: self.starts.fetch_add(1, Ordering::Relaxed) + 1,
             held: DAY,
             anchored: anchored.to_vec(),
-            buckets: vec![counters()],
+            buckets: buckets.to_vec(),
             files: self.disk.handle(),
             reads: self.disk.handle(),
             clocks: Arc::new(Running(Instant::now())),

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! driver ─▶ Client ─┬─ Ours      requests of 100 operations, over a state on a disk
+//!                   ├─ Through   the same by a function: one call for each request
 //!                   ├─ Redis     one question at a time
 //!                   └─ Lsm       fjall, in this process, in the clear
 //! ```
@@ -10,13 +11,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use bield_state::{Bucket, Change, PageLimits, Request, Settings, State};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 use tempfile::TempDir;
 
 use super::draw::{KEY_BYTES, key};
 use super::files::Folder;
+use super::function::{Guest, Steps};
 use super::place::{Disk, Place, things};
 use super::redis::Redis;
 
@@ -116,6 +118,54 @@ impl Client for Ours {
     fn end(&mut self) -> Result<()> {
         if let Some(request) = self.request.take() {
             request.finish()?;
+        }
+        Ok(())
+    }
+}
+
+/// A state on a disk, called by a function.
+pub(super) struct Through {
+    ours: Ours,
+    guest: Guest,
+    steps: Steps,
+}
+
+impl Through {
+    /// An empty one below `folder`.
+    pub(super) fn new(folder: &Path, settings: Settings, value: usize) -> Result<Self> {
+        Ok(Self {
+            ours: Ours::new(folder, settings)?,
+            guest: Guest::new()?,
+            steps: Steps::new(value),
+        })
+    }
+}
+
+impl Client for Through {
+    fn fill(&mut self, keys: u64, value: &[u8]) -> Result<()> {
+        self.ours.fill(keys, value)
+    }
+
+    fn read(&mut self, key: &[u8; KEY_BYTES]) -> Result<()> {
+        self.steps.get(key);
+        Ok(())
+    }
+
+    fn update(&mut self, key: &[u8; KEY_BYTES], value: &[u8]) -> Result<()> {
+        self.steps.set(key, value);
+        Ok(())
+    }
+
+    fn scan(&mut self, _: &[u8; KEY_BYTES], _: usize) -> Result<()> {
+        bail!(
+            "wasi:keyvalue lists keys from the first on, or from where a page ended: not from a key"
+        )
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if !self.steps.is_empty() {
+            self.guest.call(&self.ours.state, &self.steps)?;
+            self.steps.clear();
         }
         Ok(())
     }

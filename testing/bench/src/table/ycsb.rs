@@ -5,10 +5,14 @@
 //!    D: reads of the newest, 5 % inserts     E: scans of 1 to 100, 5 % inserts     F: half reads, half read-then-write
 //! ```
 //!
-//! One caller. Operations come in groups of 100: a request of the state; Redis answers one
-//! after the other, fjall is called as it is. Stores take turns of a slice each; a ratio is the median of its turns.
+//! One caller. An operation through the API is a call in a request of the state, an operation through a function is a
+//! call out of the guest, as a function on Redis would ask it once for each: both do 100 of them, then end and are
+//! awaited. `a call each` is a function that is called anew for each operation: a fresh instance and, where it wrote, a
+//! signature. Redis answers one after the other, fjall is called as it is. Stores take turns of a slice each; a ratio is
+//! the median of its turns.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use bield_state::Settings;
@@ -16,7 +20,7 @@ use bield_state::Settings;
 use super::Effort;
 use super::draw::{Draw, Zipf, key};
 use super::redis::Redis;
-use super::stores::{Client, Lsm, Ours};
+use super::stores::{Client, Lsm, Ours, Through};
 use super::timed::{short, slice};
 use crate::bars::{Bar, median, ratio};
 
@@ -26,11 +30,13 @@ pub(super) fn workloads(folder: &Path, effort: &Effort, bars: &mut Vec<Bar>) -> 
         let set = format!("{} × {value} B", short(keys as f64));
         eprintln!("  YCSB, {set}: filling");
         let mut runners = vec![
-            Runner::new("API", Box::new(Ours::new(folder, Settings::default())?)),
-            Runner::new("fjall", Box::new(Lsm::new(folder)?)),
+            Runner::new(API, GROUP, Ours::new(folder, settings())?),
+            Runner::new(FUNCTION, GROUP, Through::new(folder, settings(), value)?),
+            Runner::new(CALLED, 1, Through::new(folder, settings(), value)?),
+            Runner::new(FJALL, GROUP, Lsm::new(folder)?),
         ];
         match Redis::start(folder)? {
-            Some(redis) => runners.push(Runner::new("Redis", Box::new(redis))),
+            Some(redis) => runners.push(Runner::new(REDIS, 1, redis)),
             None => bars.push(Bar::missing(
                 format!("YCSB, {set}: ÷ Redis"),
                 "redis-server is not installed: apt-get install redis-server",
@@ -44,24 +50,34 @@ pub(super) fn workloads(folder: &Path, effort: &Effort, bars: &mut Vec<Bar>) -> 
         let zipf = Zipf::new(keys);
         for workload in Workload::ALL {
             eprintln!("  YCSB {}, {set}", workload.name());
+            let does = |runner: &Runner| workload != Workload::E || !runner.by_function();
             if workload == Workload::E {
-                for runner in &mut runners {
+                for runner in runners.iter_mut().filter(|runner| does(runner)) {
                     runner.client.scannable(runner.session.keys)?;
                 }
             }
             let mut rates = vec![Vec::new(); runners.len()];
             for _ in 0..effort.turns() {
-                for (runner, rates) in runners.iter_mut().zip(&mut rates) {
+                let turns = runners.iter_mut().zip(&mut rates);
+                for (runner, rates) in turns.filter(|(runner, _)| does(runner)) {
                     let (zipf, bytes) = (&zipf, &bytes);
                     let turn = |runner: &mut Runner| runner.operation(workload, zipf, bytes);
                     let end = |runner: &mut Runner| runner.client.end();
-                    rates.push(slice(runner, effort.slice(), GROUP, turn, end)?);
+                    rates.push(slice(runner, effort.slice(), runner.group, turn, end)?);
                 }
             }
             told(&set, workload, &runners, &rates, bars);
         }
     }
     Ok(())
+}
+
+/// Those of a function, but that runs go once they are replaced: an hour of them would fill disks.
+fn settings() -> Settings {
+    Settings {
+        retention: Duration::ZERO,
+        ..Settings::default()
+    }
 }
 
 fn told(
@@ -80,10 +96,18 @@ fn told(
         let at = runners.iter().position(|runner| runner.name == name)?;
         rates.get(at).filter(|rates| !rates.is_empty())
     };
-    for (ours, theirs) in [("API", "Redis"), ("API", "fjall")] {
+    for (ours, theirs) in [
+        (API, REDIS),
+        (FUNCTION, REDIS),
+        (CALLED, REDIS),
+        (API, FJALL),
+    ] {
         let name = format!("YCSB {}, {set}: {ours} ÷ {theirs}", workload.name());
         if let (Some(own), Some(peer)) = (of(ours), of(theirs)) {
             bars.push(Bar::told(name, ratio(own, peer), "ratio", note.clone()));
+        } else if workload == Workload::E && ours == FUNCTION {
+            let why = "wasi:keyvalue lists from the first key on, not from any";
+            bars.push(Bar::missing(name, why));
         }
     }
 }
@@ -91,6 +115,8 @@ fn told(
 /// A store under the driver.
 struct Runner {
     name: &'static str,
+    /// Operations that end together.
+    group: usize,
     client: Box<dyn Client>,
     session: Session,
 }
@@ -103,13 +129,18 @@ struct Session {
 }
 
 impl Runner {
-    fn new(name: &'static str, client: Box<dyn Client>) -> Self {
+    fn new(name: &'static str, group: usize, client: impl Client + 'static) -> Self {
         let draw = Draw::new(17);
         Self {
             name,
-            client,
+            group,
+            client: Box::new(client),
             session: Session { keys: 0, draw },
         }
+    }
+
+    fn by_function(&self) -> bool {
+        [FUNCTION, CALLED].contains(&self.name)
     }
 
     fn operation(&mut self, workload: Workload, zipf: &Zipf, value: &[u8]) -> Result<()> {
@@ -175,7 +206,12 @@ impl Workload {
     }
 }
 
-/// Operations of a request.
+const API: &str = "API";
+const FUNCTION: &str = "function";
+const CALLED: &str = "function, a call each";
+const FJALL: &str = "fjall";
+const REDIS: &str = "Redis";
+/// Operations of a request, and of a call of the function.
 const GROUP: usize = 100;
 /// Most keys of a scan.
 const SCAN_MAX: u64 = 100;
