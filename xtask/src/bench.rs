@@ -1,10 +1,11 @@
 //! `cargo xtask bench NAME` and `cargo xtask soak`: an optimised build, with what the bench needs from elsewhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::programs::{Engines, build, cargo, root, succeed, target_directory};
+use crate::programs::{Engines, build, cargo, packages, root, succeed, target_directory};
 use crate::wheels::Wheel;
 use crate::{guests, onnxruntime, quickstart};
 
@@ -14,9 +15,8 @@ type Find = fn() -> Result<PathBuf>;
 /// Runs `bield-bench NAME` with the programs beside it.
 pub(crate) fn run(name: &str, rest: &[String]) -> Result<()> {
     let programs = build(true, Engines::All)?;
-    let mut run = cargo();
-    run.args(["run", "--release", "--quiet", "--package", "bield-bench"]);
-    run.args(["--features", "engine-ort", "--", name]);
+    let mut run = Command::new(bench(&programs)?);
+    run.arg(name).current_dir(root());
     // Where the deployments of `testing/end-to-end` find them.
     run.env("BIELD_PROGRAMS", &programs);
     match onnxruntime::library() {
@@ -47,6 +47,24 @@ pub(crate) fn run(name: &str, rest: &[String]) -> Result<()> {
     }
     run.arg("--programs").arg(programs).args(rest);
     succeed(&mut run)
+}
+
+/// Builds `bield-bench` beside the programs. They are selected again: so features of crates that both have come out
+/// alike, and what was built for them serves here. The bench alone has features of ours that no program has, and so
+/// its own build of what depends on those.
+fn bench(programs: &Path) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--quiet", "--bin", "bield-bench"]);
+    build.args(["--package", "bield-bench"]);
+    for package in packages() {
+        build.args(["--package", package]);
+    }
+    build.args([
+        "--features",
+        "bield-bench/engine-ort,bield-runtime/engine-ort",
+    ]);
+    succeed(&mut build)?;
+    Ok(programs.join("bield-bench"))
 }
 
 /// workerd, Cloudflare's runtime of JavaScript functions (Apache-2.0), which the bench of functions runs beside ours.

@@ -27,11 +27,16 @@ pub(crate) enum Engines {
     All,
 }
 
+/// The packages that build them.
+pub(crate) fn packages() -> impl Iterator<Item = &'static str> {
+    PROGRAMS.into_iter().map(|(package, _)| package)
+}
+
 /// Builds all programs and returns the folder they are in.
 pub(crate) fn build(release: bool, engines: Engines) -> Result<PathBuf> {
     let mut build = cargo();
     build.arg("build");
-    for (package, _) in PROGRAMS {
+    for package in packages() {
         build.args(["--package", package]);
     }
     build.arg("--bins");
