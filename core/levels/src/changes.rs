@@ -11,10 +11,11 @@
 use bield_capsule::{Clock, Head};
 use bield_envelope::Time;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::compaction::{Compacted, Target};
 use crate::flush::Flushed;
-use crate::manifest::{Numbered, ascends};
+use crate::manifest::{Numbered, ascends, millis};
 use crate::{Limit, Limits, MANIFEST_BYTES_MAX, Manifest, ManifestError, Retired, RunId, RunMeta};
 
 /// What is to be different in the next manifest.
@@ -28,6 +29,8 @@ pub struct Changes {
     pub covered: Vec<Head>,
     /// Retired runs that the store has removed.
     pub removed: Vec<RunId>,
+    /// For how long runs are kept after they were replaced, from now on; none: as before.
+    pub retention: Option<Duration>,
 }
 
 impl Manifest {
@@ -40,6 +43,9 @@ impl Manifest {
         let mut next = self.clone();
         next.number += 1;
         next.previous = Some(self.digest());
+        if let Some(retention) = changes.retention {
+            next.retention_ms = millis(retention);
+        }
         if let Some(compacted) = changes.compacted {
             next.compact(compacted, now)?;
         }

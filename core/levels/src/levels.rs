@@ -249,6 +249,12 @@ impl Levels {
         crate::check::check(run, &*self.family.blobs)
     }
 
+    /// The generation under which new runs are sealed; `None` when the ring had no key.
+    #[must_use]
+    pub fn generation(&self) -> Option<u32> {
+        self.sealing().map(|secrets| secrets.generation())
+    }
+
     /// Bytes that opened blocks, indexes and filters take now.
     #[must_use]
     pub fn cached_bytes(&self) -> u64 {

@@ -72,8 +72,8 @@ pub use error::{LevelsError, Limit, Limits, Part};
 pub use flush::{Flush, Flushed};
 pub use levels::Levels;
 pub use manifest::{
-    COVERED_MAX, MANIFEST_BYTES_MAX, Manifest, ManifestError, RANGE_DELETES_MAX, RETIRED_MAX,
-    RUNS_MAX, Retired, SortedRun, UPPER_MAX,
+    COVERED_MAX, MANIFEST_BYTES_MAX, Manifest, ManifestError, RANGE_DELETES_MAX, RETIRED_KEPT,
+    RETIRED_MAX, RUNS_MAX, Retired, SortedRun, UPPER_MAX,
 };
 #[cfg(any(test, feature = "testing"))]
 pub use memory::Memory;

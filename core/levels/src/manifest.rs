@@ -32,6 +32,9 @@ pub const UPPER_MAX: usize = 6;
 pub const RANGE_DELETES_MAX: usize = 1024;
 /// Most runs that are retired and not yet removed.
 pub const RETIRED_MAX: usize = 8192;
+/// Most retired runs that are kept for their retention: a compaction retires at most [`RUNS_MAX`] more, so there is always
+/// room for one.
+pub const RETIRED_KEPT: usize = RETIRED_MAX - RUNS_MAX;
 /// Most writers whose heads a manifest covers.
 pub const COVERED_MAX: usize = 1024;
 /// Bytes of the longest manifest: it fits a capsule's record with room for its entry.
@@ -150,7 +153,7 @@ impl Manifest {
             range_deletes: Vec::new(),
             serial: 0,
             retired: Vec::new(),
-            retention_ms: u64::try_from(retention.as_millis()).unwrap_or(u64::MAX),
+            retention_ms: millis(retention),
             horizon: Clock::default(),
             newest: Clock::default(),
         }
@@ -283,14 +286,20 @@ impl Manifest {
         &self.retired
     }
 
-    /// Those of them whose time is over. Whoever removes them asks [`crate::Levels::removable`] which
-    /// of them a snapshot still reads.
-    pub fn due(&self, now: Time) -> impl Iterator<Item = &Retired> {
-        self.retired.iter().filter(move |run| self.is_due(run, now))
+    /// How long they are kept.
+    #[must_use]
+    pub const fn retention(&self) -> Duration {
+        Duration::from_millis(self.retention_ms)
     }
 
-    pub(crate) fn is_due(&self, run: &Retired, now: Time) -> bool {
-        run.at.plus(Duration::from_millis(self.retention_ms)) <= now
+    /// Those of them whose time is over, and the oldest of more than [`RETIRED_KEPT`]. Whoever removes them
+    /// asks [`crate::Levels::removable`] which of them a snapshot still reads.
+    pub fn due(&self, now: Time) -> impl Iterator<Item = &Retired> {
+        let beyond = self.retired.len().saturating_sub(RETIRED_KEPT);
+        let retention = self.retention();
+        let is_due = move |at: usize, run: &Retired| at < beyond || run.at.plus(retention) <= now;
+        let runs = self.retired.iter().enumerate();
+        runs.filter_map(move |(at, run)| is_due(at, run).then_some(run))
     }
 
     /// Of the names that a store lists, those that this manifest neither uses nor retires: leftovers
@@ -371,6 +380,10 @@ impl core::fmt::Debug for Manifest {
         let (number, runs, bytes) = (self.number, self.runs().count(), self.bytes());
         write!(f, "Manifest({number}, {runs} runs of {bytes} bytes)")
     }
+}
+
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Whether runs ascend without overlap.

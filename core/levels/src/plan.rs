@@ -56,6 +56,15 @@ impl Plan {
         Some(Self::into_bottom(manifest, true))
     }
 
+    /// [`Plan::all`] when a run is sealed under an older generation than this one: once it is done, nothing needs
+    /// the key of an older one any more.
+    #[must_use]
+    pub fn older(manifest: &Manifest, generation: u32) -> Option<Self> {
+        let mut runs = manifest.runs();
+        let is_older = runs.any(|run| run.generation < generation);
+        is_older.then(|| Self::into_bottom(manifest, true))
+    }
+
     /// Bytes that it reads.
     #[must_use]
     pub const fn bytes(&self) -> u64 {

@@ -13,7 +13,7 @@ use bield_capsule::Clock;
 use bield_envelope::Seeded;
 use bield_levels::{
     Blobs as _, Changes, Compacted, Compaction, Flush, Flushed, Levels, LevelsError, Manifest,
-    ManifestError, OwnedCell, Plan, Progress, RangeDelete, RunId,
+    ManifestError, OwnedCell, Plan, Progress, RETIRED_KEPT, RangeDelete, RunId,
 };
 use cast::{CACHE_BYTES, Cast, at, put, range};
 
@@ -200,4 +200,50 @@ fn a_run_in_use_or_within_its_retention_is_not_taken_from_the_list() {
     // A clock that goes back removes nothing.
     assert_eq!(cast.levels.removable(at(0)), []);
     assert!(manifest.after(of_removal(first), ends).is_ok());
+}
+
+/// A manifest names at most 8192 retired runs: a store that is busy would stop to compact once there are as many.
+#[test]
+fn the_oldest_of_many_retired_runs_go_before_their_time() {
+    let mut cast = Cast::new();
+    cast.settings = cast.settings.with_run_bytes(256);
+    let mut most = 0;
+    for round in 0..RETIRED_KEPT as u64 {
+        let mut cells = cells(round * 10, 1);
+        cast.flush(&mut cells, &[]);
+        cast.compact(1);
+        let due = cast.levels.removable(cast.now);
+        most = most.max(cast.levels.manifest().retired().len());
+        if !due.is_empty() {
+            let manifest = cast.levels.manifest();
+            assert!(manifest.retired().len() > RETIRED_KEPT);
+            // The oldest, and no more than need be.
+            let names = manifest.retired().iter().map(|retired| retired.run);
+            assert!(names.take(due.len()).eq(due.iter().copied()));
+            assert_eq!(manifest.retired().len() - due.len(), RETIRED_KEPT);
+            cast.change(of_removal(due));
+            return;
+        }
+    }
+    panic!("none of {most} is due");
+}
+
+/// Whoever erases a generation's key needs all runs sealed under a newer one first.
+#[test]
+fn runs_of_an_older_generation_are_planned_until_none_is_left() {
+    let mut cast = Cast::new();
+    cast.flush(&mut cells(1, 20), &[]);
+    assert_eq!(cast.levels.generation(), Some(1));
+    assert_eq!(Plan::older(cast.levels.manifest(), 1), None);
+    let (before, manifest) = (all(&cast.levels).unwrap(), cast.levels.manifest().clone());
+    cast.keys = cast::keys(&[1, 2]);
+    let levels = Levels::open(manifest, &cast.keys, cast.blobs.clone(), CACHE_BYTES);
+    cast.levels = std::sync::Arc::new(levels.unwrap());
+    assert_eq!(cast.levels.generation(), Some(2));
+    assert!(Plan::older(cast.levels.manifest(), 2).is_some());
+    cast.compact(1);
+    assert_eq!(Plan::older(cast.levels.manifest(), 2), None);
+    let manifest = cast.levels.manifest().clone();
+    let erased = Levels::open(manifest, &cast::keys(&[2]), cast.blobs, CACHE_BYTES);
+    assert_eq!(all(&erased.unwrap()).unwrap(), before);
 }

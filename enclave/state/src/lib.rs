@@ -26,7 +26,7 @@
 //! keeps it from noticing that its hold is over: its writes then do not count, and whoever was told of them
 //! notices by their token.
 //!
-//! **The log is dropped once levels hold it.** After a checkpoint the segments before it are removed; what is
+//! **The log is dropped once levels hold it.** After a checkpoint that the key service knows of the segments before it are removed; what is
 //! left verifies by itself, since each segment begins with the chain's open record and a signed head. So a
 //! start reads what was written since the last flush, and nothing of the rest but what requests ask for. Whoever
 //! wants the whole log keeps it elsewhere (replicas, `host/store`).
@@ -43,6 +43,7 @@ mod history;
 mod log;
 mod names;
 mod open;
+mod removal;
 mod request;
 mod runs;
 mod settings;

@@ -153,12 +153,13 @@ impl Opening {
         let writer = log.head().writer;
         let leases = Leases::default();
         let table = Table::open(writer, options, cold.levels(), &heads, leases)?;
+        let mut logged = 0;
         for (writer, seq, stored) in line.records() {
             if covered.get(&writer).is_none_or(|head| head.seq < seq) {
                 table.apply(&stored.record, &self.keys, now)?;
+                logged += stored.record.record().as_bytes().len() as u64;
             }
         }
-        cold.remove_unknown()?;
         let chains = line.chains.len();
         let mut leased = Vec::new();
         for bucket in &self.buckets {
@@ -175,6 +176,7 @@ impl Opening {
         let former = segments.chain(line.aside).collect();
         let covered = self.anchored.iter().map(|head| head.writer).collect();
         let writing = Writing::new(log, history, self.keys, Arc::new(clocks), signer, self.held);
+        writing.counts(logged);
         Ok(Parts {
             writing,
             table,

@@ -3,10 +3,13 @@
 //! In: sealed runs under their names. Out: their bytes, as the host gives them: whoever asked checks them.
 //! Always true: a run is durable when it is put; reads do not wait for writes.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use bield_ledger::FilesError;
 use bield_levels::{BlobError, Blobs, RunId};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, lock};
 use crate::names::{FileName, Names};
 
 /// The run files of one capsule.
@@ -14,14 +17,30 @@ use crate::names::{FileName, Names};
 pub(crate) struct RunFiles {
     disk: Disk,
     names: Names,
+    /// Put here by this process and not yet said to be named by a manifest.
+    made: Arc<Mutex<BTreeSet<RunId>>>,
 }
 
 impl RunFiles {
-    pub(crate) const fn new(disk: Disk, names: Names) -> Self {
-        Self { disk, names }
+    pub(crate) fn new(disk: Disk, names: Names) -> Self {
+        Self {
+            disk,
+            names,
+            made: Arc::default(),
+        }
     }
 
-    fn name(&self, run: &RunId) -> String {
+    /// Runs that this process put, but for those that were kept or dropped.
+    pub(crate) fn made(&self) -> Vec<RunId> {
+        lock(&self.made).iter().copied().collect()
+    }
+
+    /// These are named by a manifest, or gone.
+    pub(crate) fn settled(&self, is_settled: impl Fn(&RunId) -> bool) {
+        lock(&self.made).retain(|run| !is_settled(run));
+    }
+
+    pub(crate) fn name(&self, run: &RunId) -> String {
         self.names.run(run.as_bytes())
     }
 }
@@ -29,6 +48,7 @@ impl RunFiles {
 impl Blobs for RunFiles {
     fn put(&self, name: &RunId, bytes: &[u8]) -> Result<(), BlobError> {
         let file = self.name(name);
+        lock(&self.made).insert(*name);
         self.disk.append(&file, 0, bytes).map_err(failed)
     }
 

@@ -18,6 +18,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use bield_capsule::{Batch, Clock, Head, QueueError, Ticket, WriterId};
+use bield_levels::RANGE_DELETES_MAX;
 use bield_table::Table;
 
 use crate::cold::Cold;
@@ -48,14 +49,25 @@ pub(crate) struct Shared {
     /// Segments that the next checkpoint covers.
     pub(crate) former: Mutex<Vec<Segment>>,
     /// What the flush under way, or the one that failed, covers.
-    pub(crate) freezing: Mutex<Option<Vec<Head>>>,
+    pub(crate) freezing: Mutex<Option<Freezing>>,
     /// Somebody asked for a flush.
     pub(crate) is_asked: AtomicBool,
+    /// Compaction is so far behind that commits wait for it.
+    pub(crate) is_pressed: AtomicBool,
     pub(crate) upkeep: Mutex<Upkeep>,
     /// The thread that keeps the levels sleeps: who has work for it wakes it, and nobody else pays for that.
     pub(crate) is_idle: AtomicBool,
     /// The thread that keeps the levels sleeps here, and commits that wait for it.
     pub(crate) changed: Condvar,
+}
+
+/// What a flush covers.
+#[derive(Clone)]
+pub(crate) struct Freezing {
+    /// Where the chains ended.
+    pub(crate) covered: Vec<Head>,
+    /// Bytes of records.
+    pub(crate) logged: u64,
 }
 
 /// What the levels' thread is to do.
@@ -132,6 +144,18 @@ impl State {
         })
     }
 
+    /// Notes that the key service took these heads as this holder's: files that are not needed any more may go.
+    pub fn anchored(&self, heads: &[Head]) {
+        let own = self.shared.table.writer();
+        for head in heads.iter().filter(|head| head.writer == own) {
+            self.shared.cold.removal.anchored(head.seq);
+        }
+        if self.shared.is_idle.swap(false, Ordering::AcqRel) {
+            let _upkeep = lock(&self.shared.upkeep);
+            self.shared.changed.notify_all();
+        }
+    }
+
     /// Prolongs the hold until `until` of the running clock.
     pub fn hold(&self, until: Duration) {
         self.shared.writing.hold(until);
@@ -201,6 +225,7 @@ impl Shared {
             freezing: Mutex::new(None),
             // A flush covers the starts before this one.
             is_asked: AtomicBool::new(parts.chains >= STARTS_MAX),
+            is_pressed: AtomicBool::new(false),
             upkeep: Mutex::default(),
             is_idle: AtomicBool::new(false),
             changed: Condvar::new(),
@@ -236,10 +261,19 @@ impl Shared {
         self.is_asked.load(Ordering::Acquire)
             || self.table.flush_due()
             || self.table.memory_bytes() >= self.settings.memory_bytes
+            || self.writing.logged() >= self.log_bytes_max()
     }
 
+    /// Whether commits wait: memory, the log, range deletes or levels have what they may.
     fn is_full(&self) -> bool {
         self.table.memory_bytes() >= self.settings.memory_bytes.saturating_mul(2)
+            || self.writing.logged() >= self.log_bytes_max().saturating_mul(2)
+            || self.table.range_deletes() >= RANGE_DELETES_MAX / 2
+            || self.is_pressed.load(Ordering::Acquire)
+    }
+
+    fn log_bytes_max(&self) -> u64 {
+        (self.settings.memory_bytes as u64).saturating_mul(LOG_FACTOR)
     }
 
     /// Whether these heads are part of the state.
@@ -251,9 +285,9 @@ impl Shared {
         }
     }
 
-    /// Wakes the levels' thread, and waits while memory holds twice what it should.
+    /// Wakes the levels' thread, and waits while memory or log holds twice what it should, or compaction is far behind.
     pub(crate) fn admit(&self) -> Result<(), StateError> {
-        if !self.is_over() {
+        if !self.is_over() && !self.is_pressed.load(Ordering::Acquire) {
             return Ok(());
         }
         if !self.is_full() {
@@ -289,6 +323,8 @@ impl Shared {
     }
 }
 
+/// Times the memory that the log may take before a flush, when keys are overwritten again and again.
+const LOG_FACTOR: u64 = 4;
 /// Tokens of leases for each hold; a function has at most 32 buckets.
 const LEASES_EACH_MAX: u64 = 1 << 16;
 /// Starts in the log after which it is covered by a checkpoint, however little is in it.

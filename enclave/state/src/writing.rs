@@ -52,11 +52,23 @@ pub(crate) struct Writing {
     sync: AtomicU64,
     /// The end of the hold, by the running clock, in milliseconds.
     held: AtomicU64,
+    /// Bytes of records that the next checkpoint is to cover.
+    logged: AtomicU64,
     /// How often whoever waits for a signature looks before it sleeps.
     looks: AtomicU32,
     pub(crate) keys: KeyRing,
     pub(crate) clocks: Arc<dyn Clocks>,
     entropy: Mutex<Entropy>,
+}
+
+/// What lies before a segment.
+pub(crate) struct Before {
+    /// Where the chains ended.
+    pub(crate) heads: Vec<Head>,
+    /// Segments of the own chain.
+    pub(crate) segments: Vec<Segment>,
+    /// As [`Writing::logged`].
+    pub(crate) logged: u64,
 }
 
 impl Writing {
@@ -76,6 +88,7 @@ impl Writing {
             history: Mutex::new(history),
             sync: AtomicU64::new(0),
             held: AtomicU64::new(millis(held)),
+            logged: AtomicU64::new(0),
             looks: AtomicU32::new(LOOKS_MAX),
             keys,
             clocks,
@@ -187,6 +200,7 @@ impl Writing {
         self.queue.reached(last, SENT);
         let durably = self.sync.load(Ordering::Acquire) >= first.position();
         log.write(&record, durably)?;
+        self.counts(record.as_bytes().len() as u64);
         let level = if durably { LOCAL_SYNC } else { LOCAL };
         self.queue.reached(last, level);
         if log.is_full() {
@@ -224,16 +238,35 @@ impl Writing {
         Ok(head)
     }
 
-    /// Begins a new segment; says where the chains ended before it, and which segments of this chain hold
-    /// nothing newer.
-    pub(crate) fn rotate(&self) -> Result<(Vec<Head>, Vec<Segment>), StateError> {
+    /// Begins a new segment; says what lies before it.
+    pub(crate) fn rotate(&self) -> Result<Before, StateError> {
         let mut log = lock(&self.log);
         let heads = lock(&self.history).heads();
+        let logged = self.logged();
         let rotated = self.rotate_in(&mut log);
-        let former = log.take_former();
+        let segments = log.take_former();
         drop(log);
         self.heard(rotated)?;
-        Ok((heads, former))
+        Ok(Before {
+            heads,
+            segments,
+            logged,
+        })
+    }
+
+    /// Notes bytes of records that no checkpoint covers yet.
+    pub(crate) fn counts(&self, bytes: u64) {
+        self.logged.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A checkpoint covers so many of them.
+    pub(crate) fn covers(&self, bytes: u64) {
+        self.logged.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of records that a start would read and apply.
+    pub(crate) fn logged(&self) -> u64 {
+        self.logged.load(Ordering::Relaxed)
     }
 
     fn rotate_in(&self, log: &mut Log) -> Result<(), StateError> {

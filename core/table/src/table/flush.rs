@@ -80,6 +80,14 @@ impl Table {
         view.active.bytes() + frozen
     }
 
+    /// Range deletes in memory, those that are being flushed included.
+    #[must_use]
+    pub fn range_deletes(&self) -> usize {
+        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let frozen = view.frozen.as_ref().map_or(0, |frozen| frozen.ranges());
+        view.active.ranges() + frozen
+    }
+
     /// Lets new entries go to a fresh memtable, and gives the one before; the same one again while it is
     /// not flushed. None: there is nothing to flush. Entries that were handed on must be sealed before
     /// the record of the manifest is.

@@ -176,6 +176,13 @@ impl Machine {
     }
 }
 
+/// Tells the key service, which takes it, and the state that it did.
+pub(super) fn anchor(state: &State) -> Vec<Head> {
+    let heads = state.anchoring().unwrap().heads;
+    state.anchored(&heads);
+    heads
+}
+
 /// Until when a test's hold lasts, by its running clock.
 pub(super) const HELD: Duration = Duration::from_secs(3600);
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bield_capsule::Head;
 use bield_ledger::{Contents, Files, FilesError, MemoryFiles};
 
-use super::cast::{Capsule, Machine, bucket};
+use super::cast::{Capsule, Machine, anchor, bucket};
 use super::serving::{get, set};
 use crate::{PageLimits, StateError};
 
@@ -170,6 +170,7 @@ fn a_start_reads_the_end_of_the_log_and_not_what_there_is() {
             set(&state, &bucket(), &key.to_be_bytes(), &[1; 200]).unwrap();
         }
         state.flush().unwrap();
+        anchor(&state);
         let heads = state.close().unwrap().heads;
         let all: usize = files.contents().values().map(Vec::len).sum();
         let mut opening = machine.opening(&files, &heads);

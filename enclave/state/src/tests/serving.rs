@@ -7,7 +7,7 @@ use std::time::Duration;
 use bield_ledger::{Fault, MemoryFiles};
 use bield_levels::OwnedContent;
 
-use super::cast::{Capsule, HELD, Machine, bucket, counters};
+use super::cast::{Capsule, HELD, Machine, anchor, bucket, counters};
 use super::torn::TornFiles;
 use crate::{
     Bucket, Change, Cut, Durability, Handle, Opening, State, StateError, SwapOutcome, TableError,
@@ -76,6 +76,7 @@ fn many_starts_leave_few_files() {
         let state = machine.open(&files, &[]).unwrap();
         set(&state, &bucket(), b"key", &[start]).unwrap();
         most = most.max(files.contents().len());
+        anchor(&state);
         // The flush that many starts ask for may be under way.
         state.close().unwrap();
     }
@@ -106,6 +107,7 @@ fn starts_and_marks_leave_nothing_that_grows() {
         }
         machine.clocks.pass(1000);
         state.flush().unwrap();
+        anchor(&state);
         state.close().unwrap();
         if start % 30 == 29 {
             sizes.push(files.contents().values().map(Vec::len).sum::<usize>());
