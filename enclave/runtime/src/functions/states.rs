@@ -490,6 +490,7 @@ impl HeldState {
 
     fn keep(&self, said: Duration, held: Held, anchors: &Anchors) {
         self.state.hold(held.ends);
+        self.state.anchored(&anchors.heads);
         let mut kept = lock(&self.kept);
         kept.ends = held.ends;
         kept.said = said;
