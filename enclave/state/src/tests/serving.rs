@@ -109,8 +109,11 @@ fn starts_and_marks_leave_nothing_that_grows() {
         state.flush().unwrap();
         anchor(&state);
         state.close().unwrap();
-        if start % 30 == 29 {
-            sizes.push(files.contents().values().map(Vec::len).sum::<usize>());
+        // The least of each thirty starts: what a compaction replaced may wait for the next one's anchor.
+        let size = files.contents().values().map(Vec::len).sum::<usize>();
+        match sizes.last_mut() {
+            Some(least) if start % 30 > 0 => *least = size.min(*least),
+            _ => sizes.push(size),
         }
     }
     let levels = machine.opening(&files, &[]).open().unwrap().cold.levels();
