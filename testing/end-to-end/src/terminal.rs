@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! line ─┬─ npm install, pip install …: what they would bring is at hand, and linked
-//!       ├─ bield dev …: in the background, on free ports, until it is ready
+//!       ├─ bield dev …: in the background, on ports that are free, until it is ready
 //!       └─ anything else: by sh, with `sgx:...` replaced by the code that `bield dev` printed
 //! ```
 //!
@@ -10,15 +10,16 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::process::signal;
 use crate::{SERVERS, Typed, gather, wait_until};
 
 /// The terminal, and what it runs in the background.
@@ -137,7 +138,12 @@ impl Terminal {
             }
             ["bield", "dev", ref rest @ ..] => {
                 self.dev = None;
-                self.dev = Some(self.develop(rest)?);
+                // A function that is deployed says how it is called.
+                let last = match rest.contains(&"--function") {
+                    true => ": bield call ",
+                    false => READY,
+                };
+                self.dev = Some(self.develop(rest, last)?);
                 Ok(String::new())
             }
             ["bield" | "npm" | "sh", ..] => self.run(line),
@@ -164,6 +170,31 @@ impl Terminal {
         let heard = wait_until(Duration::from_secs(120), || self.said().contains(words));
         ensure!(heard, "bield dev did not say {words:?}: {}", self.said());
         Ok(())
+    }
+
+    /// Types `bield dev` with these arguments, and waits only until it has said `words`, and the code that it runs.
+    ///
+    /// # Errors
+    /// As [`hears`](Self::hears).
+    pub fn begins(&mut self, arguments: &[&str], words: &str) -> anyhow::Result<()> {
+        self.dev = None;
+        self.dev = Some(self.develop(arguments, words)?);
+        Ok(())
+    }
+
+    /// Asks `bield dev` to end, as an operator does (SIGTERM), and waits until it has.
+    ///
+    /// # Errors
+    /// It does not run, or did not end within 20 s.
+    pub fn terminates(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut dev = self.dev.take().context("`bield dev` does not run")?;
+        signal(dev.child.id(), Signal::TERM)?;
+        let mut ended = None;
+        wait_until(END_WAIT, || {
+            ended = dev.child.try_wait().ok().flatten();
+            ended.is_some()
+        });
+        ended.with_context(|| format!("bield dev does not end: {}", self.said()))
     }
 
     fn run(&self, line: &str) -> anyhow::Result<String> {
@@ -196,17 +227,14 @@ impl Terminal {
         shell
     }
 
-    fn develop(&self, arguments: &[&str]) -> anyhow::Result<Dev> {
+    fn develop(&self, arguments: &[&str], last: &str) -> anyhow::Result<Dev> {
         let (out, err) = (
             self.place.path().join("dev.out"),
             self.place.path().join("dev.err"),
         );
-        let ports = [free_port()?, free_port()?].map(|port| port.to_string());
         let mut shell = self.shell();
         shell.arg("-c").arg(format!(
-            "exec bield dev --until-stdin-ends --listen {} --keys-listen {} {}",
-            ports[0],
-            ports[1],
+            "exec bield dev --until-stdin-ends --listen 127.0.0.1:0 --keys-listen 127.0.0.1:0 {}",
             arguments.join(" ")
         ));
         let mut child = shell
@@ -219,13 +247,10 @@ impl Terminal {
             child,
             code: String::new(),
         };
-        // A function that is deployed says how it is called.
-        let last = match arguments.contains(&"--function") {
-            true => ": bield call ",
-            false => "Ctrl-C stops everything",
-        };
         let ready = wait_until(START_WAIT, || {
-            self.said().contains(last) || matches!(dev.child.try_wait(), Ok(Some(_)))
+            let said = self.said();
+            (said.contains(READY) && said.contains(last))
+                || matches!(dev.child.try_wait(), Ok(Some(_)))
         });
         let said = self.said();
         ensure!(ready && said.contains(last), "bield dev: {said}");
@@ -247,10 +272,6 @@ fn tools(variable: &str) -> anyhow::Result<PathBuf> {
     found.with_context(|| format!("{variable}: `cargo xtask test` says it"))
 }
 
-fn free_port() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
 fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -269,6 +290,10 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What `bield dev` ends with when everything runs.
+const READY: &str = "Ctrl-C stops everything";
+/// The gateway finishes what is in flight.
+const END_WAIT: Duration = Duration::from_secs(20);
 /// How READMEs write the code that `bield dev` prints.
 const CODE: &str = "sgx:...";
 /// A stack of unoptimised programs, and a function compiled by them, on a machine that also compiles.

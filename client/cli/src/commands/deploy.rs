@@ -66,7 +66,7 @@ pub(crate) struct Deploy {
 impl Deploy {
     pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
         // Everything that can be wrong here is said before anything is built or anybody asked.
-        super::folder::described(&self.function)?;
+        let (file, directory) = super::folder::described(&self.function)?;
         let identity = home.identity()?;
         let trust = home.trust()?;
         let me = UserSelector::Principal(identity.principal());
@@ -89,7 +89,10 @@ impl Deploy {
                 "the `code` list of trust.toml is empty: say with --code which code may run the function",
             ));
         }
-        let folder = Folder::read(home, &identity.principal(), &self.function, self.build)?;
+        if self.build {
+            super::build::here(&file, &directory, output)?;
+        }
+        let folder = Folder::read(home, &identity.principal(), &self.function)?;
         if let Some(command) = folder.file.build.as_ref().filter(|_| self.build) {
             output.step("built", command);
         }

@@ -27,17 +27,9 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Reads the folder, or the one that the `bield.toml` is in; built first, if that is wanted.
-    pub(super) fn read(
-        home: &Home,
-        owner: &Principal,
-        path: &Path,
-        build: bool,
-    ) -> Result<Self, Failure> {
+    /// Reads the folder, or the one that the `bield.toml` is in.
+    pub(super) fn read(home: &Home, owner: &Principal, path: &Path) -> Result<Self, Failure> {
         let (file, directory) = described(path)?;
-        if build {
-            file.build(&directory)?;
-        }
         let component = file.component(&directory)?;
         let sha256 = component_digest(&component)
             .map_err(|error: NotAComponent| at(&directory.join(&file.source), error))?;

@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod bench;
+mod build;
 pub(crate) mod call;
 pub(crate) mod capsule;
 pub(crate) mod code;

@@ -167,31 +167,16 @@ impl FunctionFile {
         })
     }
 
-    /// Runs the build command in `directory`; nothing when there is none.
-    ///
-    /// # Errors
-    /// It cannot be run, or fails.
-    pub fn build(&self, directory: &Path) -> Result<(), FunctionFileError> {
-        let Some(command) = &self.build else {
-            return Ok(());
-        };
-        let failed = |how: String| FunctionFileError::Build {
-            command: command.clone(),
-            how,
-        };
+    /// The build command, for a shell in `directory`; `None` when there is none. Whoever runs it says where its words go.
+    #[must_use]
+    pub fn build_command(&self, directory: &Path) -> Option<Command> {
+        let command = self.build.as_ref()?;
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(command);
         if !directory.as_os_str().is_empty() {
             shell.current_dir(directory);
         }
-        // What it prints must not mix with this program's result.
-        let out = std::io::stderr();
-        shell.stdout(out);
-        let status = shell.status().map_err(|error| failed(error.to_string()))?;
-        match status.success() {
-            true => Ok(()),
-            false => Err(failed(status.to_string())),
-        }
+        Some(shell)
     }
 
     /// Reads the component from `directory`.
@@ -437,15 +422,13 @@ package = "magika@1.1.0"
         );
         let refused = file.component(&at).unwrap_err().to_string();
         assert!(refused.contains("printf made > function.wasm"), "{refused}");
-        file.build(&at).unwrap();
+        let mut build = file.build_command(&at).unwrap();
+        assert!(build.status().unwrap().success());
         assert_eq!(file.component(&at).unwrap(), b"made");
-        let failing = FunctionFile {
-            build: Some("exit 3".to_owned()),
+        let finished = FunctionFile {
+            build: None,
             ..file
         };
-        assert!(matches!(
-            failing.build(&at),
-            Err(FunctionFileError::Build { .. })
-        ));
+        assert!(finished.build_command(&at).is_none());
     }
 }

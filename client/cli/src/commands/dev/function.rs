@@ -21,7 +21,9 @@ use bield_sdk::{
 };
 use serde_json::json;
 
+use super::stop::{Event, Events};
 use super::watch::Watch;
+use crate::commands::build::{self, Built};
 use crate::commands::deploy::steps::{Called, Deployed, Steps, numbered};
 use crate::commands::folder::{Folder, described};
 use crate::commands::logs::{self, LogReader};
@@ -33,6 +35,7 @@ use crate::output::Output;
 pub(super) struct Development<'a> {
     home: &'a Home,
     output: Output,
+    events: &'a Events,
     path: PathBuf,
     identity: SigningKey,
     trust: Trust,
@@ -50,6 +53,7 @@ impl<'a> Development<'a> {
     pub(super) fn begin(
         home: &'a Home,
         output: Output,
+        events: &'a Events,
         path: &Path,
         trust_file: &Path,
         dir: PathBuf,
@@ -58,6 +62,7 @@ impl<'a> Development<'a> {
         let mut this = Self {
             home,
             output,
+            events,
             path: path.to_owned(),
             identity,
             trust,
@@ -85,7 +90,9 @@ impl<'a> Development<'a> {
     fn deploy(&mut self) {
         let begun = Instant::now();
         match self.try_deploy() {
-            Ok(deployed) => self.announce(&deployed, begun.elapsed()),
+            Ok(Some(deployed)) => self.announce(&deployed, begun.elapsed()),
+            // Nobody waits for it any more.
+            Ok(None) => {}
             Err(failure) => {
                 if self.output.is_json() {
                     self.output.show(&failure.to_json(), "");
@@ -102,10 +109,16 @@ impl<'a> Development<'a> {
         }
     }
 
-    fn try_deploy(&mut self) -> Result<Deployed, Failure> {
+    /// `None` when told to stop meanwhile.
+    fn try_deploy(&mut self) -> Result<Option<Deployed>, Failure> {
         self.watch.follow(watched(&self.path));
+        let (file, directory) = described(&self.path)?;
+        let stop = |wait| matches!(self.events.wait(wait), Event::Stop);
+        if build::beside(&file, &directory, self.output, stop)? == Built::Stopped {
+            return Ok(None);
+        }
         let owner = self.identity.principal();
-        let folder = Folder::read(self.home, &owner, &self.path, true)?;
+        let folder = Folder::read(self.home, &owner, &self.path)?;
         let steps = Steps {
             home: self.home,
             trust: &self.trust,
@@ -120,7 +133,7 @@ impl<'a> Development<'a> {
         // Should that fail, they lie there and nobody calls them.
         let _ = self.forget_old(&deployed.name);
         self.read_log(&deployed.name);
-        Ok(deployed)
+        Ok(Some(deployed))
     }
 
     /// Deletes the numbered versions that nobody calls any more: all but the newest, and the one before, in whose name a

@@ -60,11 +60,11 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "DIR", default_value = ".bield-dev")]
     dir: PathBuf,
 
-    /// Address of the gateway
+    /// Address of the gateway; port 0 takes any that is free
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8790")]
     listen: SocketAddr,
 
-    /// Address of the key service
+    /// Address of the key service; port 0 as above
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8791")]
     keys_listen: SocketAddr,
 
@@ -102,14 +102,17 @@ pub(crate) struct Dev {
 }
 
 impl Dev {
-    pub(crate) fn run(self, home: &Home, output: Output) -> Result<(), Failure> {
+    pub(crate) fn run(mut self, home: &Home, output: Output) -> Result<(), Failure> {
         if let Some(function) = &self.function {
             super::folder::described(function)?;
             function::own_trust(home)?;
         }
         let programs = Programs::beside_this_one()?;
-        check_free(self.listen, "--listen")?;
-        check_free(self.keys_listen, "--keys-listen")?;
+        // Held until the gateway takes them, so that the trust file names ports that are this deployment's.
+        let ports = [
+            free(&mut self.listen, "--listen")?,
+            free(&mut self.keys_listen, "--keys-listen")?,
+        ];
         output.note(BANNER);
         let scratch = Scratch::make()?;
         let deployment = Deployment::write(
@@ -127,13 +130,14 @@ impl Dev {
         let events = Events::listen(self.until_stdin_ends)?;
         let tee = self.start_tee(&programs, &scratch, &events)?;
         let Some(tee) = tee else { return Ok(()) };
+        drop(ports);
         let gateway = self.start_gateway(&programs, &scratch, &deployment)?;
         let mut running = [gateway, tee];
         let ready = self.wait_until_ready(&mut running, &events, output);
         let ended = match ready {
             Ok(true) => {
                 self.announce(&deployment, output);
-                let development = self.develop(home, &deployment, output);
+                let development = self.develop(home, &deployment, &events, output);
                 development.and_then(|mut development| {
                     wait_for_the_end(&mut running, &events, development.as_mut())
                 })
@@ -151,11 +155,12 @@ impl Dev {
         &self,
         home: &'h Home,
         deployment: &Deployment,
+        events: &'h Events,
         output: Output,
     ) -> Result<Option<Development<'h>>, Failure> {
         let begin = |function: &PathBuf| {
             let dir = self.dir.clone();
-            Development::begin(home, output, function, &deployment.trust, dir)
+            Development::begin(home, output, events, function, &deployment.trust, dir)
         };
         self.function.as_ref().map(begin).transpose()
     }
@@ -301,9 +306,13 @@ fn wait_for_the_end(
     }
 }
 
-/// Binds the port for a moment; a sentence now is better than a log line later.
-fn check_free(address: SocketAddr, flag: &str) -> Result<(), Failure> {
-    TcpListener::bind(address).map(drop).map_err(|error| {
+/// Binds the address, and puts the port that was given in the place of 0. A sentence now is better than a log line later.
+fn free(address: &mut SocketAddr, flag: &str) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(*address).and_then(|listener| {
+        address.set_port(listener.local_addr()?.port());
+        Ok(listener)
+    });
+    bound.map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
                 format!(

@@ -1,5 +1,6 @@
 //! Being told to stop: Ctrl-C, SIGTERM, or the end of standard input.
 
+use std::cell::Cell;
 use std::io::Read as _;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -17,8 +18,11 @@ pub(super) enum Event {
     Stop,
 }
 
-/// Listens for being told to stop.
-pub(super) struct Events(Receiver<()>);
+/// Listens for being told to stop; once told, that holds.
+pub(super) struct Events {
+    told: Receiver<()>,
+    is_told: Cell<bool>,
+}
 
 impl Events {
     /// From now on a signal does not end this process; it becomes an event.
@@ -48,13 +52,22 @@ impl Events {
                 }
             }
         });
-        Ok(Self(events))
+        Ok(Self {
+            told: events,
+            is_told: Cell::new(false),
+        })
     }
 
     /// Waits for an event, at most `wait`.
     pub(super) fn wait(&self, wait: Duration) -> Event {
-        match self.0.recv_timeout(wait) {
-            Ok(()) => Event::Stop,
+        if self.is_told.get() {
+            return Event::Stop;
+        }
+        match self.told.recv_timeout(wait) {
+            Ok(()) => {
+                self.is_told.set(true);
+                Event::Stop
+            }
             Err(RecvTimeoutError::Timeout) => Event::Nothing,
             Err(RecvTimeoutError::Disconnected) => {
                 // The listener cannot end before this does; if it did, do not spin.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{Pack, at, seal};
 use crate::commands::folder::{Folder, described};
-use crate::commands::{hex, key_service};
+use crate::commands::{build, hex, key_service};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -53,9 +53,12 @@ impl Pack {
             )));
         }
         // Before an identity is asked for: most mistakes are in the folder.
-        described(&self.model)?;
+        let (file, directory) = described(&self.model)?;
         let identity = home.identity()?;
-        let folder = Folder::read(home, &identity.principal(), &self.model, self.build)?;
+        if self.build {
+            build::here(&file, &directory, output)?;
+        }
+        let folder = Folder::read(home, &identity.principal(), &self.model)?;
         let state = folder.state(home, &identity, || self.certifier(home))?;
         let draft = folder.draft(state.as_ref())?;
         let (summary, _) = seal(home, &identity, &folder.component, draft, &self.output)?;
