@@ -23,6 +23,8 @@ use bield_envelope::{Principal, Time};
 use bield_protocol::service::{Freshness, LogHead};
 use bield_tlog::{Hash, LogVerifier, Origin, Quorum, VerifiedCheckpoint};
 
+use crate::words::counted;
+
 mod error;
 #[cfg(test)]
 mod tests;
@@ -93,17 +95,21 @@ impl fmt::Display for Fresh {
         match (&self.recovered_from, self.seen) {
             (Some(_), Some(seen)) => write!(
                 f,
-                "{size} records of a log recovered with all {seen} this home has seen"
+                "{} of a log recovered with all {seen} this home has seen",
+                counted(size, "record")
             ),
-            (_, Some(seen)) if seen == size => write!(f, "{size} records, as last time"),
+            (_, Some(seen)) if seen == size => {
+                write!(f, "{}, as last time", counted(size, "record"))
+            }
             (_, Some(seen)) => {
                 write!(
                     f,
-                    "{size} records, {} more than last time",
+                    "{}, {} more than last time",
+                    counted(size, "record"),
                     size.saturating_sub(seen)
                 )
             }
-            (_, None) => write!(f, "{size} records, met for the first time"),
+            (_, None) => write!(f, "{}, met for the first time", counted(size, "record")),
         }
     }
 }

@@ -60,6 +60,7 @@ mod target;
 mod trust;
 mod verification;
 mod wire;
+mod words;
 
 pub use audit::{Audit, AuditError, AuditFrom, Seen};
 pub use call::{Answered, CallOptions, RETRY_WAIT_MAX, Waiting};

@@ -56,8 +56,9 @@ impl Proofs for Tree {
 pub(crate) enum NotCosigned {
     /// A witness has seen more than this log has.
     #[error(
-        "the state is {behind} records behind what witness {witness} saw: an older one was put back; \
-         restore the newest state and start again, or recover with shares"
+        "the state is {behind} record{s} behind what witness {witness} saw: an older one was put back; \
+         restore the newest state and start again, or recover with shares",
+        s = if *.behind == 1 { "" } else { "s" }
     )]
     RolledBack {
         /// The witness.

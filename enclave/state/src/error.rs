@@ -72,7 +72,9 @@ pub enum StateError {
     },
     /// The files are older than what the key service knows of them.
     #[error(
-        "the files are from before: {behind} records that the key service knows of are missing ({}); the operator must put the newest files back, nothing is served until then",
+        "the files are from before: {} that the key service knows of {} missing ({}); the operator must put the newest files back, nothing is served until then",
+        records(*.behind),
+        is_or_are(*.behind),
         list(.writers)
     )]
     RolledBack {
@@ -83,7 +85,9 @@ pub enum StateError {
     },
     /// The caller has seen newer state than this one.
     #[error(
-        "the caller has seen {behind} records that are not here ({}): this state is older, or another copy; ask the machine that served the caller before, or wait and try again",
+        "the caller has seen {} that {} not here ({}): this state is older, or another copy; ask the machine that served the caller before, or wait and try again",
+        records(*.behind),
+        is_or_are(*.behind),
         list(.writers)
     )]
     Behind {
@@ -188,6 +192,20 @@ impl Lacking {
     pub(crate) fn sum(writers: &[Self]) -> u64 {
         let records = writers.iter().map(Self::records);
         records.fold(0, u64::saturating_add)
+    }
+}
+
+/// So many records, in words.
+fn records(count: u64) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} record{plural}")
+}
+
+/// The verb for so many.
+const fn is_or_are(count: u64) -> &'static str {
+    match count {
+        1 => "is",
+        _ => "are",
     }
 }
 

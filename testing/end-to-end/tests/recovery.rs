@@ -247,7 +247,7 @@ fn who_saw_more_than_was_recovered_is_told_how_much_is_gone_and_goes_on_by_hand(
     assert_eq!(doctor.code, 1, "{doctor:?}");
     let text = doctor.value.to_string();
     assert!(
-        text.contains("RECOVERED") && text.contains("records are gone"),
+        text.contains("RECOVERED") && text.contains(" gone, and"),
         "{text}"
     );
     let giver = scene.holders[0].principal().to_string();

@@ -178,7 +178,7 @@ fn with_witnesses_a_log_cut_at_a_record_is_refused_at_start() {
     scene.goes_on(3);
     cut(&scene.file("log-"), 1);
     let refused = scene.refused();
-    assert!(refused.contains("1 records behind"), "{refused}");
+    assert!(refused.contains("1 record behind"), "{refused}");
     // One byte of the last record altered looks like a write that did not end: the same as cut, and found the same.
     cut_back_and_alter(&scene);
 }
@@ -422,7 +422,7 @@ fn without_witnesses_an_older_copy_is_refused_by_the_first_who_saw_more_then_by_
     let doctor = scene.owner.bield(&["doctor"]).unwrap();
     assert_eq!(doctor.code, 1, "{doctor:?}");
     let text = doctor.value.to_string();
-    let sentence = format!("{behind} records");
+    let sentence = format!("{behind} record");
     assert!(text.contains(&sentence), "{behind}: {text}");
     assert!(
         text.contains("set back") || text.contains("ROLLED BACK"),

@@ -91,8 +91,9 @@ impl Audit {
             ));
         }
         lines.push(format!(
-            "verified: {} entries, {} new since this home looked last; chain {}",
+            "verified: {} entr{}, {} new since this home looked last; chain {}",
             audit.now.count,
+            if audit.now.count == 1 { "y" } else { "ies" },
             audit.now.count.saturating_sub(audit.before.count),
             audit.now.digest
         ));
@@ -103,9 +104,13 @@ impl Audit {
 
 fn words(event: &AuditEvent) -> String {
     let allotted = |allotments: &[Allotment]| -> String {
-        let parts = allotments
-            .iter()
-            .map(|part| format!("; {} requests of grant {}", part.requests, part.grant));
+        let parts = allotments.iter().map(|part| {
+            format!(
+                "; {} of grant {}",
+                counted(part.requests, "request"),
+                part.grant
+            )
+        });
         parts.collect()
     };
     match event {
@@ -127,7 +132,10 @@ fn words(event: &AuditEvent) -> String {
         ),
         AuditEvent::GroupDeleted(name) => format!("group {} deleted", plain(name)),
         AuditEvent::PackageDeleted(package, grants) => {
-            format!("package {package} deleted with {grants} grants")
+            format!(
+                "package {package} deleted with {}",
+                counted(*grants, "grant")
+            )
         }
         AuditEvent::AudienceRotated(package, generation, at_once) => {
             let when = if *at_once { ", at once" } else { "" };

@@ -9,7 +9,7 @@ use bield_sdk::{
 use clap::Args;
 use serde_json::json;
 
-use super::{log_json, plain};
+use super::{counted, log_json, plain};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress;
@@ -170,7 +170,7 @@ fn here(home: &Home, found: &mut Findings) -> Option<Trust> {
     match home.head() {
         Ok(Some(head)) => found.passed(
             "kept head",
-            format_args!("{} records of {}", head.size(), head.origin()),
+            format_args!("{} of {}", counted(head.size(), "record"), head.origin()),
         ),
         Ok(None) => found.open(
             "kept head",

@@ -16,7 +16,7 @@ use rand_core::Rng as _;
 use serde_json::{Value, json};
 
 use super::selectors::{self, Signer};
-use super::{hex, key_service};
+use super::{counted, hex, key_service};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress;
@@ -242,9 +242,9 @@ pub(super) fn line(grant: &Statement) -> String {
         CodeSelector::Measurement(measurement) => measurement.short(),
         signed @ CodeSelector::Signed(_) => signed.to_string(),
     };
-    let requests = grant
-        .requests
-        .map_or_else(String::new, |requests| format!(", {requests} requests"));
+    let requests = grant.requests.map_or_else(String::new, |requests| {
+        format!(", {}", counted(requests, "request"))
+    });
     format!(
         "  {}  to {} in {code} until {}{requests}",
         hex(&grant.id),

@@ -9,7 +9,7 @@ use bield_sdk::{
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{confirmed, key_service, principal};
+use super::{confirmed, counted, key_service, principal};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -207,8 +207,9 @@ impl Give {
         output.show(&value, text(&progress, self.rehearse));
         if let (Some(lost), false) = (lost, output.is_json()) {
             output.note(format_args!(
-                "this home has seen {lost} records more than were found: a newer copy of the host's files \
-                 would lose less. Stop the instance before others rely on it, if there is one"
+                "this home has seen {} more than was found: a newer copy of the host's files \
+                 would lose less. Stop the instance before others rely on it, if there is one",
+                counted(lost, "record")
             ));
         }
         Ok(())
@@ -220,8 +221,8 @@ fn text(progress: &ShareProgress, rehearsal: bool) -> String {
     let verdict = match (progress.opened, rehearsal) {
         (true, true) => "the shares open the recovery box; they are forgotten".to_owned(),
         (true, false) => format!(
-            "recovered with {} records; the key service goes on",
-            progress.size.unwrap_or_default()
+            "recovered with {}; the key service goes on",
+            counted(progress.size.unwrap_or_default(), "record")
         ),
         (false, _) => format!("{} more needed", missing_shares(progress)),
     };

@@ -26,6 +26,7 @@ use bield_capsule::{
 };
 use bield_evidence::{Check, Mover, Outcome};
 
+use crate::words::counted;
 use file::{export, fork, proof};
 use folder::folder;
 use walk::Walk;
@@ -208,7 +209,11 @@ impl Audit {
 /// The bad record as a failed check.
 fn name_bad(audit: &mut Audit, walk: &Walk<'_>) {
     if let Some(bad) = &audit.bad {
-        let have = format!("{}; {} records before it hold", bad.text(), walk.records);
+        let have = format!(
+            "{}; {} before it verified",
+            bad.text(),
+            counted(walk.records, "record")
+        );
         audit.fail("records", &have, "every record verifies");
     }
 }

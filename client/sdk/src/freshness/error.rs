@@ -6,6 +6,7 @@ use bield_tlog::note::KeyError;
 use bield_tlog::{CheckpointError, Origin, QuorumError};
 
 use super::Head;
+use crate::words::{counted, is_or_are};
 
 /// The service proved its code; its state is not one this home goes on with.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,9 +14,9 @@ use super::Head;
 pub enum NotFresh {
     /// Less of the log than this home has seen.
     #[error(
-        "ROLLED BACK by {behind} records: its log has {shown}, this home has seen {seen}. Grants revoked \
+        "ROLLED BACK by {}: its log has {shown}, this home has seen {seen}. Grants revoked \
          since may hold there again. Do not use it; its operator must bring back the newest state",
-        behind = .seen.saturating_sub(*.shown)
+        counted(.seen.saturating_sub(*.shown), "record")
     )]
     RolledBack {
         /// Size that this home has seen.
@@ -25,8 +26,9 @@ pub enum NotFresh {
     },
     /// Another history than the one this home has seen.
     #[error(
-        "FORKED: its log of {shown} records does not begin with the {seen} this home has seen. Two \
-         histories exist; do not use it, and show its operator this line"
+        "FORKED: its log of {} does not begin with the {seen} this home has seen. Two \
+         histories exist; do not use it, and show its operator this line",
+        counted(*.shown, "record")
     )]
     Forked {
         /// Size that this home has seen.
@@ -45,8 +47,9 @@ pub enum NotFresh {
     /// Another service than the one that this home knows under the same trust file.
     #[error(
         "a NEW service: it is {found}, with a log of its own; under this trust file this home knows \
-         {known}, with {seen} records. A wiped service looks like this. If its operator says that the \
-         change is meant, go on with `bield doctor --accept-service {found}`"
+         {known}, with {}. A wiped service looks like this. If its operator says that the \
+         change is meant, go on with `bield doctor --accept-service {found}`",
+        counted(*.seen, "record")
     )]
     OtherService {
         /// Whom this home knows.
@@ -86,11 +89,12 @@ pub enum NotFresh {
     },
     /// Holders of shares recovered the service from another history than this home saw.
     #[error(
-        "RECOVERED at {at} from ANOTHER BRANCH: the {found} records it goes on with do not begin with the \
+        "RECOVERED at {at} from ANOTHER BRANCH: the {} it goes on with do not begin with the \
          {seen} this home has seen. Two copies of the service had existed; whatever was ordered in the one this \
          home saw may be lost, and grants revoked there may hold again. Given by {holders}. If its operator \
          says that this branch is meant, go on with `bield doctor --accept-recovery`, then look through \
-         `bield grants` and order again what is missing", holders = listed(.holders)
+         `bield grants` and order again what is missing",
+        counted(*.found, "record"), holders = listed(.holders)
     )]
     RecoveredElsewhere {
         /// Size that this home has seen.
@@ -104,10 +108,13 @@ pub enum NotFresh {
     },
     /// Holders of shares recovered the service from less than this home has seen.
     #[error(
-        "RECOVERED at {at} from {found} records, this home has seen {seen}: {gone} records are gone, and \
+        "RECOVERED at {at} from {}, this home has seen {seen}: {} {} gone, and \
          what was ordered in them does not hold. Given by {holders}. Order again what is missing after \
          `bield doctor --accept-recovery`",
-        gone = .seen.saturating_sub(*.found), holders = listed(.holders)
+        counted(*.found, "record"),
+        counted(.seen.saturating_sub(*.found), "record"),
+        is_or_are(.seen.saturating_sub(*.found)),
+        holders = listed(.holders)
     )]
     Recovered {
         /// Size that this home has seen.

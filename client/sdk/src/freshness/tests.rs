@@ -52,6 +52,8 @@ fn each_reason_has_its_code_and_its_sentence_for_people() {
     let log = PlayedLog::new;
     let back = ["ROLLED BACK by 3 records"];
     assert!(!told(&log(LOG, 18), ME, "rolled-back", &back));
+    let one = ["ROLLED BACK by 1 record: "];
+    assert!(!told(&log(LOG, 20), ME, "rolled-back", &one));
     let forked = PlayedLog::forked(LOG, 22, 20);
     assert!(!told(&forked, ME, "forked", &["22 records", "the 21"]));
     let stranger = log(LOG, 22).under_another_key();
@@ -66,6 +68,9 @@ fn each_reason_has_its_code_and_its_sentence_for_people() {
     let less = ["2 records are gone", "2027-01-15", holder];
     let found = recovered(log(LOG, 19));
     assert!(told(&found, ME, "recovered-from-less", &less));
+    let one = ["1 record is gone"];
+    let found = recovered(log(LOG, 20));
+    assert!(told(&found, ME, "recovered-from-less", &one));
     let branch = ["the 30 records", "ANOTHER BRANCH", "may be lost", holder];
     let found = recovered(PlayedLog::forked(LOG, 30, 5));
     assert!(told(&found, ME, "recovered-elsewhere", &branch));

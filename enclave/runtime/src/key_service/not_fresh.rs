@@ -17,7 +17,7 @@ pub(crate) enum NotFresh {
     Unsigned,
     #[error("it is another key service than the one that this runtime began with")]
     OtherService,
-    #[error("its log is {0} records behind what this runtime has seen: its state was set back")]
+    #[error("its log is {0} record{s} behind what this runtime has seen: its state was set back", s = if *.0 == 1 { "" } else { "s" })]
     SetBack(u64),
     #[error("its state was set back behind what this runtime has seen, as it says itself")]
     SetBackByItsWord,

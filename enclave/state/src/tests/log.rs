@@ -233,11 +233,10 @@ fn what_a_former_holder_writes_after_its_successor_began_does_not_count() {
     let now = found(&capsule, &files.contents(), &[holder.log.head()]).unwrap();
     assert_eq!(now, [b"before".to_vec(), b"after".to_vec()]);
     // Whoever was told of the late one hears that it is not there.
-    let told = found(&capsule, &files.contents(), &[late]);
-    assert!(matches!(
-        told,
-        Err(StateError::RolledBack { behind: 1, .. })
-    ));
+    let told = found(&capsule, &files.contents(), &[late]).unwrap_err();
+    assert!(matches!(told, StateError::RolledBack { behind: 1, .. }));
+    let sentence = "from before: 1 record that the key service knows of is missing";
+    assert!(told.to_string().contains(sentence), "{told}");
 }
 
 #[test]

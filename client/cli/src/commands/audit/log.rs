@@ -14,6 +14,7 @@ use bield_sdk::Home;
 use bield_tlog::{Tree, TreeHead};
 use serde_json::json;
 
+use crate::commands::counted;
 use crate::commands::pack::at;
 use crate::commands::verify::conclude;
 use crate::failure::Failure;
@@ -62,9 +63,9 @@ pub(super) fn run(home: &Home, path: &Path, output: Output) -> Result<(), Failur
     for (epoch, tree) in audit.epochs().iter().zip(&trees) {
         let origin = origin(epoch);
         text += &format!(
-            "epoch {}: {} records\n  log   {origin}\n  root  {}\n",
+            "epoch {}: {}\n  log   {origin}\n  root  {}\n",
             epoch.epoch,
-            epoch.records,
+            counted(epoch.records, "record"),
             tree.root()
         );
         epochs.push(json!({
@@ -153,8 +154,10 @@ fn continued(epoch: &EpochReport, before: &Tree) -> Check {
     };
     let void = before.size().saturating_sub(previous.size);
     let have = format!(
-        "epoch {} goes on from {} records; {void} after them are void",
-        epoch.epoch, previous.size
+        "epoch {} goes on from {}; {void} after that {} void",
+        epoch.epoch,
+        counted(previous.size, "record"),
+        if void == 1 { "is" } else { "are" }
     );
     check("recovery", outcome, have, need)
 }
@@ -182,7 +185,7 @@ fn seen(home: &Home, epochs: &[EpochReport], trees: &[Tree]) -> Result<Check, Fa
             let more = tree.size() - size;
             (
                 Outcome::Passed,
-                format!("{size} records seen, {more} more here"),
+                format!("{} seen, {more} more here", counted(size, "record")),
             )
         }
         Ok(_) => (
@@ -192,8 +195,8 @@ fn seen(home: &Home, epochs: &[EpochReport], trees: &[Tree]) -> Result<Check, Fa
         Err(_) => (
             Outcome::Failed,
             format!(
-                "{} records here, {size} seen: records are gone",
-                tree.size()
+                "{} here, {size} seen: records are gone",
+                counted(tree.size(), "record")
             ),
         ),
     };

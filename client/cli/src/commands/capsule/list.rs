@@ -7,6 +7,7 @@ use bield_sdk::capsule::CapsuleHome;
 use clap::Args;
 use serde_json::json;
 
+use crate::commands::counted;
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -34,7 +35,11 @@ impl List {
             if !text.is_empty() {
                 text.push('\n');
             }
-            let _ = write!(text, "{name}  {role:6}  {replicas} replicas  {label}");
+            let _ = write!(
+                text,
+                "{name}  {role:6}  {}  {label}",
+                counted(replicas, "replica")
+            );
             values.push(json!({
                 "capsule": name.to_string(),
                 "label": metadata.label(),

@@ -11,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{completeness_json, completeness_text, open};
+use crate::commands::counted;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress;
@@ -82,8 +83,9 @@ impl Export {
                 "completeness": completeness_json(&exported.completeness, &exported.skipped),
             }),
             format_args!(
-                "{path}\n  {} records, {} bytes, all verified\n  {complete}",
-                exported.records, exported.bytes
+                "{path}\n  {}, {} bytes, all verified\n  {complete}",
+                counted(exported.records, "record"),
+                exported.bytes
             ),
         );
         Ok(())
@@ -109,13 +111,15 @@ impl Import {
             let _ = match &taken.refused {
                 None => write!(
                     text,
-                    "\n  {}  keeps {} records",
-                    taken.replica, taken.records
+                    "\n  {}  keeps {}",
+                    taken.replica,
+                    counted(taken.records, "record")
                 ),
                 Some(why) => write!(
                     text,
-                    "\n  {}  keeps {} records, then: {why}",
-                    taken.replica, taken.records
+                    "\n  {}  keeps {}, then: {why}",
+                    taken.replica,
+                    counted(taken.records, "record")
                 ),
             };
             values.push(json!({

@@ -9,6 +9,7 @@ use bield_evidence::{Mover, Outcome};
 use bield_tlog::Tree;
 
 use super::{Audit, AuditOptions};
+use crate::words::{counted, is_or_are};
 
 /// Verifies records one after another, and opens them where it can.
 pub(super) struct Walk<'a> {
@@ -115,8 +116,9 @@ impl<'a> Walk<'a> {
         let missing: Vec<_> = self.verifier.missing().collect();
         if audit.bad.is_none() {
             let have = format!(
-                "{} records of {writers} writers: signatures, chains, rights, bodies' roots",
-                self.records
+                "{} of {}: signatures, chains, rights, bodies' roots",
+                counted(self.records, "record"),
+                counted(u64::try_from(writers).unwrap_or(u64::MAX), "writer")
             );
             audit.pass("records", &have);
         }
@@ -145,17 +147,26 @@ impl<'a> Walk<'a> {
             }
             (Some(_), None) => {
                 if self.opened > 0 {
-                    let have = format!("{} records open, {} entries", self.opened, self.entries);
+                    let entries = match self.entries {
+                        1 => "1 entry".to_owned(),
+                        entries => format!("{entries} entries"),
+                    };
+                    let have = format!("{} open, {entries}", counted(self.opened, "record"));
                     audit.pass("contents", &have);
                 }
                 if self.erased > 0 {
-                    let have =
-                        format!("{} records are erased: provable, not readable", self.erased);
+                    let have = format!(
+                        "{} {} erased: provable, not readable",
+                        counted(self.erased, "record"),
+                        is_or_are(self.erased)
+                    );
                     audit.open("erased", &have, "nothing: the owner destroyed the key");
                 }
                 if self.without_key > 0 {
-                    let have =
-                        format!("{} records: the ring has no key for them", self.without_key);
+                    let have = format!(
+                        "{} sealed with a key that the ring does not have",
+                        counted(self.without_key, "record")
+                    );
                     audit.open("keys", &have, "keys of their generations");
                 }
             }

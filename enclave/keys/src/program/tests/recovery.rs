@@ -261,7 +261,7 @@ fn with_witnesses_the_machine_that_was_recovered_from_does_not_start_again() {
     });
     assert!(world.lease(5, package).is_ok());
     let refused = InProcess::start(left_behind, &old_machine).err().unwrap();
-    assert!(refused.contains("1 records behind"), "{refused}");
+    assert!(refused.contains("1 record behind"), "{refused}");
 }
 
 #[test]
