@@ -77,6 +77,9 @@ impl<'a> Running<'a> {
             let ended = self.child.try_wait();
             match ended.map_err(|error| failed(self.command, &error.to_string()))? {
                 Some(status) if status.success() => return Ok(Built::Done),
+                Some(status) if status.code() == Some(NOT_FOUND) => {
+                    return Err(failed(self.command, MISSING));
+                }
                 Some(status) => return Err(failed(self.command, &status.to_string())),
                 None => {}
             }
@@ -119,6 +122,10 @@ fn failed(command: &str, how: &str) -> Failure {
     FunctionFileError::Build { command, how }.into()
 }
 
+/// What a shell exits with that found no such program (POSIX, 2.8.2).
+const NOT_FOUND: i32 = 127;
+const MISSING: &str =
+    "a program that it runs is not installed here: the function's README.md says which it needs";
 /// Nobody wonders before.
 const SAID_FIRST: Duration = Duration::from_secs(10);
 const SAID_EVERY: Duration = Duration::from_secs(60);
@@ -155,6 +162,13 @@ mod tests {
         let failure = here(&file, place.path(), Output::new(false)).unwrap_err();
         assert!(
             failure.message().contains("exit status: 3"),
+            "{}",
+            failure.message()
+        );
+        let (place, file) = folder("no-such-program-anywhere");
+        let failure = here(&file, place.path(), Output::new(false)).unwrap_err();
+        assert!(
+            failure.message().contains("README.md"),
             "{}",
             failure.message()
         );

@@ -95,14 +95,15 @@ impl Pack {
                 self.model.display()
             )));
         }
+        let model = fs::read(&self.model).map_err(|error| at(&self.model, error))?;
+        // First: who gives a function's code is not to be asked for a model's name.
+        function::refuse_code(&self.model, &model)?;
         let (Some(name), Some(version)) = (self.name.clone(), self.version.clone()) else {
             return Err(Failure::local(
                 "a model needs --name and --version; a function's bield.toml has its own",
             ));
         };
         let identity = home.identity()?;
-        let model = fs::read(&self.model).map_err(|error| at(&self.model, error))?;
-        function::refuse_code(&self.model, &model)?;
         let (format, signature) = self.describe(&model)?;
         let risky = signature.padded_integer_convolutions.len();
         if risky > 0 && format == ModelFormat::Rten {

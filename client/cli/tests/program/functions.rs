@@ -73,6 +73,26 @@ fn an_unbuilt_function_and_nobody_there_are_told_apart() {
     assert_eq!(other.code, 2);
     assert!(other.err.contains("does not begin as one"), "{}", other.err);
 
+    stage.write("cart/made", b"");
+    let empty = stage.run(&["deploy", "cart", "--build"]);
+    assert!(
+        empty.err.contains("function.wasm is empty"),
+        "{}",
+        empty.err
+    );
+    // Code is no model, whatever it is called by and whatever is in it.
+    for (file, bytes, words) in [
+        ("it.wasm", COMPONENT, "packed by its bield.toml"),
+        ("it.cwasm", b"\x7fELF\x02\x01\x01\0", "never accepted"),
+        ("it.cwasm", b"", "does not begin as one"),
+        ("it", b"\x7fELF\x02\x01\x01\0", "never accepted"),
+    ] {
+        stage.write(file, bytes);
+        let refused = stage.run(&["pack", file, "-o", "it.bield"]);
+        assert_eq!(refused.code, 2);
+        assert!(refused.err.contains(words), "{file}: {}", refused.err);
+    }
+
     stage.write("cart/made", COMPONENT);
     let nobody = stage.run(&["--json", "deploy", "cart", "--build"]);
     assert_eq!(nobody.code, 3, "{}", nobody.err);

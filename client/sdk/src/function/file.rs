@@ -97,6 +97,12 @@ pub enum FunctionFileError {
         /// What makes it.
         next: String,
     },
+    /// There is nothing in the component's file.
+    #[error("{path} is empty: what should have made it did not, or did not end; build it again", path = .path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
     /// The build command failed; what it said went to where this program's own words go.
     #[error("`{command}` failed ({how}): see what it said above")]
     Build {
@@ -193,6 +199,7 @@ impl FunctionFile {
                 };
                 Err(FunctionFileError::NotBuilt { path, next })
             }
+            Ok(bytes) if bytes.is_empty() => Err(FunctionFileError::Empty { path }),
             bytes => Ok(bytes?),
         }
     }
@@ -422,6 +429,9 @@ package = "magika@1.1.0"
         );
         let refused = file.component(&at).unwrap_err().to_string();
         assert!(refused.contains("printf made > function.wasm"), "{refused}");
+        std::fs::write(at.join("function.wasm"), "").unwrap();
+        let refused = file.component(&at).unwrap_err().to_string();
+        assert!(refused.contains("function.wasm is empty"), "{refused}");
         let mut build = file.build_command(&at).unwrap();
         assert!(build.status().unwrap().success());
         assert_eq!(file.component(&at).unwrap(), b"made");

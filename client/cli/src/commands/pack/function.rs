@@ -24,7 +24,9 @@ pub(super) fn is_one(path: &Path) -> bool {
 /// Refuses what looks like code: a function is packed by what it may use.
 pub(super) fn refuse_code(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let begins = |magic: &[u8]| bytes.starts_with(magic);
-    if !begins(b"\0asm") && !begins(b"\x7fELF") {
+    let ending = path.extension().unwrap_or_default();
+    let is_named_so = ending == "wasm" || ending == "cwasm";
+    if !is_named_so && !begins(b"\0asm") && !begins(b"\x7fELF") {
         return Ok(());
     }
     Err(match component_digest(bytes) {
