@@ -9,6 +9,7 @@ mod keyvalue;
 mod measured;
 mod random;
 mod residue;
+mod slots;
 
 use bield_platform::memory::EnclaveAllocator;
 

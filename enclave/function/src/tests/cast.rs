@@ -19,6 +19,8 @@ pub(super) struct Maps {
     pub(super) things: Things,
     random: Seeded,
     now: Time,
+    /// Told of each line of the log.
+    told: Option<Box<dyn FnMut() + Send>>,
 }
 
 /// What outlives a request.
@@ -45,7 +47,14 @@ impl Maps {
             things: Arc::clone(things),
             random: Seeded::new(seed),
             now,
+            told: None,
         }
+    }
+
+    /// Calls `told` while the guest waits for a line of its log to be taken.
+    pub(super) fn telling(self, told: impl FnMut() + Send + 'static) -> Self {
+        let told = Some(Box::new(told) as Box<dyn FnMut() + Send>);
+        Self { told, ..self }
     }
 
     fn atomic(bucket: BucketId) -> Result<(), KvError> {
@@ -68,6 +77,10 @@ impl World for Maps {
     fn log(&mut self, level: Level, line: &str) {
         let mut kept = self.things.lock().unwrap();
         kept.log.push((level, line.to_owned()));
+        drop(kept);
+        if let Some(told) = &mut self.told {
+            told();
+        }
     }
 
     fn open(&mut self, bucket: &str) -> Result<BucketId, KvError> {
@@ -191,10 +204,15 @@ impl World for Maps {
 /// A component around a core module of text. `imports` come first in it, `handle` is the body of the handler, which has
 /// `$path`, `$type`, `$body`, `$caller` and their `…_len`, and returns `$answer` or `$refuse`; `more` is whatever else.
 pub(super) fn guest(imports: &str, more: &str, handle: &str) -> Vec<u8> {
+    guest_of_pages(2, imports, more, handle)
+}
+
+/// As [`guest`], with so many pages of memory to begin with; requests are put into the second page and on.
+pub(super) fn guest_of_pages(pages: usize, imports: &str, more: &str, handle: &str) -> Vec<u8> {
     component(&format!(
         r#"(module
   {imports}
-  (memory (export "memory") 2)
+  (memory (export "memory") {pages})
   (global $next (mut i32) (i32.const 65536))
   (func $realloc (export "cabi_realloc") (param $old i32) (param $old_len i32) (param i32) (param $len i32) (result i32)
     (local $at i32)
