@@ -48,4 +48,4 @@ pub use scan::{Canary, Finding, files, scan};
 pub use site::{Plan, Site, Witness};
 pub use stack::{Gateway, Shared, Stack, wait_until};
 pub use tap::Tap;
-pub use terminal::Terminal;
+pub use terminal::{Terminal, has_target};

@@ -1,7 +1,7 @@
 //! A new user's terminal: a folder, no home, `bield` on the path; README commands are run in it as they are typed.
 //!
 //! ```text
-//! line ─┬─ npm install, pip install …: what they would bring is at hand, and linked
+//! line ─┬─ npm install, pip install, rustup target add …: what they would bring is at hand, and linked
 //!       ├─ bield dev …: in the background, on ports that are free, until it is ready
 //!       └─ anything else: by sh, with `sgx:...` replaced by the code that `bield dev` printed
 //! ```
@@ -129,7 +129,16 @@ impl Terminal {
                 Ok(String::new())
             }
             ["python3", "-m", "venv", ..] | ["pip", "install", ..] => {
-                tools("BIELD_C_TOOLS").map(|_| String::new())
+                let wanted = fs::read_to_string(self.folder.join("requirements.txt"));
+                let variable = match wanted?.contains("componentize-py") {
+                    true => "BIELD_GUESTS_PYTHON",
+                    false => "BIELD_C_TOOLS",
+                };
+                tools(variable).map(|_| String::new())
+            }
+            ["rustup", "target", "add", target] => {
+                ensure!(has_target(target)?, "rustc has no target {target}");
+                Ok(String::new())
             }
             ["cargo", "xtask", "model", file] => {
                 let model = tools("BIELD_MODEL_MAGIKA")?;
@@ -218,7 +227,9 @@ impl Terminal {
     fn shell(&self) -> Command {
         let mut shell = Command::new("sh");
         let mut path = vec![self.place.path().join("bin")];
-        path.extend(env::var_os("BIELD_C_TOOLS").map(PathBuf::from));
+        for tools in ["BIELD_C_TOOLS", "BIELD_GUESTS_PYTHON"] {
+            path.extend(env::var_os(tools).map(PathBuf::from));
+        }
         path.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
         if let Ok(path) = env::join_paths(path) {
             shell.env("PATH", path);
@@ -264,6 +275,17 @@ impl Terminal {
             .to_owned();
         Ok(dev)
     }
+}
+
+/// Whether rustc has the standard library of a target, as rustup adds it.
+///
+/// # Errors
+/// There is no rustc.
+pub fn has_target(target: &str) -> anyhow::Result<bool> {
+    let mut rustc = Command::new("rustc");
+    let asked = rustc.args(["--print", "target-libdir", "--target", target]);
+    let printed = asked.output()?.stdout;
+    Ok(Path::new(String::from_utf8_lossy(&printed).trim()).is_dir())
 }
 
 /// What a test needs beside the programs.

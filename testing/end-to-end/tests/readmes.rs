@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bield_end_to_end::{Terminal, commands};
+use bield_end_to_end::{Terminal, commands, has_target};
 use serde_json::{Value, json};
 
 fn examples() -> PathBuf {
@@ -80,6 +80,22 @@ fn what_new_writes_in_c_works_as_its_readme_says() {
         return;
     }
     begun_as_typed("c");
+}
+
+#[test]
+fn what_new_writes_in_python_works_as_its_readme_says() {
+    begun_as_typed("python");
+}
+
+#[test]
+fn what_new_writes_in_rust_works_as_its_readme_says() {
+    if !has_target("wasm32-wasip2").unwrap() {
+        eprintln!(
+            "NOT RUN: rustc has no target wasm32-wasip2; `rustup target add wasm32-wasip2` adds it"
+        );
+        return;
+    }
+    begun_as_typed("rust");
 }
 
 #[test]
