@@ -60,7 +60,7 @@ pub enum LevelsError {
     },
     /// A run as a whole is not what its name says.
     #[error(
-        "what the store has as run {} has another name: altered or exchanged; whoever operates the store must bring the run back from a replica or a backup",
+        "what the store has as run {} has another name: altered, exchanged, or with more behind its end; whoever operates the store must bring the run back from a replica or a backup",
         run.short()
     )]
     NotTheRun {

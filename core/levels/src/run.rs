@@ -74,7 +74,7 @@ impl Run {
     pub(crate) fn open(&self, blobs: &dyn Blobs) -> Result<Opened, LevelsError> {
         let meta = &self.meta;
         let data = meta.data_bytes();
-        let tail = self.read(blobs, data, (meta.bytes - data) as usize, Part::Index)?;
+        let tail = self.read_to_the_end(blobs, data)?;
         let [index, filter, _] = meta.sections.map(|bytes| bytes as usize);
         let (index, rest) = tail.split_at(index);
         let (filter, properties) = rest.split_at(filter);
@@ -188,6 +188,24 @@ impl Run {
         let run = self.meta.id;
         let opened = self.key.open(place, sealed);
         opened.ok_or(LevelsError::Altered { run, part })
+    }
+
+    /// Reads from `offset` on; refuses a store that has bytes behind the run's end: no name accounts for them.
+    fn read_to_the_end(&self, blobs: &dyn Blobs, offset: u64) -> Result<Vec<u8>, LevelsError> {
+        let length = (self.meta.bytes - offset) as usize;
+        let run = self.meta.id;
+        let read = blobs
+            .read(&run, offset, length + 1)
+            .map_err(|error| LevelsError::blob(run, error))?;
+        match length.checked_sub(read.len()) {
+            Some(0) => Ok(read),
+            Some(missing) => Err(LevelsError::Cut {
+                run,
+                part: Part::Index,
+                missing: missing as u64,
+            }),
+            None => Err(LevelsError::NotTheRun { run }),
+        }
     }
 
     fn read(

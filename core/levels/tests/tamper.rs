@@ -231,6 +231,23 @@ fn a_run_that_was_cut_or_lost_says_so_and_no_key_looks_absent() {
 }
 
 #[test]
+fn bytes_behind_the_end_of_a_run_are_refused() {
+    let mut cast = Cast::new();
+    let run = cast.flush(&mut forty(1), &[]).remove(0);
+    let whole = cast.blobs.kept()[&run.id].clone();
+    for more in [1, 16, whole.len()] {
+        let longer = [&whole[..], &vec![0; more]].concat();
+        cast.blobs.kept().insert(run.id, longer);
+        let refused = LevelsError::NotTheRun { run: run.id };
+        let levels = cast.fresh().unwrap();
+        assert_eq!(levels.newest(b"key 00").unwrap_err(), refused);
+        assert_eq!(levels.check(&run.id).unwrap_err(), refused);
+    }
+    cast.blobs.kept().insert(run.id, whole);
+    assert!(cast.value("key 00").is_some());
+}
+
+#[test]
 fn a_manifest_that_is_not_the_next_one_is_refused() {
     let mut cast = Cast::new();
     cast.flush(&mut forty(1), &[]);
