@@ -4,6 +4,7 @@
 //! npm install, pip install ─▶ target/guests/npm, oracle, python, c   what the templates and the oracle pin, once
 //! examples/NAME: npm run build ───────────────▶ target/guests/NAME.wasm
 //! testing/guests/python: componentize-py ─────▶ target/guests/python.wasm
+//! client/cli/templates/rust: cargo ────────────▶ target/guests/rust.wasm, where a Rust for WebAssembly can be had
 //! target/guests/compiled                         what tests compiled of these, sealed; emptied when one is built anew
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod c;
 mod python;
+mod rust;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -63,7 +65,10 @@ pub(crate) fn prepare() -> Result<Variables> {
         ("BIELD_GUESTS_ORACLE", beside),
     ];
     variables.extend(python::prepare(&place)?);
-    variables.extend(c::prepare(&place)?);
+    let c = c::prepare(&place)?;
+    let wasm_tools = c.first().map(|(_, folder)| folder.clone());
+    variables.extend(c);
+    variables.extend(rust::prepare(&place, &wasm_tools.unwrap_or_default())?);
     Ok(variables)
 }
 

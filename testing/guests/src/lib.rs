@@ -6,6 +6,7 @@
 //! C, by zig ────────────┘
 //! JavaScript ─── cargo xtask guests ─▶ target/guests/NAME.wasm ──▶ javascript()
 //! Python ─────── cargo xtask guests ─▶ target/guests/python.wasm ▶ python()
+//! Rust ───────── cargo xtask guests ─▶ target/guests/rust.wasm ──▶ rust(), where it could be built
 //! ```
 //!
 //! Always true: what is checked in was built from the source beside it (`tests/functions/checked_in.rs` builds it again where zig is
@@ -70,6 +71,14 @@ pub fn javascript(example: &str) -> Result<Vec<u8>> {
 /// It did not.
 pub fn python() -> Result<Vec<u8>> {
     built("python")
+}
+
+/// The component of what `bield new --lang rust` writes.
+///
+/// # Errors
+/// `cargo xtask guests` did not build it: it needs a Rust for WebAssembly, and says so where there is none.
+pub fn rust() -> Result<Vec<u8>> {
+    built("rust")
 }
 
 /// The folder in which `cargo xtask guests` builds.

@@ -86,7 +86,32 @@ fn a_function_in_python_is_begun_built_and_called() {
     assert_eq!(all[CALLER], 2);
 }
 
-/// For this machine: the target that makes components of it comes by rustup, which is not everywhere.
+#[test]
+fn a_function_in_rust_counts_and_says_what_it_does_not_have() {
+    let component = match bield_guests::rust() {
+        Ok(component) => component,
+        Err(error) => {
+            eprintln!("NOT RUN: {error:#}, where a Rust for WebAssembly can be had");
+            return;
+        }
+    };
+    let guest = Guest::of(&component);
+    let buckets = Buckets::new(&[("visits", true)]);
+    for visits in 1..=3 {
+        let answer = guest.call(&buckets, CALLER, "/visit", b"").unwrap();
+        assert_eq!(answer, visits.to_string().as_bytes());
+    }
+    let all = guest.call(&buckets, CALLER, "/visitors", b"").unwrap();
+    assert_eq!(all, format!("{CALLER} 3\n").as_bytes());
+    let (kind, words) = guest.call(&buckets, CALLER, "/none", b"").unwrap_err();
+    assert_eq!(kind, FailureKind::NotFound);
+    assert!(words.contains("/visit, /visitors"), "{words}");
+    // A bucket that its owner did not give it is an answer in words, not the end of the instance.
+    let without = guest.call(&Buckets::new(&[]), CALLER, "/visit", b"");
+    assert!(without.is_err());
+}
+
+/// For this machine: a target that makes components of it is not everywhere.
 #[test]
 fn a_function_in_rust_is_begun_and_compiles() {
     let place = tempfile::tempdir().unwrap();
