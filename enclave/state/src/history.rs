@@ -49,9 +49,9 @@ impl History {
         }
     }
 
-    /// Where the chains of the newest [`HEADS_KEPT`] holders end, oldest first.
-    pub(crate) fn heads(&self) -> Vec<Head> {
-        let newest = self.order.len().saturating_sub(HEADS_KEPT);
+    /// Where the chains of so many of the newest holders end, oldest first.
+    pub(crate) fn heads(&self, count: usize) -> Vec<Head> {
+        let newest = self.order.len().saturating_sub(count);
         let known = self.order[newest..].iter();
         let heads = known.filter_map(|writer| self.writers.get(writer));
         heads.map(|known| known.tip).collect()
@@ -94,9 +94,11 @@ impl Known {
 /// 2 MiB a writer; of most the last manifest leaves one.
 const HASHES_MAX: usize = 65_536;
 
-/// Most chains whose ends a session token, an anchor's cover and a manifest name: 18 KiB. Whoever shows a
-/// head of an older start is told to be ahead: nobody here knows it any more.
+/// Most chains whose ends a checkpoint names: 18 KiB. Those of older ones are in the levels ([`crate::earlier`]).
 pub(crate) const HEADS_KEPT: usize = 256;
+/// Chains whose ends a session token and a receipt name. The newest stands for all; a few more let a caller who was
+/// away for some starts compare by itself.
+pub(crate) const TOKEN_HEADS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -115,7 +117,7 @@ mod tests {
         let mut history = History::default();
         history.add(head(1, 9)); // a manifest covers what was before
         (0..5).for_each(|seq| history.add(head(2, seq)));
-        assert_eq!(history.heads(), [head(1, 9), head(2, 4)]);
+        assert_eq!(history.heads(9), [head(1, 9), head(2, 4)]);
         let contained = [head(1, 9), head(1, 3), head(2, 0), head(2, 4)];
         assert_eq!(history.lacking(&contained), Ok(Vec::new()));
         let ahead = history

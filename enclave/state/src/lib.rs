@@ -26,8 +26,8 @@
 //! keeps it from noticing that its hold is over: its writes then do not count, and whoever was told of them
 //! notices by their token.
 //!
-//! **The log is dropped once levels hold it.** After a checkpoint that the key service knows of the segments before it are removed; what is
-//! left verifies by itself, since each segment begins with the chain's open record and a signed head. So a
+//! **The log is dropped once levels hold it.** Once the key service knows of a checkpoint the segments before it are
+//! removed; what is left verifies by itself, since each segment begins with the chain's open record and a signed head. So a
 //! start reads what was written since the last flush, and nothing of the rest but what requests ask for. Whoever
 //! wants the whole log keeps it elsewhere (replicas, `host/store`).
 //!
@@ -38,6 +38,7 @@ mod clocks;
 mod cold;
 mod control;
 mod disk;
+mod earlier;
 mod error;
 mod history;
 mod log;

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use bield_capsule::{KeyRing, Metadata, Received, Verifier, VerifierPolicy};
 
-use self::chain::{Chain, Reader};
+use self::chain::{Chain, Reader, Segment};
 use crate::StateError;
 use crate::disk::Disk;
 use crate::error::Flawed;
@@ -52,13 +52,13 @@ pub(crate) fn verifier(
     Ok(verifier)
 }
 
-/// Reads and verifies all chains.
+/// Reads and verifies all chains; says as well which files hold nothing.
 pub(crate) fn read(
     disk: &Disk,
     names: &Names,
     verifier: &mut Verifier,
     keys: &KeyRing,
-) -> Result<Vec<Chain>, StateError> {
+) -> Result<(Vec<Chain>, Vec<Segment>), StateError> {
     let mut by_writer: BTreeMap<String, Vec<(String, u64)>> = BTreeMap::new();
     for (name, _) in disk.list()? {
         if let Some(FileName::Segment { writer, first }) = names.parse(&name) {
@@ -71,10 +71,11 @@ pub(crate) fn read(
         names,
         verifier,
         keys,
+        torn: Vec::new(),
     };
     for files in by_writer.values_mut() {
         files.sort_by_key(|(_, first)| *first);
         chains.extend(reader.chain(files)?);
     }
-    Ok(chains)
+    Ok((chains, reader.torn))
 }

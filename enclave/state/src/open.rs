@@ -13,7 +13,6 @@
 //! memory again. Cost: the log behind the newest checkpoint, which a flush keeps short; runs are opened when
 //! they are first read.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,12 +24,12 @@ use bield_table::{Consistency, Leases, Options, Table, bucket_range};
 
 use crate::clocks::Present;
 use crate::cold::Cold;
-use crate::control::{Checkpoint, Control, Fence};
+use crate::control::Fence;
 use crate::disk::Disk;
 use crate::history::History;
 use crate::log::append::{Author, Log, Place};
 use crate::log::chain::Segment;
-use crate::log::line::Line;
+use crate::log::line::{Covered, Line};
 use crate::names::Names;
 use crate::runs::RunFiles;
 use crate::writing::{Entropy, Writing};
@@ -78,6 +77,8 @@ pub(crate) struct Parts {
     pub(crate) entropy: Entropy,
     /// Segments of earlier starts: removable once a checkpoint covers them.
     pub(crate) former: Vec<Segment>,
+    /// Where the chains of the line ended.
+    pub(crate) ended: Vec<Head>,
     /// Whose anchored heads the own chain's first record covers.
     pub(crate) covered: Vec<WriterId>,
     /// To be leased: from the first key to the second, exclusive.
@@ -95,10 +96,12 @@ impl Opening {
         let names = Names::of(&capsule);
         let mut verifier =
             crate::log::verifier(&self.metadata, &self.config, &self.keys, self.policy)?;
-        let chains = crate::log::read(&disk, &names, &mut verifier, &self.keys)?;
+        let (chains, torn) = crate::log::read(&disk, &names, &mut verifier, &self.keys)?;
         let line = Line::of(chains)?;
-        let checkpoint = newest_checkpoint(&line);
-        let covered = by_writer(checkpoint.as_ref());
+        let (checkpoint, covered) = match line.checkpoint() {
+            Some((checkpoint, covered)) => (Some(checkpoint.clone()), covered),
+            None => (None, Covered::default()),
+        };
         line.whole(&covered)?;
         let mut history = History::default();
         for head in checkpoint.iter().flat_map(|checkpoint| &checkpoint.covered) {
@@ -106,7 +109,10 @@ impl Opening {
         }
         for (writer, seq, stored) in line.records() {
             let hash = stored.hash();
-            history.add(Head { writer, seq, hash });
+            // Files of long ago that somebody put back.
+            if !covered.is_forgotten(&writer) {
+                history.add(Head { writer, seq, hash });
+            }
         }
         let writers = history.lacking(&self.anchored)?;
         if !writers.is_empty() {
@@ -141,7 +147,7 @@ impl Opening {
         history.add(log.head());
         let runs = RunFiles::new(disk.clone(), names);
         let cold = Cold::open(checkpoint, &capsule, &self.keys, runs, &self.settings)?;
-        let heads: Vec<Head> = covered.values().copied().collect();
+        let heads: Vec<Head> = covered.heads().copied().collect();
         let options = Options {
             // The state looks at its memory itself: what was in a former holder's fits.
             memtable_bytes: usize::MAX / 2,
@@ -155,12 +161,16 @@ impl Opening {
         let table = Table::open(writer, options, cold.levels(), &heads, leases)?;
         let mut logged = 0;
         for (writer, seq, stored) in line.records() {
-            if covered.get(&writer).is_none_or(|head| head.seq < seq) {
+            if !covered.covers(&writer, seq) {
                 table.apply(&stored.record, &self.keys, now)?;
                 logged += stored.record.record().as_bytes().len() as u64;
             }
         }
         let chains = line.chains.len();
+        cold.removal.anchored_before(line.behind(&self.anchored));
+        let ended = line.chains.iter().map(|counted| counted.through);
+        let ended = ended.filter(|head| !covered.is_forgotten(&head.writer));
+        let ended = ended.collect();
         let mut leased = Vec::new();
         for bucket in &self.buckets {
             let (from, to) = bucket_range(&bucket.name)?;
@@ -173,7 +183,7 @@ impl Opening {
             .chains
             .into_iter()
             .flat_map(|counted| counted.chain.segments);
-        let former = segments.chain(line.aside).collect();
+        let former = segments.chain(line.aside).chain(torn).collect();
         let covered = self.anchored.iter().map(|head| head.writer).collect();
         let writing = Writing::new(log, history, self.keys, Arc::new(clocks), signer, self.held);
         writing.counts(logged);
@@ -184,6 +194,7 @@ impl Opening {
             disk,
             entropy: upkeep,
             former,
+            ended,
             covered,
             leased,
             token: self.token,
@@ -208,21 +219,4 @@ fn describe(metadata: &Metadata, config: &[Vec<u8>], disk: &Disk, names: &Names)
     if !files.contains(&(name.clone(), length)) {
         let _ = disk.append(&name, 0, &bytes);
     }
-}
-
-/// The newest checkpoint of the line.
-fn newest_checkpoint(line: &Line) -> Option<Checkpoint> {
-    let control = line.records().flat_map(|(_, _, stored)| &stored.control);
-    let checkpoints = control.filter_map(|control| match control {
-        Control::Checkpoint(checkpoint) => Some(checkpoint),
-        Control::Fence(_) => None,
-    });
-    checkpoints.last().cloned()
-}
-
-fn by_writer(checkpoint: Option<&Checkpoint>) -> BTreeMap<WriterId, Head> {
-    let heads = checkpoint
-        .into_iter()
-        .flat_map(|checkpoint| &checkpoint.covered);
-    heads.map(|head| (head.writer, *head)).collect()
 }

@@ -55,6 +55,11 @@ impl Removal {
         lock(&self.segments).extend(segments);
     }
 
+    /// A checkpoint of an earlier holder covers these segments, and is anchored.
+    pub(crate) fn anchored_before(&self, segments: Vec<Segment>) {
+        lock(&self.segments).extend(segments.into_iter().map(|segment| (0, segment)));
+    }
+
     /// A manifest retires these runs.
     pub(crate) fn retires(&self, by: Head, runs: impl Iterator<Item = RunId>) {
         lock(&self.retired).extend(runs.map(|run| (run, by.seq)));
@@ -76,13 +81,13 @@ impl Removal {
     /// Removes segments and unknown runs whose time has come; what the host refuses is tried again.
     pub(crate) fn clear(&self, disk: &Disk, runs: &RunFiles) {
         let anchored = self.anchored.load(Ordering::Acquire);
-        if anchored == 0 {
-            return;
-        }
         let gone = |name: &str| disk.remove(name).is_ok();
         let mut segments = lock(&self.segments);
         segments.retain(|(by, segment)| *by > anchored || !gone(&segment.name));
         drop(segments);
+        if anchored == 0 {
+            return;
+        }
         let mut unknown = lock(&self.unknown);
         unknown.retain(|run| !gone(&runs.name(run)));
     }

@@ -15,6 +15,7 @@
 //! Buckets that read at epochs are read like eventual ones: there is one writer, whose commits are seen whole.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bield_capsule::{Batch, Head, QueueError, Ticket};
 use bield_envelope::Time;
@@ -39,9 +40,12 @@ pub struct Bucket {
 /// Where the state stood before and after a request, each ascending by writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Everything that the request began with is behind these.
+    /// Everything that the request may have read when it began is behind these.
     pub before: Vec<Head>,
     /// Everything that the request read or wrote is behind these.
+    ///
+    /// The newest record of the own chain here is a durable one where all of that is durable, else one that is written where
+    /// all is; so somebody who reads and writes what is durable is shown no record that a loss of power takes.
     pub after: Vec<Head>,
 }
 
@@ -103,6 +107,8 @@ pub struct Request {
     /// The last entry that was written, or seen in a linearizable bucket, and how safe it has to be.
     last: Ticket,
     wanted: Durability,
+    /// The last entry that may have been read.
+    seen: Ticket,
     mark: Option<Mark>,
 }
 
@@ -133,6 +139,7 @@ impl Shared {
             before: self.heads(),
             last: Ticket::default(),
             wanted: Durability::Memory,
+            seen: Ticket::default(),
             mark: None,
         })
     }
@@ -250,7 +257,10 @@ impl Request {
         let op = change.op(&key);
         let (shared, now) = (&*self.shared, self.now);
         let mark = self.mark.as_ref().map(Mark::op);
-        let swapped = shared.handed(|hand| shared.table.swap_beside(op, mark, seen, now, hand))?;
+        let buckets = self.pushes(bucket);
+        let swapped = shared.handed(buckets, |hand| {
+            shared.table.swap_beside(op, mark, seen, now, hand)
+        })?;
         match swapped {
             Swapped::Done(written) => {
                 self.wrote(bucket, written.handed);
@@ -279,7 +289,7 @@ impl Request {
         let increment = |hand: &mut dyn FnMut(&Batch) -> Result<Ticket, QueueError>| {
             shared.table.increment_beside(&key, delta, mark, now, hand)
         };
-        let summed = shared.handed(increment)?;
+        let summed = shared.handed(self.pushes(bucket), increment)?;
         self.wrote(bucket, summed.1.handed);
         Ok(summed.0)
     }
@@ -293,8 +303,18 @@ impl Request {
         // What was read may have been written a moment ago by another request.
         writing.wait_signed(writing.last())?;
         writing.wait(self.last, self.wanted)?;
-        let after = self.shared.heads();
+        let after = self.shared.heads_with(self.last.max(self.seen));
+        writing.runs()?;
         writing.held()?;
+        // What was signed when the request began may not be durable, and the request saw nothing of it.
+        let is_ahead = |head: &Head| {
+            after
+                .iter()
+                .any(|own| own.writer == head.writer && own.seq < head.seq)
+        };
+        if self.before.iter().any(is_ahead) {
+            self.before.clone_from(&after);
+        }
         Ok(Cut {
             before: core::mem::take(&mut self.before),
             after,
@@ -311,7 +331,9 @@ impl Request {
             }
             None => ops,
         };
-        let written = shared.handed(|hand| shared.table.write(ops, now, hand))?;
+        let written = shared.handed(self.pushes(bucket), |hand| {
+            shared.table.write(ops, now, hand)
+        })?;
         self.wrote(bucket, written.handed);
         Ok(())
     }
@@ -323,8 +345,21 @@ impl Request {
         self.shared.writing.want(ticket, bucket.durability);
     }
 
+    /// As what a write to a bucket is read: the mark may be in any other.
+    const fn pushes(&self, bucket: &Bucket) -> &'static [Durability] {
+        match (&self.mark, bucket.durability) {
+            (None, Durability::Memory) => &[Durability::Memory],
+            (None, Durability::Local) => &[Durability::Local],
+            (None, Durability::LocalSync) => &[Durability::LocalSync],
+            (Some(_), _) => &[Durability::Memory, Durability::Local, Durability::LocalSync],
+        }
+    }
+
     /// A linearizable read shows what will not be lost.
     fn saw(&mut self, bucket: &Bucket) {
+        let pushed = &self.shared.pushed[bucket.durability as usize];
+        let seen = Ticket::new(pushed.load(Ordering::Acquire));
+        self.seen = self.seen.max(seen);
         if bucket.consistency == Consistency::Linearizable {
             self.last = self.last.max(self.shared.writing.last());
             self.wanted = self.wanted.max(bucket.durability);
@@ -343,17 +378,33 @@ impl Shared {
     /// Runs a write of the table, whose entries go to the log; again where the log had no room just then.
     pub(crate) fn handed<T>(
         &self,
+        pushes: &[Durability],
+        write: impl FnMut(&mut dyn FnMut(&Batch) -> Result<Ticket, QueueError>) -> Result<T, TableError>,
+    ) -> Result<T, StateError> {
+        self.handed_when(Self::admit, pushes, write)
+    }
+
+    /// The same, once `admit` lets it.
+    pub(crate) fn handed_when<T>(
+        &self,
+        admit: impl Fn(&Self) -> Result<(), StateError>,
+        pushes: &[Durability],
         mut write: impl FnMut(
             &mut dyn FnMut(&Batch) -> Result<Ticket, QueueError>,
         ) -> Result<T, TableError>,
     ) -> Result<T, StateError> {
         loop {
             self.writing.held()?;
-            self.admit()?;
+            admit(self)?;
             let mut refused = None;
             let written = write(&mut |batch| {
                 let pushed = self.writing.push(batch);
                 refused = pushed.as_ref().err().cloned();
+                // Before anybody sees it.
+                for (durability, ticket) in pushes.iter().zip(pushed.iter().cycle()) {
+                    let last = &self.pushed[*durability as usize];
+                    last.fetch_max(ticket.position(), Ordering::AcqRel);
+                }
                 pushed
             });
             match (written, refused) {

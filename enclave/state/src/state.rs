@@ -12,7 +12,7 @@
 //!
 //! Left to others: asking the key service for the hold and telling it anchors (`enclave/runtime`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -48,10 +48,14 @@ pub(crate) struct Shared {
     pub(crate) entropy: Mutex<Entropy>,
     /// Segments that the next checkpoint covers.
     pub(crate) former: Mutex<Vec<Segment>>,
+    /// Ends of chains that the next flush writes to the levels.
+    pub(crate) ended: Mutex<Vec<Head>>,
     /// What the flush under way, or the one that failed, covers.
     pub(crate) freezing: Mutex<Option<Freezing>>,
     /// Somebody asked for a flush.
     pub(crate) is_asked: AtomicBool,
+    /// The last entry of each durability that a bucket declares.
+    pub(crate) pushed: [AtomicU64; 3],
     /// Compaction is so far behind that commits wait for it.
     pub(crate) is_pressed: AtomicBool,
     pub(crate) upkeep: Mutex<Upkeep>,
@@ -125,7 +129,7 @@ impl State {
         self.shared.request(seen)
     }
 
-    /// Where the chains of the state end: the session token, and what receipts name.
+    /// Where the newest chains of the state end, what is signed and not yet stored included; the newest stands for all.
     #[must_use]
     pub fn heads(&self) -> Vec<Head> {
         self.shared.heads()
@@ -222,9 +226,11 @@ impl Shared {
             settings,
             entropy: Mutex::new(parts.entropy),
             former: Mutex::new(parts.former),
+            ended: Mutex::new(parts.ended),
             freezing: Mutex::new(None),
             // A flush covers the starts before this one.
             is_asked: AtomicBool::new(parts.chains >= STARTS_MAX),
+            pushed: Default::default(),
             is_pressed: AtomicBool::new(false),
             upkeep: Mutex::default(),
             is_idle: AtomicBool::new(false),
@@ -242,17 +248,33 @@ impl Shared {
             let lease = |hand: &mut dyn FnMut(&Batch) -> Result<Ticket, QueueError>| {
                 self.table.take_lease(token, (from, to), now, hand)
             };
-            last = self.handed(lease)?.handed;
+            // The levels' thread does not run yet, so that nobody would make room.
+            let admit = |_: &Self| Ok(());
+            last = self
+                .handed_when(admit, &[Durability::LocalSync], lease)?
+                .handed;
             token = token.saturating_add(1);
         }
         self.writing.want(last, Durability::LocalSync);
         self.writing.wait(last, Durability::LocalSync)
     }
 
-    /// Where the chains of the state end, ascending by writer.
+    /// Where the newest chains of the state end, ascending by writer.
     pub(crate) fn heads(&self) -> Vec<Head> {
         let mut heads = self.writing.heads();
         heads.sort_unstable();
+        heads
+    }
+
+    /// The same up to a record that is as safe as can be among those that hold everything up to an entry.
+    pub(crate) fn heads_with(&self, ticket: Ticket) -> Vec<Head> {
+        let (mut heads, reached) = (self.heads(), self.writing.reached(ticket));
+        let own = heads
+            .iter_mut()
+            .find(|head| head.writer == self.table.writer());
+        if let (Some(own), Some(reached)) = (own, reached) {
+            *own = reached;
+        }
         heads
     }
 
@@ -279,6 +301,7 @@ impl Shared {
     /// Whether these heads are part of the state.
     pub(crate) fn contains(&self, seen: &[Head]) -> Result<(), StateError> {
         let writers = self.writing.lacking(seen)?;
+        let writers = self.lacking_of_earlier(seen, writers)?;
         match Lacking::sum(&writers) {
             0 => Ok(()),
             behind => Err(StateError::Behind { behind, writers }),

@@ -10,4 +10,5 @@ mod model;
 mod removal;
 mod serving;
 mod signing;
+mod tokens;
 mod torn;

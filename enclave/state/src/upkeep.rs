@@ -188,6 +188,7 @@ impl Shared {
         let Freezing { covered, logged } = self.freeze()?;
         let mut changes = Changes::default();
         let frozen = self.table.freeze();
+        let has_runs = frozen.is_some();
         if let Some(frozen) = &frozen {
             changes.flushed = Some(self.runs(frozen)?);
         }
@@ -198,6 +199,9 @@ impl Shared {
             self.table.flushed(frozen, self.cold.levels());
         }
         *lock(&self.horizon) = clock;
+        if has_runs {
+            lock(&self.ended).clear();
+        }
         *lock(&self.freezing) = None;
         self.writing.covers(logged);
         self.is_asked.store(false, Ordering::Release);
@@ -230,7 +234,14 @@ impl Shared {
         let (levels, settings) = (self.cold.levels(), self.settings.levels);
         let entropy = &mut *lock(&self.entropy);
         let mut flush = Flush::begin(&levels, frozen.range_deletes(), settings)?;
-        let mut ended = self.ended_leases()?.into_iter().peekable();
+        let mut ended = self.ended_leases()?;
+        let version = Version {
+            clock: self.table.clock(),
+            writer: self.table.writer(),
+        };
+        ended.extend(self.ended_cells(&lock(&self.ended), version));
+        ended.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut ended = ended.into_iter().peekable();
         let mut after: Option<Vec<u8>> = None;
         loop {
             let cells = frozen.cells(after.as_deref(), FLUSHED_CELLS);

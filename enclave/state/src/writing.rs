@@ -13,9 +13,8 @@
 //!
 //! Back-pressure: a caller waits while 256 KiB of entries wait for the signer.
 
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bield_capsule::{Batch, Head, KeyRing, Queue, QueueError, QueueLimits, Ticket};
@@ -24,7 +23,7 @@ use rand_core::CryptoRng;
 
 use crate::clocks::Clocks;
 use crate::disk::lock;
-use crate::history::History;
+use crate::history::{HEADS_KEPT, History, TOKEN_HEADS};
 use crate::log::append::Log;
 use crate::log::chain::Segment;
 use crate::{Lacking, StateError};
@@ -52,6 +51,10 @@ pub(crate) struct Writing {
     sync: AtomicU64,
     /// The end of the hold, by the running clock, in milliseconds.
     held: AtomicU64,
+    /// The newest records that are written, and those that are durable.
+    stored: Mutex<[Reached; 2]>,
+    /// Why nothing more is told.
+    failed: OnceLock<String>,
     /// Bytes of records that the next checkpoint is to cover.
     logged: AtomicU64,
     /// How often whoever waits for a signature looks before it sleeps.
@@ -60,6 +63,10 @@ pub(crate) struct Writing {
     pub(crate) clocks: Arc<dyn Clocks>,
     entropy: Mutex<Entropy>,
 }
+
+/// A record and the last entry up to which all are in it or before.
+#[derive(Clone, Copy, Default)]
+struct Reached(Option<(Ticket, Head)>);
 
 /// What lies before a segment.
 pub(crate) struct Before {
@@ -88,6 +95,8 @@ impl Writing {
             history: Mutex::new(history),
             sync: AtomicU64::new(0),
             held: AtomicU64::new(millis(held)),
+            stored: Mutex::new([Reached::default(); 2]),
+            failed: OnceLock::new(),
             logged: AtomicU64::new(0),
             looks: AtomicU32::new(LOOKS_MAX),
             keys,
@@ -180,7 +189,7 @@ impl Writing {
         let written = self.write_in(&mut log, batch, table, first, last);
         drop(log);
         if let Err(error) = &written {
-            self.queue.fail(&reason(error));
+            self.fails(&reason(error));
         }
         written.is_ok()
     }
@@ -201,6 +210,7 @@ impl Writing {
         let durably = self.sync.load(Ordering::Acquire) >= first.position();
         log.write(&record, durably)?;
         self.counts(record.as_bytes().len() as u64);
+        self.stored(last, record.head(), durably);
         let level = if durably { LOCAL_SYNC } else { LOCAL };
         self.queue.reached(last, level);
         if log.is_full() {
@@ -222,6 +232,7 @@ impl Writing {
         let record = log.seal(batch, &self.keys, now, &mut *lock(&self.entropy))?;
         lock(&self.history).add(record.head());
         log.write(&record, true)?;
+        self.stored(self.queue.state(LOCAL), record.head(), true);
         Ok(record.head())
     }
 
@@ -232,6 +243,9 @@ impl Writing {
         let through = self.queue.state(LOCAL);
         let synced = log.sync();
         let head = log.head();
+        if synced.is_ok() {
+            self.stored(through, head, true);
+        }
         drop(log);
         self.heard(synced)?;
         self.queue.reached(through, LOCAL_SYNC);
@@ -241,7 +255,7 @@ impl Writing {
     /// Begins a new segment; says what lies before it.
     pub(crate) fn rotate(&self) -> Result<Before, StateError> {
         let mut log = lock(&self.log);
-        let heads = lock(&self.history).heads();
+        let heads = lock(&self.history).heads(HEADS_KEPT);
         let logged = self.logged();
         let rotated = self.rotate_in(&mut log);
         let segments = log.take_former();
@@ -273,6 +287,7 @@ impl Writing {
         let now = self.clocks.now();
         log.rotate(&self.keys, now, &mut *lock(&self.entropy))?;
         lock(&self.history).add(log.head());
+        self.stored(self.queue.state(LOCAL), log.head(), true);
         Ok(())
     }
 
@@ -281,9 +296,9 @@ impl Writing {
         read(&mut lock(&self.log))
     }
 
-    /// Where the chains of the state end, newest signed records included.
+    /// Where the newest chains of the state end, newest signed records included.
     pub(crate) fn heads(&self) -> Vec<Head> {
-        lock(&self.history).heads()
+        lock(&self.history).heads(TOKEN_HEADS)
     }
 
     /// Of these heads those that are ahead of the state.
@@ -322,9 +337,42 @@ impl Writing {
 
     fn heard<T>(&self, outcome: Result<T, StateError>) -> Result<T, StateError> {
         if let Err(StateError::Stopped { reason }) = &outcome {
-            self.queue.fail(reason);
+            self.fails(reason);
         }
         outcome
+    }
+
+    fn fails(&self, reason: &str) {
+        let _ = self.failed.set(reason.to_owned());
+        self.queue.fail(reason);
+    }
+
+    /// Whether what is signed is stored as well, as far as is known: else nothing is told, not even of what nobody
+    /// waits to be stored.
+    pub(crate) fn runs(&self) -> Result<(), StateError> {
+        match self.failed.get().cloned() {
+            Some(reason) => Err(StateError::Stopped { reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// A record is written that holds all entries up to here, under the log's lock.
+    fn stored(&self, through: Ticket, head: Head, durably: bool) {
+        let reached = Some((through, head));
+        let mut stored = lock(&self.stored);
+        stored[0] = Reached(reached);
+        if durably {
+            stored[1] = Reached(reached);
+        }
+    }
+
+    /// The newest durable record, if it holds all entries up to this one; else the newest that is written, if that does;
+    /// none: it is signed at most.
+    pub(crate) fn reached(&self, ticket: Ticket) -> Option<Head> {
+        let [written, durable] = *lock(&self.stored);
+        let holds = |reached: Reached| reached.0.filter(|(through, _)| *through >= ticket);
+        let (_, head) = holds(durable).or_else(|| holds(written))?;
+        Some(head)
     }
 }
 

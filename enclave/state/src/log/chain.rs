@@ -18,7 +18,7 @@ use bield_capsule::segment::{
     End, Frames, SEGMENT_FILE_BYTES_MAX, SEGMENT_HEADER_BYTES, SegmentHeader,
 };
 use bield_capsule::{
-    Applied, Head, KeyRing, Kind, Received, SegmentStart, SignedHead, Verifier, WriterId,
+    Applied, Head, KeyRing, Kind, OpenError, Received, SegmentStart, SignedHead, Verifier, WriterId,
 };
 use bield_envelope::Digest;
 
@@ -64,6 +64,8 @@ pub(crate) struct Chain {
     pub(crate) holes: Vec<Hole>,
     /// None: nothing was told of this chain, it is not part of the state.
     pub(crate) fence: Option<Fence>,
+    /// Its first data record is sealed under another key than the capsule's: none of it is the state's.
+    is_foreign: bool,
 }
 
 impl Chain {
@@ -84,6 +86,8 @@ pub(crate) struct Reader<'a> {
     pub(crate) names: &'a Names,
     pub(crate) verifier: &'a mut Verifier,
     pub(crate) keys: &'a KeyRing,
+    /// Files whose first append did not arrive whole: they tell nobody anything.
+    pub(crate) torn: Vec<Segment>,
 }
 
 impl Reader<'_> {
@@ -93,7 +97,12 @@ impl Reader<'_> {
         let mut chain: Option<Chain> = None;
         for (name, first) in files {
             let bytes = self.disk.read(name, 0, SEGMENT_FILE_BYTES_MAX as u64)?;
+            let segment = Segment {
+                name: name.clone(),
+                first: *first,
+            };
             let Some(header) = header(&bytes, name)? else {
+                self.torn.push(segment);
                 continue;
             };
             let mut frames = header.frames(&bytes);
@@ -102,7 +111,10 @@ impl Reader<'_> {
                     Some(End::Damaged { .. }) => {
                         return Err(other(name, "its first frame is altered"));
                     }
-                    _ => continue,
+                    _ => {
+                        self.torn.push(segment);
+                        continue;
+                    }
                 }
             };
             let start = SegmentStart::decode(frame.payload);
@@ -114,12 +126,10 @@ impl Reader<'_> {
                 records: BTreeMap::new(),
                 holes: Vec::new(),
                 fence: None,
+                is_foreign: false,
             });
             self.begin(chain, &start, name)?;
-            chain.segments.push(Segment {
-                name: name.clone(),
-                first: *first,
-            });
+            chain.segments.push(segment);
             self.segment(chain, name, *first, frames)?;
         }
         Ok(chain)
@@ -252,7 +262,18 @@ impl Reader<'_> {
                 .verifier
                 .apply(record)
                 .map_err(|why| altered(seq, why))?;
-            let control = self.control(&applied)?;
+            let control = match self.control(&applied) {
+                _ if chain.is_foreign => Vec::new(),
+                // spec/05 §3.1: a certificate alone makes no writer of this state. Its own begin with a fence.
+                Err(StateError::Sealed {
+                    why: OpenError::Commitment,
+                    ..
+                }) if chain.fence.is_none() => {
+                    chain.is_foreign = true;
+                    Vec::new()
+                }
+                control => control?,
+            };
             let begins = seq == first.max(1);
             if let Some(Control::Fence(fence)) = control.first().filter(|_| begins) {
                 chain.fence.get_or_insert(*fence);

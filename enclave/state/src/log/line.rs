@@ -12,12 +12,13 @@
 //! its successor found, no further; of two holders the one with the larger token counts. A state's files
 //! hold one line, or the copies of a directory that both went on: [`StateError::Forked`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bield_capsule::{Head, WriterId};
 
 use super::chain::{Chain, Segment, Stored};
 use crate::StateError;
+use crate::control::{Checkpoint, Control};
 
 /// The records that count, and the chains beside them.
 pub(crate) struct Line {
@@ -33,7 +34,112 @@ pub(crate) struct Counted {
     pub(crate) through: Head,
 }
 
+/// What the newest checkpoint of a line covers.
+#[derive(Default)]
+pub(crate) struct Covered {
+    /// Where the newest chains ended, by writer.
+    heads: BTreeMap<WriterId, Head>,
+    /// Holders before the one whose flush it speaks of: that one had read all that counts of their chains, also of those that are too long
+    /// ago to be named.
+    before: BTreeSet<WriterId>,
+}
+
+impl Covered {
+    /// Whether a record, and all before it in its chain, is in the levels.
+    pub(crate) fn covers(&self, writer: &WriterId, seq: u64) -> bool {
+        let named = self.heads.get(writer).is_some_and(|head| head.seq >= seq);
+        named || self.before.contains(writer)
+    }
+
+    /// Whether a chain is one that the checkpoint does not name any more.
+    pub(crate) fn is_forgotten(&self, writer: &WriterId) -> bool {
+        self.before.contains(writer) && !self.heads.contains_key(writer)
+    }
+
+    pub(crate) fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.heads.values()
+    }
+}
+
+impl Counted {
+    fn checkpoint(&self) -> Option<(u64, &Checkpoint)> {
+        let records = self.chain.records.range(..=self.through.seq);
+        let control =
+            records.flat_map(|(seq, stored)| stored.control.iter().map(|one| (*seq, one)));
+        let checkpoints = control.filter_map(|(seq, control)| match control {
+            Control::Checkpoint(checkpoint) => Some((seq, checkpoint)),
+            Control::Fence(_) => None,
+        });
+        checkpoints.last()
+    }
+}
+
 impl Line {
+    /// The newest checkpoint of the line, and what that covers.
+    pub(crate) fn checkpoint(&self) -> Option<(&Checkpoint, Covered)> {
+        let (_, _, checkpoint) = self.newest_checkpoint()?;
+        let at = self.flushed(checkpoint).unwrap_or(0);
+        let heads = checkpoint.covered.iter().map(|head| (head.writer, *head));
+        let before = self.chains[..at].iter();
+        let covered = Covered {
+            heads: heads.collect(),
+            before: before.map(|counted| counted.chain.writer).collect(),
+        };
+        Some((checkpoint, covered))
+    }
+
+    /// Files with nothing but what the newest checkpoint covers, if that stands at or before an anchored head: whoever
+    /// follows has it in its line too.
+    pub(crate) fn behind(&self, anchored: &[Head]) -> Vec<Segment> {
+        let Some((at, seq, checkpoint)) = self.newest_checkpoint() else {
+            return Vec::new();
+        };
+        let of = |writer: &WriterId| {
+            let chain = |counted: &Counted| counted.chain.writer == *writer;
+            self.chains.iter().position(chain)
+        };
+        let reaches = |head: &Head| match of(&head.writer) {
+            Some(place) => place > at || (place == at && head.seq >= seq),
+            None => false,
+        };
+        if !anchored.iter().any(reaches) {
+            return Vec::new();
+        }
+        let Some(at) = self.flushed(checkpoint) else {
+            return Vec::new();
+        };
+        let before = self.chains[..at].iter();
+        let mut behind: Vec<_> = before
+            .flat_map(|counted| counted.chain.segments.clone())
+            .collect();
+        let chain = &self.chains[at].chain;
+        let own = checkpoint
+            .covered
+            .iter()
+            .find(|head| head.writer == chain.writer);
+        let through = own.map_or(0, |head| head.seq);
+        let pairs = chain.segments.iter().zip(chain.segments.iter().skip(1));
+        let covered = pairs.filter(|(_, next)| next.first <= through + 1);
+        behind.extend(covered.map(|(segment, _)| segment.clone()));
+        behind
+    }
+
+    /// The chain of the holder whose flush a checkpoint speaks of; that of a later compaction says the same again.
+    fn flushed(&self, checkpoint: &Checkpoint) -> Option<usize> {
+        let flushed = checkpoint.covered.last()?.writer;
+        let mut chains = self.chains.iter();
+        chains.position(|counted| counted.chain.writer == flushed)
+    }
+
+    /// Where it stands: which chain, which record.
+    fn newest_checkpoint(&self) -> Option<(usize, u64, &Checkpoint)> {
+        let mut chains = self.chains.iter().enumerate().rev();
+        chains.find_map(|(at, counted)| {
+            let (seq, checkpoint) = counted.checkpoint()?;
+            Some((at, seq, checkpoint))
+        })
+    }
+
     /// Orders the chains.
     pub(crate) fn of(chains: Vec<Chain>) -> Result<Self, StateError> {
         let mut waiting: BTreeMap<WriterId, Chain> = BTreeMap::new();
@@ -86,9 +192,8 @@ impl Line {
     }
 
     /// Checks that all records are there but for those that the newest manifest covers.
-    pub(crate) fn whole(&self, covered: &BTreeMap<WriterId, Head>) -> Result<(), StateError> {
-        let covers =
-            |writer: &WriterId, seq: u64| covered.get(writer).is_some_and(|head| head.seq >= seq);
+    pub(crate) fn whole(&self, covered: &Covered) -> Result<(), StateError> {
+        let covers = |writer: &WriterId, seq: u64| covered.covers(writer, seq);
         for (index, counted) in self.chains.iter().enumerate() {
             let writer = counted.chain.writer;
             let through = counted.through.seq;
@@ -104,7 +209,9 @@ impl Line {
                 return missing(newest.map_or(0, |newest| newest + 1), through);
             }
             let before = counted.chain.fence.and_then(|fence| fence.before);
-            if let Some(before) = before.filter(|_| index == 0)
+            // What lies before a chain that is covered so is covered too.
+            let is_first = index == 0 && !covered.before.contains(&writer);
+            if let Some(before) = before.filter(|_| is_first)
                 && !covers(&before.writer, before.seq)
             {
                 return Err(StateError::Missing {

@@ -211,7 +211,8 @@ pub(super) fn disk(files: &MemoryFiles) -> Disk {
 pub(super) fn chains(capsule: &Capsule, files: &MemoryFiles) -> Result<Vec<Chain>, StateError> {
     let names = Names::of(&capsule.metadata.name());
     let mut verifier = capsule.verifier();
-    crate::log::read(&disk(files), &names, &mut verifier, &capsule.keys())
+    let read = crate::log::read(&disk(files), &names, &mut verifier, &capsule.keys());
+    read.map(|(chains, _)| chains)
 }
 
 /// Opens the log as holder `token`.

@@ -4,9 +4,12 @@ use bield_capsule::Head;
 use bield_envelope::Seeded;
 use bield_ledger::{Contents, Fault, MemoryFiles};
 
-use super::cast::{Capsule, Opened, append, at, chains, entries, open};
+use super::cast::{Capsule, Opened, append, at, chains, disk, entries, open};
+use crate::control::{Checkpoint, Fence};
 use crate::history::History;
+use crate::log::append::{Log, Place};
 use crate::log::line::Line;
+use crate::names::Names;
 use crate::{Lacking, StateError};
 
 fn rotate(capsule: &Capsule, opened: &mut Opened, seed: u64) -> Result<Head, StateError> {
@@ -280,4 +283,81 @@ fn a_certificate_that_ended_signs_nothing() {
     let late = append(&capsule, &mut opened.log, b"late", 86_400_000);
     assert!(matches!(late, Err(StateError::CertificateEnded { .. })));
     assert!(append(&capsule, &mut opened.log, b"now", 86_399_999).is_ok());
+}
+
+/// Checkpoints name the newest 256 chains: an older one that is put back is covered all the same, else what was deleted since
+/// would come back.
+#[test]
+fn what_lies_before_the_holder_of_the_newest_checkpoint_is_covered() {
+    let capsule = Capsule::new(1);
+    let files = MemoryFiles::new();
+    let mut heads = Vec::new();
+    for start in 1..=4 {
+        let mut opened = open(&capsule, &files, start, 100 * start).unwrap();
+        heads.push(append(&capsule, &mut opened.log, b"entry", 100 * start + 1).unwrap());
+        // Of a flush, and of a compaction of the next holder, which says the same again.
+        if start >= 3 {
+            let checkpoint = Checkpoint {
+                covered: heads[1..3].to_vec(),
+                manifest: Vec::new(),
+            };
+            append(
+                &capsule,
+                &mut opened.log,
+                &checkpoint.encode(),
+                100 * start + 2,
+            )
+            .unwrap();
+        }
+    }
+    let line = Line::of(chains(&capsule, &files).unwrap()).unwrap();
+    let (_, covered) = line.checkpoint().unwrap();
+    let [first, second, third, fourth] = heads[..] else {
+        panic!("four starts");
+    };
+    assert!(covered.covers(&first.writer, first.seq) && covered.is_forgotten(&first.writer));
+    assert!(covered.covers(&second.writer, second.seq + 9));
+    assert!(covered.covers(&third.writer, third.seq));
+    assert!(!covered.covers(&third.writer, third.seq + 1));
+    assert!(!covered.covers(&fourth.writer, 0));
+    // Its files may be there or not.
+    line.whole(&covered).unwrap();
+    assert!(line.behind(&[]).is_empty() && line.behind(&[third]).is_empty());
+    let tip = line.tip().unwrap();
+    let behind = line.behind(&[tip]);
+    assert_eq!(behind.len(), 2);
+    let mut contents = files.contents();
+    for segment in behind {
+        contents.remove(&segment.name).unwrap();
+    }
+    let files = MemoryFiles::with(contents);
+    let line = Line::of(chains(&capsule, &files).unwrap()).unwrap();
+    let (_, covered) = line.checkpoint().unwrap();
+    line.whole(&covered).unwrap();
+}
+
+/// Any attested runtime gets a certificate for any capsule: what it seals without the capsule's key is nobody's.
+#[test]
+fn a_chain_that_is_sealed_under_another_key_is_put_aside() {
+    let (capsule, other) = (Capsule::new(1), Capsule::new(2));
+    let files = MemoryFiles::new();
+    let mut opened = open(&capsule, &files, 1, 1).unwrap();
+    append(&capsule, &mut opened.log, b"own", 2).unwrap();
+    let verifier = capsule.verifier();
+    let place = Place {
+        disk: &disk(&files),
+        names: &Names::of(&capsule.metadata.name()),
+        metadata: &capsule.metadata,
+        config: verifier.config(),
+        keys: &other.keys(),
+        fence: Fence {
+            token: 99,
+            before: None,
+        },
+    };
+    let author = capsule.author(77);
+    Log::begin(&place, author, at(5), &mut Seeded::new(5)).unwrap();
+    let line = Line::of(chains(&capsule, &files).unwrap()).unwrap();
+    assert_eq!(line.aside.len(), 1);
+    assert_eq!(entries(&capsule, &line), [b"own"]);
 }

@@ -72,22 +72,19 @@ fn what_was_told_is_there_after_the_process_is_gone() {
 fn many_starts_leave_few_files() {
     let (machine, files) = (machine(), MemoryFiles::new());
     let mut most = 0;
+    let mut anchored = Vec::new();
     for start in 0..40_u8 {
-        let state = machine.open(&files, &[]).unwrap();
+        let state = machine.open(&files, &anchored).unwrap();
         set(&state, &bucket(), b"key", &[start]).unwrap();
         most = most.max(files.contents().len());
         anchor(&state);
         // The flush that many starts ask for may be under way.
-        state.close().unwrap();
+        anchored = state.close().unwrap().heads;
     }
     assert!(most < 30, "{most} files");
     let state = machine.open(&files, &[]).unwrap();
     assert_eq!(get(&state, &bucket(), b"key").unwrap(), Some(vec![39]));
-    assert_eq!(
-        state.heads().len(),
-        41,
-        "a token of any of these starts is understood"
-    );
+    assert!(state.heads().len() < 10, "tokens are short");
 }
 
 /// What starts and requests leave in the levels goes: leases of holders that ended, marks whose time is over.
