@@ -69,7 +69,7 @@ mod watch;
 
 pub use bield_levels::{KEY_BYTES_MAX, VALUE_BYTES_MAX, Version};
 pub use clock::{CLOCK_AHEAD, HybridClock};
-pub use cold::{Cold, NoCold};
+pub use cold::{Cold, Most, NoCold, Part};
 pub use entry::{
     Action, CONTROL, Change, Condition, EntryError, FOLLOWS_MAX, Followed, Lease, TableEntry,
 };
@@ -78,7 +78,7 @@ pub use key::{BUCKET_BYTES_MAX, bucket_range, full_key, split_key};
 pub use lease::Leases;
 pub use session::{SESSION_BYTES_MAX, SESSION_HEADS_MAX, Session, Standing};
 pub use table::{
-    Changed, Consistency, Found, Frozen, Handle, LEASE_RANGE, Looked, Op, Options, Page,
+    Changed, Consistency, Found, Frozen, Handle, Keys, LEASE_RANGE, Looked, Op, Options, Page,
     PageLimits, Snapshot, Swapped, Table, Taken, Written, lease_holder,
 };
 pub use watch::{WATCHED_KEYS_MAX, WATCHERS_MAX, WatcherId};

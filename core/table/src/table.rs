@@ -33,14 +33,14 @@ pub use self::apply::Taken;
 pub use self::atomic::{Handle, Swapped};
 pub use self::flush::Frozen;
 pub use self::hold::{Changed, Looked};
-pub use self::read::{Found, Page, PageLimits, Snapshot};
+pub use self::read::{Found, Keys, Page, PageLimits, Snapshot};
 pub use self::write::{Op, Written};
 use crate::cut::{Chains, Cut};
 use crate::key::in_bucket;
 use crate::lease::Leases;
 use crate::memtable::{Floor, Memtable, Placed};
 use crate::watch::Watches;
-use crate::{CLOCK_AHEAD, Cold, HybridClock, TableEntry, TableError};
+use crate::{CLOCK_AHEAD, Cold, HybridClock, Most, TableEntry, TableError};
 
 /// What a read shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,10 +287,10 @@ impl Table {
 fn read_leases(view: &View, leases: &mut Leases) -> Result<(), TableError> {
     let (mut from, end) = (LEASE_KEYS.to_vec(), [LEASE_KEYS[0] + 1]);
     loop {
-        let page = view
+        let part = view
             .cold
-            .page(Bound::Excluded(&from), Bound::Excluded(&end), LEASE_PAGE)?;
-        for cell in &page {
+            .page(Bound::Excluded(&from), Bound::Excluded(&end), LEASE_PART)?;
+        for cell in &part.cells {
             let OwnedContent::Value { bytes, .. } = &cell.content else {
                 continue;
             };
@@ -305,9 +305,9 @@ fn read_leases(view: &View, leases: &mut Leases) -> Result<(), TableError> {
                 leases.add(cell.version, u64::from_be_bytes(*seq), &lease);
             }
         }
-        match page.last() {
-            Some(last) if page.len() == LEASE_PAGE => from.clone_from(&last.key),
-            _ => return Ok(()),
+        match part.end() {
+            Some(last) => from = last.to_vec(),
+            None => return Ok(()),
         }
     }
 }
@@ -396,4 +396,8 @@ impl Commit<'_> {
 const LEASE_KEYS: &[u8] = b"\0lease";
 /// Where they lie: from the first key to the second, exclusive.
 pub const LEASE_RANGE: (&[u8], &[u8]) = (LEASE_KEYS, b"\0leasf");
-const LEASE_PAGE: usize = 256;
+const LEASE_PART: Most = Most {
+    cells: 256,
+    bytes: 1 << 20,
+    values: true,
+};

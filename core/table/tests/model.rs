@@ -205,8 +205,21 @@ impl Run {
             for (how, model) in models.into_iter().take(1 + bucket) {
                 let limits = PageLimits {
                     keys: 1 + self.now as usize % 3,
-                    bytes: 1 << 20,
+                    bytes: [1, 12, 1 << 20][self.now as usize / 3 % 3],
                 };
+                let (mut after, mut keys) = (None, Vec::new());
+                loop {
+                    let range = (&*from, &*to);
+                    let page = own
+                        .table
+                        .keys(range, after.as_deref(), limits, how, now)
+                        .unwrap();
+                    keys.extend(page.keys);
+                    after = page.after;
+                    if after.is_none() {
+                        break;
+                    }
+                }
                 let (mut after, mut all) = (None, Vec::new());
                 loop {
                     let range = (&*from, &*to);
@@ -228,6 +241,10 @@ impl Run {
                 let expected: Vec<_> = expected
                     .filter_map(|(key, _)| Some((key.clone(), shows(model, key, now)?)))
                     .collect();
+                assert!(
+                    keys.iter().eq(expected.iter().map(|(key, _)| key)),
+                    "{how:?}"
+                );
                 assert_eq!(all, expected, "{how:?}");
             }
         }

@@ -85,16 +85,6 @@ pub trait World: Send {
         value: Vec<u8>,
     ) -> Result<bool, KvError>;
 
-    /// Reads several keys; the answers are as many, in the same order.
-    ///
-    /// # Errors
-    /// As for [`get`](World::get).
-    fn get_many(
-        &mut self,
-        bucket: BucketId,
-        keys: &[String],
-    ) -> Result<Vec<Option<Vec<u8>>>, KvError>;
-
     /// Writes several keys.
     ///
     /// # Errors

@@ -54,7 +54,7 @@ mod tests;
 mod upkeep;
 mod writing;
 
-pub use bield_table::{Consistency, Found, Handle, Page, PageLimits, TableError};
+pub use bield_table::{Consistency, Found, Handle, Keys, Page, PageLimits, TableError};
 pub use clocks::Clocks;
 pub use error::{Flawed, Lacking, StateError};
 pub use log::append::Author;

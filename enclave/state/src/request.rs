@@ -20,7 +20,8 @@ use std::sync::atomic::Ordering;
 use bield_capsule::{Batch, Head, QueueError, Ticket};
 use bield_envelope::Time;
 use bield_table::{
-    Consistency, Found, Handle, Op, Page, PageLimits, Swapped, TableError, bucket_range, full_key,
+    Consistency, Found, Handle, Keys, Op, Page, PageLimits, Swapped, TableError, bucket_range,
+    full_key,
 };
 
 use crate::state::Shared;
@@ -177,6 +178,29 @@ impl Request {
         let exists = self.shared.table.exists(&full, shown(bucket), self.now)?;
         self.saw(bucket);
         Ok(exists)
+    }
+
+    /// As [`list`](Request::list), without the values.
+    ///
+    /// # Errors
+    /// As [`Request::get`].
+    pub fn list_keys(
+        &mut self,
+        bucket: &Bucket,
+        after: Option<&[u8]>,
+        limits: PageLimits,
+    ) -> Result<Keys, StateError> {
+        let (from, to) = bucket_range(&bucket.name)?;
+        let after = after
+            .map(|after| full_key(&bucket.name, after))
+            .transpose()?;
+        let table = &self.shared.table;
+        let range = (&from[..], &to[..]);
+        let mut page = table.keys(range, after.as_deref(), limits, shown(bucket), self.now)?;
+        let strip = |key: &mut Vec<u8>| drop(key.drain(..from.len()));
+        page.keys.iter_mut().chain(&mut page.after).for_each(strip);
+        self.saw(bucket);
+        Ok(page)
     }
 
     /// Keys of the bucket and their values, ascending, after a key of it; the keys come without the

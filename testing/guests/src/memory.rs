@@ -186,14 +186,6 @@ impl World for OneRequest {
         Ok(same)
     }
 
-    fn get_many(
-        &mut self,
-        bucket: BucketId,
-        keys: &[String],
-    ) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        keys.iter().map(|key| self.get(bucket, key)).collect()
-    }
-
     fn set_many(&mut self, bucket: BucketId, pairs: Vec<(String, Vec<u8>)>) -> Result<(), KvError> {
         pairs
             .into_iter()

@@ -11,7 +11,7 @@ use bield_levels::{Cell, Content, RangeDelete};
 use super::{Table, View, Writing, lease_cell};
 use crate::cut::Cut;
 use crate::memtable::Sight;
-use crate::{Action, ApplyError, Change, EntryError, Lease, TableEntry, Version};
+use crate::{Action, ApplyError, Change, EntryError, Lease, Most, TableEntry, Version};
 
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -244,15 +244,15 @@ impl Table {
             return Ok(false);
         }
         let mut after = from;
-        let mut page;
+        let mut part;
         loop {
-            page = view.cold.page(after, to, COLD_PAGE)?;
-            if page.iter().any(|cell| cell.version.clock > clock) {
+            part = view.cold.page(after, to, VERSIONS)?;
+            if part.cells.iter().any(|cell| cell.version.clock > clock) {
                 return Ok(true);
             }
-            match page.last() {
-                Some(last) if page.len() == COLD_PAGE => after = Bound::Excluded(&last.key),
-                _ => return Ok(false),
+            match part.end() {
+                Some(last) => after = Bound::Excluded(last),
+                None => return Ok(false),
             }
         }
     }
@@ -363,4 +363,9 @@ fn cell<'a>(change: &Change<'a>, version: Version) -> Cell<'a> {
 const JOINS_MAX: usize = 64;
 /// Most cuts that are remembered for acknowledgements.
 const CUTS_MAX: usize = 64;
-const COLD_PAGE: usize = 256;
+/// A part of the cold side for its versions alone.
+const VERSIONS: Most = Most {
+    cells: 256,
+    bytes: 1 << 20,
+    values: false,
+};

@@ -1,9 +1,11 @@
 //! Pages: memory and the cold side merged, key by key.
 //!
 //! Always true: what memory has of a page is of one moment, for which all its shards are held still; the cold
-//! side is read before and after, not while they are held.
+//! side is read before and after, not while they are held. Beside the page, at most three parts of [`PageLimits::bytes`]
+//! and three values are in memory.
 
 use core::cmp::Ordering;
+use core::convert::Infallible;
 use std::ops::Bound;
 
 use bield_envelope::Time;
@@ -11,7 +13,7 @@ use bield_levels::{Cell, OwnedCell, OwnedContent, RangeDelete};
 
 use super::read::{At, newer};
 use super::{Found, Page, PageLimits, Table, View};
-use crate::TableError;
+use crate::{Most, Part, TableError};
 
 impl Table {
     pub(super) fn page_of(
@@ -21,6 +23,7 @@ impl Table {
         (from, to): (&[u8], &[u8]),
         after: Option<&[u8]>,
         limits: PageLimits,
+        values: bool,
         now: Time,
     ) -> Result<Page, TableError> {
         let end = Bound::Excluded(to);
@@ -28,18 +31,17 @@ impl Table {
             Bound::Excluded(after.to_vec())
         });
         let (mut entries, mut bytes) = (Vec::new(), 0);
-        let chunk = limits.keys.clamp(1, CHUNK);
+        let most = Most {
+            cells: limits.keys.clamp(1, CHUNK),
+            bytes: limits.bytes,
+            values,
+        };
         loop {
             let begin = as_ref(&start);
-            let cold = view.cold.page(begin, end, chunk)?;
-            let warm = self.warm(view, at, (begin, end), chunk);
-            // Both lists are whole up to the shorter one's end.
-            let last = |cells: &[OwnedCell]| {
-                let last = cells.last().filter(|_| cells.len() == chunk);
-                last.map(|cell| cell.key.clone())
-            };
-            let whole = last(&cold).into_iter().chain(last(&warm.cells)).min();
-            let mut merged = Merged::new(warm.cells, cold);
+            let cold = view.cold.page(begin, end, most)?;
+            let warm = self.warm(view, at, (begin, end), most);
+            let whole = whole(&warm.part, &cold);
+            let mut merged = Merged::new(warm.part.cells, cold.cells);
             while let Some((warmer, colder)) = merged.next_of(whole.as_deref()) {
                 let Some(winner) = warm.ranges.winner(view, warmer, colder)? else {
                     continue;
@@ -73,21 +75,22 @@ impl Table {
         view: &View,
         at: &At,
         (from, to): (Bound<&[u8]>, Bound<&[u8]>),
-        chunk: usize,
+        most: Most,
     ) -> Warm {
         let active = view.active.hold();
         let frozen = view.frozen.as_ref().map(|frozen| frozen.hold());
         let mut warm = Warm::default();
         self.sight(at, &mut |sight| {
             let all = |_: &[u8]| sight;
-            let copy = |cells: &mut dyn Iterator<Item = Cell<'_>>| -> Vec<OwnedCell> {
-                cells.take(chunk).map(|cell| cell.to_owned()).collect()
+            let copy = |cells: &mut dyn Iterator<Item = Cell<'_>>| -> Part {
+                let copied = cells.map(|cell| Ok::<_, Infallible>(most.kept(cell).to_owned()));
+                most.of(copied).unwrap_or_else(|never| match never {})
             };
             let first = copy(&mut active.scan(from, to, all));
             let second = frozen
                 .as_ref()
                 .map(|frozen| copy(&mut frozen.scan(from, to, all)));
-            warm.cells = merge(first, second.unwrap_or_default(), chunk);
+            warm.part = merge(first, second.unwrap_or_default());
             let memtables = [Some(&view.active), view.frozen.as_ref()];
             let ranges = memtables
                 .into_iter()
@@ -103,7 +106,7 @@ impl Table {
 /// What memory has of a range.
 #[derive(Default)]
 struct Warm {
-    cells: Vec<OwnedCell>,
+    part: Part,
     ranges: WarmRanges,
 }
 
@@ -182,18 +185,27 @@ fn shown(cell: OwnedCell) -> Option<(Vec<u8>, Found)> {
     Some((cell.key, found))
 }
 
-/// The winners of two ascending lists; whole up to the end of the shorter one that is full.
-fn merge(one: Vec<OwnedCell>, two: Vec<OwnedCell>, chunk: usize) -> Vec<OwnedCell> {
-    if two.is_empty() {
+/// The winners of two parts, as far as both are whole.
+fn merge(one: Part, two: Part) -> Part {
+    if two.cells.is_empty() {
         return one;
     }
-    let mut merged = Merged::new(one, two);
+    let whole = whole(&one, &two);
+    let mut merged = Merged::new(one.cells, two.cells);
     let mut cells = Vec::new();
-    while let Some((one, two)) = merged.next_of(None) {
+    while let Some((one, two)) = merged.next_of(whole.as_deref()) {
         cells.extend(newer(one, two));
     }
-    cells.truncate(chunk);
-    cells
+    Part {
+        cells,
+        more: whole.is_some(),
+    }
+}
+
+/// The key up to which neither of two parts leaves anything out; `None` when that is all.
+fn whole(one: &Part, two: &Part) -> Option<Vec<u8>> {
+    let ends = [one.end(), two.end()];
+    ends.into_iter().flatten().min().map(<[u8]>::to_vec)
 }
 
 fn as_ref(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {

@@ -41,6 +41,14 @@ pub struct Page {
     pub after: Option<Vec<u8>>,
 }
 
+/// Keys of a range without their values.
+pub struct Keys {
+    /// Full keys, ascending.
+    pub keys: Vec<Vec<u8>>,
+    /// As [`Page::after`].
+    pub after: Option<Vec<u8>>,
+}
+
 /// Tells what is seen, while the key that is read cannot change.
 type SightOf<'a> = dyn Fn(&mut dyn FnMut(Sight<'_>)) + 'a;
 
@@ -150,7 +158,44 @@ impl Table {
     ) -> Result<Page, TableError> {
         check(range, after)?;
         let epoch = self.allowed(consistency, range.0, Some(range.1))?;
-        self.page_of(&self.view(), &At::Live(epoch), range, after, limits, now)
+        self.page_of(
+            &self.view(),
+            &At::Live(epoch),
+            range,
+            after,
+            limits,
+            true,
+            now,
+        )
+    }
+
+    /// As [`Table::page`], without values: they count for nothing among [`PageLimits::bytes`].
+    ///
+    /// # Errors
+    /// As [`Table::page`].
+    pub fn keys(
+        &self,
+        range: (&[u8], &[u8]),
+        after: Option<&[u8]>,
+        limits: PageLimits,
+        consistency: Consistency,
+        now: Time,
+    ) -> Result<Keys, TableError> {
+        check(range, after)?;
+        let epoch = self.allowed(consistency, range.0, Some(range.1))?;
+        let page = self.page_of(
+            &self.view(),
+            &At::Live(epoch),
+            range,
+            after,
+            limits,
+            false,
+            now,
+        )?;
+        Ok(Keys {
+            keys: page.entries.into_iter().map(|(key, _)| key).collect(),
+            after: page.after,
+        })
     }
 
     /// Holds what is seen now: reads of it agree with each other whatever is written meanwhile. Memory
@@ -303,7 +348,7 @@ impl Snapshot<'_> {
     ) -> Result<Page, TableError> {
         check(range, after)?;
         self.table
-            .page_of(&self.view, &self.at(), range, after, limits, now)
+            .page_of(&self.view, &self.at(), range, after, limits, true, now)
     }
 
     fn at(&self) -> At {

@@ -11,7 +11,7 @@ use bield_levels::{
     Changes, Compaction, Flush, Levels, LevelsError, Manifest, Memory, OwnedCell, OwnedContent,
     Plan, Progress, RangeDelete, Settings,
 };
-use bield_table::Cold;
+use bield_table::{Cold, Most, Part};
 
 /// What a member flushes to.
 pub(crate) enum Store {
@@ -143,12 +143,7 @@ impl Cold for MapCold {
         })
     }
 
-    fn page(
-        &self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        count: usize,
-    ) -> Result<Vec<OwnedCell>, LevelsError> {
+    fn page(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, most: Most) -> Result<Part, LevelsError> {
         let covered = |cell: &OwnedCell| {
             let mut ranges = self.ranges.iter();
             ranges.any(|range| range.covers(&cell.key) && cell.version < range.version)
@@ -157,8 +152,8 @@ impl Cold for MapCold {
             .cells
             .range::<[u8], _>((from, to))
             .map(|(_, cell)| cell);
-        let shown = cells.filter(|cell| !covered(cell)).take(count);
-        Ok(shown.map(|cell| cell.as_cell().to_owned()).collect())
+        let shown = cells.filter(|cell| !covered(cell));
+        most.of(shown.map(|cell| Ok(cell.as_cell().to_owned())))
     }
 
     fn clock(&self) -> Clock {

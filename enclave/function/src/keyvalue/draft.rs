@@ -71,18 +71,35 @@ impl store::HostBucket for Guest {
 
 impl atomics::Host for Guest {
     fn increment(&mut self, bucket: Resource<Bucket>, key: String, delta: u64) -> Result<u64> {
-        let Ok(delta) = i64::try_from(delta) else {
-            self.enter(key.len())?;
-            return Err(KvError::unsupported("numbers end at 2^63 - 1").into());
-        };
-        let sum = self.add(&bucket, &key, delta)?;
-        u64::try_from(sum).map_err(|_| {
-            // What failed must not have happened.
-            match self.add(&bucket, &key, -delta) {
-                Ok(_) => KvError::unsupported("the number is below zero; use 0.2.0-draft2").into(),
-                Err(refused) => refused,
+        self.enter(key.len())?;
+        let bucket = self.bucket(&bucket)?;
+        // Not the world's increment, which has gone below zero when this version learns that it cannot say so.
+        loop {
+            self.in_time()?;
+            let seen = self.world.get_for_swap(bucket, &key)?;
+            let sum = sum(seen.value.as_deref(), delta)?;
+            let text = sum.to_string().into_bytes();
+            if self.world.swap(bucket, &key, &seen.token, text)? {
+                return Ok(sum.unsigned_abs());
             }
-        })
+        }
+    }
+}
+
+/// The number that a value is (`spec/07 §6`: decimal text), and `delta` more; neither below zero nor beyond 2^63 − 1.
+fn sum(value: Option<&[u8]>, delta: u64) -> Result<i64> {
+    let text = value.map_or(Ok("0"), str::from_utf8);
+    let number = text.ok().and_then(|text| {
+        let number: i64 = text.parse().ok()?;
+        (number.to_string() == text).then_some(number)
+    });
+    let Some(number) = number else {
+        return Err(KvError::Other("the value is no decimal number of 64 bits".to_owned()).into());
+    };
+    match number.checked_add_unsigned(delta) {
+        Some(sum @ 0..) => Ok(sum),
+        Some(_) => Err(KvError::unsupported("the number is below zero; use 0.2.0-draft2").into()),
+        None => Err(KvError::unsupported("numbers end at 2^63 - 1").into()),
     }
 }
 

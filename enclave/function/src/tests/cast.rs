@@ -165,14 +165,6 @@ impl World for Maps {
         Ok(true)
     }
 
-    fn get_many(
-        &mut self,
-        bucket: BucketId,
-        keys: &[String],
-    ) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        keys.iter().map(|key| self.get(bucket, key)).collect()
-    }
-
     fn set_many(&mut self, bucket: BucketId, pairs: Vec<(String, Vec<u8>)>) -> Result<(), KvError> {
         let mut pairs = pairs.into_iter();
         pairs.try_for_each(|(key, value)| self.set(bucket, &key, value))

@@ -26,7 +26,7 @@ use bield_package::{BucketSpec, Consistency, Durability};
 use bield_platform::Randomness;
 use bield_protocol::refusal::Refusal;
 use bield_state::{Bucket, Change, StateError, SwapOutcome};
-use bield_table::{Handle, PageLimits};
+use bield_table::{Handle, PageLimits, TableError};
 use rand_core::Rng as _;
 
 use super::{Log, OpenFunction, Reach};
@@ -125,7 +125,7 @@ impl RequestWorld {
         let mut left = lock(&self.left);
         let state = left.state.as_mut().ok_or(KvError::NoSuchStore)?;
         act(state).map_err(|error| {
-            if !matches!(error, StateError::Table(_) | StateError::TooLarge(_)) {
+            if !is_the_guests(&error) {
                 left.failed = Some(super::states::of_files(&error));
             }
             KvError::Other(error.to_string())
@@ -210,11 +210,8 @@ impl World for RequestWorld {
                     .ok_or_else(none)
             })
             .transpose()?;
-        let page = self.with(|state| state.list(bucket, after.as_deref(), PAGE))?;
-        let keys = page
-            .entries
-            .into_iter()
-            .map(|(key, _)| String::from_utf8(key));
+        let page = self.with(|state| state.list_keys(bucket, after.as_deref(), PAGE))?;
+        let keys = page.keys.into_iter().map(String::from_utf8);
         Ok(KeyPage {
             // All were set by this function, as text.
             keys: keys.filter_map(Result::ok).collect(),
@@ -254,14 +251,6 @@ impl World for RequestWorld {
         };
         let swapped = self.change(|state| state.swap(bucket, set, seen))?;
         Ok(matches!(swapped, SwapOutcome::Done))
-    }
-
-    fn get_many(
-        &mut self,
-        bucket: BucketId,
-        keys: &[String],
-    ) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        keys.iter().map(|key| self.get(bucket, key)).collect()
     }
 
     fn set_many(&mut self, bucket: BucketId, pairs: Vec<(String, Vec<u8>)>) -> Result<(), KvError> {
@@ -367,6 +356,25 @@ impl RequestWorld {
             return Err(NnError::new(NnErrorKind::Unsupported, why));
         }
         Ok((lent, apart))
+    }
+}
+
+/// Whether a function may go on after an operation that failed so: it asked for what cannot be. All else is trouble with
+/// the state, and the request's end: a function must not answer as if a key were not there that could not be read.
+fn is_the_guests(error: &StateError) -> bool {
+    match error {
+        StateError::TooLarge(_) => true,
+        StateError::Table(error) => matches!(
+            error,
+            TableError::Bucket
+                | TableError::Key { .. }
+                | TableError::Value { .. }
+                | TableError::Range
+                | TableError::Batch(_)
+                | TableError::NotANumber
+                | TableError::Overflow
+        ),
+        _ => false,
     }
 }
 
