@@ -226,7 +226,7 @@ impl Functions {
         if bield_compiled::component_digest(&wasm) != spec.component {
             return Err(other_component());
         }
-        let compiled = self.code.get(&self.host, &wasm)?;
+        let compiled = self.code.get(&self.host, &wasm, wait)?;
         let function = self
             .host
             .load(&compiled)
@@ -278,7 +278,7 @@ fn too_much(why: &dyn std::fmt::Display) -> Refusal {
     Refusal::new("function-too-large", why, Retry::AfterChange)
 }
 
-fn no_function() -> Refusal {
+pub(crate) fn no_function() -> Refusal {
     Refusal::new(
         "not-a-function",
         "the package is a model and was called as a function; ask it with tensors",

@@ -297,6 +297,10 @@ impl Loader {
     ) -> Result<(Manifest, Vec<u8>, Space), Refusal> {
         let (package, source) = self.manifest(keys)?;
         drop(source);
+        // Before anything is let go for it: whoever may call a model may call it as if it were a function.
+        if package.manifest().format != ModelFormat::Component {
+            return Err(crate::functions::no_function());
+        }
         let bytes = package.model_bytes();
         let space = models.reserve(bytes, bytes.saturating_mul(CODE_PER_COMPONENT), wait)?;
         let (package, source) = self.manifest(keys)?;

@@ -3,6 +3,7 @@
 //! ```text
 //! $BIELD_HOME/functions/<name>/   (0700)
 //!   keys     key ring of the state; 0600, never replaced by another state's
+//!   keys-new the same, of a state that is being made
 //!   state    metadata and the owner's config chain, as an export (spec/06 §12)
 //!   lock     locked while one of them changes
 //! ```
@@ -67,6 +68,15 @@ pub enum FunctionStateError {
         /// What is wrong.
         #[source]
         error: Box<Refused>,
+    },
+    /// The keys of a state are here, and the state is not: another one would replace them.
+    #[error(
+        "{path} holds the keys of a state whose file `state` is missing beside it: bring that back from a backup; only if \
+         the function was never deployed, remove the keys and deploy it", path = .path.display()
+    )]
+    KeysAlone {
+        /// The keys.
+        path: PathBuf,
     },
     /// The key ring does not decode.
     #[error("{path}: {error}; restore it from a backup", path = .path.display())]
@@ -214,14 +224,22 @@ impl FunctionState {
                 path: keys.clone(),
                 error,
             })?;
-        // Keys that are here without a state are of one that nobody was ever told of.
-        files::write(&keys, &this.ring.encode_secret(), Write::Secret)?;
+        if keys.exists() {
+            return Err(FunctionStateError::KeysAlone { path: keys });
+        }
+        // New keys that are here without a state are of one that nobody was ever told of.
+        let draft = path.join(KEYS_NEW);
+        files::write(&draft, &this.ring.encode_secret(), Write::Secret)?;
         this.write(path)?;
+        finish(path)?;
         Ok(this)
     }
 
     fn read(path: &Path) -> Result<Self, FunctionStateError> {
         let at = path.join(STATE);
+        if at.exists() {
+            finish(path)?;
+        }
         let bytes = files::read_own(&at, STATE_BYTES_MAX)?;
         let broken = |error| FunctionStateError::Export {
             path: at.clone(),
@@ -330,6 +348,15 @@ fn refuse(path: &Path) -> impl Fn(WriteError) -> FunctionStateError {
     }
 }
 
+/// Gives the keys of a state that is there whole their name, where making it was interrupted before.
+fn finish(path: &Path) -> Result<(), FileError> {
+    let (draft, keys) = (path.join(KEYS_NEW), path.join(KEYS));
+    if draft.exists() && !keys.exists() {
+        std::fs::rename(&draft, &keys).map_err(|error| FileError::io(&keys, error))?;
+    }
+    Ok(())
+}
+
 fn lock(path: &Path) -> Result<File, FileError> {
     let path = path.join(LOCK);
     let at = |error| FileError::io(&path, error);
@@ -343,6 +370,7 @@ fn lock(path: &Path) -> Result<File, FileError> {
 const FUNCTIONS: &str = "functions";
 const STATE: &str = "state";
 const KEYS: &str = "keys";
+const KEYS_NEW: &str = "keys-new";
 const LOCK: &str = "lock";
 /// What a package may hold of it, and lengths.
 const STATE_BYTES_MAX: u64 = STATE_CONFIG_BYTES_MAX as u64 + (64 << 10);
@@ -508,5 +536,32 @@ mod tests {
             stage.state(1, 2).is_err(),
             "a state without keys is not made anew"
         );
+    }
+
+    #[test]
+    fn keys_outlive_a_state_file_that_is_lost_and_one_that_was_never_written() {
+        let stage = Stage::new();
+        let first = stage.state(1, 2).unwrap();
+        let (keys, state) = (stage.file("keys"), stage.file("state"));
+        let (ring, description) = (
+            std::fs::read(&keys).unwrap(),
+            std::fs::read(&state).unwrap(),
+        );
+        std::fs::remove_file(&state).unwrap();
+        let refused = stage.state(1, 2).err().unwrap();
+        assert!(
+            matches!(refused, FunctionStateError::KeysAlone { .. }),
+            "{refused}"
+        );
+        assert_eq!(std::fs::read(&keys).unwrap(), ring, "they are still there");
+        // Cut off after the state was written, and before.
+        std::fs::write(&state, &description).unwrap();
+        std::fs::rename(&keys, stage.file("keys-new")).unwrap();
+        assert_eq!(stage.state(1, 2).unwrap().capsule(), first.capsule());
+        assert!(keys.exists());
+        std::fs::remove_file(&state).unwrap();
+        std::fs::rename(&keys, stage.file("keys-new")).unwrap();
+        stage.state(1, 2).unwrap();
+        assert!(keys.exists() && state.exists());
     }
 }

@@ -30,6 +30,8 @@ pub(super) type Things = Arc<Mutex<Kept>>;
 pub(super) struct Kept {
     pub(super) values: BTreeMap<(u32, String), (u64, Vec<u8>)>,
     pub(super) log: Vec<(Level, String)>,
+    /// Values that were read.
+    pub(super) reads: u64,
     writes: u64,
 }
 
@@ -92,7 +94,8 @@ impl World for Maps {
     }
 
     fn get(&mut self, bucket: BucketId, key: &str) -> Result<Option<Vec<u8>>, KvError> {
-        let kept = self.things.lock().unwrap();
+        let mut kept = self.things.lock().unwrap();
+        kept.reads += 1;
         let found = kept.values.get(&(bucket.0, key.to_owned()));
         Ok(found.map(|(_, value)| value.clone()))
     }

@@ -6,10 +6,12 @@
 //! ```
 //!
 //! In: a component whose digest was checked. Out: its native code. Always true: what is not authentic is compiled anew, and
-//! a host that keeps nothing costs time and no more; at most one function is compiled at a time; what nobody uses goes
+//! a host that keeps nothing costs time and no more; at most one function is compiled at a time, for which those whose
+//! code is kept do not wait; a file's name says nothing of the component to who has no seal key; what nobody uses goes
 //! (`uses`). Not here: what authentic means (`bield-compiled`).
 
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use bield_compiled::{Compiled, Identity, SEALED_BYTES_MAX, Settings, component_digest};
 use bield_envelope::Secret;
@@ -30,7 +32,38 @@ const DAY_MS: u64 = 86_400_000;
 pub(super) struct CodeCache {
     files: Mutex<Box<dyn Files>>,
     key: Secret,
-    compiling: Mutex<()>,
+    compiling: Compiling,
+}
+
+/// Whether somebody compiles.
+#[derive(Default)]
+struct Compiling {
+    busy: Mutex<bool>,
+    free: Condvar,
+}
+
+/// The one who compiles.
+struct Compiler<'a>(&'a Compiling);
+
+impl Compiling {
+    fn begin(&self, wait: Duration) -> Option<Compiler<'_>> {
+        let waited = self
+            .free
+            .wait_timeout_while(lock(&self.busy), wait, |busy| *busy);
+        let (mut busy, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *busy {
+            return None;
+        }
+        *busy = true;
+        Some(Compiler(self))
+    }
+}
+
+impl Drop for Compiler<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.busy) = false;
+        self.0.free.notify_one();
+    }
 }
 
 impl CodeCache {
@@ -38,23 +71,30 @@ impl CodeCache {
         Self {
             files: Mutex::new(files),
             key,
-            compiling: Mutex::default(),
+            compiling: Compiling::default(),
         }
     }
 
     /// The code of a component.
     ///
     /// # Errors
-    /// It does not compile.
-    pub(super) fn get(&self, host: &Host, wasm: &[u8]) -> Result<Compiled, Refusal> {
+    /// It does not compile, or others are compiled for longer than `wait`.
+    pub(super) fn get(
+        &self,
+        host: &Host,
+        wasm: &[u8],
+        wait: Duration,
+    ) -> Result<Compiled, Refusal> {
         let identity = Identity::here(component_digest(wasm), SETTINGS);
-        let _compiling = lock(&self.compiling);
-        let name = format!("code-{}", hex::encode(&identity.component[..20]));
-        let kept = self.read(&name).ok();
-        if let Some(code) =
-            kept.and_then(|sealed| Compiled::open(&self.key, &identity, &sealed).ok())
-        {
-            self.note_use(&name);
+        let name = self.name(&identity);
+        if let Some(code) = self.kept(&identity, &name) {
+            return Ok(code);
+        }
+        let Some(_compiler) = self.compiling.begin(wait) else {
+            return Err(crate::refusals::late(wait));
+        };
+        // Another package of the same component may have been first.
+        if let Some(code) = self.kept(&identity, &name) {
             return Ok(code);
         }
         let code = host.compile(wasm).map_err(|error| {
@@ -66,6 +106,20 @@ impl CodeCache {
         let _ = self.write(&name, &sealed);
         self.note_use(&name);
         Ok(code)
+    }
+
+    fn name(&self, identity: &Identity) -> String {
+        let name = self
+            .key
+            .derive("bield function code name v1", &[&identity.component]);
+        format!("code-{}", hex::encode(&name.expose()[..20]))
+    }
+
+    fn kept(&self, identity: &Identity, name: &str) -> Option<Compiled> {
+        let sealed = self.read(name).ok()?;
+        let code = Compiled::open(&self.key, identity, &sealed).ok()?;
+        self.note_use(name);
+        Some(code)
     }
 
     /// Without it, code that nobody uses stays longer.

@@ -15,6 +15,9 @@ use crate::flights::lock;
 /// Most bytes of lines that are kept of one function.
 const LINES_BYTES_MAX: usize = 256 << 10;
 
+/// Most bytes that are kept of one line, so that a long one does not push out what led to it.
+const LINE_BYTES_MAX: usize = 16 << 10;
+
 /// A function's newest lines.
 #[derive(Default)]
 pub(crate) struct Log(Mutex<Lines>);
@@ -33,13 +36,18 @@ impl Log {
             Level::Warn => "warn",
             Level::Error => "error",
         };
-        let mut text = String::with_capacity(line.len() + 32);
+        let shown = &line[..line.floor_char_boundary(LINE_BYTES_MAX)];
+        let cut = match line.len() - shown.len() {
+            0 => String::new(),
+            more => format!(" [{more} bytes more]"),
+        };
+        let mut text = String::with_capacity(shown.len() + cut.len() + 32);
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "{} {level} {}",
+            "{} {level} {}{cut}",
             at.as_millis(),
-            line.replace('\n', "\n  ")
+            shown.replace('\n', "\n  ")
         );
         let mut lines = lock(&self.0);
         lines.bytes += text.len();
@@ -60,5 +68,31 @@ impl Log {
             all.extend_from_slice(line);
         }
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_any_length_leaves_the_lines_before_it() {
+        let log = Log::default();
+        let at = Time::from_secs(1);
+        log.write(at, Level::Info, "what led to it");
+        log.write(at, Level::Error, &"é".repeat(LINES_BYTES_MAX));
+        let kept = String::from_utf8(log.read().to_vec()).unwrap();
+        let lines: Vec<&str> = kept.lines().collect();
+        assert_eq!(lines[0], "1000 info what led to it");
+        assert!(
+            lines[1].ends_with("é [507904 bytes more]"),
+            "{}",
+            lines[1].len()
+        );
+        for number in 0..100_000 {
+            log.write(at, Level::Debug, &number.to_string());
+        }
+        let kept = log.read();
+        assert!(kept.len() <= LINES_BYTES_MAX && kept.ends_with(b" 99999\n"));
     }
 }

@@ -329,15 +329,16 @@ fn head(home: &Home, package: Digest) -> Option<PackageHead> {
     PackageHead::read(&mut file).ok()
 }
 
-/// The component (its SHA-256) of a package of this home whose version was numbered here; `None` of all others.
-pub(in crate::commands) fn numbered(home: &Home, package: Digest) -> Option<[u8; 32]> {
-    let head = head(home, package)?;
+/// Whether the version of a package of this home was numbered here.
+pub(in crate::commands) fn is_numbered(home: &Home, package: Digest) -> bool {
+    let Some(head) = head(home, package) else {
+        return false;
+    };
     let version = head.header().version.as_str();
-    let (_, number) = version.rsplit_once(NUMBERED)?;
-    let is = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    packed(home, package)
-        .filter(|_| is)
-        .map(|function| function.component)
+    let number = version.rsplit_once(NUMBERED).map(|(_, number)| number);
+    number.is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 fn packed(home: &Home, package: Digest) -> Option<FunctionSpec> {

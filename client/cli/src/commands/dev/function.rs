@@ -24,10 +24,10 @@ use serde_json::json;
 use super::stop::{Event, Events};
 use super::watch::Watch;
 use crate::commands::build::{self, Built};
-use crate::commands::deploy::steps::{Called, Deployed, Steps, numbered};
+use crate::commands::deploy::steps::{Called, Deployed, Steps, is_numbered};
 use crate::commands::folder::{Folder, described};
 use crate::commands::logs::{self, LogReader};
-use crate::commands::{call, hex, key_service};
+use crate::commands::{call, key_service};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -145,16 +145,14 @@ impl<'a> Development<'a> {
         rows.sort_by_key(|row| std::cmp::Reverse(row.at));
         for row in rows.iter().skip(KEPT) {
             // Others were deployed by hand.
-            let Some(component) = numbered(self.home, row.package) else {
+            if !is_numbered(self.home, row.package) {
                 continue;
-            };
-            service.delete_package(&self.identity, row.package)?;
-            let code = format!("state/code-{}", hex(&component[..20]));
-            for file in [format!("packages/{}.bield", row.package), code] {
-                // Where it is not, there is nothing to do.
-                let _ = std::fs::remove_file(self.dir.join(file));
             }
+            service.delete_package(&self.identity, row.package)?;
+            // Where it is not, there is nothing to do.
+            let _ = std::fs::remove_file(self.dir.join(format!("packages/{}.bield", row.package)));
         }
+        forget_code(&self.dir.join("state"));
         Ok(service.close()?)
     }
 
@@ -260,6 +258,25 @@ pub(super) fn own_trust(home: &Home) -> Result<Option<String>, Failure> {
     }
 }
 
+/// Deletes all but the newest files of sealed code in a runtime's directory; their names say nothing to who is not the
+/// runtime. What is missed is compiled anew.
+fn forget_code(state: &Path) {
+    let Ok(entries) = std::fs::read_dir(state) else {
+        return;
+    };
+    let is_code = |name: &str| name.starts_with("code-") && name != "code-uses";
+    let code = entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_str().is_some_and(is_code));
+    let mut by_age: Vec<_> = code
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    by_age.sort_unstable_by(|one, other| other.cmp(one));
+    for (_, path) in by_age.into_iter().skip(CODE_KEPT) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
 fn read(path: &Path) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path);
     text.map_err(|error| Failure::local(format_args!("{}: {error}", path.display())))
@@ -267,6 +284,8 @@ fn read(path: &Path) -> Result<String, Failure> {
 
 /// Versions that stay.
 const KEPT: usize = 2;
+/// Files of native code that stay: a component in Python is one of 33 MB.
+const CODE_KEPT: usize = 8;
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a development version may be called.

@@ -20,7 +20,10 @@ fn a_number_that_it_cannot_say_stays_as_it_was() {
     assert_eq!(ask("gcount", ""), "-");
     assert_eq!(ask("scount", "-5"), "");
     let below = "Failed: unsupported: the number is below zero; use 0.2.0-draft2";
+    let written = || things.lock().unwrap().values[&(0, "count".to_owned())].0;
+    let before = written();
     assert_eq!(ask("icount", "++"), below);
+    assert_eq!(written(), before, "not even for a moment");
     assert_eq!(ask("gcount", ""), "=-5");
     assert_eq!(ask("icount", "+++++++"), "2", "above zero again");
 }
