@@ -127,10 +127,6 @@ impl World for TableWorld {
         Err(KvError::unsupported("not measured here"))
     }
 
-    fn get_many(&mut self, _: BucketId, _: &[String]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        Err(KvError::unsupported("not measured here"))
-    }
-
     fn set_many(&mut self, _: BucketId, _: Vec<(String, Vec<u8>)>) -> Result<(), KvError> {
         Err(KvError::unsupported("not measured here"))
     }
