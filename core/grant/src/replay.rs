@@ -14,7 +14,8 @@
 //!
 //! Left to others: one guard protects one runtime process. A request replayed to a second
 //! runtime, or to the same one after a restart, runs again; its answer is sealed to the same
-//! caller, and both receipts name the same request (`spec/04 §8`, `SECURITY.md`).
+//! caller, and both receipts name the same request (`spec/04 §8`, `SECURITY.md`); what a function changed, its
+//! state knows by the request's id.
 //!
 //! Cost: three tree searches per request; about 100 bytes per remembered request and as much per sender.
 

@@ -35,8 +35,8 @@ impl Function {
     /// Bodies wipe themselves; the words beside them (media type, a refusal's) are wiped when they are dropped while the
     /// caller holds a [`Wiping`] of its own.
     ///
-    /// The world is dropped with it: keep what is needed afterwards, such as writes to commit, behind an `Arc`. After
-    /// [`Stopped`], throw those writes away.
+    /// The world is dropped with it: keep what is needed afterwards behind an `Arc`. What a guest wrote before it was
+    /// [`Stopped`] is written, unless the world holds it back.
     ///
     /// # Errors
     /// The guest took more than its limits, did what it may not, or there is no room now.
