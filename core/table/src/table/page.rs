@@ -22,8 +22,7 @@ impl Table {
         at: &At,
         (from, to): (&[u8], &[u8]),
         after: Option<&[u8]>,
-        limits: PageLimits,
-        values: bool,
+        (limits, values): (PageLimits, bool),
         now: Time,
     ) -> Result<Page, TableError> {
         let end = Bound::Excluded(to);

@@ -163,8 +163,7 @@ impl Table {
             &At::Live(epoch),
             range,
             after,
-            limits,
-            true,
+            (limits, true),
             now,
         )
     }
@@ -188,8 +187,7 @@ impl Table {
             &At::Live(epoch),
             range,
             after,
-            limits,
-            false,
+            (limits, false),
             now,
         )?;
         Ok(Keys {
@@ -348,7 +346,7 @@ impl Snapshot<'_> {
     ) -> Result<Page, TableError> {
         check(range, after)?;
         self.table
-            .page_of(&self.view, &self.at(), range, after, limits, true, now)
+            .page_of(&self.view, &self.at(), range, after, (limits, true), now)
     }
 
     fn at(&self) -> At {

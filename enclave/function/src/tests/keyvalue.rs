@@ -153,7 +153,7 @@ fn a_batch_of_one_key_many_times_is_not_read_beyond_what_a_request_may_carry() {
         };
         let world = Box::new(Maps::new(&things));
         let path = format!("m{}", "k".repeat(1000));
-        let answer = function.call(request(&path, b""), world, limits);
+        let answer = function.call(request(&path, b""), world, &limits);
         assert_eq!(answer.err(), Some(Stopped::HostBytes(1 << 20)));
         let reads = things.lock().unwrap().reads;
         assert!((1..=18).contains(&reads), "{reads} of 60 kB each");
