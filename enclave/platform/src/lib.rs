@@ -5,6 +5,7 @@
 //!       │                  └──▶ one module per further TEE
 //!       ├──▶ Randomness, now()     the only sources of entropy and time in the enclave zone
 //!       ├──▶ harden(), confine()   what the process gives up before secrets, and before it serves
+//!       ├──▶ heed_termination()    being told to end
 //!       └──▶ memory                regions for models, freed memory that keeps nothing
 //! ```
 //!
@@ -24,6 +25,7 @@ mod library;
 pub mod memory;
 mod randomness;
 pub mod software;
+mod termination;
 
 use bield_envelope::Secret;
 use bield_evidence::{Evidence, Measurement, TeeKind};
@@ -35,6 +37,7 @@ pub use error::TeeError;
 pub use hardening::{Failure, Hardening, Protection, harden, lock_memory, lock_regions};
 pub use library::{LIBRARY_BYTES_MAX, Library, LibraryError};
 pub use randomness::Randomness;
+pub use termination::{heed_termination, wait_until_told_to_end};
 
 /// The trusted hardware, or its stand-in, under the running program.
 ///

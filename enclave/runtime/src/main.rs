@@ -1,6 +1,6 @@
 //! `bield-runtime --tee software:/path.sock [--onnxruntime LIBRARY]`: started by a launcher, never by hand.
 //!
-//! Exit codes: 0 when the launcher is gone, 1 when the program cannot start or go on (the sentence is on
+//! Exit codes: 0 when the launcher is gone or SIGTERM came, 1 when the program cannot start or go on (the sentence is on
 //! standard error and, before it serves, in the answer to the configuration), 2 for wrong arguments.
 
 use std::ffi::OsString;

@@ -10,8 +10,8 @@
 //! Always true: at most `concurrency + queue_max` calls are inside, and all requests inside together take no more
 //! memory than one of full length for each thread; a call that is too long, too slow or nonsense costs its own answer
 //! and no more; one that nobody waits for any more does not begin; one thread more than may serve, so that one reads
-//! whatever the others do; when the launcher is gone the loop ends, then what was begun, and with it the process. Not
-//! here: what a call means (`call`). On paper: a call is read and answered on one thread, woken once; that thread wakes
+//! whatever the others do; when the launcher is gone, or SIGTERM came, nothing new begins, what was begun ends, states of
+//! functions are let go, and then the process ends. Not here: what a call means (`call`). On paper: a call is read and answered on one thread, woken once; that thread wakes
 //! the next reader before it begins.
 
 use std::cell::RefCell;
@@ -52,6 +52,8 @@ const THREADS_WAITING_MAX: usize = 256;
 const TURNED_AWAY_MAX: usize = 64;
 /// How long calls may go on after the launcher is gone.
 const STOP_WAIT: Duration = Duration::from_secs(5);
+/// How long states of functions may be in use then, by the thread that tends them: let go, the next holder need not wait.
+const LET_GO_WAIT: Duration = Duration::from_secs(3);
 /// How long returning allotments may take then.
 const RETURN_WAIT: Duration = Duration::from_secs(2);
 /// How long a user that is served alone may pause before the process ends for the next one. Each of its requests opens
@@ -60,7 +62,7 @@ const CLAIM_IDLE: Duration = Duration::from_secs(5);
 /// When to come back to a full runtime.
 const BUSY_RETRY_MS: u64 = 250;
 
-/// Runs the program until its launcher is gone. Standard input is the door; `onnxruntime` is where the host keeps that
+/// Runs the program until its launcher is gone or SIGTERM comes. Standard input is the door; `onnxruntime` is where the host keeps that
 /// library.
 ///
 /// # Errors
@@ -82,6 +84,11 @@ pub fn run(tee: &TeeAddress, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
         env!("CARGO_PKG_VERSION"),
         program.facts.measurement
     );
+    let program = Arc::new(program);
+    // Not before: until here there is nothing to end in order, and a start that hangs can be ended.
+    bield_platform::heed_termination()?;
+    let ending = Arc::clone(&program);
+    spawn("end", move || end_when_told(&ending))?;
     match program.serve(&door) {
         Err(DoorError::HostGone) => {
             program.stop();
@@ -89,6 +96,14 @@ pub fn run(tee: &TeeAddress, onnxruntime: Option<&Path>) -> anyhow::Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Ends the process once it is told to, as when the launcher is gone; meanwhile the host still carries what that needs.
+fn end_when_told(program: &Program) {
+    bield_platform::wait_until_told_to_end();
+    program.stop();
+    eprintln!("bield-runtime: told to end (SIGTERM); stopped");
+    std::process::exit(0);
 }
 
 /// Calls served at once, each on a thread: one for each that may be inside: a call that waits takes no more than its thread, and
@@ -116,7 +131,8 @@ pub(crate) struct Program {
     intake: Arc<Intake>,
     /// Answers on their way to the host.
     leaving: Arc<Gate>,
-    renewer: Renewer,
+    /// None once the program ends.
+    renewer: Mutex<Option<Renewer>>,
 }
 
 /// What the status says that never changes.
@@ -178,7 +194,7 @@ impl Program {
         let (served, gone) = (Arc::clone(&runtime), Arc::clone(&leaving));
         spawn("tenancy", move || end_after_claim(&served, &gone))?;
         Ok(Self {
-            renewer: Renewer::start(Arc::clone(&runtime))?,
+            renewer: Mutex::new(Some(Renewer::start(Arc::clone(&runtime))?)),
             runtime,
             offers,
             facts,
@@ -205,16 +221,17 @@ impl Program {
         }
     }
 
-    /// Finishes what was begun, as far as the host still carries it, and returns what leases allotted.
-    fn stop(self) {
+    /// Finishes what was begun, as far as the host still carries it, lets states go and returns what leases allotted.
+    /// Who calls it second waits until the first is done.
+    fn stop(&self) {
+        let mut renewer = lock(&self.renewer);
+        if renewer.take().is_none() {
+            return;
+        }
         self.intake.is_closed.store(true, Ordering::Relaxed);
-        drop(self.renewer);
         self.runtime.gate.wait_empty(STOP_WAIT);
         self.leaving.wait_empty(LEAVE_WAIT);
-        if let Some(functions) = &self.runtime.functions {
-            functions.states.let_all_go();
-        }
-        self.runtime.leases.give_back(RETURN_WAIT);
+        give_all_back(&self.runtime);
     }
 
     /// Small enough for the socket's buffer, so that a host that does not read delays nobody.
@@ -410,9 +427,17 @@ impl Asker for Waits {
 fn end_after_claim(runtime: &Runtime, leaving: &Gate) {
     runtime.tenancy.wait_over(CLAIM_IDLE);
     leaving.wait_empty(LEAVE_WAIT);
-    runtime.leases.give_back(RETURN_WAIT);
+    give_all_back(runtime);
     eprintln!("bield-runtime: it served one user alone and ends for the next");
     std::process::exit(0);
+}
+
+/// Gives back what others wait for otherwise: states of functions until their holds end, and allotments.
+fn give_all_back(runtime: &Runtime) {
+    if let Some(functions) = &runtime.functions {
+        functions.states.let_all_go(LET_GO_WAIT);
+    }
+    runtime.leases.give_back(RETURN_WAIT);
 }
 
 fn turn_away(runtime: &Runtime, counts: &Counts, full: &Receiver<Call>) {

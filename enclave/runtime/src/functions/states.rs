@@ -402,9 +402,16 @@ impl States {
         drop(held);
     }
 
-    /// Closes everything that nobody uses, so that the next holders wait for nobody.
-    pub(crate) fn let_all_go(&self) {
-        self.let_go_but(&|_| false);
+    /// Closes everything, so that the next holders wait for nobody; what is still in use after `wait` stays.
+    pub(crate) fn let_all_go(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        loop {
+            self.let_go_but(&|_| false);
+            if lock(&self.held).is_empty() || Instant::now() >= until {
+                return;
+            }
+            thread::sleep(CLOSE_PAUSE);
+        }
     }
 
     /// Closes the states of packages that are not to stay, but for those in use.

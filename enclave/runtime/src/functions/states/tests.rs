@@ -195,7 +195,7 @@ fn while_another_holds_it_the_key_service_is_asked_once_a_second_and_says_for_ho
     }
     assert_eq!(asked, 4);
     // The holder lets go: within a second, the other has it.
-    one.let_all_go();
+    one.let_all_go(Duration::ZERO);
     stage.clock.pass(ELSEWHERE);
     stage.lend(&other).unwrap();
     let refused = stage.lend(&one).err().unwrap();
@@ -249,4 +249,24 @@ fn a_second_before_its_hold_ends_a_runtime_answers_nothing() {
         stage.lend(&stage.runtime()).is_err(),
         "nobody else has it yet"
     );
+}
+
+#[test]
+fn a_state_that_is_used_for_a_moment_longer_is_let_go_behind_that() {
+    let stage = Stage::new();
+    let (ends, next) = (stage.runtime(), stage.runtime());
+    let used = stage.lend(&ends).unwrap();
+    let before = used.state().heads();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(100));
+            drop(used);
+        });
+        ends.let_all_go(Duration::from_secs(30));
+    });
+    let held = stage.lend(&next).unwrap();
+    assert!(held.state().request(&before).is_ok());
+    // In use for longer, it stays, and the hold runs out by itself.
+    next.let_all_go(Duration::from_millis(20));
+    assert_eq!(stage.lend(&ends).err().unwrap().code, "state-held");
 }
