@@ -133,11 +133,11 @@ impl Functions {
         owner: Principal,
         wait: Duration,
     ) -> Result<owners::Place<'_>, Refusal> {
-        let (place, changed) = self
+        let (place, leaving) = self
             .owners
             .enter(owner, wait)
             .ok_or_else(|| crate::refusals::late(wait))?;
-        if changed {
+        if let Some(_leaving) = leaving {
             let mut opened = lock(&self.opened);
             let gone: Vec<_> = opened
                 .extract_if(|_, kept| kept.function.owner != owner)

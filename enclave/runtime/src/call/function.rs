@@ -8,14 +8,15 @@
 //! Always true: nothing is answered from a state that is behind what the caller has seen, or after its hold ended; what a
 //! request wrote is as durable as its buckets say before its answer leaves; a request that changed something is
 //! done once, also when the host gives its bytes to another start of the runtime: its id is in the state from its first
-//! change on, in the same record, and the answer beside it where that is short, until it could not be admitted any more. So
+//! change on, in the same record, and the answer beside it where that is short, until it could not be admitted any more; a
+//! kept answer is given to the same bytes only, so that no receipt is of a request that did not run. So
 //! whatever ends in "as it is, after …" may come again, to this runtime too. A function that is stopped keeps what it wrote
 //! before. Not here: what it reaches (`functions::world`), limits (`bield-function`).
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bield_envelope::{Principal, Time, Wiped};
+use bield_envelope::{Digest, Principal, Time, Wiped};
 use bield_function::Stopped;
 use bield_grant::{Admitted, CLOCK_SKEW_MAX, GrantedRequest, REQUEST_AGE_MAX};
 use bield_protocol::feedback::StatePlace;
@@ -77,7 +78,12 @@ impl Runtime {
         call.phases.queue += waiting.elapsed();
         let function = functions.get(keys, self.queue_wait, &mut call.phases.load)?;
         call.phases.state = function.spec.state.is_some().then_some(StatePlace::Here);
-        let held = functions.states.lend(keys.lease.package, &function.spec)?;
+        let held = {
+            let package = keys.lease.package;
+            functions
+                .states
+                .lend(admitted.owner, package, &function.spec)?
+        };
         let user = admitted.request.sender();
         let now = keys.now();
         let state = match &held {
@@ -92,6 +98,7 @@ impl Runtime {
         }
         let once = Once {
             key: once_key(user, admitted.request.header().id),
+            request: admitted.request.digest(),
             until: admitted
                 .request
                 .header()
@@ -216,6 +223,8 @@ impl Outcome {
 /// What makes a request one that is done once.
 struct Once {
     key: Vec<u8>,
+    /// Of its bytes: the id is the caller's to choose.
+    request: Digest,
     until: Time,
 }
 
@@ -243,7 +252,13 @@ impl Once {
             let marked = state.mark(DONE, &self.key, self.until);
             return marked.map_err(files).map(|()| None);
         };
-        let output = FunctionOutput::decode(&found.value).map_err(|_| done_before())?;
+        let Some((request, output)) = found.value.split_first_chunk() else {
+            return Err(done_before());
+        };
+        if *request != *self.request.as_bytes() {
+            return Err(other_request());
+        }
+        let output = FunctionOutput::decode(output).map_err(|_| done_before())?;
         Ok(Some(Outcome(match (output.response, output.failure) {
             (Some(response), _) => Ok((response.content_type, response.body)),
             (None, Some(failure)) => Err(failure),
@@ -260,14 +275,16 @@ impl Once {
         let Some(state) = &mut left.state else {
             return Ok(());
         };
-        let kept = outcome.map(Outcome::kept).unwrap_or_default();
-        let value: &[u8] = match kept.len() <= KEPT_BYTES_MAX {
-            true => &kept,
-            false => &[],
-        };
+        let kept = outcome
+            .map(Outcome::kept)
+            .filter(|kept| kept.len() <= KEPT_BYTES_MAX);
+        let value = Wiped::from(match &kept {
+            Some(kept) => [&self.request.as_bytes()[..], kept].concat(),
+            None => Vec::new(),
+        });
         let note = Change::Set {
             key: &self.key,
-            value,
+            value: &value,
             expires: Some(self.until),
         };
         let noted = state.write(&Self::bucket(), &[note]);
@@ -337,6 +354,14 @@ fn done_before() -> Refusal {
         "this request was done before, whole or until its runtime ended, and its answer was not kept; what it changed stays, \
          and nothing was done again",
         Retry::Never,
+    )
+}
+
+fn other_request() -> Refusal {
+    Refusal::new(
+        "replayed",
+        "another request of its sender has its id and was done; nothing was done for this one: seal it anew",
+        Retry::Anew,
     )
 }
 

@@ -22,7 +22,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bield_capsule::{CapsuleName, Head, KeyRing, Metadata, VerifierPolicy, WriterId, WriterKey};
-use bield_envelope::{Digest, Time};
+use bield_envelope::{Digest, Principal, Time};
 use bield_ledger::Files;
 use bield_package::{FunctionSpec, StateSpec};
 use bield_platform::Randomness;
@@ -71,10 +71,14 @@ pub(crate) struct States {
     clock: Arc<dyn Clock>,
     /// Whether this runtime, and so the key service's word for it, comes from a software TEE.
     simulated: bool,
-    held: Mutex<HashMap<CapsuleName, Arc<HeldState>>>,
-    elsewhere: Mutex<HashMap<CapsuleName, Elsewhere>>,
+    held: Mutex<HashMap<Place, Arc<HeldState>>>,
+    elsewhere: Mutex<HashMap<Place, Elsewhere>>,
     flights: Flights<Result<Arc<HeldState>, Refusal>>,
 }
+
+/// Whose state, and which: what a package says of a capsule is its owner's word alone, so one owner's package that names
+/// another's capsule reaches nothing of it.
+type Place = (Principal, CapsuleName);
 
 /// What the key service said of a state that another runtime holds; by the running clock.
 struct Elsewhere {
@@ -86,6 +90,7 @@ struct Elsewhere {
 /// An open state and the hold of it.
 pub(crate) struct HeldState {
     state: State,
+    owner: Principal,
     capsule: CapsuleName,
     package: Digest,
     writer: WriterId,
@@ -124,6 +129,10 @@ impl HeldState {
     /// The hold is over: ask for the state anew.
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    const fn place(&self) -> Place {
+        (self.owner, self.capsule)
     }
 
     /// The capsule that it is.
@@ -173,13 +182,14 @@ impl States {
         self.storage.files()
     }
 
-    /// Lends the state of a function, opened if need be.
+    /// Lends the state of a function of `owner`, opened if need be.
     ///
     /// # Errors
     /// `state-held` when another runtime holds it; `state-rolled-back`, `state-damaged` and others when its files are not
     /// what was anchored or not whole; `state-unreachable` when the key service or the host's storage do not answer.
     pub(crate) fn lend(
         &self,
+        owner: Principal,
         package: Digest,
         function: &FunctionSpec,
     ) -> Result<Option<Arc<HeldState>>, Refusal> {
@@ -187,37 +197,45 @@ impl States {
             return Ok(None);
         };
         let metadata = Metadata::decode(&spec.metadata).map_err(|error| damaged(&error))?;
-        let capsule = metadata.name();
-        if let Some(held) = self.held(capsule, package) {
+        let place = (owner, metadata.name());
+        if let Some(held) = self.held(place, package) {
             return Ok(Some(held));
         }
-        let key = Digest::from_bytes(*capsule.as_bytes());
-        let opened = self.flights.join(key, || {
-            if let Some(held) = self.held(capsule, package) {
+        let parts = [&owner.as_bytes()[..], place.1.as_bytes()];
+        let key = Digest::of("bield state of an owner v1", &parts);
+        let open = || {
+            if let Some(held) = self.held(place, package) {
                 return Ok(held);
             }
-            self.is_free(capsule)?;
-            self.close(capsule)?;
+            self.is_free(place)?;
+            self.close(place)?;
             let buckets = function
                 .buckets
                 .iter()
                 .map(super::world::declared)
                 .collect();
-            let held = Arc::new(self.open(package, metadata, spec, buckets)?);
-            let mut table = lock(&self.held);
-            if table.len() >= STATES_MAX {
+            // Before it is held: one that is dropped again would be another runtime's for as long as the hold lasts.
+            if lock(&self.held).len() >= STATES_MAX {
                 return Err(full());
             }
-            table.insert(capsule, Arc::clone(&held));
+            let held = Arc::new(self.open(owner, package, metadata.clone(), spec, buckets)?);
+            lock(&self.held).insert(place, Arc::clone(&held));
             Ok(held)
-        });
-        opened.map(Some)
+        };
+        // Who waited for another version's opening opens it for its own.
+        for _ in 0..2 {
+            let opened = self.flights.join(key, &open)?;
+            if opened.package == package {
+                return Ok(Some(opened));
+            }
+        }
+        Err(closing())
     }
 
     /// The state, if it is open for this version of its function and stays so for a request.
-    fn held(&self, capsule: CapsuleName, package: Digest) -> Option<Arc<HeldState>> {
+    fn held(&self, place: Place, package: Digest) -> Option<Arc<HeldState>> {
         let now = self.clock.running();
-        let held = Arc::clone(lock(&self.held).get(&capsule)?);
+        let held = Arc::clone(lock(&self.held).get(&place)?);
         let until = self.clock.host().plus(WRITER_ENDS);
         let ends = held.state.ends().is_some_and(|end| end <= until);
         if ends || held.package != package || !held.is_held(now) {
@@ -229,11 +247,11 @@ impl States {
 
     /// Whether nobody else was said to hold a state a moment ago: while many ask for one that another runtime holds, the
     /// key service is asked once in [`ELSEWHERE`].
-    fn is_free(&self, capsule: CapsuleName) -> Result<(), Refusal> {
+    fn is_free(&self, place: Place) -> Result<(), Refusal> {
         let now = self.clock.running();
         let mut elsewhere = lock(&self.elsewhere);
         elsewhere.retain(|_, said| now < said.ends.min(said.asked + ELSEWHERE));
-        match elsewhere.get(&capsule) {
+        match elsewhere.get(&place) {
             Some(said) => Err(not_held(&StateError::Held(said.ends.saturating_sub(now)))),
             None => Ok(()),
         }
@@ -241,6 +259,7 @@ impl States {
 
     fn open(
         &self,
+        owner: Principal,
         package: Digest,
         metadata: Metadata,
         spec: &StateSpec,
@@ -262,7 +281,7 @@ impl States {
         if let Err(StateError::Held(wait)) = &begun {
             let asked = self.clock.running();
             let ends = asked + *wait;
-            lock(&self.elsewhere).insert(capsule, Elsewhere { asked, ends });
+            lock(&self.elsewhere).insert((owner, capsule), Elsewhere { asked, ends });
         }
         let (Held { token, ends, heads }, certificate) = begun.map_err(|error| not_held(&error))?;
         let opening = Opening {
@@ -303,6 +322,7 @@ impl States {
         })?;
         Ok(HeldState {
             state,
+            owner,
             capsule,
             package,
             writer,
@@ -324,8 +344,8 @@ impl States {
     ///
     /// # Errors
     /// Whoever uses it goes on for too long.
-    fn close(&self, capsule: CapsuleName) -> Result<(), Refusal> {
-        let Some(mut held) = lock(&self.held).remove(&capsule) else {
+    fn close(&self, place: Place) -> Result<(), Refusal> {
+        let Some(mut held) = lock(&self.held).remove(&place) else {
             return Ok(());
         };
         let is_held = held.is_held(self.clock.running());
@@ -337,6 +357,8 @@ impl States {
                 Err(used) => used,
             };
             if Instant::now() > until {
+                // Whoever asks next waits for the same, and does not open it beside those who use it.
+                lock(&self.held).insert(place, held);
                 return Err(closing());
             }
             thread::sleep(CLOSE_PAUSE);
@@ -354,16 +376,16 @@ impl States {
         let mut asked = Vec::new();
         for held in states {
             if held.is_lost.load(Ordering::Relaxed) {
-                let capsule = held.capsule;
+                let place = held.place();
                 drop(held);
-                self.drop_unused(capsule);
+                self.drop_unused(place);
                 continue;
             }
             let (is_due, is_idle) = held.due(now);
             if is_idle {
-                let capsule = held.capsule;
+                let place = held.place();
                 drop(held);
-                self.let_go(capsule);
+                self.let_go(place);
             } else if is_due {
                 match held.anchors() {
                     Ok(anchors) => asked.push((held, anchors)),
@@ -392,12 +414,12 @@ impl States {
     }
 
     /// Drops a state that was lost, unless a request still ends on it: whoever opens it anew waits for that.
-    fn drop_unused(&self, capsule: CapsuleName) {
+    fn drop_unused(&self, place: Place) {
         let mut table = lock(&self.held);
         let unused = table
-            .get(&capsule)
+            .get(&place)
             .is_some_and(|held| Arc::strong_count(held) == 1);
-        let held = unused.then(|| table.remove(&capsule));
+        let held = unused.then(|| table.remove(&place));
         drop(table);
         drop(held);
     }
@@ -418,25 +440,25 @@ impl States {
     pub(crate) fn let_go_but(&self, stays: &dyn Fn(Digest) -> bool) {
         let table = lock(&self.held);
         let going = table.values().filter(|held| !stays(held.package));
-        let going: Vec<_> = going.map(|held| held.capsule).collect();
+        let going: Vec<_> = going.map(|held| held.place()).collect();
         drop(table);
-        for capsule in going {
-            self.let_go(capsule);
+        for place in going {
+            self.let_go(place);
         }
     }
 
     /// Closes a state that nobody uses and tells the key service; one in use stays, since what its requests write after
     /// a release would count for nobody.
-    fn let_go(&self, capsule: CapsuleName) {
+    fn let_go(&self, place: Place) {
         let mut table = lock(&self.held);
         if table
-            .get(&capsule)
+            .get(&place)
             .is_none_or(|held| Arc::strong_count(held) > 1)
         {
             return;
         }
         // Lent under this lock only.
-        let Some(held) = table.remove(&capsule).and_then(Arc::into_inner) else {
+        let Some(held) = table.remove(&place).and_then(Arc::into_inner) else {
             return;
         };
         drop(table);

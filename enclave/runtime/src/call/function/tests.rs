@@ -31,6 +31,7 @@ fn once(stage: &Stage) -> Once {
     use crate::clock::Clock as _;
     Once {
         key: once_key(Principal::from_bytes([7; 32]), [1; 16]),
+        request: Digest::from_bytes([5; 32]),
         until: stage.clock.host().plus(REQUEST_AGE_MAX + CLOCK_SKEW_MAX),
     }
 }
@@ -147,4 +148,19 @@ fn what_changed_nothing_is_no_request_that_was_done() {
     }
     assert_eq!(add(&held, &once).unwrap(), b"1");
     assert_eq!(add(&held, &once).unwrap(), b"1");
+}
+
+#[test]
+fn an_answer_that_was_kept_is_of_the_same_bytes_and_not_of_the_same_id() {
+    let stage = stage();
+    let runtime = stage.runtime();
+    let held = stage.lend(&runtime).unwrap();
+    let once = once(&stage);
+    assert_eq!(add(&held, &once).unwrap(), b"1");
+    let other = Once {
+        request: Digest::from_bytes([6; 32]),
+        ..once
+    };
+    assert_eq!(add(&held, &other).unwrap_err().code, "replayed");
+    assert_eq!(count(&held), b"1");
 }

@@ -169,7 +169,14 @@ impl Stage {
     }
 
     pub(crate) fn lend(&self, runtime: &States) -> Result<Arc<HeldState>, Refusal> {
-        let lent = runtime.lend(Digest::from_bytes([1; 32]), &self.function);
+        self.lend_to(runtime, 1)
+    }
+
+    /// As [`lend`](Self::lend), for a package of that number, of an owner of that number.
+    fn lend_to(&self, runtime: &States, number: u8) -> Result<Arc<HeldState>, Refusal> {
+        let (owner, package) = ([number; 32], [number; 32]);
+        let (owner, package) = (Principal::from_bytes(owner), Digest::from_bytes(package));
+        let lent = runtime.lend(owner, package, &self.function);
         lent.map(Option::unwrap)
     }
 
@@ -269,4 +276,16 @@ fn a_state_that_is_used_for_a_moment_longer_is_let_go_behind_that() {
     // In use for longer, it stays, and the hold runs out by itself.
     next.let_all_go(Duration::from_millis(20));
     assert_eq!(stage.lend(&ends).err().unwrap().code, "state-held");
+}
+
+#[test]
+fn another_owner_who_names_the_same_capsule_neither_gets_nor_ends_what_is_open() {
+    let stage = Stage::new();
+    let runtime = stage.runtime();
+    let held = stage.lend(&runtime).unwrap();
+    let refused = stage.lend_to(&runtime, 2).err().unwrap();
+    assert_eq!(refused.code, "state-held", "that is the key service's word");
+    let again = stage.lend(&runtime).unwrap();
+    assert!(Arc::ptr_eq(&held, &again));
+    held.state().request(&[]).unwrap().finish().unwrap();
 }
