@@ -66,11 +66,11 @@ impl Counted {
         let records = self.chain.records.range(..=self.through.seq);
         let control =
             records.flat_map(|(seq, stored)| stored.control.iter().map(|one| (*seq, one)));
-        let checkpoints = control.filter_map(|(seq, control)| match control {
+        let mut checkpoints = control.filter_map(|(seq, control)| match control {
             Control::Checkpoint(checkpoint) => Some((seq, checkpoint)),
             Control::Fence(_) => None,
         });
-        checkpoints.last()
+        checkpoints.next_back()
     }
 }
 
