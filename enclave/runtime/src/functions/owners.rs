@@ -74,7 +74,8 @@ impl Owners {
             .is_some_and(|before| before != owner);
         line.inside += 1;
         line.leaving = changed;
-        Some((Place(self), changed.then_some(Leaving(self))))
+        drop(line);
+        Some((Place(self), changed.then(|| Leaving(self))))
     }
 }
 
