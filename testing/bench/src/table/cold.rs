@@ -229,8 +229,8 @@ impl Blobs for Store {
             }
             Kept::File(file) => {
                 let mut bytes = vec![0; length];
-                file.read_exact_at(&mut bytes, offset)
-                    .map_err(|error| failed(&error))?;
+                let read = file.read_at(&mut bytes, offset);
+                bytes.truncate(read.map_err(|error| failed(&error))?);
                 Ok(bytes)
             }
         }
